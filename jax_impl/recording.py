@@ -1,0 +1,242 @@
+"""Runs an example and records the ledger of every step: a compiled scan over chunks of steps.
+
+Mirror: torch_impl/recording.py
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_impl import devices
+from jax_impl.conversion import Layout, opt_state_layout
+from jax_impl.state import Batch, Step, TrainState
+from twinstep.chunking import steps_at_once
+from twinstep.specs.base import Spec
+from twinstep.specs.batches import IndexChunk
+from twinstep.tolerance import NUDGED_RERUNS
+from twinstep.trace import Metadata, Trace
+
+Ledger = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """An example's module, what it trains, where, and whether to measure the run's noise.
+
+    noise: train three times more with every parameter nudged by up to one eps after each step, and
+        record how far that carries each leaf
+    """
+
+    example: ModuleType
+    spec: Spec
+    device: str = "cpu"
+    noise: bool = False
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        return Metadata(
+            example=self.spec.name,
+            spec=self.spec.hyper_parameters(),
+            framework="jax",
+            dtype=self.spec.dtype,
+            device=self._device.device_kind,
+            precision="highest",
+            versions=devices.versions(),
+        )
+
+    def chunks(self, most: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `most`."""
+        batches = self.spec.batches()
+        with self.settings():
+            state = self.initial
+            data = self.data
+            before = to_ledger(state, self.opt_layout)["params"]
+            reruns = self._reruns(state) if self.noise else None
+        for chunk in batches.chunks(most or steps_at_once(self.spec)):
+            with self.settings():
+                state, reruns, ledger = self._run(state, reruns, data, chunk)
+                last = chunk.start + chunk.steps == batches.total_steps
+                metrics = self._evaluate(state) if last else {}
+            trace = self.assemble(chunk, before, ledger, metrics)
+            before = {name: array[-1] for name, array in trace.params.items()}
+            yield trace
+
+    def compiled(self, chunk: IndexChunk) -> Any:
+        """A call without arguments that trains `chunk` from the start; for measuring speed."""
+        with self.settings():
+            state, data = self.initial, self.data
+            leaves = jax.tree.leaves(state)
+            indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
+
+        def call() -> Any:
+            with self.settings():
+                return jax.block_until_ready(
+                    self._scan(leaves, None, data, indices, steps=chunk.steps)
+                )
+
+        return call
+
+    def _run(
+        self, state: TrainState, reruns: Any, data: Batch, chunk: IndexChunk
+    ) -> tuple[TrainState, Any, Ledger]:
+        indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
+        leaves, reruns, ledger = self._scan(
+            jax.tree.leaves(state), reruns, data, indices, steps=chunk.steps
+        )
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), reruns, ledger
+
+    @cached_property
+    def _scan(self) -> Any:
+        """Compiled: leaves of the state, reruns, data, sample numbers -> the same and the ledger.
+
+        Takes and gives flat leaves, which JAX hands over faster than trees.
+        """
+        treedef = jax.tree.structure(self.initial)
+
+        @partial(jax.jit, static_argnames="steps")
+        def scan(
+            leaves: list[jax.Array], reruns: Any, data: Batch, indices: Any, *, steps: int
+        ) -> tuple[list[jax.Array], Any, Ledger]:
+            def body(carry: Any, index: Any) -> tuple[Any, Ledger]:
+                state, reruns = carry
+                batch = data if index is None else take(data, index)
+                state, step = self.example.train_step(state, batch)
+                ledger = to_ledger(state, self.opt_layout, step)
+                if index is not None:
+                    ledger["batch"] = fingerprints(batch)
+                if reruns is not None:
+                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger)
+                return (state, reruns), ledger
+
+            state = jax.tree.unflatten(treedef, leaves)
+            (state, reruns), ledger = jax.lax.scan(body, (state, reruns), indices, length=steps)
+            if indices is None:  # the same batch each time
+                once = fingerprints(data)
+                ledger["batch"] = {n: jnp.broadcast_to(f, (steps,)) for n, f in once.items()}
+            return jax.tree.leaves(state), reruns, ledger
+
+        return scan
+
+    def _reruns(self, state: TrainState) -> tuple[TrainState, jax.Array]:
+        """The states of the nudged reruns, stacked, and their random keys."""
+        keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), NUDGED_RERUNS)
+        keys, nudges = _split(keys)
+        return jax.vmap(nudged, in_axes=(None, 0))(state, nudges), keys
+
+    def _nudge(self, reruns: Any, batch: Batch, ledger: Ledger) -> tuple[Any, dict[str, jax.Array]]:
+        """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
+        states, keys = reruns
+        states, steps = jax.vmap(self.example.train_step, in_axes=(0, None))(states, batch)
+        theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
+        noise = {}
+        for stage in ("loss", "grads", "opt_state", "params"):
+            mine = {"loss": ledger[stage]} if stage == "loss" else ledger[stage]
+            other = {"loss": theirs[stage]} if stage == "loss" else theirs[stage]
+            for name, array in mine.items():
+                noise[f"{stage}/{name}"] = jnp.max(jnp.abs(other[name] - array), initial=0)
+        keys, nudges = _split(keys)
+        return (jax.vmap(nudged)(states, nudges), keys), noise
+
+    def assemble(
+        self, chunk: IndexChunk, before: Ledger, ledger: Ledger, metrics: dict[str, float]
+    ) -> Trace:
+        names = list(self.spec.initial_params())
+        host = jax.tree.map(np.asarray, ledger)
+        params = {
+            name: np.concatenate([np.asarray(before[name])[None], host["params"][name]])
+            for name in names
+        }
+        return Trace(
+            metadata=self.metadata,
+            losses=host["loss"],
+            batch=host["batch"],
+            grads={name: host["grads"][name] for name in names},
+            opt_state=host["opt_state"],
+            params=params,
+            noise=host.get("noise"),
+            start=chunk.start,
+            metrics=metrics,
+        )
+
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
+        """How many test images are named rightly, for an example that has them."""
+        if not hasattr(self.example, "evaluate"):
+            return {}
+        images, labels = self.spec.images.test_images, self.spec.images.test_labels
+        correct = self.example.evaluate(state, jnp.asarray(images), jnp.asarray(labels))
+        return {"correct": float(correct), "test_images": float(len(labels))}
+
+    def settings(self) -> Any:
+        return devices.settings(self.spec.dtype, self._device)
+
+    @cached_property
+    def _device(self) -> jax.Device:
+        return devices.find(self.device)
+
+    @cached_property
+    def initial(self) -> TrainState:
+        return self.example.init(self.spec)
+
+    @cached_property
+    def data(self) -> Batch:
+        return to_device(self.spec)
+
+    @cached_property
+    def opt_layout(self) -> Layout:
+        return opt_state_layout(self.initial.opt_state, self.initial.layout)
+
+
+def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -> Ledger:
+    """A step's entries by PyTorch's names, in PyTorch's layout; scalars as floats, as it has."""
+    kind = jax.tree.leaves(state.params)[0].dtype
+    opt_state = {
+        name: array.astype(kind) for name, array in opt_layout.to_torch(state.opt_state).items()
+    }
+    ledger: Ledger = {"opt_state": opt_state, "params": state.layout.to_torch(state.params)}
+    if step is not None:
+        ledger |= {"loss": step.loss, "grads": state.layout.to_torch(step.grads)}
+    return ledger
+
+
+def nudged(state: TrainState, key: jax.Array) -> TrainState:
+    """Every parameter off by up to one eps of itself."""
+    leaves, treedef = jax.tree.flatten(state.params)
+    keys = jax.random.split(key, len(leaves))
+    off = [
+        leaf * (1 + jnp.finfo(leaf.dtype).eps * jax.random.uniform(k, leaf.shape, leaf.dtype, -1))
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return state.replace(params=jax.tree.unflatten(treedef, off))
+
+
+def to_device(spec: Spec) -> dict[str, jax.Array]:
+    """The spec's samples as JAX arrays."""
+    return {name: jnp.asarray(array) for name, array in spec.batches().data.items()}
+
+
+def take(data: Batch, index: jax.Array) -> Batch:
+    """The samples that an update trains on. index: (batch size,)"""
+    return {name: array[index] for name, array in data.items()}
+
+
+def fingerprints(batch: Batch) -> dict[str, jax.Array]:
+    """{name: () uint32}: the sum of an array's 32-bit words, whatever the order of its samples."""
+
+    def words(array: jax.Array) -> jax.Array:
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            return jax.lax.bitcast_convert_type(array, jnp.uint32)
+        return array.astype(jnp.uint32)
+
+    return {name: jnp.sum(words(a), dtype=jnp.uint32) for name, a in batch.items()}
+
+
+def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The keys to go on with and those to use now."""
+    pairs = jax.vmap(jax.random.split)(keys)  # (reruns, 2)
+    return pairs[:, 0], pairs[:, 1]

@@ -1,0 +1,41 @@
+"""Which device runs, in which precision.
+
+Mirror: jax_impl/devices.py
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from twinstep.errors import InputError
+
+
+def find(device: str) -> torch.device:
+    """The device of a kind: cpu or gpu. InputError says what was found instead."""
+    found = ["cpu"] + (["gpu"] if torch.cuda.is_available() else [])
+    if device not in found:
+        raise InputError(f"device is {device!r}, but PyTorch found only: {', '.join(found)}")
+    return torch.device("cuda" if device == "gpu" else "cpu")
+
+
+@contextlib.contextmanager
+def settings(dtype: str) -> Iterator[None]:
+    """The run's dtype as default, full precision in matrix products, the user's draws untouched."""
+    default, tf32 = torch.get_default_dtype(), torch.backends.cudnn.allow_tf32
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_default_dtype(default)
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def versions() -> dict[str, str]:
+    """What takes part in a run, by name."""
+    return {"torch": torch.__version__}

@@ -1,0 +1,197 @@
+"""Handwritten digits for `mnist_rnn`: two sources, one shape, the same bytes on every machine.
+
+`load_digits` needs nothing but scikit-learn, which bundles its images. `load_mnist` reads MNIST's
+four files from a folder, or downloads them once. Both give uint8 images as they are; scaling and
+batching belong to the spec. Nothing here is ever unpickled.
+
+N counts images throughout.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinstep.errors import InputError
+
+DATA_VARIABLE = "TWINSTEP_DATA"
+
+# The first is torchvision's mirror, the second the one of TensorFlow Datasets.
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+# The packed files, with the MD5 that torchvision checks too.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+_DIGITS_TRAIN = 1500  # of 1797
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled digits in a training and a held-out part; the four arrays are made read-only.
+
+    Images (N, 28, 28) uint8 in 0..255, bright ink on 0; labels (N,) int64 in 0..9.
+    """
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    name: str
+
+    def __post_init__(self) -> None:
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            array.setflags(write=False)
+
+
+def load_digits() -> Images:
+    """Load the 1797 real digits that come with scikit-learn, enlarged from 8x8 to 28x28.
+
+    Train (1500, 28, 28) and (1500,), test (297, 28, 28) and (297,), in the data set's own order.
+    That order mixes the classes: 146 to 153 of each in the training part, 27 to 33 in the test.
+
+    Source: https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset
+    """
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    images = _enlarge(digits.images.astype(np.int64))  # (1797, 8, 8) -> (1797, 28, 28)
+    labels = digits.target.astype(np.int64)  # (1797,)
+    n = _DIGITS_TRAIN
+    return Images(images[:n], labels[:n], images[n:], labels[n:], "digits")
+
+
+def _enlarge(images: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Interpolate linearly: (N, 8, 8) in 0..16 -> (N, 28, 28) in 0..255; beyond the edge, the edge.
+
+    In whole numbers, counted in fourteenths of a small pixel: no rounding that a processor or a
+    library version could do differently, so two traces from two machines saw the same images.
+    """
+    # Pixel i of 28 is centred at (i + 1/2) * 8/28 - 1/2 = (4i - 5) / 14 on the grid of 8.
+    centre = np.clip(4 * np.arange(28) - 5, 0, 14 * 7)  # (28,)
+    distance = np.abs(centre[:, None] - 14 * np.arange(8))  # (28, 8)
+    weights = np.maximum(0, 14 - distance)  # (28, 8), each row adds up to 14
+    brightest = 16 * 14 * 14
+    enlarged = weights @ images @ weights.T  # (N, 28, 28) in 0..brightest
+    rounded: NDArray[np.int64] = (2 * 255 * enlarged + brightest) // (2 * brightest)
+    return rounded.astype(np.uint8)
+
+
+def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> Images:
+    """Load MNIST: train (60000, 28, 28) and (60000,), test (10000, 28, 28) and (10000,).
+
+    Its four files are looked for in `data_dir`; without it in the folder that TWINSTEP_DATA names;
+    without that in the user's cache folder, where they are downloaded once. They may lie in the
+    folder itself or in its MNIST/raw (torchvision's layout), gzipped or unpacked. Gzipped files
+    are held against their MD5; of unpacked ones only the format is checked.
+
+    Raises InputError if a file is missing, damaged, or cannot be downloaded.
+
+    Source: the IDX format of http://yann.lecun.com/exdb/mnist/
+    """
+    if data_dir is not None:
+        files = _find(os.fspath(data_dir), "--data-dir")
+    elif os.environ.get(DATA_VARIABLE):
+        files = _find(os.environ[DATA_VARIABLE], DATA_VARIABLE)
+    else:
+        files = {name: _download(name) for name in MNIST_MD5}
+    return Images(*_read_part(files, "train"), *_read_part(files, "t10k"), "mnist")
+
+
+def _find(folder: str, source: str) -> dict[str, Path]:
+    """Return where each of the four files lies under the folder that `source` names."""
+    root = os.path.expanduser(folder)
+    if not os.path.isdir(root):
+        raise InputError(f"{source} is {folder!r}, expected a folder with MNIST's four files")
+    files: dict[str, Path] = {}
+    for name in MNIST_MD5:
+        for place in (Path(root), Path(root, "MNIST", "raw")):
+            for path in (place / name, place / name.removesuffix(".gz")):
+                if os.path.isfile(path):
+                    files.setdefault(name, path)
+    missing = [name for name in MNIST_MD5 if name not in files]
+    if missing:
+        raise InputError(
+            f"{source} is {folder!r}, which lacks {', '.join(missing)};"
+            " expected there or in its MNIST/raw, gzipped or unpacked"
+        )
+    return files
+
+
+def _download(name: str) -> Path:
+    """Return the file in the cache folder, downloaded and verified first if it is not there."""
+    import pooch
+
+    reasons = []
+    for mirror in MNIST_MIRRORS:
+        try:
+            md5 = f"md5:{MNIST_MD5[name]}"
+            return Path(pooch.retrieve(mirror + name, md5, name, pooch.os_cache("twinstep")))
+        except (OSError, ValueError) as error:  # no network, no space; not the expected bytes
+            reasons.append(textwrap.shorten(f"{type(error).__name__}: {error}", 160))
+    raise InputError(
+        f"{name} could not be downloaded ({'; then '.join(reasons)}); put {', '.join(MNIST_MD5)}"
+        f" into one folder and name it with --data-dir or the variable {DATA_VARIABLE}"
+    )
+
+
+def _read_part(files: dict[str, Path], part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read the images (N, 28, 28) and labels (N,) of "train" or "t10k"."""
+    images_file, labels_file = (files[name] for name in MNIST_MD5 if name.startswith(part))
+    images = _read_idx(images_file, ndim=3)
+    labels = _read_idx(labels_file, ndim=1)
+    if len(images) == 0 or images.shape[1:] != (28, 28):
+        raise InputError(f"{images_file} has shape {images.shape}, expected (N, 28, 28) with N > 0")
+    if len(images) != len(labels):
+        raise InputError(
+            f"{labels_file} holds {len(labels)} labels, expected {len(images)}:"
+            f" one for each image of {images_file}"
+        )
+    if labels.max() > 9:
+        raise InputError(f"{labels_file} holds the label {labels.max()}, expected 0..9")
+    return images, labels.astype(np.int64)
+
+
+def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+    """Read an IDX file: bytes 0, 0, 8 (uint8), ndim; the sizes as big-endian uint32; the data."""
+    raw = _read_bytes(path)
+    magic = bytes([0, 0, 8, ndim])
+    if raw[:4] != magic:
+        raise InputError(
+            f"{path} starts with 0x{raw[:4].hex()}, expected 0x{magic.hex()} (IDX, uint8, {ndim}-d)"
+        )
+    header = 4 + 4 * ndim
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
+    expected = header + math.prod(shape)  # at least the header, so that a cut header fails as well
+    if len(raw) != expected:
+        raise InputError(f"{path} has {len(raw)} bytes, expected {expected}: truncated or damaged")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read the file, unpacked; a gzipped file must have its known MD5."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix != ".gz":
+        return raw
+    md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    if md5 != MNIST_MD5[path.name]:
+        raise InputError(
+            f"{path} has MD5 {md5}, expected {MNIST_MD5[path.name]}: damaged, or not MNIST"
+        )
+    return gzip.decompress(raw)

@@ -1,0 +1,51 @@
+"""(framework, example) -> a run: the only place that imports an implementation, at call time."""
+
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from twinstep.errors import InputError
+from twinstep.specs.base import Spec
+from twinstep.trace import Trace, join
+
+FRAMEWORKS = ("torch", "jax")
+
+
+def example(framework: str, spec: Spec) -> ModuleType:
+    """The module that implements a spec. InputError for an unknown framework."""
+    return _module(framework, spec.implementation)
+
+
+def recorder(framework: str, spec: Spec, device: str = "cpu", *, noise: bool = False) -> Any:
+    """What trains `spec` and records it. InputError for an unknown framework or device."""
+    make = _module(framework, "recording").Recorder
+    options = {"noise": noise} if framework == "jax" else {}
+    return make(example(framework, spec), spec, device, **options)
+
+
+def replay(spec: Spec, device: str = "cpu") -> Any:
+    """What makes recorded steps again, each from the recorded state before it."""
+    return _module("jax", "replay").Replay(example("jax", spec), spec, device)
+
+
+def chunks(spec: Spec, framework: str, device: str = "cpu", *, noise: bool) -> Iterator[Trace]:
+    """Trains `spec`; its trace in pieces that bound the memory."""
+    return recorder(framework, spec, device, noise=noise).chunks()
+
+
+def run(spec: Spec, framework: str, device: str = "cpu", *, noise: bool = True) -> Trace:
+    """Trains `spec` and gives its whole trace.
+
+    framework: "jax" or "torch"; device: "cpu", "gpu" or "tpu"
+    noise: on the JAX side, also measure how far rounding carries this run, which `compare` needs;
+        that trains three times more
+    Raises InputError for an unknown framework or a device that is not there.
+    """
+    return join(list(chunks(spec, framework, device, noise=noise)))
+
+
+def _module(framework: str, name: str) -> ModuleType:
+    if framework not in FRAMEWORKS:
+        raise InputError(f"framework is {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    return importlib.import_module(f"{framework}_impl.{name}")

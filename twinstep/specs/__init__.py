@@ -1,0 +1,39 @@
+"""The one list of the documents' examples: name -> what makes its spec.
+
+A new example joins every command and every test by being listed here.
+"""
+
+from twinstep.specs.backprop import Backpropagation, ChainRule, WithoutZeroGrad, ZeroGrad
+from twinstep.specs.base import Claim, Document, Spec
+from twinstep.specs.groups import ParameterGroups, SelectiveUpdate
+from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.specs.regression import (
+    AdamUpdate,
+    GradientUpdate,
+    LinearRegression,
+    LinearRegressionAdam,
+    LinearRegressionL1,
+)
+from twinstep.specs.sgd import SgdLinearModel, SgdSingleSample
+
+__all__ = ["EXAMPLES", "Claim", "Document", "Spec"]
+
+EXAMPLES: dict[str, type[Spec]] = {
+    spec.name: spec
+    for spec in (
+        GradientUpdate,
+        LinearRegression,
+        LinearRegressionL1,
+        LinearRegressionAdam,
+        AdamUpdate,
+        ParameterGroups,
+        SelectiveUpdate,
+        MnistRnn,
+        SgdLinearModel,
+        SgdSingleSample,
+        ZeroGrad,
+        WithoutZeroGrad,
+        ChainRule,
+        Backpropagation,
+    )
+}

@@ -1,0 +1,208 @@
+"""A spec is the problem, in NumPy: hyper-parameters, initial parameters, data and batch order.
+
+Both frameworks get the very same read-only arrays. They are what the document's own code draws
+after ``torch.manual_seed(seed)``: `draw` makes the draws in the document's order.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from twinstep.errors import InputError
+from twinstep.specs.batches import Batches
+from twinstep.torch_random import TorchGenerator
+from twinstep.trace import Outcome
+
+Arrays = Mapping[str, np.ndarray]
+Dtype = Literal["float32", "float64"]
+
+
+class Document(NamedTuple):
+    """Where an example comes from: the document's number, its title and the place in it."""
+
+    number: str
+    title: str
+    section: str
+
+
+class Claim(NamedTuple):
+    """What the document says, what was measured, and whether it holds (None: nothing to hold)."""
+
+    says: str
+    measured: str
+    holds: bool | None
+
+
+Runner = Callable[["Spec"], Outcome]
+"""Trains a spec and says how it ended."""
+
+
+class Problem(NamedTuple):
+    """The draws: parameters {name: array}, samples {name: (N, ...)}, the generator after them."""
+
+    params: Arrays
+    data: Arrays
+    generator: TorchGenerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every example has; `InputError` names a field that is out of range."""
+
+    name: ClassVar[str]
+    implementation: ClassVar[str]
+    document: ClassVar[Document]
+    model: ClassVar[str]
+    objective: ClassVar[str]
+    update: ClassVar[str]
+
+    seed: int = 0
+    """What torch.manual_seed gets before the document's first draw."""
+    dtype: Dtype = "float32"
+    """The type of every parameter, and of the draws."""
+    epochs: int = 1
+    """Passes over the data."""
+    steps: int | None = None
+    """Updates to make, whatever the epochs say."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check(self.name, field.name, getattr(self, field.name), hints[field.name])
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        """Initial parameters and samples, drawn in the document's order."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
+
+    def log_line(self, step: int, loss: float) -> str | None:
+        """What the document prints after update `step` (from 0), if anything."""
+        return None
+
+    def final_lines(self, outcome: Outcome) -> list[str]:
+        """What the document prints when the training is over."""
+        return []
+
+    def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
+        """What the document says of this run, beside what was measured; `run` trains another."""
+        return []
+
+    def initial_params(self) -> Arrays:
+        """The parameters before the first update, by PyTorch's names, in PyTorch's layout."""
+        return self._problem.params
+
+    def batches(self) -> Batches:
+        """What each update trains on."""
+        problem = self._problem
+        return Batches(
+            data=problem.data,
+            batch_size=self._batch_size,
+            shuffle=self._shuffle,
+            generator=problem.generator.copy(),
+            total_steps=self.total_steps,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """The number of updates."""
+        return self.steps or self.epochs * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in a pass over the data."""
+        samples = len(next(iter(self._problem.data.values())))
+        return math.ceil(samples / (self._batch_size or samples))
+
+    @property
+    def total_epochs(self) -> int:
+        """Passes over the data that the updates need; the last may be cut short."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Every field by name, as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def widened(self) -> Self:
+        """The same problem in float64: the numbers as drawn in this dtype, held in more digits."""
+        wide = dataclasses.replace(self, dtype="float64")
+        problem = self._problem
+        # fills the cache, so that nothing is drawn anew: in float64 the stream gives other numbers
+        wide.__dict__["_problem"] = problem._replace(
+            params=_read_only(_cast(problem.params, "float64")),
+            data=_read_only(_cast(problem.data, "float64")),
+        )
+        return wide
+
+    @property
+    def _batch_size(self) -> int | None:
+        """Samples a batch; None: all of them."""
+        return None
+
+    @property
+    def _shuffle(self) -> bool:
+        """Whether a new order is drawn for each epoch."""
+        return False
+
+    @cached_property
+    def _problem(self) -> Problem:
+        try:
+            generator = TorchGenerator(self.seed)
+        except ValueError as error:
+            raise InputError(f"{self.name}: seed {self.seed}: {error}") from None
+        params, data = self.draw(generator)
+        params, data = _cast(params, self.dtype), _cast(data, self.dtype)
+        return Problem(_read_only(params), _read_only(data), generator)
+
+
+def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
+    """Floating arrays in `dtype`; integers (images, labels) as they are."""
+    return {
+        name: array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in arrays.items()
+    }
+
+
+def _read_only(arrays: Arrays) -> dict[str, np.ndarray]:
+    for array in arrays.values():
+        array.setflags(write=False)
+    return dict(arrays)
+
+
+_ANY_INTEGER = {"seed", "data_seed"}  # their range is the generators' affair
+_FRACTIONS = {"betas"}  # each in [0, 1)
+
+
+def _check(example: str, name: str, value: object, hint: Any) -> None:
+    """Refuses a value that its field's type or meaning rules out."""
+
+    def refuse(expected: str) -> InputError:
+        return InputError(f"{example}: {name} is {value!r}, expected {expected}")
+
+    kinds = get_args(hint) if get_origin(hint) not in (Literal, tuple, None) else (hint,)
+    if value is None and type(None) in kinds:
+        return
+    kind = kinds[0]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise refuse("one of " + ", ".join(map(str, get_args(kind))))
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise refuse("true or false")
+    elif kind is int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise refuse("a whole number")
+        if name not in _ANY_INTEGER and value < 1:
+            raise refuse("at least 1")
+    elif kind is float:
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise refuse("a finite number")
+        if name in ("learning_rate", "eps") and value < 0:
+            raise refuse("0 or more")
+    elif name in _FRACTIONS and not (
+        isinstance(value, (tuple, list)) and len(value) == 2 and all(0 <= b < 1 for b in value)
+    ):
+        raise refuse("two numbers from 0 up to, not with, 1")

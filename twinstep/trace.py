@@ -1,0 +1,146 @@
+"""A trace is what a run leaves: the ledger of every step, in the order in which it is made.
+
+A step's entries are batch, loss, grads, opt_state, params. Parameters and everything of their
+shape bear PyTorch's ``state_dict`` names and layouts, whichever framework wrote the trace.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from twinstep.errors import InputError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+STAGES = ("batch", "loss", "grads", "opt_state", "params")
+
+Leaves = Mapping[str, np.ndarray]
+
+
+class Outcome(NamedTuple):
+    """How a run ended: losses (T,), params before and after, the last gradients, test figures."""
+
+    losses: np.ndarray
+    initial_params: Leaves
+    params: Leaves
+    grads: Leaves
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What ran: example, its hyper-parameters, framework, dtype, device, precision, versions."""
+
+    example: str
+    spec: Mapping[str, Any]
+    framework: str
+    dtype: str
+    device: str
+    precision: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """T consecutive steps of a run, or all of them.
+
+    losses: (T,)
+    batch: {name: (T,)} uint32 fingerprints of what each step trained on
+    grads: {name: (T, ...)} what the optimizer was given
+    opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
+    params: {name: (T + 1, ...)} the initial ones first
+    noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if measured
+    start: the number of the first step, counted from 0
+    metrics: {name: value} measured when the training was over
+    """
+
+    metadata: Metadata
+    losses: np.ndarray
+    batch: Leaves
+    grads: Leaves
+    opt_state: Leaves
+    params: Leaves
+    noise: Leaves | None = None
+    start: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def entries(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """(stage, leaf, (T, ...) array) in the ledger's order; params without the initial ones."""
+        yield from (("batch", name, array) for name, array in self.batch.items())
+        yield "loss", "loss", self.losses
+        yield from (("grads", name, array) for name, array in self.grads.items())
+        yield from (("opt_state", name, array) for name, array in self.opt_state.items())
+        yield from (("params", name, array[1:]) for name, array in self.params.items())
+
+    def cut(self, low: int, high: int) -> "Trace":
+        """Steps low to high - 1 of this trace, as views."""
+
+        def rows(leaves: Leaves, extra: int = 0) -> dict[str, np.ndarray]:
+            return {name: array[low : high + extra] for name, array in leaves.items()}
+
+        return dataclasses.replace(
+            self,
+            losses=self.losses[low:high],
+            batch=rows(self.batch),
+            grads=rows(self.grads),
+            opt_state=rows(self.opt_state),
+            params=rows(self.params, extra=1),
+            noise=None if self.noise is None else rows(self.noise),
+            start=self.start + low,
+        )
+
+    def outcome(self) -> Outcome:
+        """How the run ended."""
+        return Outcome(
+            losses=self.losses,
+            initial_params={name: array[0] for name, array in self.params.items()},
+            params={name: array[-1] for name, array in self.params.items()},
+            grads={name: array[-1] for name, array in self.grads.items()},
+            metrics=self.metrics,
+        )
+
+    def save(self, folder: "str | PathLike[str]") -> None:
+        """Writes the trace to a new folder; see `twinstep.storage`. Raises InputError."""
+        from twinstep.storage import TraceWriter
+
+        with TraceWriter(folder, self.metadata) as writer:
+            writer.write(self)
+            writer.finish(self.metrics)
+
+
+def join(chunks: Sequence[Trace]) -> Trace:
+    """One trace from consecutive pieces. Raises InputError when they do not follow each other."""
+    if not chunks:
+        raise InputError("a trace of no steps: expected at least 1")
+    first, last = chunks[0], chunks[-1]
+    for before, after in zip(chunks, chunks[1:], strict=False):
+        if before.start + len(before) != after.start:
+            raise InputError(
+                f"steps {after.start} follow steps that end at {before.start + len(before)}"
+            )
+
+    def rows(pick: str) -> dict[str, np.ndarray]:
+        pieces = [getattr(chunk, pick) for chunk in chunks]
+        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+
+    noises = [chunk.noise for chunk in chunks]
+    return dataclasses.replace(
+        first,
+        losses=np.concatenate([chunk.losses for chunk in chunks]),
+        batch=rows("batch"),
+        grads=rows("grads"),
+        opt_state=rows("opt_state"),
+        params={
+            name: np.concatenate([first.params[name][:1], *(c.params[name][1:] for c in chunks)])
+            for name in first.params
+        },
+        noise=None if any(noise is None for noise in noises) else rows("noise"),
+        metrics=last.metrics,
+    )
