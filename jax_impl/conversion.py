@@ -18,6 +18,7 @@ from jax_impl import layers
 from twinstep.errors import InputError
 
 Tree = Any
+Path = tuple[Any, ...]
 
 
 class Rule(NamedTuple):
@@ -86,21 +87,27 @@ class Layout:
 
 
 def module_layout(model: nnx.Module) -> Layout:
-    """The layout of a model's parameters; TypeError for a layer with parameters not in TABLE."""
-    tree = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    rules: dict[tuple[Any, ...], tuple[str, Rule]] = {}
+    """The layout of a model's parameters.
+
+    A parameter that a module of one's own holds itself is the same in both, under its path.
+    TypeError for one of Flax's layers that TABLE does not have.
+    """
+    rules: dict[Path, tuple[str, Rule]] = {}
     for path, module in _outermost_layers(model):
-        for name, rule in TABLE[type(module)].items():
+        for name, rule in _table_of(module).items():
             rules[path + rule.path] = (".".join([*_torch_path(path), name]), rule)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(
+        nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    )
+    modules = dict(nnx.iter_modules(model))
     slots = []
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     for keys, leaf in leaves:
-        where = tuple(key.key for key in keys)
-        if where not in rules:
-            raise TypeError(f"no rule in the conversion table for parameter {where}")
-        name, rule = rules[where]
-        shape = tuple(leaf.shape[axis] for axis in rule.axes) if rule.axes else leaf.shape
-        slots.append(Slot((name,), tuple(shape), rule.axes))
+        path = tuple(key.key for key in keys)
+        if path not in rules and type(owner := modules[path[:-1]]).__module__.startswith("flax."):
+            raise TypeError(f"no rule in the conversion table for flax's {type(owner).__name__}")
+        name, rule = rules.get(path, (".".join(_torch_path(path)), Rule(path, None)))
+        shape = tuple(leaf.shape[axis] for axis in rule.axes or range(leaf.ndim))
+        slots.append(Slot((name,), shape, rule.axes))
     return Layout(treedef, tuple(slots))
 
 
@@ -131,9 +138,14 @@ def opt_state_layout(opt_state: Tree, params: Layout) -> Layout:
     return Layout(treedef, tuple(slots))
 
 
-def _outermost_layers(model: nnx.Module) -> list[tuple[tuple[Any, ...], nnx.Module]]:
+def _table_of(module: nnx.Module) -> dict[str, Rule]:
+    """The rules for a layer of a kind in TABLE, or of one made from such; else none."""
+    return next((TABLE[kind] for kind in type(module).__mro__ if kind in TABLE), {})
+
+
+def _outermost_layers(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
     """(path, layer) of every layer in TABLE that is not inside another one."""
-    known = {path: m for path, m in nnx.iter_modules(model) if type(m) in TABLE}
+    known = {path: module for path, module in nnx.iter_modules(model) if _table_of(module)}
     return [
         (path, module)
         for path, module in known.items()
@@ -141,6 +153,6 @@ def _outermost_layers(model: nnx.Module) -> list[tuple[tuple[Any, ...], nnx.Modu
     ]
 
 
-def _torch_path(path: tuple[Any, ...]) -> list[str]:
+def _torch_path(path: Path) -> list[str]:
     """PyTorch's Sequential numbers its layers at its own level; Flax's keeps them in `layers`."""
     return [str(key) for key in path if key != "layers"]

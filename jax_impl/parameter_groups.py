@@ -36,7 +36,9 @@ def init(spec: ParameterGroups) -> TrainState:
     if spec.update_gru:
         groups["gru"] = adam(lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
     optimizer = param_groups(groups)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return TrainState.create(
+        model, spec.initial_params(), criterion, optimizer, keep_grads=not spec.update_gru
+    )
 
 
 def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
@@ -52,6 +54,9 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
         return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
 
     loss, grads = jax.value_and_grad(loss_of)(state.params)  # new each time: nothing to zero
+    if state.keep_grads:  # PyTorch's zero_grad clears only what the optimizer is given
+        grads["gru"] = jax.tree.map(jnp.add, state.grads["gru"], grads["gru"])
+        state = state.replace(grads=grads)
     updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return state.replace(params=params, opt_state=opt_state), Step(loss, grads)

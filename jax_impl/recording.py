@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_impl import devices
+from jax_impl import devices, scales
 from jax_impl.conversion import Layout, opt_state_layout
 from jax_impl.state import Batch, Step, TrainState
 from twinstep.chunking import steps_at_once
@@ -106,12 +106,14 @@ class Recorder:
             def body(carry: Any, index: Any) -> tuple[Any, Ledger]:
                 state, reruns = carry
                 batch = data if index is None else take(data, index)
+                before = state
                 state, step = self.example.train_step(state, batch)
                 ledger = to_ledger(state, self.opt_layout, step)
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
                 if reruns is not None:
                     reruns, ledger["noise"] = self._nudge(reruns, batch, ledger)
+                    ledger["scales"] = scales.affordable(self.example, before, batch, *step)
                 return (state, reruns), ledger
 
             state = jax.tree.unflatten(treedef, leaves)
@@ -132,7 +134,8 @@ class Recorder:
     def _nudge(self, reruns: Any, batch: Batch, ledger: Ledger) -> tuple[Any, dict[str, jax.Array]]:
         """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
         states, keys = reruns
-        states, steps = jax.vmap(self.example.train_step, in_axes=(0, None))(states, batch)
+        # one after the other: batched, small matrix products are several times slower on a CPU
+        states, steps = jax.lax.map(lambda state: self.example.train_step(state, batch), states)
         theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
         noise = {}
         for stage in ("loss", "grads", "opt_state", "params"):
@@ -160,6 +163,7 @@ class Recorder:
             opt_state=host["opt_state"],
             params=params,
             noise=host.get("noise"),
+            scales=host.get("scales"),
             start=chunk.start,
             metrics=metrics,
         )

@@ -1,6 +1,7 @@
 """Teacher forcing: every recorded step made again from the recorded state before it.
 
-Each step is judged alone, so the first that is off is where the fault is.
+Each step is judged alone, and in it each stage: the gradients from the recorded parameters, the
+update from the recorded gradients. So the first entry that is off is where the fault is.
 """
 
 from dataclasses import dataclass, field
@@ -11,17 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+import optax
 
-from jax_impl.recording import Recorder, fingerprints, take, to_ledger
-from jax_impl.state import Batch, TrainState
+from jax_impl import scales
+from jax_impl.recording import Ledger, Recorder, fingerprints, take, to_ledger
+from jax_impl.state import Batch, Step, TrainState
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 from twinstep.trace import Leaves, Trace
-
-# Per-sample gradients of every sample where the model is small; else of so many, evenly spread.
-_MOST_TERMS = 2**17
-_FEWEST_SAMPLES = 8
 
 
 @dataclass
@@ -32,32 +30,45 @@ class Replay:
     spec: Spec
     device: str = "cpu"
     _before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _states: Any = None
+    _indices: Any = None
 
     def __call__(self, recorded: Trace, chunk: IndexChunk) -> tuple[Trace, Leaves]:
-        """The steps from the recorded states, and {parameter: (T,)} its gradient terms' size.
+        """The steps from the recorded states, and {"stage/leaf": (T,)} the sizes they round by.
 
         recorded: the other side's steps; chunk: which samples this side takes in them
         """
-        recorder = self._recorder
         if recorded.start == 0:
             self._before = {
                 "opt_state": {name: a[None] for name, a in self._initial_opt_state.items()},
                 "grads": {name: np.zeros_like(a[:1]) for name, a in recorded.grads.items()},
             }
-        states = {
+        self._states = {
             "params": {name: array[:-1] for name, array in recorded.params.items()},
             "opt_state": self._preceding("opt_state", recorded.opt_state, len(recorded)),
             "grads": self._preceding("grads", recorded.grads, len(recorded)),
+            "given": dict(recorded.grads),
         }
+        recorder = self._recorder
         with recorder.settings():
-            indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
-            ledger, scales = self._map(states, recorder.data, indices)
+            self._indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
+            ledger, sizes = self._map(self._states, recorder.data, self._indices)
             if chunk.indices is None:
                 once = fingerprints(recorder.data)
                 ledger["batch"] = {n: jnp.full(chunk.steps, f) for n, f in once.items()}
         before = {name: array[0] for name, array in recorded.params.items()}
         replayed = recorder.assemble(chunk, before, ledger, {})
-        return replayed, {name: np.asarray(scale) for name, scale in scales.items()}
+        return replayed, {name: np.asarray(size) for name, size in sizes.items()}
+
+    def remeasure(self, rows: np.ndarray) -> Leaves:
+        """The sizes again, {"stage/leaf": (rows,)}, for some steps of the last chunk, with care."""
+        with self._recorder.settings():
+            found = [self._careful(self._row(i), self._recorder.data) for i in rows]
+        return {name: np.stack([np.asarray(f[name]) for f in found]) for name in found[0]}
+
+    def _row(self, i: int) -> Any:
+        states = jax.tree.map(lambda array: array[i], self._states)
+        return states, None if self._indices is None else self._indices[i]
 
     def _preceding(self, stage: str, after: Leaves, steps: int) -> dict[str, np.ndarray]:
         """What was there before each step, from what was there after each."""
@@ -81,59 +92,70 @@ class Replay:
 
     @cached_property
     def _map(self) -> Any:
-        """Compiled: recorded states, data, sample numbers -> ledger and scales, a row a step."""
-        template, opt_layout = self._recorder.initial, self._recorder.opt_layout
-
-        def like(tree: Any, named: Any, layout: Any) -> Any:
-            """The tree of recorded arrays, in this side's dtypes."""
-            leaves = zip(
-                jax.tree.leaves(layout.from_torch(named)), jax.tree.leaves(tree), strict=True
-            )
-            return jax.tree.unflatten(
-                jax.tree.structure(tree), [array.astype(leaf.dtype) for array, leaf in leaves]
-            )
-
-        def one(row: Any, data: Batch) -> Any:
-            recorded, index = row
-            state = template.replace(
-                params=like(template.params, recorded["params"], template.layout),
-                opt_state=like(template.opt_state, recorded["opt_state"], opt_layout),
-                grads=like(template.params, recorded["grads"], template.layout)
-                if template.keep_grads
-                else None,
-            )
-            batch = data if index is None else take(data, index)
-            after, step = self.example.train_step(state, batch)
-            ledger = to_ledger(after, opt_layout, step)
-            if index is not None:
-                ledger["batch"] = fingerprints(batch)
-            scales = template.layout.to_torch(self._term_sizes(state, batch))
-            largest = {n: jnp.max(jnp.abs(g), initial=0) for n, g in ledger["grads"].items()}
-            return ledger, {n: jnp.maximum(scales[n], largest[n]) for n in largest}
+        """Compiled: recorded states, data, sample numbers -> ledger and sizes, a row a step."""
 
         @jax.jit
         def run(states: Any, data: Batch, indices: Any) -> Any:
-            return jax.lax.map(lambda row: one(row, data), (states, indices))
+            def one(row: Any) -> tuple[Ledger, scales.Scales]:
+                state, batch, step, ledger = self._step(row, data)
+                if row[1] is not None:
+                    ledger["batch"] = fingerprints(batch)
+                return ledger, scales.affordable(self.example, state, batch, *step)
+
+            return jax.lax.map(one, (states, indices))
 
         return run
 
-    def _term_sizes(self, state: TrainState, batch: Batch) -> Any:
-        """Like params, but () each: the largest mean absolute per-sample term of the gradient.
+    @cached_property
+    def _careful(self) -> Any:
+        """Compiled: one recorded state and sample numbers, data -> sizes."""
 
-        A gradient is a mean over samples that may cancel: it rounds like its terms. Where all of
-        them are too dear, some evenly spread ones stand for them.
-        """
-        samples = len(next(iter(batch.values())))
-        entries = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        count = min(samples, max(_FEWEST_SAMPLES, _MOST_TERMS // entries))
-        chosen = np.linspace(0, samples - 1, count).astype(int)
+        @jax.jit
+        def run(row: Any, data: Batch) -> scales.Scales:
+            state, batch, step, _ = self._step(row, data)
+            return scales.measured(self.example, state, batch, *step)
 
-        def term(index: jax.Array) -> Any:
-            sample = {name: array[index][None] for name, array in batch.items()}
-            return jax.grad(self._loss)(state.params, state, sample)
+        return run
 
-        terms = jax.vmap(term)(jnp.asarray(chosen))
-        return jax.tree.map(lambda t: jnp.max(jnp.mean(jnp.abs(t), axis=0), initial=0), terms)
+    def _step(self, row: Any, data: Batch) -> tuple[TrainState, Batch, Step, Ledger]:
+        """One step from a recorded state: the state, the batch, and what the step left."""
+        recorded, index = row
+        template, layout = self._recorder.initial, self._recorder.initial.layout
+        opt_layout = self._recorder.opt_layout
+        grads = _like(template.params, recorded["grads"], layout) if template.keep_grads else None
+        state = template.replace(
+            params=_like(template.params, recorded["params"], layout),
+            opt_state=_like(template.opt_state, recorded["opt_state"], opt_layout),
+            grads=grads,
+        )
+        batch = data if index is None else take(data, index)
+        optimizer = Forced(state.optimizer, _like(state.params, recorded["given"], layout))
+        forced = state.replace(optimizer=optimizer.transformation)
+        after, step = self.example.train_step(forced, batch)
+        if optimizer.was_given is not None:
+            step = step._replace(grads=optimizer.was_given)
+        return state, batch, step, to_ledger(after, opt_layout, step)
 
-    def _loss(self, params: Any, state: TrainState, batch: Batch) -> jax.Array:
-        return self.example.loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+
+class Forced:
+    """An optimizer that updates by the recorded gradients, whatever it is given, and notes that.
+
+    So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
+    """
+
+    def __init__(self, optimizer: optax.GradientTransformation, recorded: Any) -> None:
+        self.was_given: Any = None
+
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            self.was_given = grads
+            return optimizer.update(recorded, state, params)
+
+        self.transformation = optax.GradientTransformation(optimizer.init, update)
+
+
+def _like(tree: Any, named: Any, layout: Any) -> Any:
+    """The tree of recorded arrays, in this side's dtypes."""
+    pairs = zip(jax.tree.leaves(layout.from_torch(named)), jax.tree.leaves(tree), strict=True)
+    return jax.tree.unflatten(
+        jax.tree.structure(tree), [array.astype(leaf.dtype) for array, leaf in pairs]
+    )

@@ -32,7 +32,9 @@ def init(spec: ParameterGroups) -> TrainState:
     if spec.update_gru:
         groups.append({"params": model.gru.parameters()})
     optimizer = torch.optim.Adam(groups, lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return TrainState.create(
+        model, spec.initial_params(), criterion, optimizer, keep_grads=not spec.update_gru
+    )
 
 
 def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
@@ -44,7 +46,7 @@ def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tenso
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
     """Forward, loss, backward, update."""
     loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+    state.optimizer.zero_grad()  # clears what the optimizer is given: another network's .grad grows
     loss.backward()
     state.optimizer.step()  # changes the parameters in place
     return state, Step(loss)

@@ -68,7 +68,7 @@ class Recorder:
     def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> "Ledger":
         ledger = Ledger(state, chunk.steps)
         for i, batch in enumerate(take(data, chunk)):
-            step = self.example.train_step(state, batch)
+            _, step = self.example.train_step(state, batch)
             ledger.record(i, batch, step)
         return ledger
 

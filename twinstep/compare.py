@@ -5,7 +5,7 @@ leaf, and held against one allowance a step. NaN is within no allowance.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -87,6 +87,7 @@ class Comparison:
         allowance}}
     bound: where the free run's allowance comes from
     steps: how many were compared
+    horizon: the step from which on rounding alone carries the free run to another course
     """
 
     verdict: Verdict
@@ -95,6 +96,7 @@ class Comparison:
     worst: Mapping[str, Mapping[str, Finding]]
     bound: str
     steps: int
+    horizon: int | None
 
     def smallest_allowance(self, mode: str) -> float:
         """The smallest multiple of the allowance with which "gate" or "free" would have passed."""
@@ -109,6 +111,7 @@ class Comparison:
             "steps": self.steps,
             "first": None if self.first is None else _plain(self.first),
             "bound": self.bound,
+            "horizon": self.horizon,
             "smallest_allowance": {
                 mode: _number(self.smallest_allowance(mode)) for mode in self.worst
             },
@@ -185,14 +188,15 @@ class Judge:
 
     gate: recorded steps against the same steps made by the other side from the same states
     free: two runs, each on its own
+    horizon: the step from which on rounding alone parts runs like this one, if it does
     """
 
     dtype: str
+    horizon: int | None = None
     _steps: dict[str, int] = field(default_factory=lambda: {"gate": 0, "free": 0})
     _worst: dict[str, dict[str, Finding]] = field(default_factory=dict)
     _first: dict[str, Finding] = field(default_factory=dict)
-    _noise: dict[tuple[str, str], float] = field(default_factory=dict)
-    _largest: dict[tuple[str, str], float] = field(default_factory=dict)
+    _carried: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _measured_noise: bool = True
     _same_bits: bool = True
     _structure: Structure | None = None
@@ -201,27 +205,31 @@ class Judge:
     _params_moved: bool = False
     _gradient_seen: bool = False
 
-    def gate(self, recorded: Trace, replayed: Trace, scales: Leaves) -> None:
-        """Judges each step alone; `scales`: {parameter: (T,)} the size of its gradient's terms."""
+    def gate(
+        self,
+        recorded: Trace,
+        replayed: Trace,
+        scales: Leaves,
+        remeasure: Callable[[np.ndarray], Leaves] | None = None,
+    ) -> None:
+        """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
+
+        scales: {"stage/leaf": (T,)} the size of what losses and gradients are made of
+        remeasure: gives larger, dearer sizes for the rows that the first ones do not explain
+        """
         if self._refuse(recorded, replayed):
             return
         self._witness(recorded)
-        unit, floor = tolerance.eps(self.dtype), tolerance.floor(self.dtype)
+        if remeasure:
+            rows = self._unexplained(recorded, replayed, scales)
+            if len(rows):
+                careful = remeasure(rows)
+                scales = {name: sizes.copy() for name, sizes in scales.items()}
+                for name, sizes in careful.items():
+                    scales[name][rows] = np.fmax(scales[name][rows], sizes)
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
-            match stage:
-                case "batch":
-                    return np.zeros(len(array))
-                case "loss":
-                    return tolerance.LOSS_EPS * unit * np.abs(array) + floor
-                case "grads":
-                    return tolerance.GRADS_EPS * unit * scales[leaf] + floor
-                case "opt_state":
-                    return tolerance.OPT_STATE_EPS * unit * _largest(array) + floor
-                case _:
-                    # the larger of before and after: an update that lands near 0 rounds like both
-                    sizes = _largest(recorded.params[leaf])
-                    return tolerance.PARAMS_EPS * unit * np.maximum(sizes[1:], sizes[:-1]) + floor
+            return self._one_step("gate", recorded, scales, stage, leaf, array)
 
         self._measure("gate", recorded, replayed, allowed)
 
@@ -232,24 +240,77 @@ class Judge:
         self._witness(reference)
         if reference.start == 0:
             self._initial(reference, candidate)
-        noises = [trace.noise for trace in (reference, candidate) if trace.noise is not None]
-        self._measured_noise = self._measured_noise and bool(noises)
-        unit, floor = tolerance.eps(self.dtype), tolerance.floor(self.dtype)
-        step = reference.start + np.arange(1, len(reference) + 1)
+        measured = [
+            (trace.noise, trace.scales)
+            for trace in (reference, candidate)
+            if trace.noise is not None and trace.scales is not None
+        ]
+        self._measured_noise = self._measured_noise and bool(measured)
+        steps = reference.start + np.arange(1, len(reference) + 1)
+        chaos = self._chaos(reference, [noise for noise, _ in measured])
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
-            if stage == "batch":
-                return np.zeros(len(array))
-            sizes = _largest(array)
-            if noises:
-                noise = np.max([noise[f"{stage}/{leaf}"] for noise in noises], axis=0)
-                noise = self._running(self._noise, (stage, leaf), noise)
-                return tolerance.NOISE_FACTOR * noise + tolerance.FREE_EPS * unit * sizes + floor
-            sizes = self._running(self._largest, (stage, leaf), sizes)
-            amount = tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * step
-            return amount * unit * sizes + floor
+            if not measured or stage == "batch":
+                return self._plain_bound(stage, leaf, array, steps)
+            key = f"{stage}/{leaf}"
+            noise = np.max([noise[key] for noise, _ in measured], axis=0)
+            noise = self._running(("noise", stage, leaf), noise)
+            one_step = [
+                self._one_step("free", reference, scales, stage, leaf, array)
+                for _, scales in measured
+            ]
+            limit = tolerance.NOISE_FACTOR * noise + np.max(one_step, axis=0)
+            return np.where(chaos, np.inf, limit)
 
         self._measure("free", reference, candidate, allowed)
+
+    def _chaos(self, trace: Trace, noises: list[Leaves]) -> np.ndarray:
+        """(T,) whether rounding alone has carried runs like this one to another course."""
+        if not noises:
+            return np.zeros(len(trace), bool)
+        noise = np.max([noise["loss/loss"] for noise in noises], axis=0)
+        noise = self._running(("chaos", "noise", ""), noise)
+        size = self._running(("chaos", "size", ""), np.abs(trace.losses))
+        chaos = noise > tolerance.chaos(self.dtype) * size
+        if self.horizon is None and chaos.any():
+            self.horizon = trace.start + int(np.argmax(chaos)) + 1
+        return chaos
+
+    def _unexplained(self, recorded: Trace, replayed: Trace, scales: Leaves) -> np.ndarray:
+        """The rows in which a loss or a gradient is further off than the sizes explain."""
+        theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
+        outside = np.zeros(len(recorded), bool)
+        for stage, leaf, array in recorded.entries():
+            if stage in ("loss", "grads"):
+                limit = self._one_step("gate", recorded, scales, stage, leaf, array)
+                outside |= ~(_differences(array, theirs[stage, leaf]) <= limit)
+        return np.flatnonzero(outside)
+
+    def _one_step(
+        self, mode: str, trace: Trace, scales: Leaves, stage: str, leaf: str, array: np.ndarray
+    ) -> np.ndarray:
+        """(T,) what a single step may round, entry by entry."""
+        if stage == "batch":
+            return np.zeros(len(array))
+        if stage in ("loss", "grads"):
+            sizes = scales[f"{stage}/{leaf}"].astype(float)
+        elif stage == "params":
+            sizes = _largest(trace.params[leaf])
+            sizes = np.maximum(sizes[1:], sizes[:-1])
+        else:
+            sizes = self._and_before((mode, stage, leaf), _largest(array))
+        amount = tolerance.ONE_STEP_EPS[stage]
+        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+
+    def _plain_bound(
+        self, stage: str, leaf: str, array: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        """(T,) the allowance of a free run of which no noise is known; `steps`: their numbers."""
+        if stage == "batch":
+            return np.zeros(len(array))
+        sizes = self._running(("plain", stage, leaf), _largest(array))
+        amount = tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * steps
+        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
 
     def comparison(self) -> Comparison:
         """The verdict on all that was judged."""
@@ -263,6 +324,7 @@ class Judge:
             worst=self._worst,
             bound="noise measured on this run" if self._measured_noise else plain,
             steps=steps,
+            horizon=self.horizon,
         )
 
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
@@ -348,14 +410,17 @@ class Judge:
             # min keeps the ledger's order of leaves among equals
             self._first[mode] = min(firsts, key=lambda f: (f.step, STAGES.index(f.stage)))
 
-    @staticmethod
-    def _running(
-        kept: dict[tuple[str, str], float], key: tuple[str, str], values: np.ndarray
-    ) -> np.ndarray:
+    def _running(self, key: tuple[str, str, str], values: np.ndarray) -> np.ndarray:
         """The maximum of all values so far, over this chunk and those before it."""
-        values = np.maximum.accumulate(np.maximum(values, kept.get(key, 0.0)))
-        kept[key] = float(values[-1])
+        values = np.maximum.accumulate(np.maximum(values, self._carried.get(key, 0.0)))
+        self._carried[key] = float(values[-1])
         return values
+
+    def _and_before(self, key: tuple[str, str, str], values: np.ndarray) -> np.ndarray:
+        """The larger of each value and the one before it, also over the edge of a chunk."""
+        before = np.concatenate([[self._carried.get(key, 0.0)], values[:-1]])
+        self._carried[key] = float(values[-1])
+        return np.maximum(before, values)
 
 
 _BLOCK = 1 << 16  # entries at a time: a block and its difference stay in the cache

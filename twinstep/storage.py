@@ -208,15 +208,17 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 _STAGES = ("batch", "grads", "opt_state", "params")
+_MEASURED = ("noise", "scales")
 
 
 def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
-    """Every array of a chunk under "stage/name"; noise under "noise/stage/name"."""
+    """Every array of a chunk under "stage/name"; what is measured, under "noise/stage/name"."""
     tensors = {"loss": chunk.losses}
     for stage in _STAGES:
         tensors |= {f"{stage}/{name}": array for name, array in getattr(chunk, stage).items()}
-    if chunk.noise is not None:
-        tensors |= {f"noise/{name}": array for name, array in chunk.noise.items()}
+    for measured in _MEASURED:
+        leaves = getattr(chunk, measured) or {}
+        tensors |= {f"{measured}/{name}": array for name, array in leaves.items()}
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
 
@@ -234,7 +236,7 @@ def _trace(
         metadata=metadata,
         losses=tensors["loss"],
         **{stage: below(f"{stage}/") for stage in _STAGES},
-        noise=below("noise/") or None,
+        **{measured: below(f"{measured}/") or None for measured in _MEASURED},
         start=start,
         metrics=metrics,
     )

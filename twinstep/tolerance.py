@@ -6,21 +6,27 @@ step itself. The same figures serve float64 and float32: rounding is the same in
 
 import numpy as np
 
-# One step from the same state (teacher-forced). Over 300 steps of MLPs, batches of 32 and 512,
-# SGD, momentum, Adam and AdamW, float64 and float32, honest steps of the two frameworks were at
-# most 5.6 eps (loss), 18 eps of the mean absolute per-sample term (gradient), 42 eps (optimizer
-# state) and 1.2 eps (parameters) apart; these are about three times as much.
-LOSS_EPS = 16
-GRADS_EPS = 64
-OPT_STATE_EPS = 128
-PARAMS_EPS = 4
+# One stage of one step from the same state (teacher-forced), in eps of
+# loss: itself, and its first-order dependence on the parameters
+# grads: the largest mean absolute per-sample term, and how far rounding moves that
+# opt_state, params: the tensor's largest entry, before or after the update
+ONE_STEP_EPS = {"loss": 16, "grads": 64, "opt_state": 8, "params": 4}
 
 # A free run may part as far as rounding carries this very run: JAX reruns it with every parameter
 # nudged by up to one eps after each step. Honest runs stayed within 1.9 times the running maximum
-# of three such reruns over 14 optimizers, tanh and relu, 300 steps.
+# of three such reruns over 14 optimizers, tanh and relu, 300 steps. To that comes what one step
+# may round: noise that is not yet there cannot be carried.
 NUDGED_RERUNS = 3
 NOISE_FACTOR = 4
-FREE_EPS = 4
+
+
+# Where rounding alone has moved the loss of those reruns by more than half of its digits (the root
+# of eps, of the largest loss so far), a chaotic training is about to become another run, which
+# passes other peaks at other times. From there on only single steps are judged; the report says so.
+def chaos(dtype: str) -> float:
+    """The relative noise of the loss from which on a free run is not judged."""
+    return float(np.sqrt(np.finfo(dtype).eps))
+
 
 # Two saved traces that bring no noise are judged by this plain bound: eps of the leaf's largest
 # entry so far, times PLAIN_EPS + PLAIN_EPS_A_STEP * steps made. Typical training amplifies

@@ -5,6 +5,7 @@ shape bear PyTorch's ``state_dict`` names and layouts, whichever framework wrote
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +55,7 @@ class Trace:
     opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
     params: {name: (T + 1, ...)} the initial ones first
     noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if measured
+    scales: {"stage/name": (T,)} the size of the numbers that losses and gradients are made of
     start: the number of the first step, counted from 0
     metrics: {name: value} measured when the training was over
     """
@@ -65,6 +67,7 @@ class Trace:
     opt_state: Leaves
     params: Leaves
     noise: Leaves | None = None
+    scales: Leaves | None = None
     start: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -93,6 +96,7 @@ class Trace:
             opt_state=rows(self.opt_state),
             params=rows(self.params, extra=1),
             noise=None if self.noise is None else rows(self.noise),
+            scales=None if self.scales is None else rows(self.scales),
             start=self.start + low,
         )
 
@@ -120,7 +124,7 @@ def join(chunks: Sequence[Trace]) -> Trace:
     if not chunks:
         raise InputError("a trace of no steps: expected at least 1")
     first, last = chunks[0], chunks[-1]
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in itertools.pairwise(chunks):
         if before.start + len(before) != after.start:
             raise InputError(
                 f"steps {after.start} follow steps that end at {before.start + len(before)}"
@@ -130,7 +134,7 @@ def join(chunks: Sequence[Trace]) -> Trace:
         pieces = [getattr(chunk, pick) for chunk in chunks]
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
-    noises = [chunk.noise for chunk in chunks]
+    measured = all(chunk.noise is not None and chunk.scales is not None for chunk in chunks)
     return dataclasses.replace(
         first,
         losses=np.concatenate([chunk.losses for chunk in chunks]),
@@ -141,6 +145,7 @@ def join(chunks: Sequence[Trace]) -> Trace:
             name: np.concatenate([first.params[name][:1], *(c.params[name][1:] for c in chunks)])
             for name in first.params
         },
-        noise=None if any(noise is None for noise in noises) else rows("noise"),
+        noise=rows("noise") if measured else None,
+        scales=rows("scales") if measured else None,
         metrics=last.metrics,
     )

@@ -74,7 +74,7 @@ def verify(
         pairs = zip(torch_side.chunks(), jax_side.chunks(), _index_chunks(spec), strict=True)
         for theirs, ours, index in pairs:
             replayed, scales = replay(theirs, index)
-            judge.gate(theirs, replayed, scales)
+            judge.gate(theirs, replayed, scales, replay.remeasure)
             judge.free(theirs, ours)
             for name, chunk in (("torch", theirs), ("jax", ours)):
                 tails[name].add(chunk)

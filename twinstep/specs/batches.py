@@ -1,5 +1,6 @@
 """Which samples each update trains on, in the order in which PyTorch's loader gives them."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,4 +83,4 @@ class Batches:
 def _even_cuts(steps: int, most: int) -> Iterator[tuple[int, int]]:
     pieces = math.ceil(steps / most)
     bounds = [steps * i // pieces for i in range(pieces + 1)]
-    yield from zip(bounds, bounds[1:], strict=False)
+    yield from itertools.pairwise(bounds)
