@@ -36,6 +36,11 @@ def settings(dtype: str) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = tf32
 
 
+def set_threads(threads: int) -> None:
+    """How many threads an operation may use."""
+    torch.set_num_threads(threads)
+
+
 def versions() -> dict[str, str]:
     """What takes part in a run, by name."""
     return {"torch": torch.__version__}

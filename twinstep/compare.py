@@ -14,7 +14,7 @@ import numpy as np
 
 from twinstep import tolerance
 from twinstep.errors import InputError
-from twinstep.trace import STAGES, Leaves, Trace
+from twinstep.trace import STAGES, Leaves, Metadata, Trace
 
 
 class Verdict(StrEnum):
@@ -150,15 +150,16 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
     """
     if steps is not None:
         reference, candidate = reference.cut(0, steps), candidate.cut(0, steps)
-    refuse_other_problem(reference, candidate)
+    refuse_other_problem(reference.metadata, candidate.metadata)
+    if difference := structure(reference, candidate):
+        raise InputError(f"the traces differ: {difference}")
     judge = Judge(reference.metadata.dtype)
     judge.free(reference, candidate)
     return judge.comparison()
 
 
-def refuse_other_problem(reference: Trace, candidate: Trace) -> None:
-    """Raises InputError when two traces are not of one problem, or differ in structure."""
-    a, b = reference.metadata, candidate.metadata
+def refuse_other_problem(a: Metadata, b: Metadata) -> None:
+    """Raises InputError when two traces are not of one example with one setting."""
     if a.example != b.example:
         raise InputError(f"the traces are of different examples: {a.example} and {b.example}")
     ours, theirs = dict(a.spec), dict(b.spec)
@@ -166,8 +167,6 @@ def refuse_other_problem(reference: Trace, candidate: Trace) -> None:
     if differ:
         pairs = ", ".join(f"{key} {ours.get(key)!r} and {theirs.get(key)!r}" for key in differ)
         raise InputError(f"the traces are of different settings: {pairs}")
-    if difference := structure(reference, candidate):
-        raise InputError(f"the traces differ: {difference}")
 
 
 # Where the run's length and data came from is no part of the problem: the length is compared as

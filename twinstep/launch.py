@@ -19,6 +19,7 @@ def example(framework: str, spec: Spec) -> ModuleType:
 
 def recorder(framework: str, spec: Spec, device: str = "cpu", *, noise: bool = False) -> Any:
     """What trains `spec` and records it. InputError for an unknown framework or device."""
+    _module(framework, "devices").find(device)
     make = _module(framework, "recording").Recorder
     options = {"noise": noise} if framework == "jax" else {}
     return make(example(framework, spec), spec, device, **options)
@@ -27,6 +28,14 @@ def recorder(framework: str, spec: Spec, device: str = "cpu", *, noise: bool = F
 def replay(spec: Spec, device: str = "cpu") -> Any:
     """What makes recorded steps again, each from the recorded state before it."""
     return _module("jax", "replay").Replay(example("jax", spec), spec, device)
+
+
+def set_threads(framework: str, threads: int) -> None:
+    """How many threads PyTorch computes with; JAX chooses for itself. InputError below 1."""
+    if threads < 1:
+        raise InputError(f"threads is {threads}, expected at least 1")
+    if framework == "torch":
+        _module("torch", "devices").set_threads(threads)
 
 
 def chunks(spec: Spec, framework: str, device: str = "cpu", *, noise: bool) -> Iterator[Trace]:

@@ -6,17 +6,22 @@ unless the traces are asked for.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twinstep import launch
-from twinstep.compare import Comparison, Judge
+from twinstep.chunking import steps_at_once
+from twinstep.compare import Comparison, Judge, refuse_other_problem, structure
+from twinstep.errors import InputError
 from twinstep.specs.base import Claim, Spec
-from twinstep.storage import TraceWriter
+from twinstep.storage import TraceWriter, open_trace
 from twinstep.trace import Outcome, Trace
 
 Progress = Callable[[int], None]
@@ -27,15 +32,17 @@ class Verification:
     """What verifying one spec found.
 
     outcomes: {framework: how its run ended}
-    nearer: for float32, {framework: how far its parameters came from the float64 run, relative}
+    distances: for float32, {framework: how far its parameters came from the float64 run, relative}
     claims: what the document says, beside what was measured
+    seconds: what it took
     """
 
     spec: Spec
     comparison: Comparison
     outcomes: dict[str, Outcome]
-    nearer: dict[str, float] | None
-    claims: list[Claim] = field(default_factory=list)
+    distances: dict[str, float] | None
+    claims: list[Claim]
+    seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -44,8 +51,9 @@ class Verification:
             "spec": self.spec.hyper_parameters(),
             **self.comparison.to_dict(),
             "metrics": {name: dict(outcome.metrics) for name, outcome in self.outcomes.items()},
-            "distance_to_float64": self.nearer,
+            "distance_to_float64": self.distances,
             "claims": [claim._asdict() for claim in self.claims],
+            "seconds": self.seconds,
         }
 
 
@@ -62,6 +70,7 @@ def verify(
     out: a new folder for both traces; progress: called with the steps done since the last call
     Raises InputError for a device that is not there or a folder that cannot be written.
     """
+    start = time.perf_counter()
     torch_device = "cpu" if device == "tpu" else device
     torch_side = launch.recorder("torch", spec, torch_device)
     jax_side = launch.recorder("jax", spec, device, noise=True)
@@ -90,9 +99,91 @@ def verify(
         spec=spec,
         comparison=judge.comparison(),
         outcomes=outcomes,
-        nearer=referee.distances if referee else None,
+        distances=referee.distances if referee else None,
         claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, device)),
+        seconds=time.perf_counter() - start,
     )
+
+
+def verify_all(
+    specs: Sequence[Spec],
+    device: str = "cpu",
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    out: str | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> list[Verification]:
+    """Verifies many specs, `jobs` at a time, each job a process; results in the specs' order.
+
+    threads: PyTorch's, in each; out: a folder for traces, EXAMPLE/DTYPE/FRAMEWORK
+    done: called when one more is finished. Raises InputError as `verify` does.
+    """
+    folders = [None if out is None else f"{out}/{spec.name}/{spec.dtype}" for spec in specs]
+    tasks = [(spec, device, threads, folder) for spec, folder in zip(specs, folders, strict=True)]
+    results = []
+    if jobs == 1:
+        for task in tasks:
+            results.append(_verify_one(*task))
+            done()
+        return results
+    # spawned: a forked child would inherit the frameworks' thread pools in an unknown state
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(tasks)), context) as pool:
+        futures = [pool.submit(_verify_one, *task) for task in tasks]
+        for future in futures:
+            future.add_done_callback(lambda _: done())
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _verify_one(spec: Spec, device: str, threads: int, out: str | None) -> Verification:
+    launch.set_threads("torch", threads)
+    return verify(spec, device, out=out)
+
+
+def compare_stored(
+    reference: str | Path, candidate: str | Path, *, steps: int | None = None
+) -> Comparison:
+    """Judges two saved traces piece by piece, as `compare` judges two in memory.
+
+    Raises InputError for folders that hold no trace, and as `compare` does.
+    """
+    stored = open_trace(reference), open_trace(candidate)
+    a, b = stored
+    refuse_other_problem(a.metadata, b.metadata)
+    lengths = [trace.steps for trace in stored]
+    if steps is None and lengths[0] != lengths[1]:
+        short = min(stored, key=lambda trace: trace.steps)
+        why = "" if short.complete else f" ({short.folder} is of a run that did not end)"
+        raise InputError(
+            f"the traces have {lengths[0]} and {lengths[1]} steps{why}: "
+            f"--steps {min(lengths)} compares what both have"
+        )
+    count = lengths[0] if steps is None else steps
+    if not 1 <= count <= min(lengths):
+        raise InputError(f"steps is {count}, the traces have {lengths[0]} and {lengths[1]}")
+    judge = Judge(a.metadata.dtype)
+    for ours, theirs in _aligned(a.chunks(), b.chunks(), count):
+        if difference := structure(ours, theirs):
+            raise InputError(f"the traces differ: {difference}")
+        judge.free(ours, theirs)
+    return judge.comparison()
+
+
+def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tuple[Trace, Trace]]:
+    """The first `steps` steps of two runs in pairs of pieces of the same steps."""
+    ours, theirs = next(a), next(b)
+    while True:
+        size = min(len(ours), len(theirs), steps - ours.start)
+        yield ours.cut(0, size), theirs.cut(0, size)
+        if ours.start + size == steps:
+            return
+        ours = ours.cut(size, len(ours)) if size < len(ours) else next(a)
+        theirs = theirs.cut(size, len(theirs)) if size < len(theirs) else next(b)
 
 
 def outcome_of(spec: Spec, device: str = "cpu") -> Outcome:
@@ -141,8 +232,6 @@ class Referee:
 
     def add(self, sides: dict[str, Trace]) -> None:
         """Takes the next steps of both sides."""
-        from twinstep.chunking import steps_at_once
-
         if self._steps is None:
             self._steps = self._chunks.chunks(steps_at_once(self._spec))
         exact = next(self._steps)
@@ -156,8 +245,6 @@ class Referee:
 
 
 def _index_chunks(spec: Spec) -> Iterator[Any]:
-    from twinstep.chunking import steps_at_once
-
     return spec.batches().chunks(steps_at_once(spec))
 
 

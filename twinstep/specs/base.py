@@ -75,6 +75,10 @@ class Spec:
         for field in dataclasses.fields(self):
             _check(self.name, field.name, getattr(self, field.name), hints[field.name])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was drawn from them is drawn again where it is needed."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         """Initial parameters and samples, drawn in the document's order."""
         raise TypeError(f"{type(self).__name__} draws nothing")
