@@ -68,18 +68,18 @@ class Recorder:
     def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> "Ledger":
         ledger = Ledger(state, chunk.steps)
         for i, batch in enumerate(take(data, chunk)):
-            _, step = self.example.train_step(state, batch)
+            state, step = self.example.train_step(state, batch)
             ledger.record(i, batch, step)
         return ledger
 
     def _trace(self, chunk: IndexChunk, ledger: "Ledger", metrics: dict[str, float]) -> Trace:
         return Trace(
             metadata=self.metadata,
-            losses=to_array(ledger.losses),
+            losses=ledger.losses,
             batch=ledger.batch,
-            grads={name: to_array(rows) for name, rows in ledger.grads.items()},
-            opt_state={name: to_array(rows) for name, rows in ledger.opt_state.items()},
-            params={name: to_array(rows) for name, rows in ledger.params.items()},
+            grads={name: room.array() for name, room in ledger.grads.items()},
+            opt_state={name: room.array() for name, room in ledger.opt_state.items()},
+            params={name: room.array() for name, room in ledger.params.items()},
             start=chunk.start,
             metrics=metrics,
         )
@@ -110,75 +110,81 @@ class Recorder:
 
 
 class Ledger:
-    """Room for the entries of some steps, filled step by step.
+    """The entries of some steps, copied into rooms made beforehand.
 
-    Every entry is copied: PyTorch changes parameters, optimizer state and, unless they are
-    cleared, gradients in place.
+    Every entry is a copy: PyTorch changes parameters, optimizer state and, unless they are
+    cleared, gradients in place. Rooms, not lists of tensors: those would keep Python's garbage
+    collector busy for longer than the copies take.
     """
 
     def __init__(self, state: TrainState, steps: int) -> None:
         self._state = state
-        self._parameters = dict(state.model.named_parameters())
         self._steps = steps
-        self.losses = torch.empty(steps)
+        parameters = dict(state.model.named_parameters())
+        self.losses = torch.empty(steps).numpy()  # in the run's dtype
         self.batch: dict[str, np.ndarray] = {}
-        self.grads = {name: self._room(p) for name, p in self._parameters.items()}
-        self.params = {name: self._room(p, 1) for name, p in self._parameters.items()}
-        self.opt_state: dict[str, torch.Tensor] = {}
+        self.grads = {name: Room(steps, p) for name, p in parameters.items()}
+        self.opt_state: dict[str, Room] = {}
+        self.params = {name: Room(steps + 1, p) for name, p in parameters.items()}
+        self._rooms = [(p, self.grads[name], self.params[name]) for name, p in parameters.items()]
         self._seen: dict[str, tuple[torch.Tensor | None, int, int]] = {}
-        # the rows of all rooms, cut once: cutting one a step costs more than copying into it
-        self._loss_rows = self.losses.unbind()
-        self._rows = [
-            (p, self.grads[name].unbind(), self.params[name].unbind())
-            for name, p in self._parameters.items()
-        ]
-        self._opt_rows: list[tuple[str, tuple[torch.Tensor, ...]]] = []
-        with torch.no_grad():
-            for parameter, _, rows in self._rows:
-                rows[0].copy_(parameter)
+        for parameter, _, params in self._rooms:
+            params.put(0, parameter)
 
-    @torch.no_grad()
     def record(self, i: int, batch: Batch, step: Step) -> None:
         """Copies what step i left."""
-        self._loss_rows[i].copy_(step.loss)
-        for parameter, grads, params in self._rows:
-            if parameter.grad is None:
-                grads[i].zero_()
-            else:
-                grads[i].copy_(parameter.grad)
-            params[i + 1].copy_(parameter)
+        self.losses[i] = step.loss.item()
+        for parameter, grads, params in self._rooms:
+            grad = parameter.grad
+            grads.put(i, torch.zeros_like(parameter) if grad is None else grad)
+            params.put(i + 1, parameter)
         if self._state.optimizer.state:
-            self._record_opt_state(i)
-        self._record_batch(i, batch)
-
-    def _record_opt_state(self, i: int) -> None:
-        entries = opt_state(self._state.model, self._state.optimizer)
-        if not self._opt_rows:
-            self.opt_state = {name: self._room(tensor) for name, tensor in entries.items()}
-            self._opt_rows = [(name, room.unbind()) for name, room in self.opt_state.items()]
-        for name, rows in self._opt_rows:
-            rows[i].copy_(entries[name])
-
-    def _record_batch(self, i: int, batch: Batch) -> None:
+            for name, tensor in opt_state(self._state.model, self._state.optimizer).items():
+                if name not in self.opt_state:
+                    self.opt_state[name] = Room(self._steps, tensor)
+                self.opt_state[name].put(i, tensor)
         for name, tensor in batch.items():
-            if i == 0:
-                self.batch[name] = np.empty(self._steps, np.uint32)
-            # the very tensor of the last step, unwritten since, has the same fingerprint
-            seen, version, value = self._seen.get(name, (None, 0, 0))
-            if seen is not tensor or version != tensor._version:
-                value = fingerprint(tensor)
-                self._seen[name] = (tensor, tensor._version, value)
-            self.batch[name][i] = value
+            self._record_batch(i, name, tensor)
 
-    def _room(self, tensor: torch.Tensor, extra: int = 0) -> torch.Tensor:
-        return torch.empty(
-            (self._steps + extra, *tensor.shape), dtype=tensor.dtype, device=tensor.device
-        )
+    def _record_batch(self, i: int, name: str, tensor: torch.Tensor) -> None:
+        if i == 0:
+            self.batch[name] = np.empty(self._steps, np.uint32)
+        # the very tensor of the last step, unwritten since, has the same fingerprint
+        seen, version, value = self._seen.get(name, (None, 0, 0))
+        if seen is not tensor or version != tensor._version:
+            value = fingerprint(tensor)
+            self._seen[name] = (tensor, tensor._version, value)
+        self.batch[name][i] = value
 
 
-def to_array(rows: torch.Tensor) -> np.ndarray:
-    """A room as NumPy; nothing writes to it any more."""
-    return rows.cpu().numpy()
+class Room:
+    """Rows for what a tensor holds at each step, (rows, ...), on the tensor's device.
+
+    On the CPU NumPy copies, in half the time that PyTorch takes for a small tensor, through a view
+    that stays as long as the tensor keeps its memory.
+    """
+
+    def __init__(self, rows: int, like: torch.Tensor) -> None:
+        self._tensor = torch.zeros((rows, *like.shape), dtype=like.dtype, device=like.device)
+        self._array = self._tensor.numpy() if like.device.type == "cpu" else None
+        self._pointer = 0
+        self._view: np.ndarray | None = None
+
+    def put(self, i: int, tensor: torch.Tensor) -> None:
+        """Copies a tensor into row i."""
+        if self._array is None:
+            self._tensor[i] = tensor.detach()
+            return
+        pointer = tensor.data_ptr()
+        if pointer != self._pointer or self._view is None:
+            if tensor.requires_grad:
+                tensor = tensor.detach()
+            self._pointer, self._view = pointer, tensor.numpy()
+        self._array[i] = self._view
+
+    def array(self) -> np.ndarray:
+        """All rows, (rows, ...)."""
+        return self._tensor.cpu().numpy()
 
 
 def to_device(spec: Spec) -> dict[str, torch.Tensor]:

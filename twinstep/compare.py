@@ -6,7 +6,7 @@ leaf, and held against one allowance a step. NaN is within no allowance.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -32,7 +32,8 @@ class Verdict(StrEnum):
         return self in (Verdict.EQUAL, Verdict.ROUNDING)
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """One leaf at one step, at its worst entry.
 
     step: from 1; 0 for what was there before the first update
@@ -516,6 +517,6 @@ def _number(value: float) -> float | str:
 def _plain(finding: Finding) -> dict[str, Any]:
     plain = {
         key: _number(value) if isinstance(value, float) else value
-        for key, value in finding._asdict().items()
+        for key, value in asdict(finding).items()
     }
     return plain | {"index": list(finding.index), "ratio": _number(finding.ratio)}

@@ -1,8 +1,8 @@
 """A saved trace: a folder of safetensors shards and a JSON manifest that lists them.
 
 The manifest is replaced, in one move, after each shard is on disk: a killed run leaves a readable
-trace of the steps that it finished. Nothing is unpickled, and a shard that is not what the
-manifest says it is is refused.
+trace of the steps that it finished. Nothing is unpickled. The manifest holds the checksum of each
+shard and of itself, and what is not what was written is refused.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace import Metadata, Trace, join
+from twinstep.specs.base import Dtype
+from twinstep.trace import Metadata, Trace, flaw, join
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -41,33 +42,45 @@ class TraceWriter:
                 "complete": False,
                 "metadata": dataclasses.asdict(metadata),
                 "metrics": {},
+                "leaves": [],
                 "shards": [],
             }
-            self._write_manifest()
         except OSError as error:
             raise InputError(
                 f"output folder {self.folder} cannot be written: {error.strerror}"
             ) from None
+        self._write_manifest()
 
     def write(self, chunk: Trace) -> None:
-        """Adds consecutive steps as one shard."""
+        """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
         from safetensors.numpy import save
 
-        content = save(_tensors(chunk))
-        name = f"steps-{chunk.start:08d}-{chunk.start + len(chunk):08d}.safetensors"
-        try:
-            _replace(self.folder / name, content)
-            self._manifest["shards"].append(
-                {
-                    "file": name,
-                    "start": chunk.start,
-                    "steps": len(chunk),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                }
-            )
-            self._write_manifest()
-        except OSError as error:
-            raise InputError(f"{self.folder / name} cannot be written: {error.strerror}") from None
+        tensors = _tensors(chunk)
+        shards = self._manifest["shards"]
+        if not shards:
+            self._manifest["leaves"] = list(tensors)
+        expected = sum(shard["steps"] for shard in shards)
+        problem = flaw(chunk)
+        if not len(chunk):
+            problem = "it has no steps"
+        elif chunk.start != expected:
+            problem = f"it starts at step {chunk.start}, expected {expected}"
+        elif list(tensors) != self._manifest["leaves"]:
+            problem = "its leaves are not those of the steps before"
+        if problem:
+            raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
+        content = save(tensors)
+        name = _shard_name(chunk.start, len(chunk))
+        self._put(name, content)
+        shards.append(
+            {
+                "file": name,
+                "start": chunk.start,
+                "steps": len(chunk),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        )
+        self._write_manifest()
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Marks the trace as complete."""
@@ -75,7 +88,15 @@ class TraceWriter:
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        _replace(self.folder / MANIFEST, json.dumps(self._manifest, indent=1).encode())
+        sealed = self._manifest | {"sha256": _seal(self._manifest)}
+        self._put(MANIFEST, json.dumps(sealed, indent=1).encode())
+
+    def _put(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        try:
+            _replace(path, content)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -95,12 +116,14 @@ class StoredTrace:
 
     steps: how many it holds
     complete: whether the run that wrote it came to its end
+    leaves: the names of a shard's arrays, in the ledger's order
     """
 
     folder: Path
     metadata: Metadata
     metrics: Mapping[str, float]
     complete: bool
+    leaves: tuple[str, ...]
     shards: tuple[Mapping[str, Any], ...]
 
     @property
@@ -125,15 +148,19 @@ class StoredTrace:
             raise InputError(f"trace shard {path} is damaged: its bytes are not those written")
         try:
             tensors = load(content)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
-        if "loss" not in tensors:
-            raise InputError(f"trace shard {path} holds no losses")
-        chunk = _trace(tensors, self.metadata, shard["start"], self.metrics)
+        if tensors.keys() != set(self.leaves) or any(a.ndim == 0 for a in tensors.values()):
+            raise InputError(f"trace shard {path} does not hold the leaves that are listed")
+        # a safetensors file has an order of its own
+        ordered = {name: tensors[name] for name in self.leaves}
+        chunk = _trace(ordered, self.metadata, shard["start"], self.metrics)
         if len(chunk) != shard["steps"]:
             raise InputError(
                 f"trace shard {path} holds {len(chunk)} steps, expected {shard['steps']}"
             )
+        if problem := flaw(chunk):
+            raise InputError(f"trace shard {path} holds no trace: {problem}")
         return chunk
 
 
@@ -141,40 +168,26 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
     """Reads a trace's manifest, and no more. Raises InputError when the folder holds none."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_bytes().decode())
     except FileNotFoundError:
         raise InputError(f"{folder} is no trace: it has no {MANIFEST}") from None
     except NotADirectoryError:
         raise InputError(f"{folder} is no trace: expected a folder") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is damaged: it is not JSON") from None
     form = manifest.get("format") if isinstance(manifest, dict) else None
-    if not isinstance(form, int):
+    if type(form) is not int:
         raise InputError(f"{path} is no trace manifest: it names no format")
     if form != FORMAT:
         raise InputError(f"{path} has format {form}, expected {FORMAT}: use a newer twinstep")
     try:
-        shards = tuple(
-            {
-                "file": Path(shard["file"]).name,
-                "start": int(shard["start"]),
-                "steps": int(shard["steps"]),
-                "sha256": str(shard["sha256"]),
-            }
-            for shard in manifest["shards"]
-        )
-        stored = StoredTrace(
-            folder=Path(folder),
-            metadata=Metadata(**manifest["metadata"]),
-            metrics=manifest["metrics"],
-            complete=bool(manifest["complete"]),
-            shards=shards,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from None
-    _check_gapless(path, shards)
+        if _get(manifest, "sha256", str) != _seal(manifest):
+            raise ValueError("it is not what was written")
+        stored = _stored(Path(folder), manifest)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
     return stored
 
 
@@ -186,15 +199,65 @@ def load_trace(folder: str | os.PathLike[str]) -> Trace:
     return join(list(stored.chunks()))
 
 
-def _check_gapless(path: Path, shards: tuple[Mapping[str, Any], ...]) -> None:
+def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
+    """A manifest's content, each value of its type; ValueError says what is not."""
+    metadata = _get(manifest, "metadata", dict)
+    fields = {field.name for field in dataclasses.fields(Metadata)}
+    if metadata.keys() != fields:
+        raise ValueError(f"metadata has {sorted(metadata)}, expected {sorted(fields)}")
+    for name in fields:
+        _get(metadata, name, dict if name in ("spec", "versions") else str)
+    if metadata["dtype"] not in get_args(Dtype):
+        raise ValueError(f"dtype is {metadata['dtype']!r}, expected one of {get_args(Dtype)}")
+    metrics = _get(manifest, "metrics", dict)
+    for name in metrics:
+        _get(metrics, name, float)
+    leaves = _get(manifest, "leaves", list)
+    shards = _get(manifest, "shards", list)
+    if shards and ("loss" not in leaves or not all(isinstance(name, str) for name in leaves)):
+        raise ValueError("leaves lists no loss, or what is no name")
     expected = 0
     for shard in shards:
-        if shard["start"] != expected:
-            raise InputError(
-                f"{path} is damaged: {shard['file']} starts at step {shard['start']}, "
-                f"expected {expected}"
-            )
-        expected += shard["steps"]
+        if not isinstance(shard, dict):
+            raise ValueError("a shard is no object")
+        file, start = _get(shard, "file", str), _get(shard, "start", int)
+        steps = _get(shard, "steps", int)
+        _get(shard, "sha256", str)
+        if start != expected:
+            raise ValueError(f"{file!r} starts at step {start}, expected {expected}")
+        if steps < 1:
+            raise ValueError(f"{file!r} has {steps} steps, expected at least 1")
+        if file != _shard_name(start, steps):  # and so no path leads out of the folder
+            raise ValueError(f"a shard is named {file!r}, expected {_shard_name(start, steps)!r}")
+        expected += steps
+    return StoredTrace(
+        folder=folder,
+        metadata=Metadata(**metadata),
+        metrics=metrics,
+        complete=_get(manifest, "complete", bool),
+        leaves=tuple(leaves),
+        shards=tuple(shards),
+    )
+
+
+def _get(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    """The value of that name; ValueError when there is none, or one of another type."""
+    if name not in values:
+        raise ValueError(f"{name} is missing")
+    value = values[name]
+    if type(value) is not kind:  # True is no 1
+        raise ValueError(f"{name} is of type {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The checksum of all that a manifest says."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _shard_name(start: int, steps: int) -> str:
+    return f"steps-{start:08d}-{start + steps:08d}.safetensors"
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -236,7 +299,8 @@ def _trace(
         metadata=metadata,
         losses=tensors["loss"],
         **{stage: below(f"{stage}/") for stage in _STAGES},
-        **{measured: below(f"{measured}/") or None for measured in _MEASURED},
+        noise=below("noise/") or None,
+        scales=below("scales/") or None,
         start=start,
         metrics=metrics,
     )

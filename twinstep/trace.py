@@ -83,7 +83,9 @@ class Trace:
         yield from (("params", name, array[1:]) for name, array in self.params.items())
 
     def cut(self, low: int, high: int) -> "Trace":
-        """Steps low to high - 1 of this trace, as views."""
+        """Steps low to high - 1 of this trace, as views. Raises InputError for others than it has."""
+        if not 0 <= low <= high <= len(self):
+            raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
 
         def rows(leaves: Leaves, extra: int = 0) -> dict[str, np.ndarray]:
             return {name: array[low : high + extra] for name, array in leaves.items()}
@@ -119,6 +121,31 @@ class Trace:
             writer.finish(self.metrics)
 
 
+def flaw(trace: Trace) -> str | None:
+    """What keeps a trace from being T steps of one dtype, in a few words; None: nothing does."""
+    dtype, steps = trace.metadata.dtype, len(trace)
+    if trace.losses.ndim != 1:
+        return f"loss has shape {trace.losses.shape}, expected one number a step"
+    for stage, leaf, after in trace.entries():
+        # the initial parameters are a row more
+        array, rows = (trace.params[leaf], steps + 1) if stage == "params" else (after, steps)
+        if len(array) != rows:
+            return f"{stage}, {leaf} has {len(array)} rows, expected {rows}"
+        if stage != "batch" and array.dtype != dtype:
+            return f"{stage}, {leaf} is {array.dtype}, expected {dtype}"
+    if trace.noise is None or trace.scales is None:
+        return None
+    for stage, leaf, _ in trace.entries():
+        for what, leaves, stages in (
+            ("noise", trace.noise, STAGES[1:]),
+            ("scales", trace.scales, ("loss", "grads")),
+        ):
+            key = f"{stage}/{leaf}"
+            if stage in stages and (key not in leaves or leaves[key].shape != (steps,)):
+                return f"its {what} of {key} is not one number a step"
+    return None
+
+
 def join(chunks: Sequence[Trace]) -> Trace:
     """One trace from consecutive pieces. Raises InputError when they do not follow each other."""
     if not chunks:
@@ -129,6 +156,13 @@ def join(chunks: Sequence[Trace]) -> Trace:
             raise InputError(
                 f"steps {after.start} follow steps that end at {before.start + len(before)}"
             )
+
+        for pick in ("batch", "grads", "opt_state", "params"):
+            if _like(getattr(before, pick)) != _like(getattr(after, pick)):
+                raise InputError(
+                    f"the {pick} of steps {after.start} on are not of the names, shapes and dtypes "
+                    "of those before"
+                )
 
     def rows(pick: str) -> dict[str, np.ndarray]:
         pieces = [getattr(chunk, pick) for chunk in chunks]
@@ -149,3 +183,8 @@ def join(chunks: Sequence[Trace]) -> Trace:
         scales=rows("scales") if measured else None,
         metrics=last.metrics,
     )
+
+
+def _like(leaves: Leaves) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """What the pieces of one run have in common: names, shapes of a step and dtypes."""
+    return {name: (array.shape[1:], array.dtype) for name, array in leaves.items()}
