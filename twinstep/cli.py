@@ -5,7 +5,9 @@ Exit code: 0 the same, 1 not the same, 2 bad usage or bad input (one line on std
 """
 
 import dataclasses
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +96,8 @@ class CompareOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Chinese still gets the rest
+        sys.stdout.reconfigure(errors="replace")
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE)
@@ -193,7 +197,9 @@ def _verify(arguments: list[str]) -> int:
     while arguments and not arguments[0].startswith("-"):
         names.append(arguments.pop(0))
     options, specs = _specs_to_verify(names, arguments)
-    jobs = options.jobs or (min(len(specs), os.cpu_count() or 1) if len(names) != 1 else 1)
+    jobs = options.jobs
+    if jobs is None:
+        jobs = 1 if len(names) == 1 else min(len(specs), os.cpu_count() or 1)
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected at least 1")
     quiet = options.json == "-"
@@ -259,6 +265,12 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def parse_spec(name: str, arguments: list[str], prog: str) -> Any:
+    """An example's spec from flags. Raises InputError for an unknown example or a bad flag."""
+    kind, rest = _example("run", [name, *arguments])
+    return _parse(kind, rest, prog)
+
+
 def _example(command: str, arguments: list[str]) -> tuple[Any, list[str]]:
     """The spec's class that the first argument names, and the other arguments."""
     from twinstep.specs import EXAMPLES
@@ -298,18 +310,22 @@ def _parse_with(options: Any, other: Any, arguments: list[str], prog: str) -> tu
 def _parse(kind: Any, arguments: list[str], prog: str) -> Any:
     """A dataclass from flags. InputError in one line, where tyro draws a box of several."""
     import contextlib
-    import io
 
     import tyro
 
-    said = io.StringIO()
+    # tyro draws in UTF-8 where stdout says that it is
+    help_text, said = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(help_text):
             return tyro.cli(kind, args=arguments, prog=prog)
     except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise InputError(f"{_box_to_line(said.getvalue())} (see {prog} --help)")
+        code = stop.code
+    if not code:
+        help_text.seek(0)
+        print(help_text.read(), end="")
+        raise SystemExit(0)
+    said.seek(0)
+    raise InputError(f"{_box_to_line(said.read())} (see {prog} --help)")
 
 
 def _box_to_line(box: str) -> str:
@@ -317,7 +333,7 @@ def _box_to_line(box: str) -> str:
     lines = [line.strip("│ \n") for line in box.splitlines()[1:-1]]
     rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
     # a field that the spec itself refuses is no matter of parsing
-    text = " ".join(lines[:rule]).removeprefix("Error parsing spec: ")
+    text = re.sub(r"^Error parsing (spec|[A-Z]\w*): ", "", " ".join(lines[:rule]))
     hints = [line.split()[0] for line in lines[rule:] if line.startswith("--")]
     if hints and any("Perhaps you meant" in line for line in lines):
         text += f"; did you mean {hints[0]}?"

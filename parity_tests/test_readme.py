@@ -1,0 +1,85 @@
+"""Every command and snippet of the README and the examples works as it is printed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from twinstep.cli import main
+from twinstep.specs import EXAMPLES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MNIST = ROOT.parent / "shared" / "mnist"
+
+# A command's words end where two spaces begin the remark beside it.
+COMMANDS = re.findall(r"^    twinstep ((?:\S+ ?)+)", README, re.MULTILINE)
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(COMMANDS) >= 8
+
+
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In order and in one folder: one writes the traces that another compares."""
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if "mnist" in words:  # ten epochs take minutes: the first steps, from files at hand
+            if not MNIST.is_dir():
+                continue
+            words += ["--data-dir", str(MNIST), "--steps", "3", "--dtype", "float64"]
+        assert main(words) == 0, command
+    capsys.readouterr()
+
+
+def test_the_python(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith("rounding within")
+    assert "(100,) (101, 1, 1)" in done.stdout
+
+
+def test_the_table_is_what_verify_prints() -> None:
+    """The README's table has a row for every example and dtype, all the same."""
+    (table,) = re.findall(r"<!-- verify -->\n```\n(.*?)```", README, re.DOTALL)
+    rows = re.findall(r"^(\w+) +(float\d\d) +\d+ +(equal|rounding) ", table, re.MULTILINE)
+    assert sorted((name, dtype) for name, dtype, _ in rows) == sorted(
+        (name, dtype) for name in EXAMPLES for dtype in ("float32", "float64")
+    )
+
+
+def test_every_example_has_its_script(name: str) -> None:
+    assert f"`{name}.py`" in (ROOT / "examples" / "README.md").read_text()
+    assert f'main("{name}")' in (ROOT / "examples" / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize("script", ["linear_regression", "chain_rule"])
+def test_a_script_runs_on_its_own(script: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{script}.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"verdict: +(rounding|equal)", done.stdout)
+
+
+def test_a_script_refuses_a_wrong_flag() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "zero_grad.py"), "--steps", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("zero_grad: error: zero_grad: steps is 0, expected at least 1")
