@@ -96,6 +96,29 @@ def test_help_imports_neither_framework() -> None:
     assert "verify [EXAMPLE ...]" in done.stdout
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Without())
+from twinstep.cli import main
+print(main(["run", "zero_grad", "--framework", "jax"]), main(["run", "zero_grad"]))
+"""
+
+
+def test_the_jax_side_runs_where_pytorch_is_not_installed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True
+    )
+    assert "Epoch 5, Loss: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 2"
+    assert done.stderr == "twinstep: error: framework torch needs torch, not installed\n"
+
+
 @pytest.mark.parametrize("command", ["list", "run zero_grad", "verify", "verify zero_grad"])
 def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -57,4 +57,9 @@ def run(spec: Spec, framework: str, device: str = "cpu", *, noise: bool = True) 
 def _module(framework: str, name: str) -> ModuleType:
     if framework not in FRAMEWORKS:
         raise InputError(f"framework is {framework!r}, expected {' or '.join(FRAMEWORKS)}")
-    return importlib.import_module(f"{framework}_impl.{name}")
+    try:
+        return importlib.import_module(f"{framework}_impl.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in ("torch", "jax", "flax", "optax"):
+            raise InputError(f"framework {framework} needs {error.name}, not installed") from None
+        raise
