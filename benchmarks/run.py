@@ -22,7 +22,7 @@ import tyro
 
 from twinstep import examples, launch
 from twinstep.chunking import steps_at_once
-from twinstep.compare import Judge
+from twinstep.judge import Judge
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 

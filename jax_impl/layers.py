@@ -4,6 +4,7 @@ Arguments and attribute names are PyTorch's; parameters have Flax's layout (`con
 takes them there). Initial values are the spec's; until then all
 parameters are 0, and none needs a seed.
 Letters: N samples, T time steps, I inputs, H hidden units.
+Mirror: torch_impl/layers.py
 """
 
 from typing import Any

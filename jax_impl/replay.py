@@ -129,12 +129,26 @@ class Replay:
             grads=grads,
         )
         batch = data if index is None else take(data, index)
-        optimizer = Forced(state.optimizer, _like(state.params, recorded["given"], layout))
+        recorded_grads = _like(state.params, recorded["given"], layout)
+        optimizer = Forced(state.optimizer, recorded_grads)
         forced = state.replace(optimizer=optimizer.transformation)
         after, step = self.example.train_step(forced, batch)
-        if optimizer.was_given is not None:
-            step = step._replace(grads=optimizer.was_given)
+        said = [step.grads, optimizer.was_given, after.grads if template.keep_grads else None]
+        step = step._replace(grads=_farthest(recorded_grads, [g for g in said if g is not None]))
         return state, batch, step, to_ledger(after, opt_layout, step)
+
+
+def _farthest(recorded: Any, said: list[Any]) -> Any:
+    """Of what a step reports, gives its optimizer and keeps as gradients, what is most wrong.
+
+    The three are one and the same in a step that is right.
+    """
+
+    def farthest(true: jax.Array, *values: jax.Array) -> jax.Array:
+        gaps = jnp.stack([jnp.max(jnp.abs(value - true), initial=0) for value in values])
+        return jnp.stack(values)[jnp.argmax(gaps)]
+
+    return jax.tree.map(farthest, recorded, *said)
 
 
 class Forced:

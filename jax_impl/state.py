@@ -40,7 +40,7 @@ class TrainState:
 
     params: Tree
     opt_state: optax.OptState
-    grads: Tree | None
+    grads: Tree  # or None
     graph: nnx.GraphDef = field(metadata={"static": True})
     criterion: Criterion = field(metadata={"static": True})
     optimizer: optax.GradientTransformation = field(metadata={"static": True})

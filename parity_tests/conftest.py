@@ -1,5 +1,11 @@
-"""What every test shares: one thread for PyTorch, which two would race for on a small machine."""
+"""What every test shares: one thread for PyTorch, which two would race for on a small machine, and
+one folder of compiled programs: many tests run the same ones."""
 
+import os
+import tempfile
+from pathlib import Path
+
+import jax
 import pytest
 import torch
 
@@ -7,8 +13,22 @@ from twinstep.specs import EXAMPLES
 
 torch.set_num_threads(1)
 
+# a run of its own each: pytest's main process and its workers have the same parent or are it
+_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+_COMPILED = Path(tempfile.gettempdir()) / f"twinstep-tests-{_RUN}"
+jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
 
 @pytest.fixture(params=sorted(EXAMPLES))
 def name(request: pytest.FixtureRequest) -> str:
     """Each of the documents' examples; a new one joins every test by being listed."""
     return request.param
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The first process to start is the last to end, and takes the folder with it."""
+    import shutil
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(_COMPILED, ignore_errors=True)

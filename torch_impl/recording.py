@@ -86,11 +86,10 @@ class Recorder:
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         """How many test images are named rightly, for an example that has them."""
-        if not hasattr(self.example, "evaluate"):
+        if (test_set := self.spec.test_set()) is None:
             return {}
-        images, labels = self.spec.images.test_images, self.spec.images.test_labels
-        tensors = [torch.tensor(array, device=self._device) for array in (images, labels)]
-        correct = self.example.evaluate(state, *tensors)
+        images, labels = (torch.tensor(array, device=self._device) for array in test_set)
+        correct = self.example.evaluate(state, images, labels)
         return {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
@@ -160,12 +159,14 @@ class Ledger:
 class Room:
     """Rows for what a tensor holds at each step, (rows, ...), on the tensor's device.
 
+    A counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32).
     On the CPU NumPy copies, in half the time that PyTorch takes for a small tensor, through a view
     that stays as long as the tensor keeps its memory.
     """
 
     def __init__(self, rows: int, like: torch.Tensor) -> None:
-        self._tensor = torch.zeros((rows, *like.shape), dtype=like.dtype, device=like.device)
+        dtype = like.dtype if like.ndim else torch.get_default_dtype()
+        self._tensor = torch.zeros((rows, *like.shape), dtype=dtype, device=like.device)
         self._array = self._tensor.numpy() if like.device.type == "cpu" else None
         self._pointer = 0
         self._view: np.ndarray | None = None

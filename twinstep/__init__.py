@@ -3,8 +3,9 @@
 Neither framework is imported when this package is; a run imports the one that it needs.
 """
 
-from twinstep.compare import Comparison, Finding, Verdict, compare
+from twinstep.compare import compare
 from twinstep.errors import InputError
+from twinstep.findings import Comparison, Finding, Verdict
 from twinstep.launch import run
 from twinstep.specs import EXAMPLES, Spec
 from twinstep.storage import load_trace, open_trace

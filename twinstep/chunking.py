@@ -4,7 +4,7 @@ import numpy as np
 
 from twinstep.specs.base import Spec
 
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 16 * 2**20
 MOST_STEPS = 4096
 
 

@@ -299,9 +299,8 @@ def _parse_with(options: Any, other: Any, arguments: list[str], prog: str) -> tu
     """A command's own options and another dataclass's fields, as flags of one command line."""
     from tyro.conf import OmitArgPrefixes
 
-    both = dataclasses.make_dataclass(
-        "Flags", [("options", OmitArgPrefixes[options]), ("spec", OmitArgPrefixes[other])]
-    )
+    flat: Any = OmitArgPrefixes  # --seed and not --spec.seed
+    both = dataclasses.make_dataclass("Flags", [("options", flat[options]), ("spec", flat[other])])
     both.__doc__ = other.__doc__
     parsed = _parse(both, arguments, prog)
     return parsed.options, parsed.spec

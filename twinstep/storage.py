@@ -57,18 +57,17 @@ class TraceWriter:
 
         tensors = _tensors(chunk)
         shards = self._manifest["shards"]
-        if not shards:
-            self._manifest["leaves"] = list(tensors)
         expected = sum(shard["steps"] for shard in shards)
         problem = flaw(chunk)
         if not len(chunk):
             problem = "it has no steps"
         elif chunk.start != expected:
             problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif list(tensors) != self._manifest["leaves"]:
+        elif shards and list(tensors) != self._manifest["leaves"]:
             problem = "its leaves are not those of the steps before"
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
+        self._manifest["leaves"] = list(tensors)
         content = save(tensors)
         name = _shard_name(chunk.start, len(chunk))
         self._put(name, content)
@@ -84,7 +83,7 @@ class TraceWriter:
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Marks the trace as complete."""
-        self._manifest |= {"complete": True, "metrics": dict(metrics)}
+        self._manifest |= {"complete": True, "metrics": {n: float(v) for n, v in metrics.items()}}
         self._write_manifest()
 
     def _write_manifest(self) -> None:
@@ -150,17 +149,17 @@ class StoredTrace:
             tensors = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
-        if tensors.keys() != set(self.leaves) or any(a.ndim == 0 for a in tensors.values()):
+        if tensors.keys() != set(self.leaves):
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
         ordered = {name: tensors[name] for name in self.leaves}
         chunk = _trace(ordered, self.metadata, shard["start"], self.metrics)
+        if problem := flaw(chunk):
+            raise InputError(f"trace shard {path} holds no trace: {problem}")
         if len(chunk) != shard["steps"]:
             raise InputError(
                 f"trace shard {path} holds {len(chunk)} steps, expected {shard['steps']}"
             )
-        if problem := flaw(chunk):
-            raise InputError(f"trace shard {path} holds no trace: {problem}")
         return chunk
 
 

@@ -83,7 +83,7 @@ class Trace:
         yield from (("params", name, array[1:]) for name, array in self.params.items())
 
     def cut(self, low: int, high: int) -> "Trace":
-        """Steps low to high - 1 of this trace, as views. Raises InputError for others than it has."""
+        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks."""
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
 
@@ -123,26 +123,22 @@ class Trace:
 
 def flaw(trace: Trace) -> str | None:
     """What keeps a trace from being T steps of one dtype, in a few words; None: nothing does."""
-    dtype, steps = trace.metadata.dtype, len(trace)
     if trace.losses.ndim != 1:
         return f"loss has shape {trace.losses.shape}, expected one number a step"
-    for stage, leaf, after in trace.entries():
-        # the initial parameters are a row more
-        array, rows = (trace.params[leaf], steps + 1) if stage == "params" else (after, steps)
-        if len(array) != rows:
-            return f"{stage}, {leaf} has {len(array)} rows, expected {rows}"
-        if stage != "batch" and array.dtype != dtype:
-            return f"{stage}, {leaf} is {array.dtype}, expected {dtype}"
-    if trace.noise is None or trace.scales is None:
-        return None
-    for stage, leaf, _ in trace.entries():
-        for what, leaves, stages in (
-            ("noise", trace.noise, STAGES[1:]),
-            ("scales", trace.scales, ("loss", "grads")),
-        ):
-            key = f"{stage}/{leaf}"
-            if stage in stages and (key not in leaves or leaves[key].shape != (steps,)):
-                return f"its {what} of {key} is not one number a step"
+    for stage in STAGES:
+        leaves = {"loss": trace.losses} if stage == "loss" else getattr(trace, stage)
+        rows = len(trace) + (stage == "params")  # the initial ones are a row more
+        for leaf, array in leaves.items():
+            if array.shape[:1] != (rows,):
+                return f"{stage}, {leaf} has shape {array.shape}, expected {rows} rows"
+            if stage != "batch" and array.dtype != trace.metadata.dtype:
+                return f"{stage}, {leaf} is {array.dtype}, expected {trace.metadata.dtype}"
+            measured = [trace.noise] if stage != "batch" else []
+            measured += [trace.scales] if stage in ("loss", "grads") else []
+            for sizes in measured:
+                size = None if sizes is None else sizes.get(f"{stage}/{leaf}")
+                if sizes is not None and (size is None or size.shape != (len(trace),)):
+                    return f"{stage}, {leaf}: what rounding does to it is not known for every step"
     return None
 
 

@@ -18,10 +18,13 @@ import numpy as np
 
 from twinstep import launch
 from twinstep.chunking import steps_at_once
-from twinstep.compare import Comparison, Judge, refuse_other_problem, structure
+from twinstep.compare import refuse_other_problem
 from twinstep.errors import InputError
+from twinstep.findings import Comparison
+from twinstep.judge import Judge
 from twinstep.specs.base import Claim, Spec
 from twinstep.storage import TraceWriter, open_trace
+from twinstep.structure import structure
 from twinstep.trace import Outcome, Trace
 
 Progress = Callable[[int], None]

@@ -1,13 +1,16 @@
 """torch.optim.Adam."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 _LONGEST_TABLE = 2**16
+_DECAYED = 37  # beta**t is e**-37 there, below half an eps of 1
 
 
 class AdamState(NamedTuple):
@@ -51,16 +54,23 @@ def adam(
         )
         return updates, AdamState(step, exp_avg, exp_avg_sq)
 
-    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(init, update)
 
 
 def bias_correction(beta: float, step: jax.Array) -> jax.Array:
     """1 - beta**step, (), as PyTorch has it: computed in float64 on the host, a table here.
 
-    The subtraction magnifies an ulp of beta**step until that has decayed; from there on, an ulp is
-    an ulp, and the device computes it.
+    The subtraction magnifies an ulp of beta**step until that has decayed; an exponential takes over
+    where the table ends, and keeps what error there is below an ulp in any dtype.
     """
-    decayed = min(math.ceil(1 / (1 - beta)), _LONGEST_TABLE)
-    table = jnp.asarray([1 - beta ** float(t) for t in range(1, decayed + 1)])
-    computed = 1 - beta ** step.astype(table.dtype)
-    return jnp.where(step <= decayed, table[jnp.minimum(step, decayed) - 1], computed)
+    table = jnp.asarray(_corrections(beta))
+    log_beta = math.log(beta) if beta else -math.inf
+    computed = -jnp.expm1(step.astype(table.dtype) * log_beta)
+    return jnp.where(step <= len(table), table[jnp.minimum(step, len(table)) - 1], computed)
+
+
+@functools.cache
+def _corrections(beta: float) -> np.ndarray:
+    """1 - beta**t for t = 1, 2, ... until that is 1, or the table is long enough."""
+    length = min(math.ceil(_DECAYED / (1 - beta)), _LONGEST_TABLE)
+    return np.array([1 - beta ** float(t) for t in range(1, length + 1)])

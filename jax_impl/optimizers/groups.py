@@ -30,4 +30,4 @@ def param_groups(
             updates[name], new_state[name] = optimizer.update(grads[name], state[name], part)
         return updates, new_state
 
-    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(init, update)

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from twinstep.compare import Comparison, Verdict
+from twinstep.findings import Comparison, Verdict
 from twinstep.specs.base import Claim, Spec
 from twinstep.trace import Outcome
 from twinstep.verify import Verification
@@ -150,14 +150,14 @@ def _print_reasons(console: Console, results: Sequence[Verification]) -> None:
 
 def _print_nearer(console: Console, results: Sequence[Verification]) -> None:
     """Which side of a float32 pair is nearer to the float64 run."""
-    rows = [result for result in results if result.distances]
+    rows = [(result.spec.name, result.distances) for result in results if result.distances]
     if not rows:
         return
     table = _table("float32, away from float64", "torch", "jax", "nearer")
-    for result in rows:
-        torch, jax = result.distances["torch"], result.distances["jax"]
+    for name, distances in rows:
+        torch, jax = distances["torch"], distances["jax"]
         nearer = "as near" if torch == jax else "torch" if torch < jax else "jax"
-        table.add_row(result.spec.name, f"{torch:.1e}", f"{jax:.1e}", nearer)
+        table.add_row(name, f"{torch:.1e}", f"{jax:.1e}", nearer)
     console.print(table)
 
 

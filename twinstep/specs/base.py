@@ -73,7 +73,9 @@ class Spec:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check(self.name, field.name, getattr(self, field.name), hints[field.name])
+            value = _as_float(getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
+            _check(self.name, field.name, value, hints[field.name], self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was drawn from them is drawn again where it is needed."""
@@ -94,6 +96,10 @@ class Spec:
     def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
         """What the document says of this run, beside what was measured; `run` trains another."""
         return []
+
+    def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs and labels, (N, ...) and (N,), that the model is tested on after training."""
+        return None
 
     def initial_params(self) -> Arrays:
         """The parameters before the first update, by PyTorch's names, in PyTorch's layout."""
@@ -180,7 +186,14 @@ _ANY_INTEGER = {"seed", "data_seed"}  # their range is the generators' affair
 _FRACTIONS = {"betas"}  # each in [0, 1)
 
 
-def _check(example: str, name: str, value: object, hint: Any) -> None:
+def _as_float(value: Any, hint: Any) -> Any:
+    """A whole number where a float is meant becomes one: PyTorch takes no mixture."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_as_float(part, float) for part in value)
+    return float(value) if hint is float and type(value) is int else value
+
+
+def _check(example: str, name: str, value: object, hint: Any, dtype: str) -> None:
     """Refuses a value that its field's type or meaning rules out."""
 
     def refuse(expected: str) -> InputError:
@@ -206,6 +219,8 @@ def _check(example: str, name: str, value: object, hint: Any) -> None:
             raise refuse("a finite number")
         if name in ("learning_rate", "eps") and value < 0:
             raise refuse("0 or more")
+        if dtype in get_args(Dtype) and abs(value) > np.finfo(dtype).max:
+            raise refuse(f"at most {np.finfo(dtype).max:.3g}, the largest {dtype}")
     elif name in _FRACTIONS and not (
         isinstance(value, (tuple, list)) and len(value) == 2 and all(0 <= b < 1 for b in value)
     ):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from twinstep.datasets import Images, load_digits, load_mnist
 from twinstep.specs.base import Arrays, Claim, Document, Runner, Spec
 from twinstep.torch_init import linear, recurrent
@@ -55,6 +57,9 @@ class MnistRnn(Spec):
         params = {f"rnn.{name}": array for name, array in rnn.items()}
         params |= {f"fc.{name}": array for name, array in fc.items()}
         return params, {"images": self.images.train_images, "labels": self.images.train_labels}
+
+    def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.images.test_images, self.images.test_labels
 
     @property
     def _batch_size(self) -> int | None:

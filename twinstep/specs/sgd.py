@@ -101,5 +101,7 @@ class _AsTensor:
         self.array = array
 
     def __repr__(self) -> str:
-        values = np.array2string(self.array, separator=", ", precision=4, floatmode="fixed")
+        whole = bool(np.all(self.array == np.round(self.array)))  # PyTorch: 2. and not 2.0000
+        precision = 0 if whole else 4
+        values = np.array2string(self.array, separator=", ", precision=precision, floatmode="fixed")
         return f"tensor({values})"

@@ -1,0 +1,105 @@
+"""Traces made by hand, so that what a comparison or a file says of them is known beforehand.
+
+Nothing is trained: the numbers are drawn, and small enough to look at.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from twinstep.trace import STAGES, Metadata, Trace
+
+STEPS = 6
+# name -> shape of a step: a matrix, a vector, a scalar and a tensor of nothing
+SHAPES: dict[str, tuple[int, ...]] = {"weight": (3, 2), "bias": (3,), "gain": (), "none": (0,)}
+LEAVES = {
+    "batch": ("x", "y"),
+    "loss": ("loss",),
+    "grads": tuple(SHAPES),
+    "opt_state": tuple(f"{name}.exp_avg" for name in SHAPES),
+    "params": tuple(SHAPES),
+}
+
+
+def metadata(**changes: Any) -> Metadata:
+    """What ran, with some of it changed."""
+    fields: dict[str, Any] = {
+        "example": "handmade",
+        "spec": {"seed": 0, "dtype": "float64", "betas": (0.9, 0.999), "steps": None, "epochs": 1},
+        "framework": "torch",
+        "dtype": "float64",
+        "device": "cpu",
+        "precision": "highest",
+        "versions": {"torch": "0"},
+    }
+    return Metadata(**{**fields, **changes})
+
+
+def made(
+    steps: int = STEPS, *, seed: int = 0, dtype: str = "float64", noise: float | None = None
+) -> Trace:
+    """A trace of entries between 1 and 2, with a sign.
+
+    noise: how far rounding carries each leaf at each step, measured; the scales beside it are 1
+    """
+    generator = np.random.default_rng(seed)
+
+    def drawn(rows: int, shape: tuple[int, ...]) -> np.ndarray:
+        size = generator.uniform(1, 2, (rows, *shape))
+        return (size * generator.choice([-1, 1], size.shape)).astype(dtype)
+
+    def measured(size: float | None, *stages: str) -> dict[str, np.ndarray] | None:
+        if noise is None or size is None:
+            return None
+        keys = [f"{stage}/{leaf}" for stage in stages for leaf in LEAVES[stage]]
+        return {key: np.full(steps, size, dtype) for key in keys}
+
+    return Trace(
+        metadata=metadata(dtype=dtype),
+        losses=drawn(steps, ()),
+        batch={
+            name: generator.integers(2**32, size=steps, dtype=np.uint32) for name in LEAVES["batch"]
+        },
+        grads={name: drawn(steps, shape) for name, shape in SHAPES.items()},
+        opt_state={f"{name}.exp_avg": drawn(steps, shape) for name, shape in SHAPES.items()},
+        params={name: drawn(steps + 1, shape) for name, shape in SHAPES.items()},
+        noise=measured(noise, "loss", "grads", "opt_state", "params"),
+        scales=measured(1, "loss", "grads"),
+    )
+
+
+def leaf_of(trace: Trace, stage: str, leaf: str) -> np.ndarray:
+    """The array of a leaf; that of parameters with the initial ones at 0."""
+    array: np.ndarray = trace.losses if stage == "loss" else getattr(trace, stage)[leaf]
+    return array
+
+
+def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
+    """The same trace with another array for one leaf."""
+    if stage == "loss":
+        return dataclasses.replace(trace, losses=array)
+    changed: dict[str, Any] = {stage: {**getattr(trace, stage), leaf: array}}
+    return dataclasses.replace(trace, **changed)
+
+
+def planted(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
+    """The same trace with one entry, the last of the leaf, replaced at a step (from 1).
+
+    Step 0 is what was there before the first update; only params have it.
+    """
+    array = leaf_of(trace, stage, leaf).copy()
+    row = array[step if stage == "params" else step - 1, ...]
+    row[(-1,) * row.ndim] = value
+    return with_leaf(trace, stage, leaf, array)
+
+
+def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
+    """The entry that `planted` would replace."""
+    row = leaf_of(trace, stage, leaf)[step if stage == "params" else step - 1]
+    return float(row[(-1,) * row.ndim])
+
+
+def rank(stage: str, leaf: str) -> tuple[int, int]:
+    """A leaf's place in the ledger."""
+    return STAGES.index(stage), LEAVES[stage].index(leaf)

@@ -1,0 +1,215 @@
+"""Training leaves nothing behind: no second compilation, no changed setting, no changed array.
+
+A chunk of steps is one compiled call; a chunk of the same length must find it compiled already.
+`jax.no_tracing` refuses every trace, and so every compilation, while it lasts.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import twinstep
+from twinstep import launch
+from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.specs.regression import LinearRegression
+from twinstep.trace import Trace
+
+FRAMEWORKS = ("torch", "jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training in chunks of at most `most` steps; the first `warm` chunks may compile.
+
+    still: how many of those after them may not. A last chunk is followed by the evaluation of the
+    test images, which is no part of the loop.
+    noise: whether to measure it too
+    """
+
+    spec: twinstep.Spec
+    most: int
+    warm: int
+    still: int
+    noise: bool = False
+
+
+CASES = {
+    "full batch": Case(LinearRegression(steps=100), most=25, warm=1, still=3),
+    "with noise": Case(LinearRegression(dtype="float64", steps=60), 20, 1, 2, noise=True),
+    # an epoch of 1500 digits is three full batches, in one chunk, and one of 300, in another
+    "mnist_rnn": Case(MnistRnn(hidden_size=12, batch_size=400, epochs=3), most=3, warm=2, still=2),
+}
+
+
+def no_tracing() -> Any:
+    """While it lasts, JAX raises where it would trace."""
+    return jax.no_tracing(True)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
+    chunks = launch.recorder("jax", case.spec, noise=case.noise).chunks(case.most)
+    lengths = [len(next(chunks)) for _ in range(case.warm)]
+    with no_tracing():
+        later = [len(next(chunks)) for _ in range(case.still)]
+    assert set(later) <= set(lengths)
+    assert sum(lengths) + sum(later) <= case.spec.total_steps
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_replay_compiles_no_chunk_twice(case: Case) -> None:
+    recorded = launch.recorder("torch", case.spec).chunks(case.most)
+    pairs = zip(recorded, case.spec.batches().chunks(case.most), strict=False)
+    replay = launch.replay(case.spec)
+    for _ in range(case.warm):
+        replay(*next(pairs))
+    with no_tracing():
+        for _ in range(case.still):
+            theirs, index = next(pairs)
+            replayed, _ = replay(theirs, index)
+            assert replayed.start == theirs.start > 0
+
+
+def test_another_length_is_noticed() -> None:
+    """Uneven chunks: 100 steps in chunks of 33, 33 and 34 compile twice."""
+    recorder = launch.recorder("jax", LinearRegression(steps=100))
+    chunks = recorder.chunks(34)
+    assert len(next(chunks)) == 33
+    with no_tracing():
+        assert len(next(chunks)) == 33
+        with pytest.raises(RuntimeError, match="no_tracing"):
+            next(chunks)
+
+
+def settings() -> dict[str, Any]:
+    """What belongs to the user: dtypes, random states, threads, precisions, JAX's switches."""
+    return {
+        "torch dtype": torch.get_default_dtype(),
+        "torch draws": torch.get_rng_state().numpy().tobytes(),
+        "torch threads": torch.get_num_threads(),
+        "torch precision": torch.get_float32_matmul_precision(),
+        "torch tf32": torch.backends.cudnn.allow_tf32,
+        "torch gradients": torch.is_grad_enabled(),
+        "torch deterministic": torch.are_deterministic_algorithms_enabled(),
+        "numpy draws": repr(np.random.get_state(legacy=False)),
+        "numpy errors": tuple(np.geterr().items()),
+    } | {name: getattr(jax.config, name) for name in _JAX}
+
+
+_JAX = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_device",
+    "jax_numpy_dtype_promotion",
+    "jax_debug_nans",
+)
+
+
+@pytest.fixture(params=["untouched", "set by the user"])
+def users(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The defaults, or settings that a user made before."""
+    x64, dtype = getattr(jax.config, "jax_enable_x64"), torch.get_default_dtype()  # noqa: B009
+    with torch.random.fork_rng(devices=[]):
+        if request.param == "set by the user":
+            jax.config.update("jax_enable_x64", True)
+            torch.set_default_dtype(torch.float16)
+            torch.manual_seed(77)
+        yield
+    jax.config.update("jax_enable_x64", x64)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_run_leaves_settings_as_they_were(framework: str, dtype: Any, users: None) -> None:
+    before = settings()
+    twinstep.run(LinearRegression(dtype=dtype, steps=3), framework, noise=False)
+    assert settings() == before
+    # also where a run is broken off
+    chunks = launch.recorder(framework, LinearRegression(dtype=dtype, steps=4)).chunks(2)
+    next(chunks)
+    assert settings() == before
+    chunks.close()
+    assert settings() == before
+
+
+def test_failing_run_leaves_settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings()
+    spec = LinearRegression(dtype="float64", steps=3)
+    for framework in FRAMEWORKS:
+
+        def fails(*args: Any) -> None:
+            raise ArithmeticError("planted")
+
+        monkeypatch.setattr(launch.example(framework, spec), "train_step", fails)
+        with pytest.raises(ArithmeticError, match="planted"):
+            twinstep.run(spec, framework, noise=False)
+        assert settings() == before
+
+
+def test_changed_setting_is_noticed() -> None:
+    before = settings()
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(1)
+        assert settings() != before
+    with jax.enable_x64(True):
+        assert settings() != before
+    assert settings() == before
+
+
+READERS = {
+    "full batch": LinearRegression(steps=3),
+    "single samples": twinstep.examples()["sgd_single_sample"](steps=3),
+    "Adam, GRU": twinstep.examples()["parameter_groups"](steps=3),
+    "gradients that pile up": twinstep.examples()["without_zero_grad"](steps=3),
+    "images": MnistRnn(hidden_size=4, steps=3),
+}
+
+
+def arrays(spec: twinstep.Spec) -> dict[str, np.ndarray]:
+    """Every array that a spec hands out."""
+    given = {f"params.{name}": array for name, array in spec.initial_params().items()}
+    given |= {f"data.{name}": array for name, array in spec.batches().data.items()}
+    if isinstance(spec, MnistRnn):
+        given |= {name: array for name, array in vars(spec.images).items() if name != "name"}
+    return given
+
+
+def digests(spec: twinstep.Spec) -> dict[str, str]:
+    """A fingerprint of every array that a spec hands out."""
+    return {name: hashlib.sha256(a.tobytes()).hexdigest() for name, a in arrays(spec).items()}
+
+
+@pytest.mark.parametrize("spec", READERS.values(), ids=READERS)
+def test_runs_leave_the_specs_arrays_alone(spec: twinstep.Spec) -> None:
+    spec = dataclasses.replace(spec)
+    before = digests(spec)
+    traces: list[Trace] = []
+    for framework in FRAMEWORKS:
+        traces.append(twinstep.run(spec, framework, noise=False))
+        assert digests(spec) == before
+        for name, array in arrays(spec).items():
+            assert not array.flags.writeable, name
+            with pytest.raises(ValueError, match="read-only"):
+                array.flat[0] = 0
+    for trace in traces:
+        # nor does a trace share their memory, or that of the parameters that went on changing
+        for name, array in trace.params.items():
+            assert not any(np.shares_memory(array, given) for given in arrays(spec).values())
+            np.testing.assert_array_equal(array[0], spec.initial_params()[name])
+            assert np.any(array[1:] != array[:-1])
+
+
+def test_changed_array_is_noticed() -> None:
+    spec = LinearRegression()
+    before = digests(spec)
+    bias = spec.initial_params()["bias"]
+    bias.setflags(write=True)
+    bias += 1e-7
+    assert digests(spec) != before

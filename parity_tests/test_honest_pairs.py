@@ -1,0 +1,180 @@
+"""A judge that cries wolf is worth nothing: what differs only in rounding is never a mismatch.
+
+Each row changes the order or the manner of the arithmetic on one side and nothing that it means:
+another kernel, another number of threads, another compiler, another order of samples.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import pytest
+import torch
+from faults import (
+    HonestJax,
+    Pair,
+    Plant,
+    attribute,
+    criterion,
+    forward,
+    gru,
+    jax_adam,
+    loss,
+    module,
+    pair,
+    torch_indices,
+    torch_optimizer,
+    verify_only,
+)
+
+import jax_impl.layers
+from twinstep.findings import Comparison
+
+DTYPES = ("float64", "float32")
+SEEDS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("gradient_update", {}, (1, 2, 3)),
+    ("linear_regression", {"steps": 60}, (1, 2, 3)),
+    ("linear_regression_l1", {"steps": 60}, (1, 2)),
+    ("linear_regression_adam", {"steps": 60}, (1, 2)),
+    ("zero_grad", {"steps": 20}, (1,)),
+    ("backpropagation", {"steps": 20}, (1,)),
+]
+PROBES: list[dict[str, Any]] = [
+    {"eps": 1e-2, "betas": (0.5, 0.9)},
+    {"eps": 0.0, "betas": (0.0, 0.0), "learning_rate": 1e-4},
+    {"eps": 1e-2, "betas": (0.999, 0.5), "learning_rate": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def honest_jax() -> HonestJax:
+    """The JAX side as it is, shared by all rows that change the other side."""
+    return HonestJax()
+
+
+def is_no_mismatch(comparison: Comparison) -> None:
+    """Within both allowances, with something proved."""
+    assert comparison.verdict.same, comparison.reason
+    assert comparison.first is None
+    for mode in ("gate", "free"):
+        assert comparison.smallest_allowance(mode) <= 1
+
+
+AS_THEY_ARE = [
+    *(
+        pair(name, dtype, seed=seed, **settings)
+        for name, settings, seeds in SEEDS
+        for dtype in DTYPES
+        for seed in seeds
+    ),
+    *(pair("adam_update", dtype, **probe) for probe in PROBES for dtype in DTYPES),
+    pair("mnist_rnn", steps=5, hidden_size=2, batch_size=1),
+]
+
+
+@pytest.mark.parametrize("pair", AS_THEY_ARE, ids=str)
+def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_no_mismatch(verify_only(monkeypatch, pair).comparison)
+
+
+class Variant(NamedTuple):
+    """The same arithmetic in another manner, on one side of a pair."""
+
+    says: str
+    pair: Pair
+    plant: Plant
+
+
+LINEAR = pair("linear_regression", steps=20)
+LINEAR32 = pair("linear_regression", "float32", steps=20)
+ADAM = pair("adam_update")
+ADAM32 = pair("adam_update", "float32")
+RELU = pair("backpropagation", steps=10)
+GROUPS = pair("parameter_groups", steps=10)
+DIGITS = pair("mnist_rnn", steps=5, hidden_size=40)
+
+
+def compiled(loss_fn: Any, model: Any, criterion: Any, batch: Any) -> torch.Tensor:
+    """The loss by torch.compile, its graphs made and run without generated code."""
+    return torch.compile(loss_fn, backend="aot_eager")(model, criterion, batch)
+
+
+def backward_sum(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The mean squared error, its samples added from the last to the first."""
+    return (output - target).square().flip(0).cumsum(0)[-1, 0] / len(output)
+
+
+def in_halves(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The mean squared error, half of it at a time."""
+    halves = (output - target).square().chunk(2)
+    return sum(half.sum() for half in halves) / len(output)  # type: ignore[return-value]
+
+
+TORCH_VARIANTS = [
+    *(
+        Variant(f"{kind} with {how}=True, {pair}", pair, torch_optimizer(kind, None, **{how: True}))
+        for kind, pairs in {"SGD": (LINEAR, LINEAR32), "Adam": (ADAM, ADAM32, GROUPS)}.items()
+        for pair in pairs
+        for how in ("foreach", "fused")
+    ),
+    Variant("torch.compile", RELU, loss(compiled)),
+    Variant("loss added up backwards", LINEAR, criterion("mse", backward_sum)),
+    Variant("loss added up backwards in float32", LINEAR32, criterion("mse", backward_sum)),
+    Variant("loss in two halves", LINEAR, criterion("mse", in_halves)),
+    Variant("GRU written out", GROUPS, forward(gru())),
+    Variant(
+        "samples of a batch backwards",
+        DIGITS,
+        torch_indices(lambda start, indices: indices[:, ::-1]),
+    ),
+    Variant(
+        "bytes times 1 / 255", DIGITS, attribute("to_tensor", lambda images: images * (1 / 255))
+    ),
+]
+
+
+@pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=[v.says for v in TORCH_VARIANTS])
+def test_another_manner_in_torch(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+) -> None:
+    variant.plant(monkeypatch, module("torch", variant.pair))
+    is_no_mismatch(honest_jax.verify(monkeypatch, variant.pair).comparison)
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """PyTorch with so many threads, while a test runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_any_number_of_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+) -> None:
+    assert torch.get_num_threads() == threads
+    is_no_mismatch(honest_jax.verify(monkeypatch, DIGITS).comparison)
+
+
+def always_matrix_product(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """No dot written out as multiply-and-sum, however small."""
+    patch.setattr(jax_impl.layers, "_SMALL_DOT", 0)
+
+
+JAX_VARIANTS = [
+    Variant("Adam written out", ADAM, jax_adam()),
+    Variant("dots as matrix products", RELU, always_matrix_product),
+    Variant(
+        "sum over number of samples",
+        LINEAR32,
+        criterion("mse", lambda output, y: jnp.sum((output - y) ** 2) / len(y)),
+    ),
+]
+
+
+@pytest.mark.parametrize("variant", JAX_VARIANTS, ids=[v.says for v in JAX_VARIANTS])
+def test_another_manner_in_jax(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant.plant(monkeypatch, module("jax", variant.pair))
+    is_no_mismatch(verify_only(monkeypatch, variant.pair).comparison)

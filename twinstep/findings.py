@@ -1,0 +1,118 @@
+"""What a comparison finds: a verdict, and the entries of the ledger that led to it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """What a comparison comes to."""
+
+    EQUAL = "equal"  # the same bits
+    ROUNDING = "rounding"  # within the allowance
+    DRIFT = "drift"  # every step alone is rounding, the free run grew apart
+    MISMATCH = "mismatch"  # a fault
+    INVALID = "invalid"  # nothing was proved
+
+    @property
+    def same(self) -> bool:
+        """Whether the two runs train the same; drift is no fault, but it is not the same run."""
+        return self in (Verdict.EQUAL, Verdict.ROUNDING)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leaf at one step, at its worst entry.
+
+    step: from 1; 0 for what was there before the first update
+    reference, candidate: the two values at `index` of the leaf
+    difference: the largest in the leaf; allowed: what rounding explains
+    ulps: how many numbers of the dtype lie between the two values
+    """
+
+    step: int
+    stage: str
+    leaf: str
+    index: tuple[int, ...]
+    reference: float
+    candidate: float
+    difference: float
+    allowed: float
+    ulps: float
+
+    @property
+    def ratio(self) -> float:
+        """The difference in units of what is allowed; inf where no multiple of it would do."""
+        if self.difference == 0:
+            return 0.0
+        if not (math.isfinite(self.reference) and math.isfinite(self.candidate)):
+            return math.inf
+        if self.allowed == math.inf:
+            return 0.0
+        return self.difference / self.allowed if self.allowed > 0 else math.inf
+
+    def __str__(self) -> str:
+        where = f"{self.leaf}{list(self.index)}" if self.index else self.leaf
+        return (
+            f"step {self.step}, {self.stage}, {where}: {self.reference!r} and {self.candidate!r} "
+            f"are {self.difference:.3g} apart, {self.allowed:.3g} allowed"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    reason: the verdict in a sentence
+    first: the first entry outside its allowance, in the ledger's order
+    worst: {"gate" or "free": {stage: the entry that comes nearest to, or furthest past, its
+        allowance}}
+    bound: where the free run's allowance comes from
+    steps: how many were compared
+    horizon: the step from which on rounding alone carries the free run to another course
+    """
+
+    verdict: Verdict
+    reason: str
+    first: Finding | None
+    worst: Mapping[str, Mapping[str, Finding]]
+    bound: str
+    steps: int
+    horizon: int | None
+
+    def smallest_allowance(self, mode: str) -> float:
+        """The smallest multiple of the allowance with which "gate" or "free" would have passed."""
+        return max((finding.ratio for finding in self.worst.get(mode, {}).values()), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a number that JSON lacks (nan, inf) becomes a string."""
+        return {
+            "verdict": str(self.verdict),
+            "same": self.verdict.same,
+            "reason": self.reason,
+            "steps": self.steps,
+            "first": None if self.first is None else _plain(self.first),
+            "bound": self.bound,
+            "horizon": self.horizon,
+            "smallest_allowance": {
+                mode: _number(self.smallest_allowance(mode)) for mode in self.worst
+            },
+            "worst": {
+                mode: {stage: _plain(finding) for stage, finding in stages.items()}
+                for mode, stages in self.worst.items()
+            },
+        }
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    plain = {
+        key: _number(value) if isinstance(value, float) else value
+        for key, value in asdict(finding).items()
+    }
+    return plain | {"index": list(finding.index), "ratio": _number(finding.ratio)}

@@ -1,0 +1,288 @@
+"""Takes a run piece by piece and comes to a verdict.
+
+Every entry of the ledger is measured as one number a step, the largest absolute difference of the
+leaf, and held against one allowance a step. NaN is within no allowance.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from twinstep import measure, tolerance
+from twinstep.findings import Comparison, Finding, Verdict
+from twinstep.structure import Structure, structure
+from twinstep.trace import STAGES, Leaves, Trace
+
+
+@dataclass
+class _Witness:
+    """Whether anything happened in a run: a comparison of nothing proves nothing."""
+
+    loss_moved: bool = False
+    params_moved: bool = False
+    gradient_seen: bool = False
+    _last_loss: float | None = None
+
+    def see(self, trace: Trace) -> None:
+        """Takes the next steps, or the same ones again."""
+        before = trace.losses[:1] if self._last_loss is None else [self._last_loss]
+        losses = np.concatenate([before, trace.losses])
+        self.loss_moved = self.loss_moved or bool(np.any(losses[1:] != losses[:-1]))
+        self._last_loss = float(losses[-1])
+        if not self.gradient_seen:
+            self.gradient_seen = any(np.any(array != 0) for array in trace.grads.values())
+        if not self.params_moved:
+            self.params_moved = any(np.any(a[1:] != a[:-1]) for a in trace.params.values())
+
+
+@dataclass
+class Judge:
+    """Takes a run chunk by chunk and comes to one Comparison; holds nothing that grows with it.
+
+    gate: recorded steps against the same steps made by the other side from the same states
+    free: two runs, each on its own
+    horizon: the step from which on rounding alone parts runs like this one, if it does
+    """
+
+    dtype: str
+    horizon: int | None = None
+    _steps: dict[str, int] = field(default_factory=lambda: {"gate": 0, "free": 0})
+    _worst: dict[str, dict[str, Finding]] = field(default_factory=dict)
+    _first: dict[str, Finding] = field(default_factory=dict)
+    _carried: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _measured_noise: bool = True
+    _same_bits: bool = True
+    _structure: Structure | None = None
+    _witnesses: dict[str, _Witness] = field(default_factory=dict)
+    _values_judged: bool = False
+
+    def gate(
+        self,
+        recorded: Trace,
+        replayed: Trace,
+        scales: Leaves,
+        remeasure: Callable[[np.ndarray], Leaves] | None = None,
+    ) -> None:
+        """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
+
+        scales: {"stage/leaf": (T,)} the size of what losses and gradients are made of
+        remeasure: gives larger, dearer sizes for the rows that the first ones do not explain
+        """
+        if self._refuse(recorded, replayed):
+            return
+        self._witness("reference", recorded)
+        self._values_judged = True
+        if remeasure:
+            rows = self._unexplained(recorded, replayed, scales)
+            if len(rows):
+                careful = remeasure(rows)
+                scales = {name: sizes.copy() for name, sizes in scales.items()}
+                for name, sizes in careful.items():
+                    scales[name][rows] = np.fmax(scales[name][rows], sizes)
+
+        def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
+            return self._one_step("gate", recorded, scales, stage, leaf, array)
+
+        self._measure("gate", recorded, replayed, allowed)
+
+    def free(self, reference: Trace, candidate: Trace) -> None:
+        """Judges two runs by the noise that they bring, or by the plain bound."""
+        if self._refuse(reference, candidate):
+            return
+        self._witness("reference", reference)
+        self._witness("candidate", candidate)
+        if reference.start == 0:
+            self._initial(reference, candidate)
+        measured = [
+            (trace.noise, trace.scales)
+            for trace in (reference, candidate)
+            if trace.noise is not None and trace.scales is not None
+        ]
+        self._measured_noise = self._measured_noise and bool(measured)
+        steps = reference.start + np.arange(1, len(reference) + 1)
+        noise = measure.larger([noise for noise, _ in measured])
+        scales = measure.larger([scales for _, scales in measured])
+        chaos = self._chaos(reference, noise, steps)
+        self._values_judged = self._values_judged or not chaos.all()
+        theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
+
+        def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
+            if stage == "batch":
+                return np.zeros(len(array))
+            if not measured:
+                sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
+                return self._plain_bound(stage, leaf, sizes, steps)
+            carried = self._running(("noise", stage, leaf), noise[f"{stage}/{leaf}"])
+            one_step = self._one_step("free", reference, scales, stage, leaf, array)
+            return np.where(chaos, np.inf, tolerance.NOISE_FACTOR * carried + one_step)
+
+        self._measure("free", reference, candidate, allowed)
+
+    def _chaos(self, trace: Trace, noise: Leaves, steps: np.ndarray) -> np.ndarray:
+        """(T,) whether rounding alone has carried runs like this one to another course."""
+        if not noise:
+            return np.zeros(len(trace), bool)
+        carried = self._running(("chaos", "noise", ""), noise["loss/loss"])
+        size = self._running(("chaos", "size", ""), np.abs(trace.losses))
+        chaos = carried > tolerance.chaos(self.dtype) * size
+        if self.horizon is None and chaos.any():
+            self.horizon = int(steps[np.argmax(chaos)])
+        # there is no way back: a loss that grows later does not undo it
+        return np.full(len(trace), False) if self.horizon is None else steps >= self.horizon
+
+    def _unexplained(self, recorded: Trace, replayed: Trace, scales: Leaves) -> np.ndarray:
+        """The rows in which a loss or a gradient is further off than the sizes explain."""
+        theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
+        outside = np.zeros(len(recorded), bool)
+        for stage, leaf, array in recorded.entries():
+            if stage in ("loss", "grads"):
+                limit = self._one_step("gate", recorded, scales, stage, leaf, array)
+                outside |= ~(measure.differences(array, theirs[stage, leaf]) <= limit)
+        return np.flatnonzero(outside)
+
+    def _one_step(
+        self, mode: str, trace: Trace, scales: Leaves, stage: str, leaf: str, array: np.ndarray
+    ) -> np.ndarray:
+        """(T,) what a single step may round, entry by entry."""
+        if stage == "batch":
+            return np.zeros(len(array))
+        if stage in ("loss", "grads"):
+            sizes = scales[f"{stage}/{leaf}"].astype(float)
+        elif stage == "params":
+            sizes = measure.largest(trace.params[leaf])
+            sizes = np.maximum(sizes[1:], sizes[:-1])
+        else:
+            sizes = self._and_before((mode, stage, leaf), measure.largest(array))
+        amount = tolerance.ONE_STEP_EPS[stage]
+        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+
+    def _plain_bound(
+        self, stage: str, leaf: str, sizes: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        """(T,) the allowance of a free run of which no noise is known; `steps`: their numbers.
+
+        sizes: the leaf's largest entries, in the trace in which they are smaller: it must not
+            matter which trace is named first
+        """
+        sizes = self._running(("plain", stage, leaf), sizes)
+        amount = tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * steps
+        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+
+    def comparison(self) -> Comparison:
+        """The verdict on all that was judged."""
+        verdict, reason, first = self._verdict()
+        steps = max(self._steps.values())
+        plain = f"plain bound, {tolerance.PLAIN_EPS} + {tolerance.PLAIN_EPS_A_STEP} a step eps"
+        return Comparison(
+            verdict=verdict,
+            reason=reason,
+            first=first,
+            worst=self._worst,
+            bound="noise measured on this run" if self._measured_noise else plain,
+            steps=steps,
+            horizon=self.horizon,
+        )
+
+    def _verdict(self) -> tuple[Verdict, str, Finding | None]:
+        gate, free = self._first.get("gate"), self._first.get("free")
+        # without a gate a free run that leaves its allowance is a fault; with one, it is drift,
+        # unless it starts from other parameters or trains on other batches
+        faults = [gate] if gate else []
+        if free and (free.step == 0 or free.stage == "batch" or not self._steps["gate"]):
+            faults.append(free)
+        first = min(faults, key=lambda finding: finding.step, default=None)
+        if self._structure:
+            return Verdict.MISMATCH, f"different structure: {self._structure}", None
+        if not max(self._steps.values()):
+            return Verdict.INVALID, "no steps", None
+        if first and not math.isfinite(first.reference) and not math.isfinite(first.candidate):
+            return (
+                Verdict.INVALID,
+                f"step {first.step}: {first.stage} {first.leaf} is {first.reference} in the one "
+                f"and {first.candidate} in the other",
+                first,
+            )
+        if first:
+            return Verdict.MISMATCH, str(first), first
+        seen = self._witnesses.values()
+        if not all(witness.gradient_seen for witness in seen):
+            return Verdict.INVALID, "all gradients are zero", None
+        if not all(witness.params_moved for witness in seen):
+            return Verdict.INVALID, "no parameter ever moved", None
+        if not all(witness.loss_moved for witness in seen) and max(self._steps.values()) > 1:
+            return Verdict.INVALID, "the loss never moved", None
+        if free:
+            return Verdict.DRIFT, f"every step alone is rounding; {free}", free
+        if self._same_bits:
+            return Verdict.EQUAL, "the same bits", None
+        if not self._values_judged:
+            return Verdict.INVALID, "rounding alone parts runs like this from the first step", None
+        return Verdict.ROUNDING, "within what rounding explains", None
+
+    def _refuse(self, reference: Trace, candidate: Trace) -> bool:
+        """Whether the structure differs; what is not alike is never compared by value."""
+        self._structure = self._structure or structure(reference, candidate)
+        return self._structure is not None or not len(reference)
+
+    def _witness(self, side: str, trace: Trace) -> None:
+        self._witnesses.setdefault(side, _Witness()).see(trace)
+
+    def _initial(self, reference: Trace, candidate: Trace) -> None:
+        """Both must start from the very same parameters."""
+        for leaf, array in reference.params.items():
+            a, b = array[:1], candidate.params[leaf][:1]
+            difference = measure.differences(a, b)
+            self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
+            if not difference[0] <= 0:
+                finding = measure.finding(0, "params", leaf, a[0], b[0], difference[0], 0.0)
+                self._first.setdefault("free", finding)
+                self._note("free", finding)
+
+    def _measure(self, mode: str, reference: Trace, candidate: Trace, allowed: Any) -> None:
+        self._steps[mode] += len(reference)
+        theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
+        firsts = [self._first[mode]] if mode in self._first else []
+        for stage, leaf, a in reference.entries():
+            b = theirs[stage, leaf]
+            with np.errstate(over="ignore"):  # a limit that overflows is inf
+                difference, limit = measure.differences(a, b), allowed(stage, leaf, a)
+            self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
+            # NaN is outside; so is all but the same where the limit is NaN
+            outside = ~((difference <= limit) | (difference == 0))
+            ratio = measure.ratios(difference, limit)
+            picks = [int(np.argmax(ratio))]
+            if outside.any():
+                picks.append(int(np.argmax(outside)))
+            for pick in picks:
+                number = reference.start + pick + 1
+                finding = measure.finding(
+                    number, stage, leaf, a[pick], b[pick], difference[pick], limit[pick]
+                )
+                if outside[pick]:
+                    firsts.append(finding)
+                self._note(mode, finding)
+        if firsts:
+            # min keeps the ledger's order of leaves among equals
+            self._first[mode] = min(firsts, key=lambda f: (f.step, STAGES.index(f.stage)))
+
+    def _note(self, mode: str, finding: Finding) -> None:
+        """Keeps the worst of each stage; the earliest among equals, however the run is cut."""
+        worst = self._worst.setdefault(mode, {})
+        known = worst.get(finding.stage)
+        if known is None or (finding.ratio, -finding.step) > (known.ratio, -known.step):
+            worst[finding.stage] = finding
+
+    def _running(self, key: tuple[str, str, str], values: np.ndarray) -> np.ndarray:
+        """The maximum of all values so far, over this chunk and those before it."""
+        values = np.maximum.accumulate(np.maximum(values, self._carried.get(key, 0.0)))
+        self._carried[key] = float(values[-1])
+        return values
+
+    def _and_before(self, key: tuple[str, str, str], values: np.ndarray) -> np.ndarray:
+        """The larger of each value and the one before it, also over the edge of a chunk."""
+        before = np.concatenate([[self._carried.get(key, 0.0)], values[:-1]])
+        self._carried[key] = float(values[-1])
+        return np.maximum(before, values)
