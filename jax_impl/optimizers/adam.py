@@ -63,14 +63,15 @@ def bias_correction(beta: float, step: jax.Array) -> jax.Array:
     The subtraction magnifies an ulp of beta**step until that has decayed; an exponential takes over
     where the table ends, and keeps what error there is below an ulp in any dtype.
     """
-    table = jnp.asarray(_corrections(beta))
+    # a new array each time: JAX remembers one NumPy array's conversion, whatever x64 says since
+    table = jnp.asarray(np.array(_corrections(beta), jnp.result_type(float)))
     log_beta = math.log(beta) if beta else -math.inf
     computed = -jnp.expm1(step.astype(table.dtype) * log_beta)
     return jnp.where(step <= len(table), table[jnp.minimum(step, len(table)) - 1], computed)
 
 
 @functools.cache
-def _corrections(beta: float) -> np.ndarray:
+def _corrections(beta: float) -> tuple[float, ...]:
     """1 - beta**t for t = 1, 2, ... until that is 1, or the table is long enough."""
     length = min(math.ceil(_DECAYED / (1 - beta)), _LONGEST_TABLE)
-    return np.array([1 - beta ** float(t) for t in range(1, length + 1)])
+    return tuple(1 - beta ** float(t) for t in range(1, length + 1))

@@ -101,7 +101,8 @@ class _AsTensor:
         self.array = array
 
     def __repr__(self) -> str:
-        whole = bool(np.all(self.array == np.round(self.array)))  # PyTorch: 2. and not 2.0000
+        # PyTorch prints 2. and not 2.0000, but 3.0000e+10
+        whole = bool(np.all((self.array == np.round(self.array)) & (np.abs(self.array) <= 1e8)))
         precision = 0 if whole else 4
         values = np.array2string(self.array, separator=", ", precision=precision, floatmode="fixed")
         return f"tensor({values})"
