@@ -69,7 +69,7 @@ class Judge:
         """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
 
         scales: {"stage/leaf": (T,)} the size of what losses and gradients are made of
-        remeasure: gives larger, dearer sizes for the rows that the first ones do not explain
+        remeasure: gives larger, dearer sizes for the rows that the first ones do not well explain
         """
         if self._refuse(recorded, replayed):
             return
@@ -134,13 +134,14 @@ class Judge:
         return np.full(len(trace), False) if self.horizon is None else steps >= self.horizon
 
     def _unexplained(self, recorded: Trace, replayed: Trace, scales: Leaves) -> np.ndarray:
-        """The rows in which a loss or a gradient is further off than the sizes explain."""
+        """The rows in which a loss or a gradient is further off than the sizes well explain."""
         theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
         outside = np.zeros(len(recorded), bool)
         for stage, leaf, array in recorded.entries():
             if stage in ("loss", "grads"):
                 limit = self._one_step("gate", recorded, scales, stage, leaf, array)
-                outside |= ~(measure.differences(array, theirs[stage, leaf]) <= limit)
+                gap = measure.differences(array, theirs[stage, leaf])
+                outside |= ~(gap <= tolerance.WELL_EXPLAINED * limit)
         return np.flatnonzero(outside)
 
     def _one_step(
