@@ -3,6 +3,7 @@ one folder of compiled programs: many tests run the same ones."""
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -18,6 +19,14 @@ _RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 _COMPILED = Path(tempfile.gettempdir()) / f"twinstep-tests-{_RUN}"
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture(params=sorted(EXAMPLES))

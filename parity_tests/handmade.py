@@ -4,10 +4,13 @@ Nothing is trained: the numbers are drawn, and small enough to look at.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
+from twinstep.errors import InputError
 from twinstep.trace import STAGES, Metadata, Trace
 
 STEPS = 6
@@ -103,3 +106,13 @@ def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
 def rank(stage: str, leaf: str) -> tuple[int, int]:
     """A leaf's place in the ledger."""
     return STAGES.index(stage), LEAVES[stage].index(leaf)
+
+
+def refused(call: Callable[[], object], *says: str) -> str:
+    """The one line of the InputError that `call` raises; it has to hold each of `says`."""
+    with pytest.raises(InputError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert [text for text in says if text not in line] == [], line
+    return line

@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import LEAVES, STEPS, entry, leaf_of, made, metadata, planted, rank, with_leaf
+from handmade import (
+    LEAVES,
+    STEPS,
+    entry,
+    leaf_of,
+    made,
+    metadata,
+    planted,
+    rank,
+    refused,
+    with_leaf,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -68,15 +79,6 @@ def where(finding: Finding | None) -> tuple[int, str, str]:
 def worst(comparison: Comparison, stage: str) -> Finding:
     (stages,) = comparison.worst.values()
     return stages[stage]
-
-
-def refused(call: Callable[[], object], *says: str) -> None:
-    """`call` raises an InputError of one line that holds each of `says`."""
-    with pytest.raises(InputError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    assert [text for text in says if text not in line] == [], line
 
 
 def nudged(value: float, ulps: int, dtype: str = "float64") -> float:

@@ -10,7 +10,6 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -123,14 +122,6 @@ def run_nudged(seed: int, dtype: str, rerun: int) -> Ran:
     return run_document(
         RNN_CASE.code.replace(forward, f"        nudge(model)\n{forward}"), seed, dtype, nudge=nudge
     )
-
-
-@pytest.fixture(autouse=True)
-def _leave_torch_as_it_was() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ number, the worst distance in units of what rounding explains (0 where not a bit
 beside each stands a fault that this number shows.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,14 +30,6 @@ from twinstep.errors import InputError
 
 DTYPES = ("float64", "float32")
 EPS = tolerance.eps("float64")
-
-
-@pytest.fixture(autouse=True)
-def _leave_torch_as_it_was() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_default_dtype(dtype)
 
 
 def settings(dtype: str) -> Any:

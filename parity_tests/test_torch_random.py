@@ -11,7 +11,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +43,6 @@ pytestmark = pytest.mark.skipif(
     platform.machine() in ("x86_64", "AMD64") and not FUSED,
     reason="without AVX2 PyTorch rounds the product of uniform_ before the sum",
 )
-
-
-@pytest.fixture(autouse=True)
-def _leave_torch_as_it_was() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_default_dtype(dtype)
 
 
 def bernoulli_is_serial() -> bool:

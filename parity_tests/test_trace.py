@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import LEAVES, made, metadata, planted, with_leaf
+from handmade import LEAVES, made, metadata, planted, refused, with_leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -69,16 +69,6 @@ def write(folder: Path, trace: Trace, cuts: tuple[tuple[int, int], ...] = SHARDS
 def stored(tmp_path: Path) -> Path:
     """A saved trace of 6 steps in three shards, `made(noise=0.5)`."""
     return write(tmp_path / "stored", made(noise=0.5))
-
-
-def refused(call: Callable[[], object], *says: str) -> str:
-    """The one line of the InputError that `call` raises; it has to hold each of `says`."""
-    with pytest.raises(InputError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    assert [text for text in says if text not in line] == [], line
-    return line
 
 
 # -------------------------------------------------------------------------------------- round trips

@@ -20,6 +20,7 @@ def example(framework: str, spec: Spec) -> ModuleType:
 def recorder(framework: str, spec: Spec, device: str = "cpu", *, noise: bool = False) -> Any:
     """What trains `spec` and records it. InputError for an unknown framework or device."""
     _module(framework, "devices").find(device)
+    spec.initial_params()  # drawn now: data that is not there is said before anything is written
     make = _module(framework, "recording").Recorder
     options = {"noise": noise} if framework == "jax" else {}
     return make(example(framework, spec), spec, device, **options)
