@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
-from jax_impl import scales
+from jax_impl import devices, scales
 from jax_impl.recording import Ledger, Recorder, fingerprints, take, to_ledger
 from jax_impl.state import Batch, Step, TrainState
 from twinstep.specs.base import Spec
@@ -64,7 +65,66 @@ class Replay:
         """The sizes again, {"stage/leaf": (rows,)}, for some steps of the last chunk, with care."""
         with self._recorder.settings():
             found = [self._careful(self._row(i), self._recorder.data) for i in rows]
-        return {name: np.stack([np.asarray(f[name]) for f in found]) for name in found[0]}
+        sizes = {name: np.stack([np.asarray(f[name]) for f in found]) for name in found[0]}
+        if not self._cheap:
+            for k, i in enumerate(rows):
+                for name, size in self._lost_in_float32(i).items():
+                    sizes[name][k] += size
+        return sizes
+
+    def _lost_in_float32(self, i: int) -> dict[str, float]:
+        """{"stage/leaf": how far float32 is from float64 in a step's loss and gradients, in eps}.
+
+        What no nudge of the parameters shows: a saturated tanh has a slope 1 - h**2 that is all
+        rounding. Dear, and rough: for models of which not every sample's term is looked at.
+        """
+        unit = float(np.finfo("float32").eps)
+        params = {name: array[i] for name, array in self._states["params"].items()}
+        index = None if self._indices is None else np.asarray(self._indices[i])
+        low, high = (self._loss_and_grads(params, index, dtype) for dtype in ("float32", "float64"))
+        return {
+            name: float(np.max(np.abs(high[name] - low[name]), initial=0)) / unit for name in low
+        }
+
+    def _loss_and_grads(
+        self, params: Leaves, index: np.ndarray | None, dtype: str
+    ) -> dict[str, np.ndarray]:
+        """{"stage/leaf": loss or gradient at `params`, computed in `dtype`}."""
+        recorder = self._recorder
+        batch = {
+            name: array[slice(None) if index is None else index]
+            for name, array in self.spec.batches().data.items()
+        }
+
+        def cast(arrays: Leaves) -> dict[str, jax.Array]:
+            return {
+                name: jnp.asarray(a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a)
+                for name, a in arrays.items()
+            }
+
+        with devices.settings(dtype, devices.find(self.device)):
+            loss, grads = self._plain(recorder.initial.layout.from_torch(cast(params)), cast(batch))
+            named = recorder.initial.layout.to_torch(grads)
+            found = {f"grads/{name}": np.asarray(grad) for name, grad in named.items()}
+            return {"loss/loss": np.asarray(loss)} | found
+
+    @cached_property
+    def _plain(self) -> Any:
+        """Compiled: params, batch -> loss and gradients, in their dtype."""
+        template = self._recorder.initial
+
+        def loss_of(params: Any, batch: Batch) -> jax.Array:
+            model = nnx.merge(template.graph, params)
+            return self.example.loss_fn(model, template.criterion, batch)
+
+        return jax.jit(jax.value_and_grad(loss_of))
+
+    @property
+    def _cheap(self) -> bool:
+        batches = self.spec.batches()
+        samples = batches.batch_size or len(next(iter(batches.data.values())))
+        entries = sum(array.size for array in self.spec.initial_params().values())
+        return samples * entries <= scales.CHEAP
 
     def _row(self, i: int) -> Any:
         states = jax.tree.map(lambda array: array[i], self._states)

@@ -18,7 +18,7 @@ from jax_impl.state import Batch, TrainState
 Scales = dict[str, jax.Array]
 
 # So many gradient entries, of all samples together, are cheap to measure in every step.
-_CHEAP = 2**17
+CHEAP = 2**17
 _NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
 _FEWEST_SAMPLES = 8  # of a large model, evenly spread
 
@@ -27,7 +27,7 @@ def affordable(
     example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any
 ) -> Scales:
     """`measured` where that costs little beside the step, else `apparent`."""
-    if _samples(batch) * _entries(state) <= _CHEAP:
+    if _samples(batch) * _entries(state) <= CHEAP:
         return measured(example, state, batch, loss, grads)
     return apparent(state, loss, grads)
 
@@ -90,7 +90,7 @@ def _entries(state: TrainState) -> int:
 def _chosen(state: TrainState, batch: Batch) -> jax.Array:
     """The numbers of the samples whose terms are looked at one by one."""
     samples = _samples(batch)
-    count = min(samples, max(_FEWEST_SAMPLES, _CHEAP // _entries(state)))
+    count = min(samples, max(_FEWEST_SAMPLES, CHEAP // _entries(state)))
     return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
 
 
