@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: verify test test-slow lint bench clean
+.PHONY: verify test lint bench clean
 
 verify: $(READY)
 	@mkdir -p results
@@ -12,9 +12,6 @@ verify: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
-
-test-slow: $(READY)
-	$(BIN)/python -m pytest -n auto -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .
