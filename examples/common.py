@@ -4,7 +4,7 @@ import sys
 from itertools import zip_longest
 
 import twinstep
-from twinstep.cli import parse_spec
+from twinstep.cli.parsing import parse_spec
 from twinstep.specs import Spec
 
 

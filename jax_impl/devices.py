@@ -23,11 +23,11 @@ def find(device: str) -> jax.Device:
 
 
 @contextlib.contextmanager
-def settings(dtype: str, device: jax.Device) -> Iterator[None]:
-    """float64 where asked for, full precision in matrix products, arrays on `device`."""
+def settings(dtype: str, device: jax.Device, precision: str = "highest") -> Iterator[None]:
+    """float64 where asked for, matrix products of `precision`, arrays on `device`."""
     with (
         jax.enable_x64(dtype == "float64"),
-        jax.default_matmul_precision("highest"),
+        jax.default_matmul_precision(precision),
         jax.default_device(device),
     ):
         yield

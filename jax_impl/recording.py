@@ -12,11 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jax_impl import devices, scales
 from jax_impl.conversion import Layout, opt_state_layout
 from jax_impl.state import Batch, Step, TrainState
 from twinstep.chunking import steps_at_once
+from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 from twinstep.tolerance import NUDGED_RERUNS
@@ -29,13 +31,13 @@ Ledger = dict[str, Any]
 class Recorder:
     """An example's module, what it trains, where, and whether to measure the run's noise.
 
-    noise: train three times more with every parameter nudged by up to one eps after each step, and
-        record how far that carries each leaf
+    noise: train three times more, with every gradient and, after each step, every parameter nudged
+        by up to one eps, and record how far that carries each leaf
     """
 
     example: ModuleType
     spec: Spec
-    device: str = "cpu"
+    place: Place = CPU
     noise: bool = False
 
     @cached_property
@@ -46,7 +48,7 @@ class Recorder:
             framework="jax",
             dtype=self.spec.dtype,
             device=self._device.device_kind,
-            precision="highest",
+            precision=self.place.precision,
             versions=devices.versions(),
         )
 
@@ -112,8 +114,8 @@ class Recorder:
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
                 if reruns is not None:
-                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger)
                     ledger["scales"] = scales.affordable(self.example, before, batch, *step)
+                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger)
                 return (state, reruns), ledger
 
             state = jax.tree.unflatten(treedef, leaves)
@@ -134,8 +136,17 @@ class Recorder:
     def _nudge(self, reruns: Any, batch: Batch, ledger: Ledger) -> tuple[Any, dict[str, jax.Array]]:
         """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
         states, keys = reruns
+        keys, nudges = _split(keys)
+        layout, sizes = self.initial.layout, ledger["scales"]
+
+        def rerun(pair: tuple[TrainState, jax.Array]) -> tuple[TrainState, Step]:
+            state, key = pair
+            optimizer = rounding(state.optimizer, layout, sizes, key)
+            after, step = self.example.train_step(state.replace(optimizer=optimizer), batch)
+            return after.replace(optimizer=state.optimizer), step
+
         # one after the other: batched, small matrix products are several times slower on a CPU
-        states, steps = jax.lax.map(lambda state: self.example.train_step(state, batch), states)
+        states, steps = jax.lax.map(rerun, (states, nudges))
         theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
         noise = {}
         for stage in ("loss", "grads", "opt_state", "params"):
@@ -177,11 +188,11 @@ class Recorder:
         return {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
-        return devices.settings(self.spec.dtype, self._device)
+        return devices.settings(self.spec.dtype, self._device, self.place.precision)
 
     @cached_property
     def _device(self) -> jax.Device:
-        return devices.find(self.device)
+        return devices.find(self.place.device)
 
     @cached_property
     def initial(self) -> TrainState:
@@ -217,6 +228,28 @@ def nudged(state: TrainState, key: jax.Array) -> TrainState:
         for leaf, k in zip(leaves, keys, strict=True)
     ]
     return state.replace(params=jax.tree.unflatten(treedef, off))
+
+
+def rounding(
+    optimizer: optax.GradientTransformation, layout: Layout, sizes: Batch, key: jax.Array
+) -> optax.GradientTransformation:
+    """The optimizer, given gradients that are off by up to one eps of what they are made of.
+
+    sizes: {"grads/name": ()}. Where a gradient cancels to almost nothing its rounding does not
+    shrink with it, and Adam makes much of it: no nudge of the parameters shows that.
+    """
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        named = layout.to_torch(grads)
+        off = {}
+        for (name, grad), k in zip(named.items(), jax.random.split(key, len(named)), strict=True):
+            unit = jnp.finfo(grad.dtype).eps * sizes[f"grads/{name}"]
+            off[name] = grad + unit * jax.random.uniform(k, grad.shape, grad.dtype, -1)
+        leaves = jax.tree.leaves(layout.from_torch(off))
+        nudged_grads = jax.tree.unflatten(jax.tree.structure(grads), leaves)
+        return optimizer.update(nudged_grads, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def to_device(spec: Spec) -> dict[str, jax.Array]:

@@ -18,6 +18,7 @@ from flax import nnx
 from jax_impl import devices, scales
 from jax_impl.recording import Ledger, Recorder, fingerprints, take, to_ledger
 from jax_impl.state import Batch, Step, TrainState
+from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 from twinstep.trace import Leaves, Trace
@@ -29,7 +30,7 @@ class Replay:
 
     example: ModuleType
     spec: Spec
-    device: str = "cpu"
+    place: Place = CPU
     _before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     _states: Any = None
     _indices: Any = None
@@ -102,7 +103,7 @@ class Replay:
                 for name, a in arrays.items()
             }
 
-        with devices.settings(dtype, devices.find(self.device)):
+        with devices.settings(dtype, devices.find(self.place.device)):
             loss, grads = self._plain(recorder.initial.layout.from_torch(cast(params)), cast(batch))
             named = recorder.initial.layout.to_torch(grads)
             found = {f"grads/{name}": np.asarray(grad) for name, grad in named.items()}
@@ -142,7 +143,7 @@ class Replay:
 
     @cached_property
     def _recorder(self) -> Recorder:
-        return Recorder(self.example, self.spec, self.device)
+        return Recorder(self.example, self.spec, self.place)
 
     @cached_property
     def _initial_opt_state(self) -> dict[str, np.ndarray]:

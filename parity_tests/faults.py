@@ -31,6 +31,7 @@ from jax_impl import layers
 from jax_impl.optimizers.adam import AdamState
 from twinstep import Finding, Spec, Verification, launch, verify
 from twinstep.findings import Comparison
+from twinstep.place import Place
 from twinstep.specs import EXAMPLES
 from twinstep.specs.batches import IndexChunk
 from twinstep.trace import Trace
@@ -77,16 +78,16 @@ class HonestJax:
         """`twinstep.verify` with this side's part of it taken from what is kept."""
         recorder, replay = launch.recorder, launch.replay
 
-        def kept_recorder(framework: str, spec: Spec, device: str, *, noise: bool = False) -> Any:
+        def kept_recorder(framework: str, spec: Spec, place: Place, *, noise: bool = False) -> Any:
             if framework == "torch" or spec is not spec_of(pair):
-                return recorder(framework, spec, device, noise=noise)
+                return recorder(framework, spec, place, noise=noise)
             if (pair, noise) not in self._runs:
-                self._runs[pair, noise] = Kept(recorder(framework, spec, device, noise=noise))
+                self._runs[pair, noise] = Kept(recorder(framework, spec, place, noise=noise))
             return self._runs[pair, noise]
 
-        def kept_replay(spec: Spec, device: str) -> Any:
+        def kept_replay(spec: Spec, place: Place) -> Any:
             if pair not in self._replays:
-                self._replays[pair] = replay(spec, device)
+                self._replays[pair] = replay(spec, place)
             return self._replays[pair]
 
         patch.setattr(launch, "recorder", kept_recorder)
@@ -125,8 +126,8 @@ def verify_without_noise(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
     """
     recorder = launch.recorder
 
-    def quiet(framework: str, spec: Spec, device: str, *, noise: bool = False) -> Any:
-        return recorder(framework, spec, device, noise=False)
+    def quiet(framework: str, spec: Spec, place: Place, *, noise: bool = False) -> Any:
+        return recorder(framework, spec, place, noise=False)
 
     patch.setattr(launch, "recorder", quiet)
     return verify_only(patch, pair)
@@ -140,7 +141,7 @@ def module(side: Side, pair: Pair) -> Any:
 # ------------------------------------------------------------------------------------------ places
 
 
-class Place(NamedTuple):
+class Spot(NamedTuple):
     """Where a fault is found: a step, from 1 (0: before the first), a stage and a leaf.
 
     step None: in the structure, a name or a dtype that only one side has.
@@ -151,13 +152,13 @@ class Place(NamedTuple):
     leaf: str
 
 
-def place_of(comparison: Comparison) -> Place | None:
+def place_of(comparison: Comparison) -> Spot | None:
     """Where a comparison's first finding is."""
     first: Finding | None = comparison.first
     if first is not None:
-        return Place(first.step, first.stage, first.leaf)
+        return Spot(first.step, first.stage, first.leaf)
     found = re.match(r"different structure: (\w+), (\S+):", comparison.reason)
-    return Place(None, *found.groups()) if found else None
+    return Spot(None, *found.groups()) if found else None
 
 
 # ------------------------------------------------------------------------------------- both sides
@@ -744,7 +745,7 @@ def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:
     """JAX as it is when nobody asks for float64."""
 
     @contextlib.contextmanager
-    def settings(dtype: str, device: jax.Device) -> Iterator[None]:
+    def settings(dtype: str, device: jax.Device, precision: str) -> Iterator[None]:
         with jax.enable_x64(False), jax.default_device(device):
             yield
 

@@ -21,9 +21,9 @@ from faults import (
     GRUWithoutHiddenBias,
     HonestJax,
     Pair,
-    Place,
     Plant,
     Side,
+    Spot,
     after_jax_step,
     at,
     attribute,
@@ -105,15 +105,15 @@ class Fault(NamedTuple):
     side: Side
     pair: Pair
     plant: Plant
-    place: Place
+    place: Spot
 
 
-def found(step: int | None, stage: str, leaf: str) -> Place:
-    return Place(step, stage, leaf)
+def found(step: int | None, stage: str, leaf: str) -> Spot:
+    return Spot(step, stage, leaf)
 
 
-def structure(stage: str, leaf: str) -> Place:
-    return Place(None, stage, leaf)
+def structure(stage: str, leaf: str) -> Spot:
+    return Spot(None, stage, leaf)
 
 
 def times(factor: float) -> Any:

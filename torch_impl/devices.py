@@ -20,13 +20,16 @@ def find(device: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def settings(dtype: str) -> Iterator[None]:
-    """The run's dtype as default, full precision in matrix products, the user's draws untouched."""
+def settings(dtype: str, precision: str = "highest") -> Iterator[None]:
+    """The run's dtype as default, matrix products of `precision`, the user's draws untouched.
+
+    precision: "highest" is float32 throughout; "default" allows TF32
+    """
     default, tf32 = torch.get_default_dtype(), torch.backends.cudnn.allow_tf32
     matmul = torch.get_float32_matmul_precision()
     torch.set_default_dtype(getattr(torch, dtype))
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest" if precision == "highest" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         with torch.random.fork_rng(devices=[]):
             yield

@@ -16,6 +16,7 @@ from torch_impl import devices
 from torch_impl.conversion import opt_state
 from torch_impl.state import Batch, Step, TrainState
 from twinstep.chunking import steps_at_once
+from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 from twinstep.trace import Metadata, Trace
@@ -27,7 +28,7 @@ class Recorder:
 
     example: ModuleType
     spec: Spec
-    device: str = "cpu"
+    place: Place = CPU
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -37,7 +38,7 @@ class Recorder:
             framework="torch",
             dtype=self.spec.dtype,
             device=_device_name(self._device),
-            precision="highest",
+            precision=self.place.precision,
             versions=devices.versions(),
         )
 
@@ -93,11 +94,11 @@ class Recorder:
         return {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
-        return devices.settings(self.spec.dtype)
+        return devices.settings(self.spec.dtype, self.place.precision)
 
     @cached_property
     def _device(self) -> torch.device:
-        return devices.find(self.device)
+        return devices.find(self.place.device)
 
     @cached_property
     def initial(self) -> TrainState:

@@ -13,6 +13,7 @@ import numpy as np
 
 from twinstep import measure, tolerance
 from twinstep.findings import Comparison, Finding, Verdict
+from twinstep.history import Curve, History
 from twinstep.structure import Structure, structure
 from twinstep.trace import STAGES, Leaves, Trace
 
@@ -45,10 +46,12 @@ class Judge:
     gate: recorded steps against the same steps made by the other side from the same states
     free: two runs, each on its own
     horizon: the step from which on rounding alone parts runs like this one, if it does
+    history: what was measured over the steps
     """
 
     dtype: str
     horizon: int | None = None
+    history: History = field(default_factory=History)
     _steps: dict[str, int] = field(default_factory=lambda: {"gate": 0, "free": 0})
     _worst: dict[str, dict[str, Finding]] = field(default_factory=dict)
     _first: dict[str, Finding] = field(default_factory=dict)
@@ -254,6 +257,9 @@ class Judge:
             # NaN is outside; so is all but the same where the limit is NaN
             outside = ~((difference <= limit) | (difference == 0))
             ratio = measure.ratios(difference, limit)
+            steps = reference.start + np.arange(1, len(reference) + 1)
+            leaves = np.full(len(steps), leaf)
+            self.history.add(mode, stage, Curve(steps, difference, limit, leaves), ratio)
             picks = [int(np.argmax(ratio))]
             if outside.any():
                 picks.append(int(np.argmax(outside)))

@@ -1,11 +1,13 @@
 """(framework, example) -> a run: the only place that imports an implementation, at call time."""
 
+import dataclasses
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from twinstep.errors import InputError
+from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.trace import Trace, join
 
@@ -17,18 +19,19 @@ def example(framework: str, spec: Spec) -> ModuleType:
     return _module(framework, spec.implementation)
 
 
-def recorder(framework: str, spec: Spec, device: str = "cpu", *, noise: bool = False) -> Any:
+def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
     """What trains `spec` and records it. InputError for an unknown framework or device."""
-    _module(framework, "devices").find(device)
+    _module(framework, "devices").find(place.device)
     spec.initial_params()  # drawn now: data that is not there is said before anything is written
     make = _module(framework, "recording").Recorder
     options = {"noise": noise} if framework == "jax" else {}
-    return make(example(framework, spec), spec, device, **options)
+    return make(example(framework, spec), spec, place, **options)
 
 
-def replay(spec: Spec, device: str = "cpu") -> Any:
+def replay(spec: Spec, place: Place = CPU) -> Any:
     """What makes recorded steps again, each from the recorded state before it."""
-    return _module("jax", "replay").Replay(example("jax", spec), spec, device)
+    alone = dataclasses.replace(place, devices=1)
+    return _module("jax", "replay").Replay(example("jax", spec), spec, alone)
 
 
 def set_threads(framework: str, threads: int) -> None:
@@ -39,20 +42,29 @@ def set_threads(framework: str, threads: int) -> None:
         _module("torch", "devices").set_threads(threads)
 
 
-def chunks(spec: Spec, framework: str, device: str = "cpu", *, noise: bool) -> Iterator[Trace]:
+def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:
     """Trains `spec`; its trace in pieces that bound the memory."""
-    return recorder(framework, spec, device, noise=noise).chunks()
+    return recorder(framework, spec, place, noise=noise).chunks()
 
 
-def run(spec: Spec, framework: str, device: str = "cpu", *, noise: bool = True) -> Trace:
+def run(
+    spec: Spec,
+    framework: str,
+    device: str = "cpu",
+    *,
+    devices: int = 1,
+    precision: str = "highest",
+    noise: bool = True,
+) -> Trace:
     """Trains `spec` and gives its whole trace.
 
     framework: "jax" or "torch"; device: "cpu", "gpu" or "tpu"
+    devices, precision: how many share each batch, and how they multiply; see `place.Place`
     noise: on the JAX side, also measure how far rounding carries this run, which `compare` needs;
         that trains three times more
     Raises InputError for an unknown framework or a device that is not there.
     """
-    return join(list(chunks(spec, framework, device, noise=noise)))
+    return join(list(chunks(spec, framework, Place(device, devices, precision), noise=noise)))
 
 
 def _module(framework: str, name: str) -> ModuleType:

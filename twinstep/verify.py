@@ -21,11 +21,13 @@ from twinstep.chunking import steps_at_once
 from twinstep.compare import refuse_other_problem
 from twinstep.errors import InputError
 from twinstep.findings import Comparison
+from twinstep.history import Curve
 from twinstep.judge import Judge
+from twinstep.place import CPU, Place
 from twinstep.specs.base import Claim, Spec
 from twinstep.storage import TraceWriter, open_trace
 from twinstep.structure import structure
-from twinstep.trace import Outcome, Trace
+from twinstep.trace import Metadata, Outcome, Trace
 
 Progress = Callable[[int], None]
 
@@ -37,6 +39,8 @@ class Verification:
     outcomes: {framework: how its run ended}
     distances: for float32, {framework: how far its parameters came from the float64 run, relative}
     claims: what the document says, beside what was measured
+    history: every stage over the steps: {("gate" or "free", stage): Curve}
+    runs: {framework: what ran: device, precision, versions}
     seconds: what it took
     """
 
@@ -45,6 +49,8 @@ class Verification:
     outcomes: dict[str, Outcome]
     distances: dict[str, float] | None
     claims: list[Claim]
+    history: dict[tuple[str, str], Curve]
+    runs: dict[str, Metadata]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +62,14 @@ class Verification:
             "metrics": {name: dict(outcome.metrics) for name, outcome in self.outcomes.items()},
             "distance_to_float64": self.distances,
             "claims": [claim._asdict() for claim in self.claims],
+            "runs": {
+                name: {
+                    "device": run.device,
+                    "precision": run.precision,
+                    "versions": dict(run.versions),
+                }
+                for name, run in self.runs.items()
+            },
             "seconds": self.seconds,
         }
 
@@ -64,23 +78,26 @@ def verify(
     spec: Spec,
     device: str = "cpu",
     *,
+    devices: int = 1,
+    precision: str = "highest",
     out: str | Path | None = None,
     progress: Progress = lambda steps: None,
 ) -> Verification:
     """Trains `spec` in both frameworks and judges every step.
 
     device: "cpu", "gpu" or "tpu" (PyTorch stays on the CPU beside a TPU)
+    devices, precision: how many share each batch, and how they multiply; see `place.Place`
     out: a new folder for both traces; progress: called with the steps done since the last call
     Raises InputError for a device that is not there or a folder that cannot be written.
     """
     start = time.perf_counter()
-    torch_device = "cpu" if device == "tpu" else device
-    torch_side = launch.recorder("torch", spec, torch_device)
-    jax_side = launch.recorder("jax", spec, device, noise=True)
-    replay = launch.replay(spec, device)
+    place = Place(device, devices, precision)
+    torch_side = launch.recorder("torch", spec, place.for_torch())
+    jax_side = launch.recorder("jax", spec, place, noise=True)
+    replay = launch.replay(spec, place)
     judge = Judge(spec.dtype)
     tails = {"torch": Tail(), "jax": Tail()}
-    referee = Referee(spec, device) if spec.dtype != "float64" else None
+    referee = Referee(spec, place) if spec.dtype != "float64" else None
     with contextlib.ExitStack() as stack:
         writers = _writers(stack, out, {"torch": torch_side, "jax": jax_side})
         pairs = zip(torch_side.chunks(), jax_side.chunks(), _index_chunks(spec), strict=True)
@@ -103,14 +120,16 @@ def verify(
         comparison=judge.comparison(),
         outcomes=outcomes,
         distances=referee.distances if referee else None,
-        claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, device)),
+        claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, place)),
+        history=judge.history.curves,
+        runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
         seconds=time.perf_counter() - start,
     )
 
 
 def verify_all(
     specs: Sequence[Spec],
-    device: str = "cpu",
+    place: Place = CPU,
     *,
     jobs: int = 1,
     threads: int = 1,
@@ -123,7 +142,7 @@ def verify_all(
     done: called when one more is finished. Raises InputError as `verify` does.
     """
     folders = [None if out is None else f"{out}/{spec.name}/{spec.dtype}" for spec in specs]
-    tasks = [(spec, device, threads, folder) for spec, folder in zip(specs, folders, strict=True)]
+    tasks = [(spec, place, threads, folder) for spec, folder in zip(specs, folders, strict=True)]
     results = []
     if jobs == 1:
         for task in tasks:
@@ -143,9 +162,9 @@ def verify_all(
             raise
 
 
-def _verify_one(spec: Spec, device: str, threads: int, out: str | None) -> Verification:
+def _verify_one(spec: Spec, place: Place, threads: int, out: str | None) -> Verification:
     launch.set_threads("torch", threads)
-    return verify(spec, device, out=out)
+    return verify(spec, place.device, devices=place.devices, precision=place.precision, out=out)
 
 
 def compare_stored(
@@ -189,10 +208,10 @@ def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tup
         theirs = theirs.cut(size, len(theirs)) if size < len(theirs) else next(b)
 
 
-def outcome_of(spec: Spec, device: str = "cpu") -> Outcome:
+def outcome_of(spec: Spec, place: Place) -> Outcome:
     """How a training ends, on the JAX side; keeps no trace."""
     tail = Tail()
-    for chunk in launch.chunks(spec, "jax", device, noise=False):
+    for chunk in launch.chunks(spec, "jax", place, noise=False):
         tail.add(chunk)
     return tail.outcome()
 
@@ -227,8 +246,8 @@ class Referee:
     distances: {framework: the farthest a parameter came from it, in units of its tensor's largest}
     """
 
-    def __init__(self, spec: Spec, device: str) -> None:
-        self._chunks = launch.recorder("jax", spec.widened(), device)
+    def __init__(self, spec: Spec, place: Place) -> None:
+        self._chunks = launch.recorder("jax", spec.widened(), place.alone())
         self._steps: Iterator[Trace] | None = None
         self._spec = spec
         self.distances = {"torch": 0.0, "jax": 0.0}

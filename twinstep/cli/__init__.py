@@ -1,0 +1,80 @@
+"""The command line: twinstep list | run | verify | compare | show; a file a command.
+
+Each command imports what it needs when it is called; `--help` imports neither framework.
+Exit code: 0 the same, 1 not the same, 2 bad usage or bad input (one line on stderr).
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from twinstep.errors import InputError
+
+USAGE = """\
+usage: twinstep COMMAND ...
+
+Does your JAX code train exactly like your PyTorch code, and if not, where does it part?
+
+  list                      the examples: document, model, loss, optimizer, steps
+  run EXAMPLE               train it in both frameworks, print the document's own log lines
+  verify [EXAMPLE ...]      train in both, judge every step, a verdict a row (default: all)
+  compare TRACE_A TRACE_B   judge two saved traces
+  show EXAMPLE              the two implementations side by side
+
+twinstep COMMAND --help gives the flags of a command; with an EXAMPLE, its hyper-parameters too.
+exit code: 0 the same, 1 not the same, 2 bad usage or bad input"""
+
+COMMANDS = ("list", "run", "verify", "compare", "show")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Chinese still gets the rest
+        sys.stdout.reconfigure(errors="replace")
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = 0
+        if command in ("-h", "--help"):
+            print(USAGE)
+        elif command == "--version":
+            from importlib.metadata import version
+
+            print(f"twinstep {version('twinstep')}")
+        else:
+            code = _command(command)(rest)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        print(f"twinstep: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("twinstep: interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    """What runs a command; imported here, so that the others cost nothing."""
+    match name:
+        case "list":
+            from twinstep.cli.listing import command
+        case "run":
+            from twinstep.cli.run import command
+        case "verify":
+            from twinstep.cli.verify import command
+        case "compare":
+            from twinstep.cli.compare import command
+        case "show":
+            from twinstep.cli.show import command
+        case _:
+            from twinstep.cli.parsing import unknown
+
+            raise InputError(unknown("command", name, COMMANDS))
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

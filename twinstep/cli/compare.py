@@ -1,0 +1,32 @@
+"""`twinstep compare`: judges two saved traces."""
+
+from dataclasses import dataclass
+
+from twinstep.cli.parsing import leading_words, parse
+from twinstep.errors import InputError
+from twinstep.report import terminal, write_json
+from twinstep.verify import compare_stored
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Judges two saved traces, from whichever frameworks and machines."""
+
+    steps: int | None = None
+    """Compare the first ones only."""
+    json: str | None = None
+    """Write the comparison as JSON to this file (-: to stdout, and nothing else)."""
+
+
+def command(arguments: list[str]) -> int:
+    """Runs `twinstep compare`."""
+    folders, flags = leading_words(arguments)
+    if len(folders) != 2 and not {"-h", "--help"} & set(flags):
+        raise InputError(f"compare takes two trace folders, {len(folders)} given")
+    options = parse(CompareOptions, flags, "twinstep compare TRACE_A TRACE_B")
+    comparison = compare_stored(folders[0], folders[1], steps=options.steps)
+    if options.json:
+        write_json(options.json, comparison.to_dict())
+    if options.json != "-":
+        terminal.print_comparison(comparison)
+    return 0 if comparison.verdict.same else 1
