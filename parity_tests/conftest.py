@@ -17,7 +17,8 @@ torch.set_num_threads(1)
 # a run of its own each: pytest's main process and its workers have the same parent or are it
 _RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 _COMPILED = Path(tempfile.gettempdir()) / f"twinstep-tests-{_RUN}"
-jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
+os.environ["TWINSTEP_CACHE"] = str(_COMPILED)  # for the commands, whose own is the user's
+jax.config.update("jax_compilation_cache_dir", str(_COMPILED / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

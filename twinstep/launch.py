@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ from twinstep.specs.base import Spec
 from twinstep.trace import Trace, join
 
 FRAMEWORKS = ("torch", "jax")
+CACHE_VARIABLE = "TWINSTEP_CACHE"
 
 
 def example(framework: str, spec: Spec) -> ModuleType:
@@ -40,6 +43,18 @@ def set_threads(framework: str, threads: int) -> None:
         raise InputError(f"threads is {threads}, expected at least 1")
     if framework == "torch":
         _module("torch", "devices").set_threads(threads)
+
+
+def keep_compiled(framework: str) -> None:
+    """From now on JAX's compiled programs are kept in the user's cache folder, and found there.
+
+    TWINSTEP_CACHE names another folder.
+    """
+    if framework == "jax":
+        from platformdirs import user_cache_path
+
+        folder = os.environ.get(CACHE_VARIABLE) or user_cache_path("twinstep")
+        _module("jax", "compilation_cache").keep(Path(folder) / "compiled")
 
 
 def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:

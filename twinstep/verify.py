@@ -133,25 +133,33 @@ def verify_all(
     *,
     jobs: int = 1,
     threads: int = 1,
+    keep_compiled: bool = False,
     out: str | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> list[Verification]:
     """Verifies many specs, `jobs` at a time, each job a process; results in the specs' order.
 
     threads: PyTorch's, in each; out: a folder for traces, EXAMPLE/DTYPE/FRAMEWORK
+    keep_compiled: keep JAX's compiled programs for the next time, in the user's cache folder
     done: called when one more is finished. Raises InputError as `verify` does.
     """
     folders = [None if out is None else f"{out}/{spec.name}/{spec.dtype}" for spec in specs]
-    tasks = [(spec, place, threads, folder) for spec, folder in zip(specs, folders, strict=True)]
+    tasks = [
+        (spec, place, threads, keep_compiled, folder)
+        for spec, folder in zip(specs, folders, strict=True)
+    ]
+    # a long run leaves a GiB behind in its process: each gets one that ends with it
+    one_each = len(specs) > 1 and all(spec.total_steps > steps_at_once(spec) for spec in specs)
     results = []
-    if jobs == 1:
+    if jobs == 1 and not one_each:
         for task in tasks:
             results.append(_verify_one(*task))
             done()
         return results
     # spawned: a forked child would inherit the frameworks' thread pools in an unknown state
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), context) as pool:
+    workers, most = min(jobs, len(tasks)), 1 if one_each else None
+    with ProcessPoolExecutor(workers, context, max_tasks_per_child=most) as pool:
         futures = [pool.submit(_verify_one, *task) for task in tasks]
         for future in futures:
             future.add_done_callback(lambda _: done())
@@ -162,8 +170,12 @@ def verify_all(
             raise
 
 
-def _verify_one(spec: Spec, place: Place, threads: int, out: str | None) -> Verification:
+def _verify_one(
+    spec: Spec, place: Place, threads: int, keep_compiled: bool, out: str | None
+) -> Verification:
     launch.set_threads("torch", threads)
+    if keep_compiled:
+        launch.keep_compiled("jax")
     return verify(spec, place.device, devices=place.devices, precision=place.precision, out=out)
 
 

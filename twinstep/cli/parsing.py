@@ -31,6 +31,8 @@ class PlaceOptions:
     """Of float32 matrix products: highest, or what a framework does for speed (TF32, bfloat16)."""
     threads: int = 1
     """PyTorch's threads; small models run steadier on one."""
+    compilation_cache: bool = True
+    """Keep JAX's compiled programs in the user's cache folder (or TWINSTEP_CACHE)."""
 
     @property
     def place(self) -> Place:

@@ -1,14 +1,20 @@
 """`twinstep run`: trains an example and prints what its document prints."""
 
 import contextlib
+import os
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from twinstep import launch
+from twinstep.cli.aside import Say, Train, aside
 from twinstep.cli.parsing import PlaceOptions, example, parse_with
 from twinstep.report import terminal, write_json
+from twinstep.specs import Spec
 from twinstep.storage import TraceWriter
+from twinstep.trace import Outcome
 from twinstep.verify import Tail
 
 
@@ -30,19 +36,34 @@ def command(arguments: list[str]) -> int:
     options, spec = parse_with(RunOptions, kind, rest, f"twinstep run {kind.name}")
     frameworks = launch.FRAMEWORKS if options.framework == "both" else (options.framework,)
     quiet = options.json == "-"
+    say = terminal.nothing if quiet else print
     results, finite = {}, True
-    for framework in frameworks:
-        outcome = _train(framework, spec, options, terminal.nothing if quiet else print)
-        results[framework] = terminal.outcome_values(outcome)
-        finite = terminal.report_finite(outcome) and finite
+    with contextlib.ExitStack() as stack:
+        train: dict[str, Train] = {
+            name: partial(_train, name, spec, options) for name in frameworks
+        }
+        if len(frameworks) > 1 and options.out is None and _pays_aside(options):
+            train["jax"] = stack.enter_context(aside(train["jax"]))
+        for framework in frameworks:
+            outcome = train[framework](say)
+            results[framework] = terminal.outcome_values(outcome)
+            finite = terminal.report_finite(outcome) and finite
     if options.json:
         write_json(options.json, {"example": spec.name, "spec": spec.hyper_parameters(), **results})
     return 0 if finite else 1
 
 
-def _train(framework: str, spec: Any, options: RunOptions, say: Any) -> Any:
+def _pays_aside(options: RunOptions) -> bool:
+    """Whether two processes are sooner done than one: loading the frameworks is most of a run."""
+    loaded = {"torch", "jax"} & sys.modules.keys()
+    return options.device == "cpu" and not loaded and (os.cpu_count() or 1) > 1
+
+
+def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome:
     """Trains and prints chunk by chunk; keeps a trace only in the folder that was asked for."""
     launch.set_threads(framework, options.threads)
+    if options.compilation_cache:
+        launch.keep_compiled(framework)
     keep = options.out is not None
     recorder = launch.recorder(framework, spec, options.place, noise=keep)
     say(f"== {framework}: {spec.name}, {spec.dtype}, seed {spec.seed}")

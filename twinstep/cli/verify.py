@@ -36,7 +36,13 @@ def command(arguments: list[str]) -> int:
     quiet = options.json == "-"
     with terminal.progress(specs, show=not quiet) as done:
         results = verify_all(
-            specs, options.place, jobs=jobs, threads=options.threads, out=options.out, done=done
+            specs,
+            options.place,
+            jobs=jobs,
+            threads=options.threads,
+            keep_compiled=options.compilation_cache,
+            out=options.out,
+            done=done,
         )
     same = all(result.comparison.verdict.same for result in results)
     if options.json:
