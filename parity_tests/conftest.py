@@ -9,6 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 import torch
+from handmade import made
+from storing import write
 
 from twinstep.specs import EXAMPLES
 
@@ -34,6 +36,12 @@ def _leave_torch_as_it_was() -> Iterator[None]:
 def name(request: pytest.FixtureRequest) -> str:
     """Each of the documents' examples; a new one joins every test by being listed."""
     return request.param
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A saved trace of 6 steps in three shards, `made(noise=0.5)`."""
+    return write(tmp_path / "stored", made(noise=0.5))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -10,22 +10,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pytest
 import torch
-from faults import (
-    HonestJax,
-    Pair,
-    Plant,
-    attribute,
-    criterion,
-    forward,
-    gru,
-    jax_adam,
-    loss,
-    module,
-    pair,
-    torch_indices,
-    torch_optimizer,
-    verify_only,
-)
+from planted.pairs import HonestJax, Pair, Plant, module, pair, verify_only
+from planted.plants_anywhere import attribute, criterion, loss
+from planted.plants_jax import jax_adam
+from planted.plants_torch import forward, gru, torch_indices, torch_optimizer
 
 import jax_impl.layers
 from twinstep.findings import Comparison

@@ -1,0 +1,1 @@
+"""Faults to plant, how each is planted, and where it must show."""

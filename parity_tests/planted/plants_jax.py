@@ -1,0 +1,171 @@
+"""How a fault is planted on the JAX side."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jax_impl.devices
+from jax_impl import layers
+from jax_impl.optimizers.adam import AdamState
+from planted.pairs import Plant
+from planted.plants_anywhere import attribute
+from twinstep import Spec
+
+Update = Callable[[Any, Any, Any, Any], Any]  # (the honest update, grads, state, params)
+
+
+def jax_update(wrong: Update) -> Plant:
+    """Another update: wrong(the optimizer's own, grads, state, params) -> (updates, state)."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        init = example.init
+
+        def wrong_init(spec: Spec) -> Any:
+            state = init(spec)
+            optimizer = state.optimizer
+            update = functools.partial(wrong, optimizer.update)
+            return state.replace(optimizer=optax.GradientTransformation(optimizer.init, update))
+
+        patch.setattr(example, "init", wrong_init)
+
+    return plant
+
+
+def updates_times(factor: Callable[[Any], Any]) -> Update:
+    """Updates times a factor that depends on the optimizer's state before."""
+
+    def update(honest: Any, grads: Any, state: Any, params: Any) -> Any:
+        updates, after = honest(grads, state, params)
+        return jax.tree.map(lambda u: u * factor(state), updates), after
+
+    return update
+
+
+def no_bias_update(honest: Any, grads: Any, state: Any, params: Any) -> Any:
+    """The bias stays where it is."""
+    updates, after = honest(grads, state, params)
+    return updates | {"bias": jnp.zeros_like(updates["bias"])}, after
+
+
+def clipped_update(honest: Any, grads: Any, state: Any, params: Any) -> Any:
+    """The optimizer clips what it is given: the gradients are right, the update is not."""
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+    return honest(jax.tree.map(lambda g: g / jnp.maximum(norm, 1), grads), state, params)
+
+
+def decayed_update(honest: Any, grads: Any, state: Any, params: Any) -> Any:
+    """Weight decay that nobody asked for."""
+    return honest(jax.tree.map(lambda g, p: g + 1e-6 * p, grads, params), state, params)
+
+
+def restarted_update(honest: Any, grads: Any, state: AdamState, params: Any) -> Any:
+    """Adam's state is lost before the fifth update."""
+    lost = jax.tree.map(lambda leaf: jnp.where(state.step == 4, 0, leaf), state)
+    return honest(grads, lost, params)
+
+
+def after_jax_step(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
+    """Something more after the training step: wrong(state before, state, step) -> (state, step)."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        original = example.train_step
+
+        def train_step(state: Any, batch: Any) -> Any:
+            return wrong(state, *original(state, batch))
+
+        patch.setattr(example, "train_step", train_step)
+
+    return plant
+
+
+def jax_grads(wrong: Callable[[Any], Any]) -> Plant:
+    """Other gradients, between the backward pass and the optimizer."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        original = example.train_step
+
+        def train_step(state: Any, batch: Any) -> Any:
+            honest = state.optimizer
+
+            def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
+                return honest.update(wrong(grads), opt_state, params)
+
+            meddled = optax.GradientTransformation(honest.init, update)
+            after, step = original(state.replace(optimizer=meddled), batch)
+            return after.replace(optimizer=honest), step._replace(grads=wrong(step.grads))
+
+        patch.setattr(example, "train_step", train_step)
+
+    return plant
+
+
+def jax_adam(
+    *,
+    inside: bool = False,
+    corrected: Callable[[float, jax.Array], Any] = lambda beta, step: 1 - beta**step,
+    first_step: int = 0,
+    first_square: float = 0.0,
+) -> Plant:
+    """The example's Adam, written out; without arguments it is right, but for rounding.
+
+    inside: eps stands in the root; corrected: what the moments are divided by, after `step` updates
+    first_step, first_square: the state before the first update
+    """
+
+    def adam(lr: float, betas: tuple[float, float], eps: float) -> optax.GradientTransformation:
+        def init(params: Any) -> AdamState:
+            squares = jax.tree.map(lambda p: jnp.full_like(p, first_square), params)
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return AdamState(jnp.asarray(first_step, jnp.int32), zeros, squares)
+
+        def update(grads: Any, state: AdamState, params: Any = None) -> Any:
+            step = state.step + 1
+            m = jax.tree.map(lambda m, g: betas[0] * m + (1 - betas[0]) * g, state.exp_avg, grads)
+            v = jax.tree.map(
+                lambda v, g: betas[1] * v + (1 - betas[1]) * g * g, state.exp_avg_sq, grads
+            )
+
+            def move(m: jax.Array, v: jax.Array) -> jax.Array:
+                v = v / corrected(betas[1], step)
+                root = jnp.sqrt(v + eps) if inside else jnp.sqrt(v) + eps
+                return -lr * m / corrected(betas[0], step) / root
+
+            return jax.tree.map(move, m, v), AdamState(step, m, v)
+
+        return optax.GradientTransformation(init, update)
+
+    return attribute("adam", adam)
+
+
+class GRUWithoutHiddenBias(layers.GRU):
+    """As flax.nnx.GRUCell has it: b_hn stands beside the reset gate's product, not in it."""
+
+    def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
+        assert self.hidden.bias is not None
+        b_hn = jnp.split(self.hidden.bias[...], 3)[2]
+
+        def cell(h: jax.Array, x_t: jax.Array) -> jax.Array:
+            i_r, i_z, i_n = jnp.split(self.input(x_t), 3, axis=-1)
+            h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
+            r, z = jax.nn.sigmoid(i_r + h_r), jax.nn.sigmoid(i_z + h_z)
+            n = jnp.tanh(i_n + r * (h_n - b_hn) + b_hn)
+            return (1 - z) * n + z * h
+
+        return layers._over_time(cell, x, h0)
+
+
+def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """JAX as it is when nobody asks for float64."""
+
+    @contextlib.contextmanager
+    def settings(dtype: str, device: jax.Device, precision: str) -> Iterator[None]:
+        with jax.enable_x64(False), jax.default_device(device):
+            yield
+
+    patch.setattr(jax_impl.devices, "settings", settings)

@@ -1,0 +1,97 @@
+"""What a row of the table of faults says, and the pairs that the faults are planted in."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_impl.backpropagation
+import jax_impl.conversion
+import jax_impl.recording
+from jax_impl import layers
+from jax_impl.conversion import Rule
+from planted.pairs import Pair, Plant, Side, Spot, pair
+
+LINEAR = pair("linear_regression", steps=8)
+ADAM = pair("adam_update", steps=8, eps=1e-2, betas=(0.5, 0.9))  # values that show every fault
+ZERO_GRAD = pair("zero_grad")
+PILED_UP = pair("without_zero_grad")
+RELU = pair("backpropagation", steps=6)
+SAMPLES = pair("sgd_single_sample", steps=104)  # 100 samples an epoch
+GROUPS = pair("parameter_groups", steps=5)
+SELECTIVE = pair("selective_update", steps=5)
+DIGITS = pair("mnist_rnn", steps=4, hidden_size=64, batch_size=28)  # 28 images of 28 rows of 28
+
+
+class Fault(NamedTuple):
+    """What is wrong, on which side of which pair, how it is planted, and where it must show."""
+
+    says: str
+    side: Side
+    pair: Pair
+    plant: Plant
+    place: Spot
+
+
+def found(step: int | None, stage: str, leaf: str) -> Spot:
+    return Spot(step, stage, leaf)
+
+
+def structure(stage: str, leaf: str) -> Spot:
+    return Spot(None, stage, leaf)
+
+
+def times(factor: float) -> Any:
+    return lambda value: value * factor
+
+
+def float32_and_back(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float().double()
+
+
+def other_digit(label: torch.Tensor) -> torch.Tensor:
+    return (label + 1) % 10
+
+
+def swapped_steps(start: int, indices: np.ndarray) -> np.ndarray:
+    """Steps 40 and 41 in each other's place; the first chunk is the first epoch, of 100 steps."""
+    order = np.arange(len(indices))
+    if start == 0:
+        order[[39, 40]] = [40, 39]
+    return indices[order]
+
+
+def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
+    """Every epoch in the order of the first."""
+    first: list[np.ndarray] = []
+
+    def change(start: int, indices: np.ndarray) -> np.ndarray:
+        if not first:
+            first.append(indices)
+        return first[0][: len(indices)]
+
+    return change
+
+
+def jax_free_run_backward(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
+    take = jax_impl.recording.take
+    patch.setattr(jax_impl.recording, "take", lambda data, index: take(data, 99 - index))
+
+
+class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
+    """The network with another activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nnx.gelu
+
+
+def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """The table that knows no transposition for the hidden weight, which is square."""
+    table: dict[Any, Any] = jax_impl.conversion.TABLE
+    wrong = {"weight_hh_l0": Rule(("hidden", "kernel"), None)}
+    patch.setitem(table, layers.RNN, table[layers.RNN] | wrong)

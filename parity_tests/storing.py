@@ -1,0 +1,42 @@
+"""Saved traces to test with: how they are cut, compared and changed."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+
+from twinstep import Trace
+from twinstep.storage import TraceWriter
+
+HERE = Path(__file__).parent
+SHARDS = ((0, 2), (2, 3), (3, 6))  # how the trace of `stored` is cut
+SEARCH = settings(max_examples=200, deadline=None, derandomize=True)
+
+
+def bits(trace: Trace) -> dict[str, Any]:
+    """All that a trace says, leaf order and bits included; equal exactly when the traces are."""
+
+    def leaves(arrays: Any) -> Any:
+        return [(name, a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()]
+
+    return {
+        "metadata": json.loads(json.dumps(dataclasses.asdict(trace.metadata))),
+        "loss": leaves({"loss": trace.losses}),
+        **{name: leaves(getattr(trace, name)) for name in ("batch", "grads", "opt_state")},
+        "params": leaves(trace.params),
+        "noise": trace.noise and leaves(trace.noise),
+        "scales": trace.scales and leaves(trace.scales),
+        "start": trace.start,
+        "metrics": dict(trace.metrics),
+    }
+
+
+def write(folder: Path, trace: Trace, cuts: tuple[tuple[int, int], ...] = SHARDS) -> Path:
+    """Saves a trace in several shards."""
+    with TraceWriter(folder, trace.metadata) as writer:
+        for low, high in cuts:
+            writer.write(trace.cut(low, high))
+        writer.finish(trace.metrics)
+    return folder

@@ -1,0 +1,308 @@
+"""What the judge allows, and from where on it judges no values, is what is documented."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import (
+    STEPS,
+    entry,
+    leaf_of,
+    made,
+    planted,
+)
+from judging import (
+    EPS,
+    JUDGED,
+    TINY,
+    VALUES,
+    Mode,
+    base,
+    each_leaf,
+    each_mode,
+    gate,
+    nudged,
+    sizes,
+    strict,
+    where,
+    without,
+    worst,
+)
+
+from twinstep import Comparison, Trace, Verdict, compare, tolerance
+from twinstep.judge import Judge
+from twinstep.trace import Leaves
+
+# --------------------------------------------------------------------------------------- allowances
+
+
+def scaled(patch: pytest.MonkeyPatch, factor: float) -> None:
+    """Every allowance times `factor`."""
+    eps, floor = tolerance.eps, tolerance.floor
+    patch.setattr(tolerance, "eps", lambda dtype: eps(dtype) * factor)
+    patch.setattr(tolerance, "floor", lambda dtype: floor(dtype) * factor)
+    patch.setattr(tolerance, "NOISE_FACTOR", tolerance.NOISE_FACTOR * factor)
+
+
+@each_mode
+@each_leaf
+@pytest.mark.parametrize("ulps", [1, 1000])
+def test_the_smallest_allowance_just_passes(
+    judge: Mode, noise: float | None, stage: str, leaf: str, ulps: int
+) -> None:
+    trace = base(noise)
+    off = planted(trace, stage, leaf, 4, nudged(entry(trace, stage, leaf, 4), ulps))
+    off = planted(off, "params", "gain", 5, nudged(entry(trace, "params", "gain", 5), 1))
+    comparison = judge(trace, off)
+    (name,) = comparison.worst
+    smallest = comparison.smallest_allowance(name)
+    assert 0 < smallest < math.inf
+    assert comparison.verdict.same is (smallest <= 1)
+    for factor, same in ((smallest * (1 + 1e-9), True), (smallest * 0.999, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            scaled(patch, factor)
+            again = judge(trace, off)
+        assert again.verdict.same is same
+        assert again.smallest_allowance(name) == pytest.approx(smallest / factor)
+
+
+def with_noise(trace: Trace, key: str, values: Any) -> Trace:
+    """The same trace with the noise of one leaf replaced, where it has any."""
+    noise = {**(trace.noise or {}), key: np.asarray(values, trace.metadata.dtype)}
+    return dataclasses.replace(trace, noise=noise)
+
+
+def test_noise_is_used_where_either_trace_has_it() -> None:
+    quiet, noisy, loud = made(), made(noise=EPS), made(noise=1e-9)
+    off = 2e-9
+
+    def far(trace: Trace) -> Trace:
+        return planted(trace, "params", "bias", 4, entry(trace, "params", "bias", 4) + off)
+
+    plain = "plain bound"
+    cases = [
+        (quiet, quiet, plain, Verdict.MISMATCH),
+        (noisy, quiet, "noise", Verdict.MISMATCH),
+        (quiet, noisy, "noise", Verdict.MISMATCH),
+        (loud, quiet, "noise", Verdict.ROUNDING),
+        (quiet, loud, "noise", Verdict.ROUNDING),
+        (noisy, loud, "noise", Verdict.ROUNDING),
+        (loud, noisy, "noise", Verdict.ROUNDING),
+    ]
+    for one, other, bound, verdict in cases:
+        comparison = compare(one, far(other))
+        assert bound in comparison.bound
+        assert comparison.verdict is verdict
+        assert compare(one, other).bound == comparison.bound
+    for half in ("noise", "scales"):
+        fields: dict[str, Any] = {half: None}
+        assert plain in compare(quiet, dataclasses.replace(noisy, **fields)).bound
+
+
+def test_the_plain_bound_says_its_figures() -> None:
+    bound = compare(made(), made()).bound
+    assert str(tolerance.PLAIN_EPS) in bound
+    assert str(tolerance.PLAIN_EPS_A_STEP) in bound
+
+
+@pytest.mark.parametrize(("step", "verdict"), [(2, "mismatch"), (3, "rounding"), (6, "rounding")])
+def test_noise_carries_on_and_not_back(step: int, verdict: str) -> None:
+    trace = with_noise(made(noise=EPS), "grads/bias", [0, 0, 1e-9, 0, 0, 0])
+    off = planted(trace, "grads", "bias", step, entry(trace, "grads", "bias", step) + 3e-9)
+    assert compare(trace, off).verdict == verdict
+    # the noise of one leaf excuses no other
+    off = planted(trace, "grads", "gain", step, entry(trace, "grads", "gain", step) + 3e-9)
+    assert compare(trace, off).verdict is Verdict.MISMATCH
+
+
+def expected_gate(trace: Trace, stage: str, leaf: str, step: int) -> float:
+    """The one-step allowance, written out independently."""
+    array = leaf_of(trace, stage, leaf)
+
+    def largest(row: int) -> float:
+        return float(np.max(np.abs(array[row]))) if row >= 0 else 0.0
+
+    size = {
+        "loss": 1.0,
+        "grads": 1.0,
+        "opt_state": max(largest(step - 1), largest(step - 2)) if stage == "opt_state" else 0,
+        "params": max(largest(step), largest(step - 1)) if stage == "params" else 0,
+    }[stage]
+    return {"loss": 16, "grads": 64, "opt_state": 8, "params": 4}[stage] * EPS * size + TINY
+
+
+@each_leaf
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_what_is_allowed_is_what_is_documented(stage: str, leaf: str, step: int) -> None:
+    """In every mode, for traces of which one, the other or both bring noise."""
+    quiet, noisy = made(), made(noise=3 * EPS)
+    off = nudged(entry(quiet, stage, leaf, step), 1)
+    one_step = expected_gate(quiet, stage, leaf, step)
+    assert worst(gate(quiet, planted(quiet, stage, leaf, step, off)), stage).allowed == one_step
+    for a, b in ((noisy, quiet), (quiet, noisy), (noisy, noisy)):
+        found = worst(compare(a, planted(b, stage, leaf, step, off)), stage)
+        assert where(found) == (step, stage, leaf)
+        assert found.allowed == pytest.approx(12 * EPS + one_step, rel=1e-12)
+    array = leaf_of(quiet, stage, leaf)[(1 if stage == "params" else 0) :]
+    largest = max(np.max(np.abs(row)) for row in array[:step])
+    found = worst(compare(quiet, planted(quiet, stage, leaf, step, off)), stage)
+    assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_noise_that_is_no_number_excuses_only_what_is_the_same(bad: float) -> None:
+    trace = with_noise(made(noise=EPS), "grads/bias", [0, 0, bad, 0, 0, 0])
+    assert compare(trace, trace).verdict is Verdict.EQUAL
+    off = planted(trace, "grads", "bias", 4, 9)
+    comparison = compare(trace, off)
+    assert comparison.verdict is (Verdict.MISMATCH if np.isnan(bad) else Verdict.ROUNDING)
+    strict(comparison)
+
+
+# ------------------------------------------------------------------------------------------ horizon
+
+
+def chaotic(step: int) -> Trace:
+    """A trace that rounding alone carries away, from `step` on."""
+    noise = np.full(STEPS, EPS)
+    noise[step - 1] = 1e-3
+    return with_noise(made(noise=EPS), "loss/loss", noise)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_beyond_the_horizon_values_are_not_judged(step: int) -> None:
+    trace = chaotic(4)
+    for stage, leaf in JUDGED:
+        comparison = compare(trace, planted(trace, stage, leaf, step, 9))
+        assert comparison.horizon == 4
+        assert comparison.verdict is (Verdict.MISMATCH if step < 4 else Verdict.ROUNDING)
+        assert (comparison.smallest_allowance("free") > 1) is (step < 4)
+        # what is no number is no value, and batches are drawn, not computed
+        for no_number in (np.nan, np.inf):
+            off = planted(trace, stage, leaf, step, no_number)
+            assert compare(trace, off).verdict is Verdict.MISMATCH
+    assert compare(trace, planted(trace, "batch", "x", step, 9)).verdict is Verdict.MISMATCH
+
+
+def test_there_is_no_way_back_from_the_horizon() -> None:
+    """A loss that grows afterwards does not make the noise before it small."""
+    trace = planted(chaotic(3), "loss", "loss", 5, 1e9)
+    comparison = compare(trace, planted(trace, "params", "gain", 6, 9))
+    assert (comparison.horizon, comparison.verdict) == (3, Verdict.ROUNDING)
+
+
+def test_a_run_that_is_chaos_from_the_first_step_proves_nothing() -> None:
+    trace = chaotic(1)
+    assert compare(trace, trace).verdict is Verdict.EQUAL
+    comparison = compare(trace, planted(trace, "params", "gain", 6, 9))
+    assert (comparison.horizon, comparison.verdict) == (1, Verdict.INVALID)
+    assert compare(made(), made()).horizon is None
+
+
+def test_numbers_too_far_apart_for_a_difference_are_judged() -> None:
+    for trace, same in ((made(), False), (chaotic(2), True)):
+        one = planted(trace, "grads", "gain", 3, 1.5e308)
+        comparison = compare(one, planted(trace, "grads", "gain", 3, -1.5e308))
+        assert comparison.verdict.same is same
+        strict(comparison)
+    one = without("grads", "weight", "bias", "none")(chaotic(1))
+    one = planted(one, "grads", "gain", 1, 1.5e308)
+    comparison = compare(one, planted(one, "grads", "gain", 1, -1.5e308), steps=1)
+    assert worst(comparison, "grads").difference == math.inf
+    assert worst(comparison, "grads").ratio == 0, "all that there is is allowed"
+    strict(comparison)
+    # an allowance too large for a number excuses what is a number
+    loud = with_noise(made(noise=EPS), "grads/gain", np.full(STEPS, 1e308))
+    assert compare(loud, planted(loud, "grads", "gain", 3, 1e300)).verdict is Verdict.ROUNDING
+    assert compare(loud, planted(loud, "grads", "bias", 3, 1e300)).verdict is Verdict.MISMATCH
+
+
+# ----------------------------------------------------------------------------- the gate and the run
+
+
+def both(trace: Trace, replayed: Trace, free: Trace) -> Comparison:
+    """What `verify` does with a chunk."""
+    judge = Judge(trace.metadata.dtype)
+    judge.gate(trace, replayed, sizes(trace))
+    judge.free(trace, free)
+    return judge.comparison()
+
+
+def test_a_free_run_that_parts_while_every_step_is_rounding_is_drift() -> None:
+    trace = made(noise=EPS)
+    off = planted(trace, "params", "bias", 2, 9)
+    start = planted(trace, "params", "bias", 0, 9)
+    drift = both(trace, trace, off)
+    assert drift.verdict is Verdict.DRIFT
+    assert not drift.verdict.same
+    assert where(drift.first) == (2, "params", "bias")
+    assert both(trace, off, trace).verdict is Verdict.MISMATCH
+    assert both(trace, trace, start).verdict is Verdict.MISMATCH, "it parts before the first step"
+    assert both(trace, trace, trace).verdict is Verdict.EQUAL
+    # the gate's finding is the fault's place, though the run parts before it
+    late = planted(trace, "grads", "bias", 4, 9)
+    assert where(both(trace, late, off).first) == (4, "grads", "bias")
+    assert both(chaotic(1), chaotic(1), off).verdict is Verdict.ROUNDING, "each step was judged"
+
+
+def test_what_the_first_sizes_do_not_explain_is_measured_again() -> None:
+    trace = made()
+    off = planted(trace, "loss", "loss", 2, entry(trace, "loss", "loss", 2) + 100 * EPS)
+    off = planted(off, "grads", "gain", 5, entry(trace, "grads", "gain", 5) + 100 * EPS)
+    off = planted(off, "grads", "bias", 5, entry(trace, "grads", "bias", 5) + 50 * EPS)
+    asked: list[list[int]] = []
+
+    def remeasure(size: float) -> Callable[[np.ndarray], Leaves]:
+        def measured(rows: np.ndarray) -> Leaves:
+            asked.append(rows.tolist())
+            small = {"grads/bias": np.full(STEPS, 0.01)}  # what was known of it stands
+            return {name: array[rows] for name, array in {**sizes(trace, size), **small}.items()}
+
+        return measured
+
+    for candidate, size, rows, verdict in (
+        (trace, 1e9, [], Verdict.EQUAL),
+        (off, 1e9, [[1, 4]], Verdict.ROUNDING),
+        (off, 0.5, [[1, 4]], Verdict.MISMATCH),  # larger ones only
+        (planted(off, "params", "gain", 3, 9), 1e9, [[1, 4]], Verdict.MISMATCH),
+        (planted(trace, "params", "gain", 3, 9), 1e9, [], Verdict.MISMATCH),
+        (planted(trace, "grads", "bias", 3, np.nan), 1e9, [[2]], Verdict.MISMATCH),
+    ):
+        asked.clear()
+        given_sizes = sizes(trace)
+        judge = Judge("float64")
+        judge.gate(trace, candidate, given_sizes, remeasure(size))
+        assert (asked, judge.comparison().verdict) == (rows, verdict)
+        assert all(np.all(array == 1) for array in given_sizes.values()), "left as they were"
+
+
+# ------------------------------------------------------------------------------------- plain values
+
+
+@each_mode
+@pytest.mark.parametrize("value", [1.5, 9, np.nan, -np.inf])
+@pytest.mark.parametrize("both_sides", [False, True], ids=["one side", "both sides"])
+def test_a_comparison_is_strict_json(
+    judge: Mode, noise: float | None, value: float, both_sides: bool
+) -> None:
+    trace = base(noise)
+    faulty = planted(trace, "grads", "bias", 3, value)
+    faulty = planted(faulty, "batch", "y", 5, 9)
+    comparison = judge(faulty if both_sides else trace, faulty)
+    plain = strict(comparison)
+    assert plain["verdict"] == comparison.verdict.value
+    assert plain["same"] is comparison.verdict.same
+    if comparison.first:
+        assert plain["first"]["index"] == [2]
+        assert plain["first"]["candidate"] == (value if np.isfinite(value) else str(value))
+    (stages,) = plain["worst"].values()
+    assert set(stages) == {"batch", *VALUES}
+    assert set(stages["loss"]) >= {"step", "leaf", "difference", "allowed", "ulps", "ratio"}
+
+
+@pytest.mark.parametrize("trace", [made(0), chaotic(2), chaotic(1)], ids=["none", "late", "early"])
+def test_a_comparison_without_values_is_strict_json(trace: Trace) -> None:
+    assert strict(compare(trace, trace))["first"] is None
