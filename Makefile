@@ -3,28 +3,51 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TPU := .venv-tpu
 
-.PHONY: verify test lint bench clean
+.PHONY: verify test test-tpu test-gpu lint gallery bench clean
 
 verify: $(READY)
 	@mkdir -p results
-	$(BIN)/twinstep verify --json results/verify.json
+	$(BIN)/twinstep verify --json results/verify.json --report results/verify.html
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# Compiles every example for a TPU; none is needed.
+test-tpu: $(TPU)/.ready
+	JAX_PLATFORMS=cpu $(TPU)/bin/python -m pytest parity_tests/test_tpu.py -n auto
+
+# On a machine with a GPU that both frameworks find; elsewhere says why it skips them.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest parity_tests/test_gpu.py -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Draws the pictures of examples/README.md anew.
+gallery: $(READY)
+	$(BIN)/python examples/gallery.py
+
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) results build *.egg-info
+	rm -rf $(VENV) $(TPU) results build *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# The tpu extra over what $(VENV) has, in a folder of its own: with it JAX looks for a TPU whenever
+# it starts, and says on stderr that it found none.
+$(TPU)/.ready: $(READY)
+	rm -rf $(TPU)
+	$(BIN)/python -m venv $(TPU)
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> $$($(TPU)/bin/python -c "import site; print(site.getsitepackages()[0])")/over.pth
+	$(TPU)/bin/pip install -q -c constraints.txt -e ".[tpu]"
 	@touch $@

@@ -1,7 +1,11 @@
-"""The exercise of document 000: the same with the mean absolute error.
+"""The same with the mean absolute error (document 000, its exercise).
 
-The gradient no longer shrinks with the error: its size is that of x, so the end is a jitter.
-Where a prediction hits its target exactly, PyTorch's gradient is 0 and `jnp.abs` would give 1.
+The document suggests another loss or another optimizer, to see what changes. With the absolute
+error a gradient does not shrink as the error does: the loss falls in a straight line until the
+fitted line runs among the points, where with squares it falls steeply first and creeps then.
+
+Surprising: where a prediction hits its target exactly, PyTorch's gradient is 0 and that of
+`jnp.abs` is 1. The JAX side writes PyTorch's choice out.
 """
 
 import sys
@@ -9,4 +13,4 @@ import sys
 from common import main
 
 if __name__ == "__main__":
-    sys.exit(main("linear_regression_l1"))
+    sys.exit(main("linear_regression_l1", __doc__))

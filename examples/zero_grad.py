@@ -1,7 +1,10 @@
-"""The training loop with zero_grad (document 003).
+"""The training loop, with zero_grad (document 003).
 
-A small network, five updates. In PyTorch gradients have to be cleared before each backward pass;
-in JAX each gradient is a new value, and there is nothing to clear.
+A small network, five updates. PyTorch adds each new gradient to what `.grad` already holds, so the
+loop clears it first. In JAX each gradient is a new value, and there is nothing to clear.
+
+Look at the two `train_step`s: `twinstep show zero_grad --diff`. Then leave it out:
+without_zero_grad.py.
 """
 
 import sys
@@ -9,4 +12,4 @@ import sys
 from common import main
 
 if __name__ == "__main__":
-    sys.exit(main("zero_grad"))
+    sys.exit(main("zero_grad", __doc__))

@@ -46,7 +46,6 @@ BAD = [
     (["compare", "one"], r"compare takes two trace folders, 1 given"),
     (["compare", "here", "there"], r"here is no trace: it has no manifest.json"),
     (["show"], r"show takes an example first"),
-    (["show", "zero_grad", "--diff"], r"unexpected: --diff"),
     (["run", "mnist_rnn", "--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
     (["run", "zero_grad", "--json", "no/such/folder/file.json"], r"no/such/folder/file.json"),
     (["list", "--json", "no/such/folder/file.json"], r"no/such/folder/file.json"),
@@ -212,10 +211,3 @@ def test_a_mismatch_is_exit_code_1(
     monkeypatch.setattr(jax_impl.zero_grad, "sgd", lambda lr: sgd(lr * (1 + 1e-9)))
     assert main(["verify", "zero_grad", "--dtype", "float64"]) == 1
     assert re.search(r"mismatch step 1, params", capsys.readouterr().out)
-
-
-def test_show_puts_both_files_side_by_side(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", name]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("def train_step(state: TrainState, batch: Batch)") == 2
-    assert max(map(len, printed.splitlines())) <= 210

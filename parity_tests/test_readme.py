@@ -1,4 +1,4 @@
-"""Every command and snippet of the README and the examples works as it is printed."""
+"""Every command and snippet of the README works as it is printed."""
 
 import re
 import shlex
@@ -54,32 +54,3 @@ def test_the_table_is_what_verify_prints() -> None:
     assert sorted((name, dtype) for name, dtype, _ in rows) == sorted(
         (name, dtype) for name in EXAMPLES for dtype in ("float32", "float64")
     )
-
-
-def test_every_example_has_its_script(name: str) -> None:
-    assert f"`{name}.py`" in (ROOT / "examples" / "README.md").read_text()
-    assert f'main("{name}")' in (ROOT / "examples" / f"{name}.py").read_text()
-
-
-@pytest.mark.parametrize("script", ["linear_regression", "chain_rule"])
-def test_a_script_runs_on_its_own(script: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{script}.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"verdict: +(rounding|equal)", done.stdout)
-
-
-def test_a_script_refuses_a_wrong_flag() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "zero_grad.py"), "--steps", "0"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("zero_grad: error: zero_grad: steps is 0, expected at least 1")

@@ -117,7 +117,7 @@ def _box_to_line(box: str) -> str:
     rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
     # a field that the spec itself refuses is no matter of parsing
     text = re.sub(r"^Error parsing (spec|[A-Z]\w*): ", "", " ".join(lines[:rule]))
-    hints = [line.split()[0] for line in lines[rule:] if line.startswith("--")]
+    hints = [line.split()[0].rstrip(",") for line in lines[rule:] if line.startswith("--")]
     if hints and any("Perhaps you meant" in line for line in lines):
         text += f"; did you mean {hints[0]}?"
     return text

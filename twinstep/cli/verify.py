@@ -7,7 +7,7 @@ from typing import Any
 
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError
-from twinstep.report import terminal, write_json
+from twinstep.report import refuse_unwritable, terminal, write_json
 from twinstep.specs import EXAMPLES
 from twinstep.verify import verify_all
 
@@ -22,6 +22,8 @@ class VerifyOptions(PlaceOptions):
     """A new folder for all traces: EXAMPLE/DTYPE/FRAMEWORK."""
     json: str | None = None
     """Write all results as JSON to this file (-: to stdout, and nothing else)."""
+    report: str | None = None
+    """Write a self-contained HTML page to this file."""
 
 
 def command(arguments: list[str]) -> int:
@@ -33,6 +35,9 @@ def command(arguments: list[str]) -> int:
         jobs = 1 if len(names) == 1 else min(len(specs), os.cpu_count() or 1)
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected at least 1")
+    for target in (options.report, None if options.json == "-" else options.json):
+        if target is not None:
+            refuse_unwritable(target)  # before the minutes of training, not after
     quiet = options.json == "-"
     with terminal.progress(specs, show=not quiet) as done:
         results = verify_all(
@@ -51,22 +56,36 @@ def command(arguments: list[str]) -> int:
         )
     if not quiet:
         terminal.print_verifications(results)
+    if options.report is not None:
+        from twinstep.report.page import write_page
+
+        write_page(options.report, results, options.place)
     return 0 if same else 1
 
 
 def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOptions, list[Any]]:
     """The specs of the named examples, or of all; float64 and float32 unless a dtype is named."""
-    both = ("float64", "float32")
     if len(names) == 1:
         kind, _ = example("verify", names)
         options, spec = parse_with(VerifyOptions, kind, arguments, f"twinstep verify {kind.name}")
         named = any(argument.split("=")[0] == "--dtype" for argument in arguments)
-        dtypes = (spec.dtype,) if named else both
+        dtypes = _dtypes(options, spec.dtype if named else None)
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
     kinds = [example("verify", [name])[0] for name in names] or list(EXAMPLES.values())
     options, flags = parse_with(VerifyOptions, CommonFlags, arguments, "twinstep verify")
     return options, [
         kind(seed=flags.seed, dtype=dtype, steps=flags.steps)
-        for dtype in ((flags.dtype,) if flags.dtype else both)
+        for dtype in _dtypes(options, flags.dtype)
         for kind in kinds
     ]
+
+
+def _dtypes(options: VerifyOptions, named: str | None) -> tuple[str, ...]:
+    """The named one, or float64, the gate, and float32: a TPU and the fast modes have only that."""
+    if options.precision != "highest":
+        if named == "float64":
+            raise InputError(f"precision is {options.precision!r}, but float64 has no fast mode")
+        return ("float32",)
+    if named:
+        return (named,)
+    return ("float32",) if options.device == "tpu" else ("float64", "float32")

@@ -4,6 +4,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,7 @@ def print_verifications(results: Sequence[Verification]) -> None:
     )
     _print_reasons(console, results)
     _print_nearer(console, results)
+    _print_costs(console, results)
     _print_claims(console, results)
     counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
@@ -159,6 +161,28 @@ def _print_nearer(console: Console, results: Sequence[Verification]) -> None:
         nearer = "as near" if torch == jax else "torch" if torch < jax else "jax"
         table.add_row(name, f"{torch:.1e}", f"{jax:.1e}", nearer)
     console.print(table)
+
+
+def _print_costs(console: Console, results: Sequence[Verification]) -> None:
+    """What the fast modes cost, where they were asked for."""
+    columns = ("first loss", "any loss", "parameters", "bits")
+    table = _table("away from float64", "side", "products in", *columns)
+    for result in results:
+        for name, cost in (result.costs or {}).items():
+            run = result.runs[name]
+            pairs = zip(astuple(cost.fast), astuple(cost.full), strict=True)
+            figures = [f"{fast:.1e} ({full:.1e})" for fast, full in pairs]
+            bits = "the same as at highest" if cost.same_bits else "others"
+            if cost.same_bits and run.precision == "highest":
+                bits = f"no fast mode on {run.device}: the same bits"
+            table.add_row(result.spec.name, name, run.precision, *figures, bits)
+    if table.row_count:
+        console.print(table)
+        console.print(
+            "at --precision default, in brackets at highest: a measurement of accuracy, no proof "
+            "of parity;\nthe verdicts above allow what they always do.",
+            style="dim",
+        )
 
 
 def _print_claims(console: Console, results: Sequence[Verification]) -> None:

@@ -1,0 +1,390 @@
+"""Results as one HTML page that stands by itself: verdicts, code, plots, and what they mean.
+
+Everything is in the file: no script, no font, no address. What a reader has to know to judge the
+figures is said on the page; the tolerances that it names are read from `twinstep.tolerance`.
+"""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twinstep import tolerance
+from twinstep.findings import Comparison, Finding, Verdict
+from twinstep.place import CPU, Place
+from twinstep.report import write_text
+from twinstep.report.highlight import Row, twin_rows
+from twinstep.report.palette import PALETTE
+from twinstep.report.plots import MODES, differences_figure, losses_figure, svg
+from twinstep.report.show import source
+from twinstep.specs.base import Claim, Spec
+from twinstep.trace import STAGES
+from twinstep.verify import Verification
+
+_PLOT_WIDTH = 4.2  # inches: three stand side by side, and their text is not to shrink
+SIGNS = {
+    Verdict.EQUAL: "=",
+    Verdict.ROUNDING: "≈",
+    Verdict.DRIFT: "~",
+    Verdict.MISMATCH: "≠",
+    Verdict.INVALID: "?",
+}
+"""Beside its word, each verdict has a sign: none is told by colour alone."""
+
+
+class Badge(NamedTuple):
+    """A verdict: its word and its sign."""
+
+    word: str
+    sign: str
+
+
+class Cell(NamedTuple):
+    """A share of the allowance: as text, and in percent of it, at most 100, for the bar."""
+
+    text: str
+    percent: float
+    over: bool
+
+
+class Line(NamedTuple):
+    """One finding, as text."""
+
+    mode: str
+    stage: str
+    leaf: str
+    step: str
+    torch: str
+    jax: str
+    difference: str
+    allowed: str
+    ulps: str
+    share: str
+    over: bool
+
+
+class Result(NamedTuple):
+    """One verification, as text and pictures."""
+
+    id: str
+    label: str
+    badge: Badge
+    same: bool
+    said: str
+    reason: str
+    first: Line | None
+    first_mode: str
+    steps: int
+    cells: dict[str, Cell | None]
+    free: Cell
+    horizon: int | None
+    seconds: str
+    facts: list[tuple[str, str]]
+    command: str
+    lines: list[Line]
+    plots: dict[str, str]
+
+
+class Example(NamedTuple):
+    """All results of one example."""
+
+    id: str
+    spec: Spec
+    summary: str
+    code: list[Row]
+    paths: tuple[str, str]
+    claims: list[tuple[str, list[tuple[str, Claim]]]]
+    results: list[Result]
+
+    @property
+    def failing(self) -> list[Result]:
+        """The results that are not the same."""
+        return [result for result in self.results if not result.same]
+
+
+def page(results: Sequence[Verification], place: Place = CPU) -> str:
+    """The HTML page of some results; the same results give the same text.
+
+    place: where they were trained, for the commands that repeat them
+    """
+    examples = _examples(results, place)
+    counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
+    return str(
+        _template().render(
+            examples=examples,
+            failing=[(e, r) for e in examples for r in e.failing],
+            total=len(results),
+            counts=[(_badge(verdict), count) for verdict, count in counts.items() if count],
+            verdicts=[(_badge(verdict), verdict.same) for verdict in Verdict],
+            stages=STAGES[1:],
+            palette=PALETTE,
+            tolerance=tolerance,
+            eps={dtype: f"{tolerance.eps(dtype):.1e}" for dtype in ("float64", "float32")},
+        )
+    )
+
+
+def write_page(target: str, results: Sequence[Verification], place: Place = CPU) -> None:
+    """Writes the page to a file, whole or not at all. Raises InputError."""
+    write_text(target, page(results, place))
+
+
+def command_of(spec: Spec, place: Place = CPU) -> str:
+    """The shell command that verifies this very spec; every value that is not the default."""
+    words = ["twinstep", "verify", spec.name, "--dtype", spec.dtype, "--seed", str(spec.seed)]
+    default = {field.name: field.default for field in dataclasses.fields(spec)}
+    for name, value in spec.hyper_parameters().items():
+        if name not in ("dtype", "seed") and value != default[name]:
+            words += _flag(name, value)
+    for field in dataclasses.fields(place):
+        value = getattr(place, field.name)
+        if value != field.default:
+            words += _flag(field.name, value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, (tuple, list)):
+        return [flag, *map(str, value)]
+    # a value that begins with a dash would be taken for a flag
+    return [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
+
+
+def _examples(results: Sequence[Verification], place: Place) -> list[Example]:
+    """One an example, in the order in which they come first; their results in theirs."""
+    names = dict.fromkeys(result.spec.name for result in results)
+    grouped = {name: [r for r in results if r.spec.name == name] for name in names}
+    examples = []
+    for number, group in enumerate(grouped.values(), 1):
+        spec = group[0].spec
+        examples.append(
+            Example(
+                id=f"example-{number}",
+                spec=spec,
+                summary=(type(spec).__doc__ or "").split("\n")[0],
+                code=twin_rows(source(spec, "torch"), source(spec, "jax")),
+                paths=(
+                    f"torch_impl/{spec.implementation}.py",
+                    f"jax_impl/{spec.implementation}.py",
+                ),
+                claims=_claims(group),
+                results=[
+                    _result(result, f"result-{number}-{k}", _label(result, group), place)
+                    for k, result in enumerate(group, 1)
+                ],
+            )
+        )
+    return examples
+
+
+def _label(result: Verification, group: Sequence[Verification]) -> str:
+    """What tells a result from the others of its example: the dtype, or the whole spec."""
+    dtypes = [other.spec.dtype for other in group]
+    if len(set(dtypes)) == len(dtypes):
+        return result.spec.dtype
+    return f"{result.spec.dtype}, seed {result.spec.seed}, run {_place_of(result, group)}"
+
+
+def _place_of(result: Verification, group: Sequence[Verification]) -> int:
+    return next(k for k, other in enumerate(group, 1) if other is result)
+
+
+def _claims(group: Sequence[Verification]) -> list[tuple[str, list[tuple[str, Claim]]]]:
+    """What the document says, and what was measured in each dtype."""
+    found: dict[str, list[tuple[str, Claim]]] = {}
+    for result in group:
+        for claim in result.claims:
+            found.setdefault(claim.says, []).append((_label(result, group), claim))
+    return list(found.items())
+
+
+def _result(result: Verification, name: str, label: str, place: Place) -> Result:
+    comparison = result.comparison
+    gate = comparison.worst.get("gate", {})
+    return Result(
+        id=name,
+        label=label,
+        badge=_badge(comparison.verdict),
+        same=comparison.verdict.same,
+        said=_said(comparison),
+        reason=comparison.reason,
+        first=None if comparison.first is None else _line("", comparison.first, result.spec.dtype),
+        first_mode=_first_mode(comparison),
+        steps=comparison.steps,
+        cells={stage: _cell(gate[stage].ratio) if stage in gate else None for stage in STAGES[1:]},
+        free=_cell(comparison.smallest_allowance("free")),
+        horizon=comparison.horizon,
+        seconds=f"{result.seconds:.1f}",
+        facts=_facts(result),
+        command=command_of(result.spec, place),
+        lines=[
+            _line(said, finding, result.spec.dtype)
+            for mode, said in MODES.items()
+            for stage in STAGES
+            if (finding := comparison.worst.get(mode, {}).get(stage))
+            and (stage != "batch" or finding.difference != 0)
+        ],
+        plots=_plots(result, name),
+    )
+
+
+def _plots(result: Verification, name: str) -> dict[str, str]:
+    where = f"of {result.spec.name} in {result.spec.dtype} over the steps"
+    return {
+        "loss": svg(
+            losses_figure([result], width=_PLOT_WIDTH),
+            f"{name}-l-",
+            f"The losses {where}, both frameworks",
+        ),
+        **{
+            mode: svg(
+                differences_figure(result, [mode], width=_PLOT_WIDTH),
+                f"{name}-{mode[0]}-",
+                f"The difference and the allowance of every stage {where}, {said}",
+            )
+            for mode, said in MODES.items()
+        },
+    }
+
+
+def _said(comparison: Comparison) -> str:
+    """The verdict and how near it was, in a sentence for people."""
+    if not comparison.steps:
+        return comparison.reason
+    gate, free = (comparison.smallest_allowance(mode) for mode in MODES)
+    match comparison.verdict:
+        case Verdict.EQUAL:
+            return "Every number of every step is the same, bit for bit, in both comparisons."
+        case Verdict.ROUNDING:
+            until = f" up to step {comparison.horizon - 1}" if comparison.horizon else ""
+            return (
+                f"Each step by itself uses at most {share(gate)} of what rounding explains, "
+                f"the free run {share(free)}{until}."
+            )
+        case Verdict.DRIFT:
+            return (
+                f"Each step by itself uses at most {share(gate)} of what rounding explains, but "
+                f"the free run grew to {share(free)} of it."
+            )
+        case Verdict.MISMATCH:
+            return f"More than rounding explains: {comparison.reason}."
+    return f"Nothing was proved: {comparison.reason}."
+
+
+def _first_mode(comparison: Comparison) -> str:
+    """Which comparison noticed: the judge takes from the free run only what no gate can see."""
+    first = comparison.first
+    if first is None:
+        return ""
+    if first.step == 0:
+        return "before the first update"
+    if first.stage == "batch":
+        return "in what the two sides trained on"
+    # without a gate, as where two saved traces are compared, the free run is all there is
+    if comparison.verdict is Verdict.DRIFT or not comparison.worst.get("gate"):
+        return "in the free run"
+    return "in the gate"
+
+
+def _facts(result: Verification) -> list[tuple[str, str]]:
+    """What one has to know to repeat or to trust it."""
+    comparison = result.comparison
+    names = {"torch": "PyTorch", "jax": "JAX"}
+    facts = [("seed", str(result.spec.seed)), ("steps", str(comparison.steps))]
+    for framework, run in result.runs.items():
+        versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+        said = f"{versions} on {run.device}, matrix precision {run.precision}"
+        facts.append((names.get(framework, framework), said))
+    batches = [stages["batch"] for stages in comparison.worst.values() if "batch" in stages]
+    if batches and all(finding.difference == 0 for finding in batches):
+        facts.append(("batches", "the same samples at every step"))
+    facts.append(("free run's allowance", comparison.bound))
+    if comparison.horizon:
+        facts.append(
+            (
+                "free run judged",
+                f"to step {comparison.horizon - 1}: from there on rounding alone parts two runs "
+                "of this training",
+            )
+        )
+    if result.distances:
+        torch, jax = result.distances["torch"], result.distances["jax"]
+        nearer = "both as near" if torch == jax else f"{'PyTorch' if torch < jax else 'JAX'} nearer"
+        facts.append(("away from float64", f"PyTorch {torch:.1e}, JAX {jax:.1e}: {nearer}"))
+    for name, cost in (result.costs or {}).items():
+        said = f"parameters {cost.fast.params:.1e} from float64, {cost.full.params:.1e} without it"
+        if cost.same_bits:
+            said = f"none on {result.runs[name].device}: the same bits without it"
+        facts.append((f"fast mode, {names[name]}", said))
+    for name, outcome in result.outcomes.items():
+        if "correct" in outcome.metrics:
+            right, of = outcome.metrics["correct"], outcome.metrics["test_images"]
+            facts.append((f"test images, {names[name]}", f"{100 * right / of:.2f} % of {of:.0f}"))
+    facts.append(("took", f"{result.seconds:.1f} s"))
+    return facts
+
+
+def _line(mode: str, finding: Finding, dtype: str) -> Line:
+    index = f"[{', '.join(map(str, finding.index))}]" if finding.index else ""
+    return Line(
+        mode=mode,
+        stage=finding.stage,
+        leaf=f"{finding.leaf}{index}",
+        step=str(finding.step),
+        torch=_value(finding.reference, finding.stage, dtype),
+        jax=_value(finding.candidate, finding.stage, dtype),
+        difference=_amount(finding.difference),
+        allowed=_amount(finding.allowed),
+        ulps=f"{finding.ulps:.0f}" if finding.ulps < 1e6 else f"{finding.ulps:.1e}",
+        share=share(finding.ratio),
+        over=not finding.ratio <= 1,
+    )
+
+
+def _badge(verdict: Verdict) -> Badge:
+    return Badge(str(verdict), SIGNS[verdict])
+
+
+def _cell(ratio: float) -> Cell:
+    bar = 100 * min(ratio, 1.0) if ratio == ratio else 100.0
+    return Cell(share(ratio), round(bar, 1), not ratio <= 1)
+
+
+def share(ratio: float) -> str:
+    """A difference in units of what is allowed, in two digits."""
+    if not math.isfinite(ratio):
+        return "∞"
+    if ratio < 99.5:
+        return f"{ratio:.2g}"
+    return f"{ratio:.0f}" if ratio < 1000 else f"{ratio:.1e}"
+
+
+def _value(value: float, stage: str, dtype: str) -> str:
+    """A number in as many digits as tell it from its neighbours."""
+    if stage == "batch":
+        return f"{value:.0f}"
+    return f"{value:.9g}" if dtype == "float32" else f"{value:.17g}"
+
+
+def _amount(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2e}" if math.isfinite(value) else str(value)
