@@ -56,10 +56,10 @@ class RNN(nnx.Module):
         self.hidden = Linear(hidden_size, hidden_size)
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def cell(h: jax.Array, x_t: jax.Array) -> jax.Array:
-            return jnp.tanh(self.input(x_t) + self.hidden(h))
+        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
+            return jnp.tanh(i + self.hidden(h))
 
-        return _over_time(cell, x, h0)
+        return _over_time(cell, self.input(x), h0)
 
 
 class GRU(nnx.Module):
@@ -75,25 +75,27 @@ class GRU(nnx.Module):
         self.hidden = Linear(hidden_size, 3 * hidden_size)
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def cell(h: jax.Array, x_t: jax.Array) -> jax.Array:
-            i_r, i_z, i_n = jnp.split(self.input(x_t), 3, axis=-1)  # (N, H) each
+        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
+            i_r, i_z, i_n = jnp.split(i, 3, axis=-1)  # (N, H) each
             h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
             r = jax.nn.sigmoid(i_r + h_r)
             z = jax.nn.sigmoid(i_z + h_z)
             n = jnp.tanh(i_n + r * h_n)
             return (1 - z) * n + z * h
 
-        return _over_time(cell, x, h0)
+        return _over_time(cell, self.input(x), h0)
 
 
-def _over_time(cell: Any, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Runs a cell over axis 1. (N, T, I), (N, H) -> (N, T, H), (N, H)"""
+def _over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Runs a cell over axis 1. What the input adds has no part in the recurrence: it is given for
+    all time steps, one product instead of T. (N, T, G), (N, H) -> (N, T, H), (N, H)
+    """
 
-    def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = cell(h, x_t)
+    def step(h: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = cell(h, i)
         return h, h
 
-    last, outputs = jax.lax.scan(step, h0, jnp.swapaxes(x, 0, 1))
+    last, outputs = jax.lax.scan(step, h0, jnp.swapaxes(inputs, 0, 1))
     return jnp.swapaxes(outputs, 0, 1), last
 
 

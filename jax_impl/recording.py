@@ -48,7 +48,7 @@ class Recorder:
             framework="jax",
             dtype=self.spec.dtype,
             device=self._device.device_kind,
-            precision=self.place.precision,
+            precision=self._precision,
             versions=devices.versions(),
         )
 
@@ -56,10 +56,9 @@ class Recorder:
         """Trains; the steps in pieces of at most `most`."""
         batches = self.spec.batches()
         with self.settings():
-            state = self.initial
-            data = self.data
-            before = to_ledger(state, self.opt_layout)["params"]
-            reruns = self._reruns(state) if self.noise else None
+            before = to_ledger(self.initial, self.opt_layout)["params"]
+            reruns = self.placed(self._reruns(self.initial)) if self.noise else None
+            state, data = self.placed(self.initial), self.data
         for chunk in batches.chunks(most or steps_at_once(self.spec)):
             with self.settings():
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
@@ -69,45 +68,30 @@ class Recorder:
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace
 
-    def compiled(self, chunk: IndexChunk) -> Any:
-        """A call without arguments that trains `chunk` from the start; for measuring speed."""
-        with self.settings():
-            state, data = self.initial, self.data
-            leaves = jax.tree.leaves(state)
-            indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
-
-        def call() -> Any:
-            with self.settings():
-                return jax.block_until_ready(
-                    self._scan(leaves, None, data, indices, steps=chunk.steps)
-                )
-
-        return call
-
     def _run(
         self, state: TrainState, reruns: Any, data: Batch, chunk: IndexChunk
     ) -> tuple[TrainState, Any, Ledger]:
-        indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
-        leaves, reruns, ledger = self._scan(
+        indices = None if chunk.indices is None else self.placed(jnp.asarray(chunk.indices))
+        leaves, reruns, ledger = self.scan(
             jax.tree.leaves(state), reruns, data, indices, steps=chunk.steps
         )
         return jax.tree.unflatten(jax.tree.structure(state), leaves), reruns, ledger
 
     @cached_property
-    def _scan(self) -> Any:
+    def scan(self) -> Any:
         """Compiled: leaves of the state, reruns, data, sample numbers -> the same and the ledger.
 
         Takes and gives flat leaves, which JAX hands over faster than trees.
         """
         treedef = jax.tree.structure(self.initial)
 
-        @partial(jax.jit, static_argnames="steps")
+        @partial(jax.jit, static_argnames="steps", out_shardings=self.everywhere)
         def scan(
             leaves: list[jax.Array], reruns: Any, data: Batch, indices: Any, *, steps: int
         ) -> tuple[list[jax.Array], Any, Ledger]:
             def body(carry: Any, index: Any) -> tuple[Any, Ledger]:
                 state, reruns = carry
-                batch = data if index is None else take(data, index)
+                batch = self.batch_of(data, index)
                 before = state
                 state, step = self.example.train_step(state, batch)
                 ledger = to_ledger(state, self.opt_layout, step)
@@ -179,6 +163,19 @@ class Recorder:
             metrics=metrics,
         )
 
+    def batch_of(self, data: Batch, index: jax.Array | None) -> Batch:
+        """What an update trains on. index: (batch size,), or None: all samples."""
+        return data if index is None else take(data, index)
+
+    def placed(self, tree: Any) -> Any:
+        """A tree of arrays where the scan wants it."""
+        return tree
+
+    @property
+    def everywhere(self) -> jax.sharding.Sharding | None:
+        """How the scan's results lie; None: as they come, on one device."""
+        return None
+
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         """How many test images are named rightly, for an example that has them."""
         if (test_set := self.spec.test_set()) is None:
@@ -192,7 +189,12 @@ class Recorder:
 
     @cached_property
     def _device(self) -> jax.Device:
-        return devices.find(self.place.device)
+        return devices.find(self.place.device, self.spec.dtype)
+
+    @property
+    def _precision(self) -> str:
+        with self.settings():  # asked of JAX there, not taken from the place
+            return devices.in_force(self.spec.dtype, self._device)
 
     @cached_property
     def initial(self) -> TrainState:

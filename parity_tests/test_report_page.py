@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from handmade import made, planted, refused
 
-from parity_tests.handmade import made, planted, refused
 from twinstep.cli import main
 from twinstep.cli.parsing import leading_words
 from twinstep.cli.verify import _specs_to_verify

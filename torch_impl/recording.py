@@ -38,7 +38,7 @@ class Recorder:
             framework="torch",
             dtype=self.spec.dtype,
             device=_device_name(self._device),
-            precision=self.place.precision,
+            precision=self._precision,
             versions=devices.versions(),
         )
 
@@ -53,18 +53,6 @@ class Recorder:
                 last = chunk.start + chunk.steps == batches.total_steps
                 metrics = self._evaluate(state) if last else {}
             yield self._trace(chunk, ledger, metrics)
-
-    def plain(self, chunk: IndexChunk) -> Any:
-        """A call without arguments that trains `chunk`, recording nothing; for measuring speed."""
-        with self.settings(), self._device:
-            state, data = self.initial, self.data
-
-        def call() -> None:
-            with self.settings():
-                for batch in take(data, chunk):
-                    self.example.train_step(state, batch)
-
-        return call
 
     def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> "Ledger":
         ledger = Ledger(state, chunk.steps)
@@ -94,11 +82,16 @@ class Recorder:
         return {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
-        return devices.settings(self.spec.dtype, self.place.precision)
+        return devices.settings(self.spec.dtype, self._device, self.place.precision)
 
     @cached_property
     def _device(self) -> torch.device:
-        return devices.find(self.place.device)
+        return devices.find(self.place.device, self.spec.dtype)
+
+    @property
+    def _precision(self) -> str:
+        with self.settings():  # asked of PyTorch there, not taken from the place
+            return devices.in_force(self.spec.dtype, self._device)
 
     @cached_property
     def initial(self) -> TrainState:
@@ -200,7 +193,8 @@ def take(data: Batch, chunk: IndexChunk) -> Iterator[Batch]:
         for _ in range(chunk.steps):
             yield data
         return
-    for index in torch.as_tensor(chunk.indices.copy()).unbind():
+    device = next(iter(data.values())).device  # one copy there, not one a step
+    for index in torch.tensor(chunk.indices, device=device).unbind():
         yield {name: tensor[index] for name, tensor in data.items()}
 
 

@@ -1,5 +1,6 @@
 """(framework, example) -> a run: the only place that imports an implementation, at call time."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -24,17 +25,33 @@ def example(framework: str, spec: Spec) -> ModuleType:
 
 def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
     """What trains `spec` and records it. InputError for an unknown framework or device."""
-    _module(framework, "devices").find(place.device)
+    if place.devices > 1:
+        home = _module(framework, "parallel")
+        home.find(place.device, place.devices)
+    else:
+        home = _module(framework, "recording")
+    _module(framework, "devices").find(place.device, spec.dtype)
     spec.initial_params()  # drawn now: data that is not there is said before anything is written
-    make = _module(framework, "recording").Recorder
     options = {"noise": noise} if framework == "jax" else {}
-    return make(example(framework, spec), spec, place, **options)
+    return home.Recorder(example(framework, spec), spec, place, **options)
 
 
 def replay(spec: Spec, place: Place = CPU) -> Any:
     """What makes recorded steps again, each from the recorded state before it."""
     alone = dataclasses.replace(place, devices=1)
     return _module("jax", "replay").Replay(example("jax", spec), spec, alone)
+
+
+def variants(
+    framework: str, spec: Spec, place: Place = CPU, *, compiled: bool = False
+) -> dict[str, Any]:
+    """The ways in which a framework trains `spec`, by name: a `bench.ways.Way`, or why not.
+
+    compiled: also those that take long to compile. InputError for an unknown framework or device.
+    """
+    _module(framework, "devices").find(place.device, spec.dtype)
+    make = _module(framework, "variants").variants
+    return make(example(framework, spec), spec, place, compiled=compiled)
 
 
 def set_threads(framework: str, threads: int) -> None:
@@ -55,6 +72,13 @@ def keep_compiled(framework: str) -> None:
 
         folder = os.environ.get(CACHE_VARIABLE) or user_cache_path("twinstep")
         _module("jax", "compilation_cache").keep(Path(folder) / "compiled")
+
+
+def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:
+    """In the meantime no compiled program is kept or found: to time compiling."""
+    if framework == "jax":
+        return _module("jax", "compilation_cache").unused()
+    return contextlib.nullcontext()
 
 
 def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:

@@ -37,8 +37,9 @@ class Place:
         return replace(self, device="cpu") if self.device == "tpu" else self
 
     def alone(self) -> Self:
-        """One device of the same kind, in full precision."""
-        return replace(self, devices=1, precision="highest")
+        """One device of the same kind, in full precision; a CPU for a TPU, which has no float64."""
+        device = "cpu" if self.device == "tpu" else self.device
+        return replace(self, device=device, devices=1, precision="highest")
 
 
 CPU = Place()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from twinstep import launch
+from twinstep.accuracy import Cost, Referee
 from twinstep.chunking import steps_at_once
 from twinstep.compare import refuse_other_problem
 from twinstep.errors import InputError
@@ -38,6 +39,7 @@ class Verification:
 
     outcomes: {framework: how its run ended}
     distances: for float32, {framework: how far its parameters came from the float64 run, relative}
+    costs: for float32 where fast modes are allowed, {framework: what its own costs}
     claims: what the document says, beside what was measured
     history: every stage over the steps: {("gate" or "free", stage): Curve}
     runs: {framework: what ran: device, precision, versions}
@@ -48,6 +50,7 @@ class Verification:
     comparison: Comparison
     outcomes: dict[str, Outcome]
     distances: dict[str, float] | None
+    costs: dict[str, Cost] | None
     claims: list[Claim]
     history: dict[tuple[str, str], Curve]
     runs: dict[str, Metadata]
@@ -61,6 +64,8 @@ class Verification:
             **self.comparison.to_dict(),
             "metrics": {name: dict(outcome.metrics) for name, outcome in self.outcomes.items()},
             "distance_to_float64": self.distances,
+            "cost_of_fast_modes": self.costs
+            and {name: cost.to_dict() for name, cost in self.costs.items()},
             "claims": [claim._asdict() for claim in self.claims],
             "runs": {
                 name: {
@@ -119,7 +124,8 @@ def verify(
         spec=spec,
         comparison=judge.comparison(),
         outcomes=outcomes,
-        distances=referee.distances if referee else None,
+        distances=referee.params if referee else None,
+        costs=referee.costs if referee else None,
         claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, place)),
         history=judge.history.curves,
         runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
@@ -250,32 +256,6 @@ class Tail:
         return self._last.outcome()._replace(
             losses=np.concatenate(self._losses), initial_params=self._initial
         )
-
-
-class Referee:
-    """A float64 run of the same problem: which side does rounding carry less far from it?
-
-    distances: {framework: the farthest a parameter came from it, in units of its tensor's largest}
-    """
-
-    def __init__(self, spec: Spec, place: Place) -> None:
-        self._chunks = launch.recorder("jax", spec.widened(), place.alone())
-        self._steps: Iterator[Trace] | None = None
-        self._spec = spec
-        self.distances = {"torch": 0.0, "jax": 0.0}
-
-    def add(self, sides: dict[str, Trace]) -> None:
-        """Takes the next steps of both sides."""
-        if self._steps is None:
-            self._steps = self._chunks.chunks(steps_at_once(self._spec))
-        exact = next(self._steps)
-        for name, chunk in sides.items():
-            for leaf, array in chunk.params.items():
-                true = exact.params[leaf]
-                gap = float(np.max(np.abs(array - true), initial=0))
-                size = float(np.max(np.abs(true), initial=0))
-                relative = gap / size if size else gap
-                self.distances[name] = float(np.fmax(self.distances[name], relative))
 
 
 def _index_chunks(spec: Spec) -> Iterator[Any]:

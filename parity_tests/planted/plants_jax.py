@@ -150,14 +150,14 @@ class GRUWithoutHiddenBias(layers.GRU):
         assert self.hidden.bias is not None
         b_hn = jnp.split(self.hidden.bias[...], 3)[2]
 
-        def cell(h: jax.Array, x_t: jax.Array) -> jax.Array:
-            i_r, i_z, i_n = jnp.split(self.input(x_t), 3, axis=-1)
+        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
+            i_r, i_z, i_n = jnp.split(i, 3, axis=-1)
             h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
             r, z = jax.nn.sigmoid(i_r + h_r), jax.nn.sigmoid(i_z + h_z)
             n = jnp.tanh(i_n + r * (h_n - b_hn) + b_hn)
             return (1 - z) * n + z * h
 
-        return layers._over_time(cell, x, h0)
+        return layers._over_time(cell, self.input(x), h0)
 
 
 def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:

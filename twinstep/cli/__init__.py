@@ -1,4 +1,4 @@
-"""The command line: twinstep list | run | verify | compare | show; a file a command.
+"""The command line: twinstep list | run | verify | compare | show | bench; a file a command.
 
 Each command imports what it needs when it is called; `--help` imports neither framework.
 Exit code: 0 the same, 1 not the same, 2 bad usage or bad input (one line on stderr).
@@ -20,12 +20,13 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   run EXAMPLE               train it in both frameworks, print the document's own log lines
   verify [EXAMPLE ...]      train in both, judge every step, a verdict a row (default: all)
   compare TRACE_A TRACE_B   judge two saved traces
-  show EXAMPLE              the two implementations side by side
+  show EXAMPLE [--diff]     the two implementations, mirrored lines level; or what differs
+  bench [EXAMPLE ...]       what each way to train costs, as ratios
 
 twinstep COMMAND --help gives the flags of a command; with an EXAMPLE, its hyper-parameters too.
 exit code: 0 the same, 1 not the same, 2 bad usage or bad input"""
 
-COMMANDS = ("list", "run", "verify", "compare", "show")
+COMMANDS = ("list", "run", "verify", "compare", "show", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +70,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from twinstep.cli.compare import command
         case "show":
             from twinstep.cli.show import command
+        case "bench":
+            from twinstep.cli.bench import command
         case _:
             from twinstep.cli.parsing import unknown
 

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from twinstep import launch
+from twinstep import launch, training
 from twinstep.cli.aside import Say, Train, aside
 from twinstep.cli.parsing import PlaceOptions, example, parse_with
+from twinstep.place import Place
 from twinstep.report import terminal, write_json
 from twinstep.specs import Spec
-from twinstep.storage import TraceWriter
 from twinstep.trace import Outcome
-from twinstep.verify import Tail
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ def command(arguments: list[str]) -> int:
     quiet = options.json == "-"
     say = terminal.nothing if quiet else print
     results, finite = {}, True
+    if options.device != "cpu":  # so that none trains before it is known that all can
+        for name in frameworks:
+            launch.recorder(name, spec, _place(name, options))
     with contextlib.ExitStack() as stack:
         train: dict[str, Train] = {
             name: partial(_train, name, spec, options) for name in frameworks
@@ -65,24 +67,12 @@ def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome
     if options.compilation_cache:
         launch.keep_compiled(framework)
     keep = options.out is not None
-    recorder = launch.recorder(framework, spec, options.place, noise=keep)
-    say(f"== {framework}: {spec.name}, {spec.dtype}, seed {spec.seed}")
-    tail = Tail()
-    with contextlib.ExitStack() as stack:
-        writer = None
-        if options.out is not None:
-            folder = Path(options.out) / framework
-            writer = stack.enter_context(TraceWriter(folder, recorder.metadata))
-        for chunk in recorder.chunks():
-            tail.add(chunk)
-            if writer:
-                writer.write(chunk)
-            for i, loss in enumerate(chunk.losses):
-                if line := spec.log_line(chunk.start + i, loss.item()):
-                    say(line)
-        outcome = tail.outcome()
-        if writer:
-            writer.finish(outcome.metrics)
-    for line in spec.final_lines(outcome):
-        say(line)
-    return outcome
+    recorder = launch.recorder(framework, spec, _place(framework, options), noise=keep)
+    folder = None if options.out is None else Path(options.out) / framework
+    return training.train(recorder, spec, folder, say)
+
+
+def _place(framework: str, options: RunOptions) -> Place:
+    """Where it trains; PyTorch, beside JAX on a TPU, on the CPU."""
+    beside = framework == "torch" and options.framework == "both"
+    return options.place.for_torch() if beside else options.place

@@ -1,0 +1,547 @@
+"""`twinstep bench`: every way trains the same, and one that does not has no figure.
+
+No test asserts a speed. What is timed is a few steps, once.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stuck import dies, fails, hangs
+
+import jax_impl.variants
+import torch_impl.variants
+from twinstep import InputError, compare, launch
+from twinstep.bench import markdown, process, table
+from twinstep.bench.parity import put_in
+from twinstep.bench.plot import ratios_figure
+from twinstep.bench.process import Task, find, measured
+from twinstep.bench.rows import ASKED, RUNS, Cost, Row, report, runs
+from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
+from twinstep.bench.training import Setting, call, training_rows
+from twinstep.bench.ways import LABELS, Left, Way
+from twinstep.cli import main
+from twinstep.specs import EXAMPLES, Spec
+from twinstep.specs.regression import LinearRegression
+from twinstep.trace import join
+
+README = Path(__file__).parents[1] / "benchmarks" / "README.md"
+ONCE = Setting(repeats=1)
+WAYS = [way for way in LABELS if way != "compile"]
+
+# Times
+
+
+class Clock:
+    """A clock that moves only when something takes time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def side(self, name: str, seconds: Iterator[float], calls: list[str]) -> Callable[[], float]:
+        """A side whose calls take so long, one after the other."""
+
+        def make() -> float:
+            calls.append(name)
+            taken = next(seconds)
+            self.now += taken
+            return taken
+
+        return make
+
+
+def test_timed_is_the_seconds_of_one_call() -> None:
+    clock = Clock()
+
+    def slow() -> None:
+        clock.now += 3
+
+    clock.now = 7
+    assert timed(slow, clock) == 3
+
+
+def test_sides_take_turns() -> None:
+    """Of 10 ms, five calls fill a turn, after two that do not count; of 1 s, one does."""
+    clock, calls = Clock(), list[str]()
+    sides = {
+        "a": clock.side("a", itertools.repeat(0.01), calls),
+        "b": clock.side("b", itertools.repeat(1.0), calls),
+    }
+    times = interleaved(sides, 3, clock=clock)
+    assert times == {"a": [0.01] * 3, "b": [1.0] * 3}
+    assert "".join(calls) == "ab" + 3 * ("aa" + "aaaaa" + "b")
+
+
+def test_a_turn_is_the_median_of_its_calls_without_the_first_two() -> None:
+    clock = Clock()
+    seconds = iter([0.02, 9, 9, 0.02, 0.5])  # warm; two uncounted; a turn of two calls
+    times = interleaved({"a": clock.side("a", seconds, [])}, 1, clock=clock)
+    assert times["a"] == [pytest.approx(0.26)]
+
+
+@pytest.mark.parametrize(("limit", "turns"), [(0.5, 1), (2.5, 3), (math.inf, 9)])
+def test_no_turn_begins_after_the_limit(limit: float, turns: int) -> None:
+    clock = Clock()
+    sides = {"a": clock.side("a", itertools.repeat(1.0), [])}
+    assert len(interleaved(sides, 9, limit, clock)["a"]) == turns
+
+
+def test_spread_is_median_and_quartiles() -> None:
+    assert spread([5, 1, 2, 4, 3]) == Spread(3, 2, 4)
+    assert spread([7]) == Spread(7, 7, 7)
+    assert str(spread([1.0, 3.0])) == "2 (1.5 to 2.5)"
+    # a ratio is taken turn by turn: a machine that is twice as slow in one slows both
+    assert ratios([2, 4, 2], [1, 2, 1]) == Spread(2, 2, 2)
+
+
+# Ways
+
+
+SMALL: dict[str, dict[str, Any]] = {"mnist_rnn": {"hidden_size": 4, "batch_size": 8}}
+
+
+def all_ways(spec: Spec) -> dict[str, Any]:
+    return launch.variants("torch", spec) | launch.variants("jax", spec)
+
+
+def test_every_way_of_every_example_trains_the_same(name: str) -> None:
+    """In float64; its recorded run and, twice from the same start, what a timed one leaves."""
+    spec = EXAMPLES[name](dtype="float64", steps=2, **SMALL.get(name, {}))
+    ways = all_ways(spec)
+    assert list(ways) == WAYS
+    reference = join(list(ways["eager"].recorded()))
+    for label, way in ways.items():
+        call(way)
+        first = way.left()
+        call(way)
+        for left in (first, way.left()):
+            comparison = compare(reference, put_in(reference, left, 2))
+            assert comparison.verdict.same, f"{label}: {comparison.reason}"
+        comparison = compare(reference, join(list(way.recorded())))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+
+
+def test_a_run_in_several_pieces() -> None:
+    """An epoch of single samples is a piece: 100 steps and 20, each length compiled."""
+    spec = EXAMPLES["sgd_single_sample"](dtype="float64", steps=120)
+    ways = all_ways(spec)
+    reference = join(list(ways["eager"].recorded()))
+    assert [chunk.steps for chunk in ways["scan"].chunks] == [100, 20]
+    for label, way in ways.items():
+        call(way)
+        comparison = compare(reference, put_in(reference, way.left(), 120))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+        comparison = compare(reference, join(list(way.recorded())))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+
+
+@pytest.mark.parametrize("kind", ["foreach", "fused"])
+def test_optimizer_is_of_the_kind_that_is_asked_for(kind: str) -> None:
+    for name in ("linear_regression", "parameter_groups"):
+        spec = EXAMPLES[name](steps=1)
+        plain, other = (launch.variants("torch", spec)[way] for way in ("eager", kind))
+        before, after = plain.start[0].optimizer, other.start[0].optimizer
+        assert type(before) is type(after)
+        for a, b in zip(before.param_groups, after.param_groups, strict=True):
+            assert b[kind] is True
+            assert a[kind] is None
+            assert a.keys() == b.keys()
+            for key in a.keys() - {"foreach", "fused", "params"}:
+                assert a[key] == b[key], key
+            assert [p.shape for p in a["params"]] == [p.shape for p in b["params"]]
+
+
+def test_optimizer_that_has_no_such_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(torch.optim.SGD):
+        def __init__(self, params: Any, **settings: Any) -> None:
+            if settings.get("fused"):
+                raise RuntimeError("`fused=True` is not for this one\nand more")
+            super().__init__(params, **settings)
+
+    monkeypatch.setattr(torch.optim, "SGD", Plain)
+    rows = by_way(training_rows(LinearRegression(steps=5), ONCE))
+    assert rows["fused"].problem == "`fused=True` is not for this one"
+    assert rows["fused"].same  # not to be there is no fault
+    assert has_figures(rows["foreach"])
+    assert "PyTorch fused              not timed: `fused=True` is not" in text(rows)
+
+
+def test_put_in_a_piece_of_a_run() -> None:
+    trace = join(list(launch.recorder("torch", LinearRegression(steps=6)).chunks()))
+    params = {name: array[-1] + 1 for name, array in trace.params.items()}
+    left = Left(np.array([50.0, 60.0], "float32"), params)  # those of steps 5 and 6
+    assert compare(trace, put_in(trace.cut(0, 3), left, 6), steps=3).verdict == "equal"
+    losses = put_in(trace.cut(2, 6), left, 6).losses
+    assert losses.tolist() == [*trace.losses[2:4].tolist(), 50, 60]
+    changed = put_in(trace.cut(2, 6), left, 6).params["bias"]
+    assert np.array_equal(changed[:-1], trace.params["bias"][2:6])
+    assert np.array_equal(changed[-1], params["bias"])
+
+
+# No figure without parity
+
+
+def by_way(rows: list[Row]) -> dict[str, Row]:
+    return {row.way: row for row in rows}
+
+
+def has_figures(row: Row) -> bool:
+    figures = [row.ratio, row.us, row.first]
+    assert all(figure is None for figure in figures) or None not in figures
+    return row.ratio is not None
+
+
+def text(rows: dict[str, Row]) -> str:
+    return "\n".join(table.lines(list(rows.values())))
+
+
+@pytest.mark.parametrize("name", ["linear_regression", "linear_regression_adam"])
+def test_honest_rows_have_figures(name: str) -> None:
+    rows = by_way(training_rows(EXAMPLES[name](steps=5), ONCE))
+    assert list(rows) == WAYS
+    for row in rows.values():
+        assert row.verdict in ("equal", "rounding")
+        assert has_figures(row)
+        assert row.problem is None
+    assert rows["eager"].ratio == Spread(1, 1, 1)
+
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def scaled_step(patch: pytest.MonkeyPatch) -> None:
+    """JAX's step takes gradients that are off by a thousandth: no side is above suspicion."""
+    module = launch.example("jax", LinearRegression())
+    honest = module.train_step
+
+    def train_step(state: Any, batch: Any) -> Any:
+        import optax
+
+        off = optax.chain(optax.scale(1.001), state.optimizer)
+        update = lambda g, s, p: off.update(g, (optax.EmptyState(), s), p)  # noqa: E731
+        changed = optax.GradientTransformation(
+            state.optimizer.init, lambda g, s, p=None: (u := update(g, s, p), (u[0], u[1][1]))[1]
+        )
+        after, step = honest(state.replace(optimizer=changed), batch)
+        return after.replace(optimizer=state.optimizer), step
+
+    patch.setattr(module, "train_step", train_step)
+
+
+def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
+    """PyTorch's step, of every kind of optimizer."""
+    module = launch.example("torch", LinearRegression())
+    honest = module.loss_fn
+    patch.setattr(module, "loss_fn", lambda *arguments: honest(*arguments) * 1.001)
+
+
+def wrong_lr(patch: pytest.MonkeyPatch) -> None:
+    """The foreach optimizer has another learning rate."""
+    honest = torch_impl.variants._with_flags
+
+    def planted(example: Any, flags: dict[str, bool]) -> Any:
+        changed: Any = honest(example, flags)
+        if flags.get("foreach"):
+            init = changed.init
+
+            def off(spec: Any) -> Any:
+                state = init(spec)
+                state.optimizer.param_groups[0]["lr"] *= 1.001
+                return state
+
+            changed.init = off
+        return changed
+
+    patch.setattr(torch_impl.variants, "_with_flags", planted)
+
+
+def lost_step(patch: pytest.MonkeyPatch) -> None:
+    """The timed loop of PyTorch's fused optimizer, not its recorded run, makes a step less."""
+    honest = torch_impl.variants.Loop.run
+
+    def run(self: Any) -> None:
+        if self.start[0].optimizer.defaults["fused"]:
+            self._chunks[:] = [chunk._replace(steps=4) for chunk in self._chunks]
+        honest(self)
+
+    patch.setattr(torch_impl.variants.Loop, "run", run)
+
+
+def lost_jax_step(patch: pytest.MonkeyPatch) -> None:
+    """The Python loop over jitted steps ends early."""
+    honest = jax_impl.variants.Steps.fresh
+
+    def fresh(self: Any) -> None:
+        honest(self)
+        self.__dict__["_index"] = self._index[:4]
+
+    patch.setattr(jax_impl.variants.Steps, "fresh", fresh)
+
+
+def moved_scan(patch: pytest.MonkeyPatch) -> None:
+    """The plain scan ends with parameters that are off by a hundred-thousandth."""
+    honest = jax_impl.variants.Scan.left
+
+    def left(self: Any) -> Left:
+        true = honest(self)
+        return true._replace(params={n: a * np.float32(1.00001) for n, a in true.params.items()})
+
+    patch.setattr(jax_impl.variants.Scan, "left", left)
+
+
+def not_a_number(patch: pytest.MonkeyPatch) -> None:
+    """The traced scan's run ends in NaN."""
+    honest = jax_impl.variants.TraceScan.left
+
+    def left(self: Any) -> Left:
+        true = honest(self)
+        return true._replace(losses=true.losses * np.float32("nan"))
+
+    patch.setattr(jax_impl.variants.TraceScan, "left", left)
+
+
+FAULTS: dict[str, tuple[Plant, set[str]]] = {
+    "jax gradient": (scaled_step, set(WAYS)),
+    "torch gradient": (scaled_torch_step, set(WAYS)),
+    "foreach lr": (wrong_lr, {"foreach"}),
+    "fused loop": (lost_step, {"fused"}),
+    "jax loop": (lost_jax_step, {"step"}),
+    "scan parameters": (moved_scan, {"scan"}),
+    "trace nan": (not_a_number, {"trace"}),
+}
+
+
+def in_this_process(tasks: list[Task], setting: Setting) -> Iterator[Any]:
+    return (find(task, setting) for task in tasks)
+
+
+@pytest.mark.parametrize(("plant", "lost"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_takes_the_figure_away(
+    plant: Plant,
+    lost: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.setattr(process, "measured", in_this_process)
+    file = tmp_path / "bench.json"
+    words = ["linear_regression", "--steps", "5", "--repeats", "1", "--cores", "one"]
+    assert main(["bench", *words, "--json", str(file)]) == 1
+    printed = capsys.readouterr().out
+    value = json.loads(file.read_text())
+    assert not value["same"]
+    for row in value["rows"]:
+        line = next(x for x in printed.splitlines() if x.startswith(f"  {LABELS[row['way']]:26}"))
+        if row["way"] in lost:
+            assert (row["ratio"], row["us"], row["first"], row["same"]) == (None, None, None, False)
+            assert row["problem"].startswith("mismatch: "), row["problem"]
+            assert f"not timed: {row['problem']}" in line
+        else:
+            assert row["same"]
+            assert row["problem"] is None
+            assert row["ratio"]["median"] > 0
+
+
+def test_a_run_that_is_too_slow_has_no_figure() -> None:
+    rows = by_way(training_rows(LinearRegression(steps=5), dataclasses.replace(ONCE, limit=1e-9)))
+    assert not any(has_figures(row) for row in rows.values())
+    assert all("too long for --limit" in (row.problem or "") for row in rows.values())
+    assert all(row.same for row in rows.values())
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    ("serve", "says"),
+    [(hangs, "not done after 0 s"), (dies, "was killed"), (fails, "TypeError: planted")],
+)
+def test_a_process_that_gives_nothing_hangs_nobody(
+    serve: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_serve", serve)
+    if serve is hangs:
+        monkeypatch.setattr(process, "STARTING", 0.1)
+    spec = LinearRegression(steps=3)
+    tasks = [Task("training", spec), Task("gate", spec), Task("start")]
+    results = list(measured(tasks, Setting(limit=0.1)))
+    assert [len(found) for found in results] == [len(WAYS), 1, 1]
+    for found in itertools.chain(*results):
+        assert says in str(found.problem)
+        assert not found.same
+
+
+def test_settings_are_one_core_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5}, raising=False)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+    found, notes = process.settings("both", repeats=4)
+    assert [(s.cores, s.threads, s.repeats) for s in found] == [("one", 1, 4), ("all", 3, 4)]
+    assert not notes
+    assert [s.cores for s in process.settings("all")[0]] == ["all"]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1}, raising=False)
+    found, notes = process.settings("both")
+    assert [s.cores for s in found] == ["one"]
+    assert "one core" in notes[0]
+    monkeypatch.delattr("os.sched_setaffinity")
+    found, notes = process.settings("one")
+    assert [s.cores for s in found] == ["all"]
+    assert "keeps no process on one core" in notes[0]
+
+
+def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In processes of its own, with JSON and a plot; the gate too."""
+    files = [tmp_path / name for name in ("bench.json", "bench.svg")]
+    words = ["bench", "zero_grad", "--steps", "4", "--repeats", "2", "--cores", "one", "--gate"]
+    words += ["--learning-rate", "0.02"]
+    assert main([*words, "--json", str(files[0]), "--plot", str(files[1])]) == 0
+    printed, said = capfd.readouterr()
+    assert said == ""
+    assert printed.startswith("\nzero_grad, 4 steps, float32, one core\n")
+    assert all(f"\n  {LABELS[way]}  " in printed for way in WAYS)
+    assert "gate / both trainings, zero_grad, 2000 steps, float64: " in printed
+    value = json.loads(files[0].read_text(), parse_constant=pytest.fail)
+    assert value["same"]
+    assert [row["way"] for row in value["rows"]] == WAYS
+    for row in value["rows"]:
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+        assert row["us"]["median"] > 0
+        assert row["threads"] == 1
+    assert [(cost["what"], cost["asked"]) for cost in value["costs"]] == [("gate", 1.15)]
+    assert value["machine"]["versions"].keys() == {"torch", "jax", "flax", "optax"}
+    assert files[1].read_text().startswith("<?xml")
+
+
+BAD = [
+    (["zero_gard"], r"unknown example 'zero_gard': did you mean zero_grad"),
+    (["zero_grad", "--repeats", "0"], r"repeats is 0, expected at least 1"),
+    (["--limit", "0"], r"limit is 0.0, expected"),
+    (["--limit", "nan"], r"limit is nan, expected"),
+    (["--steps", "0"], r"steps is 0, expected at least 1"),
+    (["--cores", "two"], r"'two'"),
+    (["--dtype", "int8"], r"'int8'"),
+    (["zero_grad", "--json", "no/such/file.json"], r"no/such/file.json cannot be written"),
+    (["zero_grad", "--json", "."], r"\. cannot be written: it is a folder"),
+    (["zero_grad", "--plot", "no/such/file.svg"], r"no/such/file.svg cannot be written"),
+    (["zero_grad", "--plot", "file.doc"], r"'file.doc', expected a name that ends in .png or .svg"),
+    (["mnist_rnn", "--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_before_anything_is_timed(
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "measured", lambda *_: pytest.fail("something was timed"))
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("twinstep: error: ")
+    assert error.count("\n") == 1
+    assert re.search(says, error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and it is no bad input")
+def test_a_device_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "chain_rule", "--device", "gpu", "--cores", "one"]) == 2
+    printed, error = capfd.readouterr()
+    assert printed == ""
+    assert error.startswith("twinstep: error: device is 'gpu', but PyTorch found only: cpu")
+
+
+# What is shown
+
+
+def test_which_runs_are_timed() -> None:
+    assert runs(LinearRegression()) == [100, 2000]
+    assert runs(LinearRegression(steps=7)) == [7]
+    assert runs(EXAMPLES["gradient_update"]()) == [1, 2000]
+    assert runs(EXAMPLES["sgd_single_sample"]()) == [1000]
+    assert RUNS.keys() <= EXAMPLES.keys()
+    for (name, steps), asked in ASKED.items():
+        assert steps in RUNS[name]
+        assert Row(name, steps, "float32", "one", 1, "trace").asked == asked
+        assert Row(name, steps, "float32", "all", 2, "trace").asked is None
+        assert Row(name, steps, "float32", "one", 1, "scan").asked is None
+
+
+def made(way: str = "scan", cores: str = "one", **changes: Any) -> Row:
+    row = Row("zero_grad", 5, "float32", cores, 1, way, Spread(2, 1, 3), Spread(9, 8, 10), 0.25)
+    return dataclasses.replace(row, verdict="rounding", **changes)
+
+
+BROKEN = made("fused", ratio=None, us=None, first=None, problem="mismatch: step 1")
+MADE = [made("eager", ratio=Spread(1, 1, 1)), BROKEN, made("scan", horizon=4), made("trace")]
+
+
+def test_table_has_ratios_first() -> None:
+    lines = table.lines(MADE)
+    assert lines[1] == "zero_grad, 5 steps, float32, one core"
+    assert [line.split("  ")[1] for line in lines[3:]] == [LABELS[row.way] for row in MADE]
+    assert lines[4] == "  PyTorch fused              not timed: mismatch: step 1"
+    expected = "JAX scan 2 (1 to 3) 9 (8 to 10) 0.25 rounding, to step 4"
+    assert " ".join(lines[5].split()) == expected
+    gate = Cost("gate", Spread(1.1, 1, 1.2), 1.15, "zero_grad", 9)
+    expected = "gate / both trainings, zero_grad, 9 steps, float64: 1.1 (1 to 1.2), asked for: 1.15"
+    assert table.lines([gate]) == ["", expected]
+
+
+def test_plot_has_a_mark_for_every_figure() -> None:
+    others = [dataclasses.replace(row, cores="all") for row in MADE]
+    figure = ratios_figure([*MADE, *others, Cost("start", Spread(1, 1, 1), 0.3)])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one core", "all cores"]
+    for axes in figure.axes:
+        marks = axes.get_legend_handles_labels()[1]
+        assert marks == ["JAX scan", "JAX scan with the trace"]  # what failed is not drawn
+    ratios_figure([BROKEN]).canvas.draw()  # nothing to draw is no error
+
+
+def test_markdown_stands_between_its_markers() -> None:
+    value = json.loads(
+        json.dumps(report([*MADE, Cost("start", Spread(0.1, 0.1, 0.1), 0.3)], ["x"]))
+    )
+    before = f"# Text\n{markdown.START}\nold\n{markdown.END}\nmore\n"
+    after = markdown.put_in(before, value)
+    assert after.startswith(f"# Text\n{markdown.START}\nTaken on ")
+    assert after.endswith(f"{markdown.END}\nmore\n")
+    assert "old" not in after
+    assert "| `zero_grad` | 5 | 9 (8 to 10) | not timed: mismatch: step 1 | 2 (1 to 3) |" in after
+    assert "| seconds of `twinstep --help` | 0.1 (0.1 to 0.1) | 0.3 |" in after
+    assert markdown.put_in(after, value) == after
+    with pytest.raises(InputError, match="no <!-- figures -->"):
+        markdown.put_in("# Text\n", value)
+
+
+def test_readme_has_a_line_for_every_run() -> None:
+    written = README.read_text()
+    assert markdown.put_in(written, report(MADE)) != written
+    _, _, figures = written.partition(markdown.START)
+    for name, counts in RUNS.items():
+        for steps in counts:
+            assert figures.count(f"| `{name}` | {steps} |") >= 2, "a ratio and a first call"
+        assert f"gate / both trainings, `{name}`" in figures
+    assert "seconds of `twinstep --help`" in figures
+
+
+def test_the_ways_are_ways() -> None:
+    """What the protocol asks for is there, in both packages."""
+    for way in all_ways(LinearRegression(steps=1)).values():
+        for name in ("settings", "fresh", "run", "left", "recorded"):
+            assert callable(getattr(way, name)), name
+    assert Way.__doc__

@@ -1,0 +1,301 @@
+"""Where a run computes and in which precision: refused, kept to and said truly, on a CPU alone.
+
+What needs a GPU is test_gpu.py's. Here a device that is not there is described (PyTorch's `meta`,
+a platform's name), and a fast mode is planted.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import jax_impl.devices
+import jax_impl.layers
+import torch_impl.devices
+import torch_impl.mnist_rnn
+import torch_impl.recording
+import twinstep
+from twinstep import launch
+from twinstep.cli import main
+from twinstep.cli.verify import _specs_to_verify
+from twinstep.place import Place
+from twinstep.report import terminal
+from twinstep.specs import EXAMPLES, Spec
+from twinstep.specs.mnist_rnn import MnistRnn
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+META = torch.device("meta")
+
+
+def described(platform: str) -> Any:
+    """A JAX device as far as its kind goes."""
+    return SimpleNamespace(platform=platform, device_kind=f"a {platform}")
+
+
+# ------------------------------------------------------------------------------------ kept to it
+
+
+def train_on_meta(spec: Spec) -> None:
+    """Makes and trains what a run does, on a device that no CPU tensor may meet."""
+    example = launch.example("torch", spec)
+    chunk = next(spec.batches().chunks(2))
+    with FakeTensorMode():
+        with META:
+            state, data = example.init(spec), torch_impl.recording.to_device(spec)
+        for batch in torch_impl.recording.take(data, chunk):
+            assert {tensor.device for tensor in batch.values()} == {META}
+            state, step = example.train_step(state, batch)
+        grads = [parameter.grad for parameter in state.model.parameters()]
+        kept = [*state.model.parameters(), *grads, step.loss]
+        assert {tensor.device for tensor in kept} == {META}
+        if (test_set := spec.test_set()) is not None:
+            images, labels = (torch.tensor(array, device=META) for array in test_set)
+            assert example.evaluate(state, images, labels).device == META
+
+
+def test_pytorch_keeps_to_its_device(name: str) -> None:
+    train_on_meta(EXAMPLES[name]())
+
+
+def test_tensor_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_impl.mnist_rnn, "to_tensor", lambda images: torch.zeros(images.shape))
+    with pytest.raises(RuntimeError, match="at cpu and parameter tensor at meta"):
+        train_on_meta(EXAMPLES["mnist_rnn"](steps=1))
+
+
+# ---------------------------------------------------------------------------------------- refused
+
+
+@pytest.fixture
+def apple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose GPU PyTorch reaches by mps."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+
+@pytest.fixture
+def tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which JAX finds a TPU."""
+    monkeypatch.setattr(jax, "devices", lambda kind=None: [described(kind or "tpu")])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that bad input gets."""
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("twinstep: error: ").strip()
+
+
+def test_float64_on_mps_is_refused(apple: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert torch_impl.devices.find("gpu") == torch.device("mps")
+    assert torch_impl.devices.find("cpu", "float64") == CPU
+    flags = ("--framework", "torch", "--device", "gpu", "--dtype", "float64")
+    says = "dtype is 'float64', but an Apple GPU (mps) has none, expected float32"
+    assert refusal(capsys, "run", "zero_grad", *flags) == says
+
+
+def test_cuda_comes_before_mps(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert torch_impl.devices.find("gpu", "float64") == CUDA
+
+
+def test_float64_on_a_tpu_is_refused(tpu: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert jax_impl.devices.find("tpu").platform == "tpu"
+    assert jax_impl.devices.find("cpu", "float64").platform == "cpu"
+    flags = ("--device", "tpu", "--dtype", "float64")
+    says = "dtype is 'float64', but a TPU has none, expected float32"
+    assert refusal(capsys, "run", "zero_grad", "--framework", "jax", *flags) == says
+    assert refusal(capsys, "run", "zero_grad", *flags) == says  # before PyTorch trains
+    assert refusal(capsys, "verify", "zero_grad", *flags) == says
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda kind=None: [described("cpu")])
+    with pytest.raises(twinstep.InputError, match=f"device is '{device}', but JAX found only: cpu"):
+        jax_impl.devices.find(device)
+
+
+def test_fast_mode_of_float64_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--precision", "default", "--dtype", "float64")
+    says = "precision is 'default', but float64 has no fast mode"
+    assert refusal(capsys, "verify", "zero_grad", *flags) == says
+    assert refusal(capsys, "verify", *flags) == says
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtypes"),
+    [
+        ([], ["float64", "float32"]),
+        (["--device", "gpu"], ["float64", "float32"]),
+        (["--device", "tpu"], ["float32"]),
+        (["--precision", "default"], ["float32"]),
+        (["--device", "tpu", "--dtype", "float64"], ["float64"]),  # refused where it trains
+    ],
+)
+def test_dtypes_are_those_that_the_device_has(flags: list[str], dtypes: list[str]) -> None:
+    for names in (["zero_grad"], ["zero_grad", "chain_rule"]):
+        specs = _specs_to_verify(names, flags)[1]
+        assert [spec.dtype for spec in specs if spec.name == "zero_grad"] == dtypes
+
+
+def test_places_beside_a_tpu() -> None:
+    place = Place("tpu", 4, "default")
+    assert place.for_torch() == Place("cpu", 4, "default")
+    assert place.alone() == Place("cpu", 1, "highest"), "a TPU has no float64 for the referee"
+    assert Place("gpu", 4, "default").alone() == Place("gpu", 1, "highest")
+
+
+# ------------------------------------------------------------------------------ precision, truly
+
+
+def switches() -> dict[str, Any]:
+    """All that PyTorch lets a user say about products."""
+    said: dict[str, Any] = {"matmul": torch.get_float32_matmul_precision()}
+    with contextlib.suppress(RuntimeError):  # refused where newer switches contradict it
+        said["cudnn"] = torch.backends.cudnn.allow_tf32
+    for backend in (torch.backends.cudnn, torch.backends.mkldnn):
+        for operation in torch_impl.devices._operations(backend):
+            said[repr(operation)] = operation.fp32_precision
+    return said
+
+
+@pytest.fixture(params=["untouched", "older switches", "newer switches"])
+def users(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a user may have set before."""
+    if request.param == "newer switches" and not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("this PyTorch has none")
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    if request.param == "older switches":
+        torch.set_float32_matmul_precision("medium")
+    if request.param == "newer switches":
+        setattr(torch.backends, "fp32_precision", "tf32")  # noqa: B010
+    yield
+    if request.param == "newer switches":
+        setattr(torch.backends, "fp32_precision", "none")  # noqa: B010
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
+    before = switches()
+    with torch_impl.devices.settings("float32", CPU, precision):
+        assert torch_impl.devices.in_force("float32", CPU) == "highest"
+        assert torch_impl.devices.in_force("float32", CUDA) == "highest"
+    assert switches() == before
+    with torch_impl.devices._products(tf32=precision == "default"):  # what a GPU's settings are
+        want = "highest" if precision == "highest" else "tf32"
+        assert torch_impl.devices.in_force("float32", CUDA) == want
+        assert torch_impl.devices.in_force("float64", CUDA) == "highest"
+        assert torch.backends.cuda.matmul.allow_tf32 == (want == "tf32")
+        assert torch.backends.cudnn.allow_tf32 == (want == "tf32")
+    assert switches() == before
+
+
+def test_jax_multiplies_as_it_says() -> None:
+    for asked in ("default", "highest"):
+        with jax_impl.devices.settings("float32", jax.devices("cpu")[0], asked):
+            found = {
+                kind: jax_impl.devices.in_force("float32", described(kind))
+                for kind in ("cpu", "gpu", "tpu")
+            }
+            assert jax_impl.devices.in_force("float64", described("gpu")) == "highest"
+        fast = {"cpu": "highest", "gpu": "tf32", "tpu": "bfloat16"}
+        assert found == (fast if asked == "default" else dict.fromkeys(fast, "highest"))
+
+
+@pytest.mark.parametrize("framework", launch.FRAMEWORKS)
+def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what was asked for: settings that do not take are told."""
+    spec = EXAMPLES["zero_grad"](steps=1)
+    assert launch.recorder(framework, spec).metadata.precision == "highest"
+
+    @contextlib.contextmanager
+    def does_nothing(*args: Any, **options: Any) -> Iterator[None]:
+        yield
+
+    if framework == "torch":
+        monkeypatch.setattr(torch_impl.devices, "settings", does_nothing)
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+        said = "bfloat16"
+    else:
+        monkeypatch.setattr(jax_impl.devices, "settings", does_nothing)
+        monkeypatch.setitem(jax_impl.devices._FAST_MODES, "cpu", "tf32")
+        said = "tf32"
+    recorder = launch.recorder(framework, spec)
+    assert recorder.metadata.precision == said
+
+
+# ------------------------------------------------------------------------- what a fast mode costs
+
+
+def test_a_cpu_has_no_fast_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.json"
+    assert main(["verify", "zero_grad", "--precision", "default", "--json", str(file)]) == 0
+    (result,) = json.loads(file.read_text())["results"]
+    assert result["spec"]["dtype"] == "float32"
+    assert {run["precision"] for run in result["runs"].values()} == {"highest"}
+    for cost in result["cost_of_fast_modes"].values():
+        assert cost["same_bits"]
+        assert cost["default"] == cost["highest"]
+        assert 0 < cost["default"]["params"] < 1e-6
+    printed = capsys.readouterr().out
+    assert printed.count("no fast mode on cpu: the same bits") == 2
+    assert "no proof of parity" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("framework", launch.FRAMEWORKS)
+def test_same_bits_where_there_are_matrix_products(framework: str) -> None:
+    spec = MnistRnn(hidden_size=16, steps=3)
+    default, highest = (
+        twinstep.run(spec, framework, precision=precision, noise=False)
+        for precision in ("default", "highest")
+    )
+    assert twinstep.compare(default, highest).verdict == "equal"
+    assert default.metadata.precision == "highest"
+
+
+def test_cost_of_a_planted_fast_mode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JAX's products take bfloat16 at default precision, as a TPU's do: the verdict is not bent."""
+    exact = jax_impl.layers.dot_general
+
+    def coarse(lhs: jax.Array, rhs: jax.Array, *args: Any, **options: Any) -> jax.Array:
+        if getattr(jax.config, "jax_default_matmul_precision") == "default":  # noqa: B009
+            lhs = lhs.astype(jnp.bfloat16).astype(lhs.dtype)
+        return exact(lhs, rhs, *args, **options)
+
+    monkeypatch.setattr(jax_impl.layers, "dot_general", coarse)
+    monkeypatch.setitem(jax_impl.devices._FAST_MODES, "cpu", "bfloat16")
+    spec = EXAMPLES["zero_grad"]()
+    result = twinstep.verify(spec, precision="default")
+    assert result.comparison.verdict == "mismatch"
+    assert {name: run.precision for name, run in result.runs.items()} == {
+        "torch": "highest",
+        "jax": "bfloat16",
+    }
+    assert result.costs is not None
+    cost = result.costs["jax"]
+    assert result.costs["torch"].same_bits
+    assert not cost.same_bits
+    assert cost.fast.first_loss > 1e-5 > 1e-6 > cost.full.first_loss
+    assert cost.fast.loss > 1e-5 > 1e-6 > cost.full.loss
+    assert cost.fast.params > 1e-5 > 1e-6 > cost.full.params
+    terminal.print_verifications([result])
+    printed = capsys.readouterr().out
+    assert f"bfloat16     {cost.fast.first_loss:.1e} ({cost.full.first_loss:.1e})" in printed
+    assert "mismatch" in printed
+    assert main(["run", "zero_grad", "--framework", "jax", "--precision", "default"]) == 0
+    assert "== jax: zero_grad, float32, seed 0, products in bfloat16" in capsys.readouterr().out

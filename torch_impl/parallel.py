@@ -1,0 +1,319 @@
+"""One batch over N processes: each has all parameters and computes with its part of the samples.
+
+Mirror: jax_impl/parallel.py
+
+Nothing of an example changes. DistributedDataParallel wraps its model and makes each gradient the
+mean over the processes; each weights its loss by its number of samples, so that this is the mean
+over the batch, however it is cut. torchrun starts the processes, on one machine or on several:
+`torchrun --nproc-per-node 4 -m torch_impl.parallel EXAMPLE`; or a Recorder does.
+Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from torch_impl import devices, recording
+from torch_impl.recording import Ledger, take
+from torch_impl.state import Batch, Criterion, TrainState
+from twinstep import launch
+from twinstep.errors import InputError
+from twinstep.place import Place, Precision
+from twinstep.specs import EXAMPLES
+from twinstep.specs.batches import IndexChunk
+from twinstep.storage import MANIFEST, TraceWriter, open_trace
+from twinstep.trace import Metadata, Trace
+
+PROGRAM = ("-m", "torch_impl.parallel")
+"""What each process runs."""
+MOST_WAITING = 3
+"""Pieces of a trace that may wait to be read."""
+_TASK, _TRACE, _LOG = "task.json", "trace", "log"
+_ERROR = "torch_impl.parallel: error: "
+
+
+def find(device: str, count: int) -> list[torch.device]:
+    """`count` devices of a kind; a CPU serves any number. InputError where there are fewer."""
+    first = devices.find(device)
+    if first.type == "cpu":
+        return [first] * count
+    if (found := torch.cuda.device_count()) < count:
+        raise InputError(f"devices is {count}, but PyTorch found {found} {device}")
+    return [torch.device("cuda", index) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class Recorder(recording.Recorder):
+    """Has `place.devices` processes train, and gives what the first of them records."""
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        return _of_all(super().metadata, self.place)
+
+    def chunks(self, most: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `most`. InputError, one line, if a process fails.
+
+        The processes end with this one, and as soon as no more pieces are wanted.
+        """
+        if EXAMPLES.get(self.spec.name) is not type(self.spec):
+            raise InputError(f"{self.spec.name} is not listed: other processes cannot make it")
+        with tempfile.TemporaryDirectory(prefix="twinstep-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            task = {
+                "example": self.spec.name,
+                "spec": self.spec.hyper_parameters(),
+                "place": dataclasses.asdict(self.place),
+                "most": most,
+            }
+            (folder / _TASK).write_text(json.dumps(task))
+            with _processes(folder, self.place.devices) as ended:
+                yield from self._follow(folder, ended)
+
+    def _follow(self, folder: Path, ended: Callable[[], int | None]) -> Iterator[Trace]:
+        """The pieces of the trace as they come; each is deleted when it is read."""
+        trace, seen, done = folder / _TRACE, 0, 0
+        while done < self.spec.total_steps:
+            code = ended()  # asked before looking: what was written until then is there
+            pieces: list[Trace] = []
+            if (trace / MANIFEST).exists():
+                stored = open_trace(trace)
+                for shard in stored.shards[seen:]:
+                    last = shard["start"] + shard["steps"] == self.spec.total_steps
+                    if last and not stored.complete:  # its test figures come with the end
+                        break
+                    pieces += dataclasses.replace(stored, shards=(shard,)).chunks()
+                    (trace / shard["file"]).unlink()
+            for piece in pieces:
+                seen, done = seen + 1, done + len(piece)
+                yield piece
+            if not pieces:
+                if code is not None:
+                    raise InputError(why((folder / _LOG).read_text(errors="replace"), code))
+                time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _processes(folder: Path, count: int) -> Iterator[Callable[[], int | None]]:
+    """Starts torchrun on the task in `folder`; gives what asks for its exit code; ends it."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*run, f"--nproc-per-node={count}", *PROGRAM, "--task", str(folder)]
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)),
+        "TMPDIR": str(folder),  # torchrun leaves folders there
+    }
+    with (folder / _LOG).open("wb") as log:
+        # a session of its own: Ctrl-C is this process's to handle
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    with process:
+        try:
+            yield process.poll
+        finally:
+            if process.stdin:
+                process.stdin.close()  # what every process waits for
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+def why(log: str, code: int) -> str:
+    """What went wrong, in one line, from what torchrun and its processes printed."""
+    failed = re.findall(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", log, re.MULTILINE)
+    for rank, exit_code in failed:
+        if exit_code not in ("1", "2", "-15"):  # it could not say why, or was not ended by torchrun
+            return f"PyTorch's process {rank} ended with {exit_code}"
+    for line in log.splitlines():
+        if line.startswith(_ERROR):  # the first: others fail because that one is gone
+            return line.removeprefix(_ERROR)
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
+    return f"PyTorch's processes ended with {code}: {last.strip()}"
+
+
+@dataclass(frozen=True)
+class Rank(recording.Recorder):
+    """One of the processes: trains on its part of each batch; what it says is of the whole."""
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        return _of_all(super().metadata, self.place)
+
+    def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> Ledger:
+        rank, world = distributed.get_rank(), distributed.get_world_size()
+        indices = chunk.indices
+        samples = len(next(iter(data.values()))) if indices is None else indices.shape[1]
+        part = slice(samples * rank // world, samples * (rank + 1) // world)
+        mine = part.stop - part.start
+        if not mine:  # it takes part in every sum all the same: with a sample of no weight
+            part = slice(0, 1)
+        if indices is None:
+            data = {name: tensor[part] for name, tensor in data.items()}
+        else:
+            chunk = chunk._replace(indices=indices[:, part])
+        self._criterion.weight = mine * world / samples
+        ledger = Ledger(state, chunk.steps)
+        for i, batch in enumerate(take(data, chunk)):
+            _, step = self.example.train_step(self._shared, batch)
+            ledger.record(i, batch, step)
+        ledger.losses = self._sum(ledger.losses) / world
+        for name, fingerprints in ledger.batch.items():  # each a sum over samples
+            whole = self._sum(fingerprints.astype(np.int64) * bool(mine))
+            ledger.batch[name] = (whole & 0xFFFFFFFF).astype(np.uint32)
+        return ledger
+
+    def _sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum over all processes."""
+        tensor = torch.tensor(array, device=self._device)
+        distributed.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+    @cached_property
+    def _shared(self) -> TrainState:
+        """The same state, with gradients that are averaged over the processes."""
+        model = DistributedDataParallel(self.initial.model)
+        return dataclasses.replace(self.initial, model=model, criterion=self._criterion)
+
+    @cached_property
+    def _criterion(self) -> "Weighted":
+        return Weighted(self.initial.criterion)
+
+    @cached_property
+    def _device(self) -> torch.device:
+        device = devices.find(self.place.device)
+        return torch.device("cuda", _local_rank()) if device.type == "cuda" else device
+
+
+@dataclass
+class Weighted:
+    """A criterion times a weight, by which a mean over processes is a mean over samples."""
+
+    criterion: Criterion
+    weight: float = 1.0
+
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.criterion(output, target) * self.weight
+
+
+@contextlib.contextmanager
+def group(device: str) -> Iterator[None]:
+    """Meets the other processes. InputError where torchrun did not start this one."""
+    if "RANK" not in os.environ:
+        raise InputError("start it with torchrun --nproc-per-node N -m torch_impl.parallel EXAMPLE")
+    if device == "gpu":
+        find(device, int(os.environ["LOCAL_WORLD_SIZE"]))
+        torch.cuda.set_device(_local_rank())
+    distributed.init_process_group("nccl" if device == "gpu" else "gloo")
+    yield
+    distributed.destroy_process_group()  # not after an error: it would wait for those that are gone
+
+
+def _task(folder: Path) -> None:
+    """Does what a Recorder asks for in `folder`; the first process writes the trace there."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    task = json.loads((folder / _TASK).read_text())
+    spec, place = EXAMPLES[task["example"]](**task["spec"]), Place(**task["place"])
+    with group(place.device):
+        rank = Rank(launch.example("torch", spec), spec, place)
+        chunks = rank.chunks(task["most"])
+        if distributed.get_rank():
+            for _ in chunks:  # nothing to keep
+                pass
+            return
+        with TraceWriter(folder / _TRACE, rank.metadata) as writer:
+            for chunk in chunks:
+                while len(list(writer.folder.glob("*.safetensors"))) >= MOST_WAITING:
+                    time.sleep(0.01)
+                writer.write(chunk)
+            writer.finish(chunk.metrics)
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it, which never writes, is gone."""
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read: its lock would be in the way of a good end
+    os._exit(1)
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Trains as one of the processes that torchrun started."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where it trains: on the CPU, or each process on a GPU of its own."""
+    precision: Precision = "highest"
+    """Of float32 matrix products: highest, or what PyTorch does for speed (TF32)."""
+    out: str | None = None
+    """A new folder for the trace, which the first process writes."""
+
+
+def _by_hand(arguments: Sequence[str]) -> None:
+    """Trains the example that a person named to torchrun; the first process says how it goes."""
+    # not for a task: these take longer to load than a short training takes
+    from twinstep import training
+    from twinstep.cli.parsing import example, parse_with
+
+    kind, rest = example(PROGRAM[1], list(arguments))
+    options, spec = parse_with(ProcessOptions, kind, rest, PROGRAM[1])
+    with group(options.device):
+        place = Place(options.device, distributed.get_world_size(), options.precision)
+        rank = Rank(launch.example("torch", spec), spec, place)
+        first = distributed.get_rank() == 0
+        out, say = (options.out, print) if first else (None, lambda line: None)
+        training.train(rank, spec, out, say)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One process's part: the exit code, as twinstep's. Errors are one line."""
+    try:
+        if arguments[:1] == ["--task"]:
+            _task(Path(arguments[1]))
+        else:
+            _by_hand(arguments)
+    except InputError as error:
+        print(f"{_ERROR}{error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        where = f"{place.filename}:{place.lineno}"
+        rank = os.environ.get("RANK")
+        print(f"{_ERROR}PyTorch's process {rank}: {said} ({where})", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _of_all(metadata: Metadata, place: Place) -> Metadata:
+    return dataclasses.replace(metadata, device=f"{metadata.device} x {place.devices}")
+
+
+def _local_rank() -> int:
+    return int(os.environ["LOCAL_RANK"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""A benchmark's JSON as the tables of `benchmarks/README.md`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twinstep.bench.timing import Spread
+from twinstep.bench.ways import LABELS
+from twinstep.errors import InputError
+
+START, END = "<!-- figures -->", "<!-- /figures -->"
+
+_Row = Mapping[str, Any]
+_HEADS = {"one": "On one core", "all": "On all cores"}
+
+
+def put_in(readme: str, report: Mapping[str, Any]) -> str:
+    """The text with new figures between its markers. Raises InputError where it has none."""
+    if not re.search(f"{START}.*{END}", readme, re.DOTALL):
+        raise InputError(f"the text has no {START} and {END} to put figures between")
+    before, _, rest = readme.partition(START)
+    return f"{before}{START}\n{figures(report)}{END}{rest.partition(END)[2]}"
+
+
+def figures(report: Mapping[str, Any]) -> str:
+    """All tables."""
+    machine, rows = report["machine"], report["rows"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    text = [
+        f"Taken on {machine['processor']}, {machine['cores']} cores; {versions}, "
+        f"Python {machine['python']}.",
+        "",
+    ]
+    usual = [row for row in rows if row["way"] != "compile"]
+    for cores, head in _HEADS.items():
+        if mine := [row for row in usual if row["cores"] == cores]:
+            text += [f"### {head}", "", *_ratios(mine), ""]
+    if first := [row for row in usual if row["cores"] == usual[0]["cores"]]:
+        text += ["### The first call, seconds", "", *_firsts(first), ""]
+    if compiled := [row for row in rows if row["way"] == "compile"]:
+        text += ["### torch.compile, on one core", "", *_compiled(compiled), ""]
+    if report["costs"]:
+        text += ["### What proving costs", "", *_costs(report["costs"]), ""]
+    return "\n".join([*text, *(f"{note[0].upper()}{note[1:]}." for note in report["notes"])])
+
+
+def _ratios(rows: Sequence[_Row]) -> list[str]:
+    """A line a run: what PyTorch eager takes, and how many times as fast the others are."""
+    ways = [way for way in LABELS if way != "eager" and any(row["way"] == way for row in rows)]
+    asked = any(row["asked"] for row in rows)
+    heads = ["example", "steps", "PyTorch eager, us a step", *(LABELS[way] for way in ways)]
+    lines = []
+    for (example, steps), run in _runs(rows).items():
+        base = run["eager"]
+        cells = [f"`{example}`", str(steps), _spread(base, "us")]
+        cells += [_spread(run[way], "ratio") if way in run else "" for way in ways]
+        wish = run["trace"]["asked"] if "trace" in run else None
+        lines.append([*cells, *(["" if wish is None else f"{wish:g}"] if asked else [])])
+    return _table([*heads, *(["asked for"] if asked else [])], lines)
+
+
+def _firsts(rows: Sequence[_Row]) -> list[str]:
+    ways = [way for way in LABELS if any(row["way"] == way for row in rows)]
+    lines = [
+        [f"`{example}`", str(steps), *(_number(run.get(way, {}).get("first")) for way in ways)]
+        for (example, steps), run in _runs(rows).items()
+    ]
+    return _table(["example", "steps", *(LABELS[way] for way in ways)], lines)
+
+
+def _compiled(rows: Sequence[_Row]) -> list[str]:
+    lines = [
+        [
+            f"`{row['example']}`",
+            str(row["steps"]),
+            _spread(row, "ratio"),
+            _spread(row, "us"),
+            _number(row["first"]),
+        ]
+        for row in rows
+    ]
+    return _table(["example", "steps", "times as fast", "us a step", "first call, s"], lines)
+
+
+def _costs(costs: Sequence[_Row]) -> list[str]:
+    lines = []
+    for cost in costs:
+        what = (
+            "seconds of `twinstep --help`"
+            if cost["what"] == "start"
+            else f"gate / both trainings, `{cost['example']}`, {cost['steps']} steps, float64"
+        )
+        lines.append([what, _spread(cost, "value"), f"{cost['asked']:g}"])
+    return _table(["what", "figure", "asked for"], lines)
+
+
+def _runs(rows: Sequence[_Row]) -> dict[tuple[str, int], dict[str, _Row]]:
+    runs: dict[tuple[str, int], dict[str, _Row]] = {}
+    for row in rows:
+        runs.setdefault((row["example"], row["steps"]), {})[row["way"]] = row
+    return runs
+
+
+def _spread(row: _Row, name: str) -> str:
+    """A median with its quartiles, or why there is none."""
+    value = row[name]
+    if value is None:
+        return f"not timed: {row['problem']}"
+    return str(Spread(**value))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]

@@ -1,0 +1,124 @@
+"""Judges the runs that were timed: a figure is worth something only for a run that is the same.
+
+Every PyTorch way is recorded and put through the gate, step by step, as `verify` does. Of the JAX
+ways the one that leaves a trace is, in the very run that was timed. What each timed run has left,
+its losses and its last parameters, is then held against the recorded steps of that way, with the
+allowance of a free run: what rounding does to this training. No bits are asked for: a compiler may
+order a sum differently.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from twinstep import launch
+from twinstep.bench.ways import LABELS, Left, Way
+from twinstep.chunking import steps_at_once
+from twinstep.findings import Comparison, Verdict
+from twinstep.judge import Judge
+from twinstep.place import CPU, Place
+from twinstep.specs.base import Spec
+from twinstep.trace import Trace
+
+BASE = "eager"  # what ratios are to, and what the JAX side is held against
+
+
+class Judgement(NamedTuple):
+    """What became of a way's run: a verdict, why where it is not the same, how far it was judged.
+
+    horizon: the step from which on values were not judged; None: all of them were
+    """
+
+    verdict: Verdict
+    reason: str
+    horizon: int | None
+
+
+def judgements(
+    torch: Mapping[str, Way],
+    jax: Mapping[str, Way],
+    lefts: Mapping[str, Left],
+    spec: Spec,
+    place: Place = CPU,
+) -> dict[str, Judgement]:
+    """What became of every way's run.
+
+    torch, jax: each framework's ways; `eager` and `trace` among them
+    lefts: what the timed run of each has left
+    """
+    replay = launch.replay(spec, place)
+    noisy = launch.recorder("jax", spec, place, noise=True)
+    found: dict[str, Judgement] = {}
+    for name, way in torch.items():
+        step_by_step, ends = _judge(way, noisy.chunks(), {name: lefts[name]}, replay, noisy, spec)
+        found[name] = _worse([step_by_step, ends[name]])
+    partner = torch[BASE].recorded()
+    mine = {name: lefts[name] for name in jax}
+    step_by_step, ends = _judge(jax["trace"], partner, mine, replay, noisy, spec)
+    for name in jax:
+        found[name] = _worse([step_by_step, ends[name]])
+    if not found[BASE].verdict.same:  # a ratio to a run that is not the same says nothing
+        reason = f"{LABELS[BASE]}, which ratios are to: {found[BASE].reason}"
+        for name in found:
+            if name in jax or found[name].verdict.same:
+                found[name] = Judgement(found[BASE].verdict, reason, None)
+    return found
+
+
+def _judge(
+    way: Way,
+    partner: Iterator[Trace],
+    lefts: Mapping[str, Left],
+    replay: Any,
+    noisy: Any,
+    spec: Spec,
+) -> tuple[Comparison, dict[str, Comparison]]:
+    """A way's recorded steps, judged alone and against another run; and what timed runs left.
+
+    Nothing is kept that grows with the number of steps but the losses.
+    """
+    judge = Judge(spec.dtype)
+    ends = {name: Judge(spec.dtype) for name in lefts}
+    index = spec.batches().chunks(steps_at_once(spec))
+    for ours, theirs, noise, chunk in zip(
+        way.recorded(), partner, noisy.chunks(), index, strict=True
+    ):
+        replayed, scales = replay(ours, chunk)
+        judge.gate(ours, replayed, scales, replay.remeasure)
+        measured = dataclasses.replace(ours, noise=noise.noise, scales=noise.scales)
+        judge.free(measured, theirs)
+        for name, left in lefts.items():
+            ends[name].free(measured, put_in(ours, left, spec.total_steps))
+    return judge.comparison(), {name: end.comparison() for name, end in ends.items()}
+
+
+def put_in(trace: Trace, left: Left, total: int) -> Trace:
+    """Recorded steps with a run's own losses and last parameters in their place, where it has them.
+
+    total: the run's steps; the trace may be a piece of it
+    """
+    end = trace.start + len(trace)
+    losses = np.array(trace.losses)
+    first = total - len(left.losses)  # the step of the first loss that is known
+    known = slice(max(first, trace.start), end)
+    if known.start < known.stop:
+        losses[known.start - trace.start :] = left.losses[known.start - first : known.stop - first]
+    params = dict(trace.params)
+    if end == total:
+        for name, array in params.items():
+            params[name] = np.concatenate([array[:-1], left.params[name][None]])
+    return dataclasses.replace(trace, losses=losses, params=params)
+
+
+def _worse(comparisons: list[Comparison]) -> Judgement:
+    """The first that is not the same, or what all come to."""
+    for comparison in comparisons:
+        if not comparison.verdict.same:
+            return Judgement(comparison.verdict, comparison.reason, comparison.horizon)
+    equal = all(comparison.verdict is Verdict.EQUAL for comparison in comparisons)
+    verdict = Verdict.EQUAL if equal else Verdict.ROUNDING
+    # the gate judges every step; what a timed run left is judged up to its horizon, or by its bits
+    last = comparisons[-1]
+    return Judgement(verdict, "", None if last.verdict is Verdict.EQUAL else last.horizon)

@@ -1,0 +1,74 @@
+"""What proving costs: the gate against both trainings alone, and how soon a command answers."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from twinstep import launch
+from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost
+from twinstep.bench.timing import interleaved, spread, timed
+from twinstep.bench.training import Setting, call
+from twinstep.chunking import steps_at_once
+from twinstep.findings import Comparison
+from twinstep.judge import Judge
+from twinstep.place import Place
+from twinstep.specs.base import Spec
+
+
+def gate_cost(spec: Spec, setting: Setting) -> Cost:
+    """The gate (PyTorch recorded, JAX's replay, the comparison) against both trainings alone.
+
+    Fewer turns than a training gets: each is a whole proof.
+    """
+    place = setting.place
+    replay = launch.replay(spec, place)
+    recorder = launch.recorder("torch", spec, place.for_torch())
+    torch, jax = _plain("torch", "eager", spec, place), _plain("jax", "trace", spec, place)
+    found: list[Comparison] = []
+
+    def gate() -> None:
+        found.append(_gate(spec, replay, recorder))
+
+    sides = {
+        "gate": lambda: timed(gate),
+        "torch": lambda: call(torch),
+        "jax": lambda: call(jax),
+    }
+    for side in sides.values():
+        side()
+    times = interleaved(sides, max(2, setting.repeats // 3), setting.limit)
+    cost = Cost("gate", None, ASKED_OF_GATE, spec.name, spec.total_steps)
+    for comparison in found:
+        if not comparison.verdict.same:
+            return replace(cost, problem=f"{comparison.verdict}: {comparison.reason}")
+    sums = [a + b for a, b in zip(times["torch"], times["jax"], strict=True)]
+    return replace(cost, value=spread([a / b for a, b in zip(times["gate"], sums, strict=True)]))
+
+
+def start_cost(setting: Setting) -> Cost:
+    """Seconds of `twinstep --help`."""
+    command = [sys.executable, "-m", "twinstep", "--help"]
+
+    def start() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    times = interleaved({"start": lambda: timed(start)}, setting.repeats, setting.limit)
+    return Cost("start", spread(times["start"]), ASKED_OF_START)
+
+
+def _gate(spec: Spec, replay: Any, recorder: Any) -> Comparison:
+    """What `verify` does before the free run: trains in PyTorch and judges every step."""
+    judge = Judge(spec.dtype)
+    chunks: Iterator[Any] = spec.batches().chunks(steps_at_once(spec))
+    fresh = replace(recorder)  # its state is new, its example and settings the same
+    for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
+        replayed, scales = replay(recorded, chunk)
+        judge.gate(recorded, replayed, scales, replay.remeasure)
+    return judge.comparison()
+
+
+def _plain(framework: str, name: str, spec: Spec, place: Place) -> Any:
+    where = place.for_torch() if framework == "torch" else place
+    return launch.variants(framework, spec, where)[name]

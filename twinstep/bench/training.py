@@ -1,0 +1,131 @@
+"""Times one run of one example in every way, and has the very runs judged."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from twinstep import launch
+from twinstep.bench.parity import BASE, Judgement, judgements
+from twinstep.bench.rows import Row
+from twinstep.bench.timing import interleaved, ratios, spread, timed
+from twinstep.bench.ways import LABELS, Way
+from twinstep.findings import Verdict
+from twinstep.place import Place
+from twinstep.specs.base import Spec
+
+OPTIONAL = ("foreach", "fused", "compile")  # not every optimizer or machine has them
+COMPILED = ("compile", "step", "scan", "trace")
+SHARE = 0.25  # of the limit, that a run may take: it is made several times, and there are others
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How figures are taken.
+
+    cores: "one" or "all"; threads: how many those are
+    repeats: turns of each side; limit: seconds after which no turn begins
+    """
+
+    cores: str = "one"
+    threads: int = 1
+    repeats: int = 15
+    limit: float = 60.0
+    compiled: bool = False
+    device: str = "cpu"
+
+    @property
+    def place(self) -> Place:
+        """Where it trains."""
+        return Place(self.device)
+
+
+def training_rows(spec: Spec, setting: Setting) -> list[Row]:
+    """A row a way; no figure in one whose run is not the same, or that there is not."""
+    place = setting.place
+    torch = launch.variants("torch", spec, place.for_torch(), compiled=setting.compiled)
+    jax = launch.variants("jax", spec, place)
+    problems = {name: why for name, why in (torch | jax).items() if isinstance(why, str)}
+    ways: dict[str, Way] = {n: way for n, way in (torch | jax).items() if n not in problems}
+    with launch.compiled_anew("jax"):
+        firsts, failed = _first_calls(ways, setting.limit)
+    problems |= failed
+    ways = {} if BASE in problems else {n: way for n, way in ways.items() if n not in problems}
+    sides = {name: partial(call, way) for name, way in ways.items()}
+    times = interleaved(sides, setting.repeats, setting.limit)
+    found: dict[str, Judgement] = {}
+    if ways:
+        lefts = {name: way.left() for name, way in ways.items()}
+        theirs, ours = ({n: w for n, w in ways.items() if n in names} for names in (torch, jax))
+        found = judgements(theirs, ours, lefts, spec, place)
+    rows = []
+    for name in (name for name in LABELS if name in torch | jax):
+        row = _bare(spec, setting, name)
+        if name in found:
+            row = _judged(row, found[name])
+        if row.problem is None and name in problems:
+            row = replace(row, problem=problems[name])
+        if row.problem is None and BASE in problems:
+            row = replace(row, problem=f"{LABELS[BASE]}, which ratios are to: {problems[BASE]}")
+        if row.problem is None:
+            us = [1e6 * seconds / spec.total_steps for seconds in times[name]]
+            ratio = ratios(times[BASE], times[name])
+            row = replace(row, ratio=ratio, us=spread(us), first=firsts[name])
+        rows.append(row)
+    return rows
+
+
+def _first_calls(ways: dict[str, Way], limit: float) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of each way's first call; and why a way is left out: it fails and may, or is slow.
+
+    A way that is left out is not run again, so that it takes no other's figure with it.
+    """
+    firsts: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name, way in ways.items():
+        try:
+            seconds = firsts[name] = call(way)
+            if name in COMPILED and seconds > limit * SHARE:
+                seconds = call(way)  # once more, without the compiling
+        except Exception as error:
+            if name not in OPTIONAL:
+                raise
+            failed[name] = str(error).strip().partition("\n")[0] or type(error).__name__
+        else:
+            if seconds > limit * SHARE:
+                failed[name] = f"a run takes {seconds:.0f} s, too long for --limit {limit:.0f}"
+    return firsts, failed
+
+
+def without_figures(spec: Spec, setting: Setting, problem: str) -> list[Row]:
+    """The rows of a run that came to no end: nothing was proved."""
+    names = [name for name in LABELS if setting.compiled or name != "compile"]
+    bare = [_bare(spec, setting, name) for name in names]
+    return [replace(row, verdict=str(Verdict.INVALID), problem=problem) for row in bare]
+
+
+def _bare(spec: Spec, setting: Setting, name: str) -> Row:
+    steps = spec.total_steps
+    return Row(spec.name, steps, spec.dtype, setting.cores, setting.threads, name)
+
+
+def _judged(row: Row, judgement: Judgement) -> Row:
+    """The row with its verdict, and with the reason where there is to be no figure."""
+    verdict = str(judgement.verdict)
+    if judgement.verdict.same:
+        return replace(row, verdict=verdict, horizon=judgement.horizon)
+    return replace(row, verdict=verdict, problem=f"{verdict}: {judgement.reason}")
+
+
+def call(way: Way) -> float:
+    """Seconds of a run from its start."""
+    with _ready(way):
+        return timed(way.run)
+
+
+@contextlib.contextmanager
+def _ready(way: Way) -> Iterator[None]:
+    """The way's settings in force, and the state back at its start."""
+    with way.settings():
+        way.fresh()
+        yield

@@ -1,0 +1,137 @@
+"""`twinstep bench`: what each way to train costs, as ratios."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from twinstep.bench import process, rows, table
+from twinstep.bench.process import Task
+from twinstep.bench.rows import Found
+from twinstep.cli.parsing import example, leading_words, parse_with
+from twinstep.errors import InputError
+from twinstep.place import Device
+from twinstep.report import write_json
+from twinstep.specs.base import Dtype, Spec
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What each way to train costs, as ratios; only of runs that train the same."""
+
+    cores: Literal["one", "all", "both"] = "both"
+    """How many cores it may use; each number has a process of its own."""
+    repeats: int = 15
+    """Turns that each way gets."""
+    limit: float = 60.0
+    """Seconds after which no more turns begin, for each run."""
+    compile: bool = False
+    """Also torch.compile, which takes a minute to compile."""
+    gate: bool = False
+    """Also what proving costs (with no EXAMPLE, always)."""
+    device: Device = "cpu"
+    """Where it trains; beside a TPU, PyTorch stays on the CPU."""
+    json: str | None = None
+    """Write all figures as JSON to this file (-: to stdout, and nothing else)."""
+    plot: str | None = None
+    """Draw the ratios in this file, .svg or .png."""
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    """What every example has."""
+
+    seed: int = 0
+    """What torch.manual_seed gets before the document's first draw."""
+    dtype: Dtype = "float32"
+    """The type of every parameter."""
+    steps: int | None = None
+    """Updates to make (default: the document's number, and a long run)."""
+
+
+def command(arguments: list[str]) -> int:
+    """Runs `twinstep bench`."""
+    names, flags = leading_words(arguments)
+    options, specs = _specs(names, flags)
+    quiet = options.json == "-"
+    _refuse(options)
+    settings, notes = process.settings(
+        options.cores,
+        repeats=options.repeats,
+        limit=options.limit,
+        compiled=options.compile,
+        device=options.device,
+    )
+    found: list[Found] = []
+    for number, setting in enumerate(settings):
+        proof = proofs(specs) if not number and (options.gate or not names) else []
+        start = [Task("start")] if not number and not names else []
+        tasks = [Task("training", spec) for spec in specs] + proof + start
+        for results in process.measured(tasks, setting):
+            found += results
+            if not quiet:
+                print("\n".join(table.lines(results)), flush=True)
+    if not quiet:
+        print("\n" + "\n".join([table.FOOT, *notes]))
+    if options.json:
+        write_json(options.json, rows.report(found, notes))
+    if options.plot:
+        from twinstep.bench.plot import ratios_figure
+        from twinstep.report.plots import save
+
+        save(ratios_figure(found), options.plot)
+    return 0 if all(one.same for one in found) else 1
+
+
+def proofs(specs: list[Spec]) -> list[Task]:
+    """The gates to time: one an example, in float64, long enough to tell."""
+    last = {spec.name: spec for spec in specs}
+    return [
+        Task("gate", replace(spec, dtype="float64", steps=rows.GATES.get(name, spec.total_steps)))
+        for name, spec in last.items()
+    ]
+
+
+def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[Spec]]:
+    """The runs of the named examples, or of those that stand for all; drawn, so that data is there.
+
+    One example's own hyper-parameters are flags too.
+    """
+    made: list[Any]
+    if len(names) == 1:
+        kind, _ = example("bench", names)
+        options, spec = parse_with(BenchOptions, kind, arguments, f"twinstep bench {kind.name}")
+        made = [spec]
+    else:
+        kinds = [example("bench", [name])[0] for name in names] or rows.representative()
+        options, flags = parse_with(BenchOptions, BenchFlags, arguments, "twinstep bench")
+        made = [kind(seed=flags.seed, dtype=flags.dtype, steps=flags.steps) for kind in kinds]
+    for spec in made:
+        spec.initial_params()
+    return options, [replace(spec, steps=steps) for spec in made for steps in rows.runs(spec)]
+
+
+def _refuse(options: BenchOptions) -> None:
+    """InputError for what could not be done in the end, before anything is timed."""
+    if options.repeats < 1:
+        raise InputError(f"repeats is {options.repeats}, expected at least 1")
+    if not options.limit > 0:
+        raise InputError(f"limit is {options.limit}, expected seconds above 0")
+    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"plot is {options.plot!r}, expected a name that ends in .png or .svg")
+    for target in (options.json, options.plot):
+        if target and target != "-":
+            _refuse_unwritable(Path(target))
+
+
+def _refuse_unwritable(path: Path) -> None:
+    folder = path.parent
+    why = None
+    if path.is_dir():
+        why = "it is a folder"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        why = "permission denied"
+    if why:
+        raise InputError(f"{path} cannot be written: {why}")
