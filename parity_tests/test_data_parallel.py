@@ -284,15 +284,16 @@ recorder = launch.recorder("jax", spec_of("linear_regression"), Place(devices=3)
 list(recorder.chunks(2))
 found["compilations"] = recorder.scan._cache_size()
 
-recorder = launch.recorder("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=12),
+recorder = launch.recorder("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
                            Place(devices=4))
 with recorder.settings():
-    (chunk,) = recorder.spec.batches().chunks(4)
+    chunk = next(recorder.spec.batches().chunks(2))
     text = recorder.scan.lower(
         jax.tree.leaves(recorder.placed(recorder.initial)), None, recorder.data,
-        recorder.placed(jnp.asarray(chunk.indices)), steps=4).compile().as_text()
+        recorder.placed(jnp.asarray(chunk.indices)), steps=2).compile().as_text()
 found["sums"] = text.count(" all-reduce(")
-found["images"] = sorted(set(re.findall(r"f64\\[(\\d+),28,28\\]", text)))
+found["sizes"] = sorted({size for shape in re.findall(r"f64\\[([\\d,]+)\\]", text)
+                         for size in map(int, shape.split(","))})
 try:
     twinstep.run(spec_of("linear_regression"), "jax", devices=5)
 except InputError as error:
@@ -310,7 +311,8 @@ def test_several_jax_devices(tmp_path: Path) -> None:
         "sgd_single_sample 2": "equal",
     }
     assert found["compilations"] == 1
-    assert found["images"] == ["3"], "each device has its part of 12 images, and none has more"
+    assert 11 in found["sizes"], "each device computes with its part of 44 images"
+    assert 44 not in found["sizes"], "and none with more"
     assert found["sums"] > 0
     assert found["refused"] == (
         "devices is 5, but JAX found 4 cpu, started before: "
