@@ -1,6 +1,7 @@
 """What every test shares: one thread for PyTorch, which two would race for on a small machine, and
 one folder of compiled programs: many tests run the same ones."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ _COMPILED = Path(tempfile.gettempdir()) / f"twinstep-tests-{_RUN}"
 os.environ["TWINSTEP_CACHE"] = str(_COMPILED)  # for the commands, whose own is the user's
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _leave_no_programs() -> Iterator[None]:
+    """Compiled programs stay in memory as long as JAX remembers them: GiB after some modules."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

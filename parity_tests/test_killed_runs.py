@@ -61,7 +61,8 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from handmade import made
-from test_trace import SHARDS, KILLED, WRITES, write
+from storing import write
+from test_killed_runs import KILLED, WRITES
 from twinstep import storage
 
 def kill_at(number, moment):
@@ -96,7 +97,7 @@ for number in range(1, WRITES + 1):
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the traces of runs that were killed at each write, at each moment of it."""
     folder = tmp_path_factory.mktemp("killed")
-    # `test_trace` is imported by it for its constants; neither framework starts a thread in it
+    # this module is imported by it for its constants; neither framework starts a thread in it
     assert child(KILLER, folder).wait(timeout=60) == 0
     return folder
 

@@ -194,7 +194,7 @@ def take(data: Batch, chunk: IndexChunk) -> Iterator[Batch]:
             yield data
         return
     device = next(iter(data.values())).device  # one copy there, not one a step
-    for index in torch.tensor(chunk.indices, device=device).unbind():
+    for index in torch.tensor(chunk.indices.copy(), device=device).unbind():
         yield {name: tensor[index] for name, tensor in data.items()}
 
 
