@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # by the first optimizer anyway: here the collector rests meanwhile
 
 from torch_impl import devices
 from torch_impl.conversion import opt_state

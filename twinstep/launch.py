@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -106,11 +108,28 @@ def run(
     return join(list(chunks(spec, framework, Place(device, devices, precision), noise=noise)))
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Loading a framework makes millions of objects, and they stay: to look for garbage among them,
+    meanwhile, later and when the program ends, takes half as long again as loading it.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
+
 def _module(framework: str, name: str) -> ModuleType:
     if framework not in FRAMEWORKS:
         raise InputError(f"framework is {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    loaded = f"{framework}_impl.{name}" in sys.modules
     try:
-        return importlib.import_module(f"{framework}_impl.{name}")
+        with contextlib.nullcontext() if loaded else _uncollected():
+            return importlib.import_module(f"{framework}_impl.{name}")
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("torch", "jax", "flax", "optax"):
             raise InputError(f"framework {framework} needs {error.name}, not installed") from None
