@@ -10,28 +10,13 @@ import numpy as np
 
 from twinstep import InputError, Verification
 from twinstep.report.axis import COLORS
-from twinstep.report.plots import losses_figure
+from twinstep.report.plots import STYLE, losses_figure
 from twinstep.trace import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW = 4  # parameters that can be told apart by name
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": COLORS["muted"],
-    "axes.labelcolor": COLORS["ink"],
-    "text.color": COLORS["ink"],
-    "xtick.color": COLORS["muted"],
-    "ytick.color": COLORS["muted"],
-    "legend.frameon": False,
-    "legend.loc": "upper right",
-    "lines.linewidth": 1.0,
-}
 
 
 def draw(result: Verification) -> "Figure":
@@ -51,7 +36,7 @@ def update_figure(result: Verification) -> "Figure":
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure((4.8, 2.82))
         axes = figure.add_axes((0.17, 0.15, 0.81, 0.67))
         # the one broad and pale, the other small and dark upon it: both show where they are equal

@@ -33,7 +33,7 @@ MOST_POINTS = 256  # what a small panel can show
 _HEIGHT = {"loss": 1.9, "difference": 0.92}  # inches
 _HUGE = 1e300  # beyond it an axis of plain numbers overflows
 _MOST_DECADES = 20  # below that part of the largest, a number is drawn as 0
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -64,7 +64,7 @@ def _styled(make: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
     def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
         import matplotlib
 
-        with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             return make(*args, **kwargs)
 
     return styled
@@ -155,7 +155,7 @@ def svg(figure: "Figure", prefix: str = "", label: str = "") -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     # a style element would be the whole page's
@@ -187,7 +187,7 @@ def save(figure: "Figure", path: str | Path) -> None:
     if kind not in (".png", ".svg"):
         raise InputError(f"{path} ends in {kind!r}, expected .png or .svg")
     # a file that is looked at by itself has no page whose typeface and colours it could take
-    style = {**_STYLE, "svg.fonttype": "path"}
+    style = {**STYLE, "svg.fonttype": "path"}
     try:
         with matplotlib.rc_context(style):  # type: ignore[arg-type]
             figure.savefig(
