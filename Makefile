@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TPU := .venv-tpu
 
-.PHONY: verify test test-tpu test-gpu lint gallery bench clean
+.PHONY: verify test test-slow test-tpu test-gpu lint gallery bench clean
 
 verify: $(READY)
 	@mkdir -p results
@@ -13,6 +13,10 @@ verify: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# Every optimizer of torch.optim over PyTorch's own table, and faults planted in each.
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n auto -m slow
 
 # Compiles every example for a TPU; none is needed.
 test-tpu: $(TPU)/.ready

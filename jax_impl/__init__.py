@@ -1,7 +1,7 @@
 """The JAX side: one file an example, explicit gradients and optax updates in compiled loops.
 
 Beside the examples stands the kit: `state`, `recording`, `replay`, `conversion`, `devices`,
-`layers`, `losses`, `optimizers`. Nothing here imports PyTorch.
+`layers`, `losses`, `optimizers`, `schedules`. Nothing here imports PyTorch.
 """
 
 import os

@@ -8,7 +8,7 @@ Mirror: torch_impl/conversion.py
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,10 @@ TABLE: dict[type[nnx.Module], dict[str, Rule]] = {
 """{kind of layer: {PyTorch's name: where Flax keeps it}}"""
 
 
+COUNTER = "count"
+"""The field of a state that counts updates where PyTorch's has none to be named after."""
+
+
 class Slot(NamedTuple):
     """One leaf of a tree: the names that PyTorch has for it, and its shape and axes there."""
 
@@ -59,6 +63,12 @@ class Layout:
 
     treedef: jax.tree_util.PyTreeDef
     slots: tuple[Slot, ...]
+
+    @property
+    def counters(self) -> set[str]:
+        """The names of updates made, where PyTorch counts none."""
+        names = (name for slot in self.slots for name in slot.names)
+        return {name for name in names if name.endswith(f".{COUNTER}")}
 
     def to_torch(self, tree: Tree) -> dict[str, jax.Array]:
         """{name: array in PyTorch's layout}, in the order of the tree's leaves."""
@@ -111,31 +121,83 @@ def module_layout(model: nnx.Module) -> Layout:
     return Layout(treedef, tuple(slots))
 
 
+def tree_layout(params: Tree) -> Layout:
+    """The layout of a tree whose arrays are as PyTorch has them, under its own keys, dotted."""
+    slots = [Slot((name,), jnp.shape(leaf), None) for name, leaf in by_name(params).items()]
+    return Layout(jax.tree.structure(params), tuple(slots))
+
+
+def by_name(tree: Tree) -> dict[str, Any]:
+    """{its keys, dotted: leaf}, in the order of the tree's leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_slot)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+class Nested(Protocol):
+    """A state that holds others, each of a part of the parameters."""
+
+    def parts(self, params: Tree) -> list[tuple[Tree, Tree]]:
+        """(state, its part) of each; params: a tree like the parameters, of anything."""
+
+    def rebuilt(self, states: list[Tree]) -> Self:
+        """The same with other states in their places."""
+
+
 def opt_state_layout(opt_state: Tree, params: Layout) -> Layout:
     """The layout of an optimizer's state, by PyTorch's names for it.
 
     Knows the states of `jax_impl.optimizers`: a NamedTuple's fields are PyTorch's state names, each
-    a scalar, which PyTorch keeps for every parameter, or a tree like params; tuples and dicts nest.
+    a scalar, which PyTorch keeps for every parameter, a tree like params, or one array for all
+    parameters, which PyTorch keeps with the first; states nest in tuples, dicts, one another and
+    `Nested`.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(opt_state)
-    tree = jax.tree.unflatten(params.treedef, params.slots)
-    slots = []
-    for keys, leaf in leaves:
-        # the field's name stands before the path into the parameters; what is before it names
-        # the part of the parameters that this state is for
-        position, field = next((i, key.name) for i, key in enumerate(keys) if hasattr(key, "name"))
-        within = [key.key for key in keys[:position] if hasattr(key, "key")]
-        within += [key.key for key in keys[position + 1 :]]
-        part = tree
-        for key in within:
-            part = part[key]
-        owners = jax.tree.leaves(part, is_leaf=lambda node: isinstance(node, Slot))
-        names = tuple(f"{owner.names[0]}.{field}" for owner in owners)
-        if jnp.ndim(leaf) == 0 and keys[position + 1 :] == ():
-            slots.append(Slot(names, (), None))
-        else:
-            slots.append(Slot(names, owners[0].shape, owners[0].axes))
-    return Layout(treedef, tuple(slots))
+    named = _named(opt_state, jax.tree.unflatten(params.treedef, params.slots))
+    slots = jax.tree.leaves(named, is_leaf=_is_slot)
+    return Layout(jax.tree.structure(opt_state), tuple(slots))
+
+
+def _named(state: Tree, part: Tree) -> Tree:
+    """A state with a slot in each leaf's place. part: the slots of the parameters it is for"""
+    if hasattr(state, "parts"):
+        return state.rebuilt([_named(inner, of) for inner, of in state.parts(part)])
+    if hasattr(state, "_fields"):
+        return type(state)(
+            *(_named_field(name, getattr(state, name), part) for name in state._fields)
+        )
+    if isinstance(state, Mapping):
+        return {key: _named(inner, part[key]) for key, inner in state.items()}
+    return None if state is None else tuple(_named(inner, part) for inner in state)
+
+
+def _named_field(field: str, value: Tree, part: Tree) -> Tree:
+    if value is None or hasattr(value, "parts") or hasattr(value, "_fields"):
+        return _named(value, part)
+    owners = jax.tree.leaves(part, is_leaf=_is_slot)
+    names = tuple(f"{owner.names[0]}.{field}" for owner in owners)
+    if hasattr(value, "shape") and not _is_slot(part):
+        return Slot(names, (), None) if value.ndim == 0 else Slot(names[:1], value.shape, None)
+    # None stands for a leaf that a parameter has not
+    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            None if leaf is None else _slot(name, owner, leaf)
+            for name, owner, leaf in zip(names, owners, leaves, strict=True)
+        ],
+    )
+
+
+def _slot(name: str, owner: Slot, leaf: jax.Array) -> Slot:
+    """Of a leaf whose axes are its parameter's, though some may have shrunk to 1; or that has none.
+
+    A scalar beside a parameter that is a whole tree by itself has no axes either.
+    """
+    axes = owner.axes if leaf.ndim else None
+    return Slot((name,), tuple(leaf.shape[axis] for axis in axes or range(leaf.ndim)), axes)
+
+
+def _is_slot(node: Any) -> bool:
+    return isinstance(node, Slot)
 
 
 def _table_of(module: nnx.Module) -> dict[str, Rule]:

@@ -213,7 +213,9 @@ def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -
     """A step's entries by PyTorch's names, in PyTorch's layout; scalars as floats, as it has."""
     kind = jax.tree.leaves(state.params)[0].dtype
     opt_state = {
-        name: array.astype(kind) for name, array in opt_layout.to_torch(state.opt_state).items()
+        name: array.astype(kind)
+        for name, array in opt_layout.to_torch(state.opt_state).items()
+        if name not in opt_layout.counters
     }
     ledger: Ledger = {"opt_state": opt_state, "params": state.layout.to_torch(state.params)}
     if step is not None:

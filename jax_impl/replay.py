@@ -47,7 +47,8 @@ class Replay:
             }
         self._states = {
             "params": {name: array[:-1] for name, array in recorded.params.items()},
-            "opt_state": self._preceding("opt_state", recorded.opt_state, len(recorded)),
+            "opt_state": self._preceding("opt_state", recorded.opt_state, len(recorded))
+            | self._counted(recorded),
             "grads": self._preceding("grads", recorded.grads, len(recorded)),
             "given": dict(recorded.grads),
         }
@@ -141,6 +142,11 @@ class Replay:
             rows[name] = np.concatenate([before, array[:-1]])
             self._before[stage][name] = array[-1:]
         return rows
+
+    def _counted(self, recorded: Trace) -> dict[str, np.ndarray]:
+        """Updates made before each step, for a state that counts them where PyTorch's does not."""
+        before = recorded.start + np.arange(len(recorded))
+        return dict.fromkeys(self._recorder.opt_layout.counters, before)
 
     @cached_property
     def _recorder(self) -> Recorder:

@@ -28,7 +28,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 @pytest.fixture(autouse=True, scope="module")
 def _leave_no_programs() -> Iterator[None]:
     """Compiled programs stay in memory as long as JAX remembers them: GiB after some modules."""
+    dtype = torch.get_default_dtype()
     yield
+    torch.set_default_dtype(dtype)
     jax.clear_caches()
     gc.collect()
 

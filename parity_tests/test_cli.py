@@ -11,7 +11,7 @@ import pytest
 
 import twinstep
 from twinstep.cli import main
-from twinstep.specs import EXAMPLES
+from twinstep.specs import EXAMPLES, SETS
 
 BAD = [
     (["frobnicate"], r"unknown command 'frobnicate'"),
@@ -136,7 +136,7 @@ def test_list_names_every_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in printed for name in EXAMPLES)
     assert main(["list", "--json", "-"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["example"] for row in rows] == list(EXAMPLES)
+    assert [row["example"] for row in rows] == [*EXAMPLES, *SETS]
 
 
 def test_run_prints_the_documents_lines(capsys: pytest.CaptureFixture[str]) -> None:

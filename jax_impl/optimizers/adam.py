@@ -1,77 +1,124 @@
-"""torch.optim.Adam."""
+"""torch.optim.Adam and AdamW."""
 
-import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-_LONGEST_TABLE = 2**16
-_DECAYED = 37  # beta**t is e**-37 there, below half an eps of 1
+from jax_impl.optimizers.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    fractions,
+    over_leaves,
+    rate_at,
+    refuse,
+    shrunk,
+    value_at,
+    zeros_like,
+)
+from jax_impl.optimizers.corrections import bias_correction
+from twinstep.errors import InputError
 
 
 class AdamState(NamedTuple):
-    """step: () int32, updates made; exp_avg, exp_avg_sq: like params, the moments."""
+    """step: () int32, updates made; exp_avg, exp_avg_sq: like params, the moments.
+
+    max_exp_avg_sq: like params with amsgrad, else None
+    """
 
     step: jax.Array
     exp_avg: Any
     exp_avg_sq: Any
+    max_exp_avg_sq: Any = None
 
 
 def adam(
-    lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    lr: Scheduled = 1e-3,
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    *,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+    decoupled_weight_decay: bool = False,
 ) -> optax.GradientTransformation:
     """p - lr m_hat / (sqrt(v_hat) + eps), rounded as PyTorch rounds it.
 
     optax.adam computes 1 - beta2**t in the run's dtype: in float32 that is up to 2e-5 off.
+    optax.amsgrad keeps the largest v_hat; PyTorch keeps the largest v and corrects that.
+    Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
     """
-    beta1, beta2 = betas
+    name = "adamw" if decoupled_weight_decay else "adam"
+    refuse(
+        name,
+        lr=at_least_0(lr),
+        betas=fractions(betas),
+        eps=at_least_0(eps),
+        weight_decay=at_least_0(weight_decay),
+    )
+    if not all(callable(beta) or isinstance(beta, float) for beta in betas):
+        raise InputError(f"{name}: betas is {betas!r}, expected two floats, and 0 as 0.0")
 
     def init(params: optax.Params) -> AdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        largest = zeros_like(params) if amsgrad else None
+        return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params), largest)
 
     def update(
         grads: optax.Updates, state: AdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdamState]:
         step = state.step + 1
-        exp_avg = jax.tree.map(lambda m, g: m + (1 - beta1) * (g - m), state.exp_avg, grads)
-        exp_avg_sq = jax.tree.map(
-            lambda v, g: beta2 * v + (1 - beta2) * (g * g), state.exp_avg_sq, grads
-        )
-        step_size = lr / bias_correction(beta1, step)
+        rate = rate_at(lr, step)
+        beta1, beta2 = (value_at(beta, step) for beta in betas)
+        step_size = rate / bias_correction(beta1, step)
         root = jnp.sqrt(bias_correction(beta2, step))
-        updates = jax.tree.map(
-            lambda m, v: (
-                -step_size.astype(m.dtype) * (m / (jnp.sqrt(v) / root.astype(v.dtype) + eps))
-            ),
-            exp_avg,
-            exp_avg_sq,
-        )
-        return updates, AdamState(step, exp_avg, exp_avg_sq)
+        grads = descent(grads, maximize)
+        if not decoupled_weight_decay:
+            grads = decayed(grads, params, weight_decay)
+
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array, *rest: jax.Array) -> tuple[Any, ...]:
+            b1, b2 = cast(beta1, g), cast(beta2, g)
+            m = m + (1 - b1) * (g - m)
+            v = b2 * v + (1 - b2) * (g * g)
+            largest = [jnp.maximum(rest[0], v)] if amsgrad else []
+            denom = jnp.sqrt(largest[0] if amsgrad else v) / cast(root, g) + eps
+            return -cast(step_size, g) * (m / denom), m, v, *largest
+
+        moments = [state.exp_avg, state.exp_avg_sq] + [state.max_exp_avg_sq] * amsgrad
+        updates, *moments = over_leaves(rule, grads, *moments)
+        if decoupled_weight_decay:
+            updates = shrunk(updates, params, rate, weight_decay)
+        return updates, AdamState(step, *moments)
 
     return optax.GradientTransformation(init, update)
 
 
-def bias_correction(beta: float, step: jax.Array) -> jax.Array:
-    """1 - beta**step, (), as PyTorch has it: computed in float64 on the host, a table here.
+def adamw(
+    lr: Scheduled = 1e-3,
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    foreach: bool | None = None,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+) -> optax.GradientTransformation:
+    """Adam whose weight decay, lr weight_decay p, passes the moments by.
 
-    The subtraction magnifies an ulp of beta**step until that has decayed; an exponential takes over
-    where the table ends, and keeps what error there is below an ulp in any dtype.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
     """
-    # a new array each time: JAX remembers one NumPy array's conversion, whatever x64 says since
-    table = jnp.asarray(np.array(_corrections(beta), jnp.result_type(float)))
-    log_beta = math.log(beta) if beta else -math.inf
-    computed = -jnp.expm1(step.astype(table.dtype) * log_beta)
-    return jnp.where(step <= len(table), table[jnp.minimum(step, len(table)) - 1], computed)
-
-
-@functools.cache
-def _corrections(beta: float) -> tuple[float, ...]:
-    """1 - beta**t for t = 1, 2, ... until that is 1, or the table is long enough."""
-    length = min(math.ceil(_DECAYED / (1 - beta)), _LONGEST_TABLE)
-    return tuple(1 - beta ** float(t) for t in range(1, length + 1))
+    return adam(
+        lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True
+    )

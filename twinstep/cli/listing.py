@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from twinstep.cli.parsing import parse
 from twinstep.report import terminal, write_json
-from twinstep.specs import EXAMPLES
+from twinstep.specs import EXAMPLES, SETS
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,10 @@ class ListOptions:
 def command(arguments: list[str]) -> int:
     """Runs `twinstep list`."""
     options = parse(ListOptions, arguments, "twinstep list")
+    rows = [terminal.describe(spec) for spec in EXAMPLES.values()]
+    rows += [terminal.describe_set(name, make()) for name, make in SETS.items()]
     if options.json:
-        write_json(options.json, [terminal.describe(spec) for spec in EXAMPLES.values()])
+        write_json(options.json, rows)
     if options.json != "-":
-        terminal.print_examples(EXAMPLES.values())
+        terminal.print_examples(rows)
     return 0

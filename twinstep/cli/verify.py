@@ -8,7 +8,7 @@ from typing import Any
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError
 from twinstep.report import refuse_unwritable, terminal, write_json
-from twinstep.specs import EXAMPLES
+from twinstep.specs import EXAMPLES, SETS
 from twinstep.verify import verify_all
 
 
@@ -32,7 +32,7 @@ def command(arguments: list[str]) -> int:
     options, specs = _specs_to_verify(names, flags)
     jobs = options.jobs
     if jobs is None:
-        jobs = 1 if len(names) == 1 else min(len(specs), os.cpu_count() or 1)
+        jobs = 1 if len(specs) <= 2 else min(len(specs), os.cpu_count() or 1)
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected at least 1")
     for target in (options.report, None if options.json == "-" else options.json):
@@ -64,20 +64,28 @@ def command(arguments: list[str]) -> int:
 
 
 def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOptions, list[Any]]:
-    """The specs of the named examples, or of all; float64 and float32 unless a dtype is named."""
-    if len(names) == 1:
+    """The specs of the named examples, or of all; float64 and float32 unless a dtype is named.
+
+    A set has many rows, and is judged in float64 unless a dtype is named.
+    """
+    if len(names) == 1 and names[0] not in SETS:
         kind, _ = example("verify", names)
         options, spec = parse_with(VerifyOptions, kind, arguments, f"twinstep verify {kind.name}")
         named = any(argument.split("=")[0] == "--dtype" for argument in arguments)
         dtypes = _dtypes(options, spec.dtype if named else None)
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
-    kinds = [example("verify", [name])[0] for name in names] or list(EXAMPLES.values())
+    singles = [name for name in names if name not in SETS]
+    kinds: list[Any] = [example("verify", [name])[0] for name in singles]
+    kinds = kinds if names else list(EXAMPLES.values())
     options, flags = parse_with(VerifyOptions, CommonFlags, arguments, "twinstep verify")
-    return options, [
-        kind(seed=flags.seed, dtype=dtype, steps=flags.steps)
-        for dtype in _dtypes(options, flags.dtype)
-        for kind in kinds
+    dtypes = _dtypes(options, flags.dtype)
+    specs = [
+        kind(seed=flags.seed, dtype=dtype, steps=flags.steps) for dtype in dtypes for kind in kinds
     ]
+    for name in names:
+        if name in SETS:
+            specs += SETS[name](seed=flags.seed, dtype=dtypes[0], steps=flags.steps)
+    return options, specs
 
 
 def _dtypes(options: VerifyOptions, named: str | None) -> tuple[str, ...]:

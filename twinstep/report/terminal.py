@@ -3,7 +3,7 @@
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -46,9 +46,22 @@ def describe(kind: type[Spec]) -> dict[str, Any]:
     }
 
 
-def print_examples(kinds: Iterable[type[Spec]]) -> None:
-    """The list of examples."""
-    rows = [describe(kind) for kind in kinds]
+def describe_set(name: str, specs: Sequence[Spec]) -> dict[str, Any]:
+    """A set of many trainings in a few words, as `describe` has an example."""
+    first = specs[0]
+    return {
+        "example": name,
+        "document": first.document.number,
+        "section": f"{len(specs)} rows, for verify",
+        "model": first.model,
+        "loss": first.objective,
+        "optimizer": first.update,
+        "steps": first.total_steps,
+    }
+
+
+def print_examples(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The list of examples, as `describe` and `describe_set` have them."""
     table = _table(*rows[0])
     for row in rows:
         table.add_row(*map(str, row.values()))

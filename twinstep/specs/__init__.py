@@ -3,10 +3,13 @@
 A new example joins every command and every test by being listed here.
 """
 
+from collections.abc import Callable, Sequence
+
 from twinstep.specs.backprop import Backpropagation, ChainRule, WithoutZeroGrad, ZeroGrad
 from twinstep.specs.base import Claim, Document, Spec
 from twinstep.specs.groups import ParameterGroups, SelectiveUpdate
 from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.specs.optimizers import rows
 from twinstep.specs.regression import (
     AdamUpdate,
     GradientUpdate,
@@ -16,7 +19,7 @@ from twinstep.specs.regression import (
 )
 from twinstep.specs.sgd import SgdLinearModel, SgdSingleSample
 
-__all__ = ["EXAMPLES", "Claim", "Document", "Spec"]
+__all__ = ["EXAMPLES", "SETS", "Claim", "Document", "Spec"]
 
 EXAMPLES: dict[str, type[Spec]] = {
     spec.name: spec
@@ -37,3 +40,6 @@ EXAMPLES: dict[str, type[Spec]] = {
         Backpropagation,
     )
 }
+
+SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": rows}
+"""Tables of many small trainings: name -> what makes the specs of all rows."""

@@ -1,0 +1,115 @@
+"""What the optimizers have in common: rates that may change, refused values, maps over leaves."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.errors import InputError
+
+Tree = Any
+Scheduled: TypeAlias = float | optax.Schedule
+"""A number, or what gives it: a function of the updates made so far."""
+
+
+def value_at(value: Scheduled, step: jax.Array) -> Any:
+    """A hyper-parameter's value in update `step`, (), counted from 1 as PyTorch's state does."""
+    return value(step - 1) if callable(value) else value
+
+
+def rate_at(lr: Scheduled, step: jax.Array) -> jax.Array:
+    """The learning rate of update `step`, (), in the widest float: a leaf takes it in its own."""
+    return jnp.asarray(value_at(lr, step), float)
+
+
+def cast(value: Any, like: jax.Array) -> Any:
+    """A scalar in a leaf's dtype; a Python number as it is, which widens nothing."""
+    return value.astype(like.dtype) if isinstance(value, jax.Array) else value
+
+
+def descent(grads: Tree, maximize: bool) -> Tree:
+    """The gradients of what is to be made small."""
+    return jax.tree.map(jnp.negative, grads) if maximize else grads
+
+
+def decayed(grads: Tree, params: Tree, weight_decay: float) -> Tree:
+    """The gradients of the loss with weight_decay / 2 |p|^2 added to it."""
+    if not weight_decay:
+        return grads
+    return jax.tree.map(lambda g, p: g + weight_decay * p, grads, needed(params))
+
+
+def shrunk(updates: Tree, params: Tree, rate: jax.Array, weight_decay: float) -> Tree:
+    """Updates of parameters that first shrink by rate * weight_decay of themselves.
+
+    The product is rounded before the update is added, as PyTorch's is: that rounding has a bias.
+    """
+    if not weight_decay:
+        return updates
+
+    def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+        return (p * (1 - rate * weight_decay).astype(p.dtype) + u) - p
+
+    return jax.tree.map(rule, updates, needed(params))
+
+
+def needed(params: Tree | None) -> Tree:
+    """The parameters; InputError where `update` was not given them."""
+    if params is None:
+        raise InputError("params is None, expected the parameters: update(grads, state, params)")
+    return params
+
+
+def zeros_like(params: Tree) -> Tree:
+    """A tree of zeros like params, a new one each time: a buffer may be given away."""
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def over_leaves(rule: Callable[..., tuple[jax.Array, ...]], *trees: Tree) -> tuple[Tree, ...]:
+    """A rule of several results, leaf by leaf: as many trees as it has results."""
+    treedef = jax.tree.structure(trees[0])
+    results = [rule(*leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
+    if not results:
+        raise InputError("params has no leaves, expected at least one parameter")
+    return tuple(jax.tree.unflatten(treedef, list(column)) for column in zip(*results, strict=True))
+
+
+def refuse(optimizer: str, **checks: tuple[Any, str, Callable[[Any], bool]]) -> None:
+    """Raises InputError for a value that PyTorch refuses.
+
+    checks: {name: (value, what is expected, whether a value is right)}; schedules and arrays pass,
+    whose values are not known yet
+    """
+    for name, (value, expected, right) in checks.items():
+        if callable(value) or isinstance(value, jax.Array):
+            continue
+        try:
+            fine = right(value)
+        except (TypeError, ValueError, LookupError):
+            fine = False
+        if not fine:
+            raise InputError(f"{optimizer}: {name} is {value!r}, expected {expected}")
+
+
+def at_least_0(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+    """A number that is not negative."""
+    return value, "0 or more", lambda v: v >= 0.0
+
+
+def number(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+    """Any number, of whatever sign."""
+    return value, "a number", lambda v: isinstance(v, numbers.Real) or hasattr(v, "dtype")
+
+
+def fractions(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+    """Two numbers from 0 up to, not with, 1; either may be a schedule or an array."""
+
+    def right(pair: Any) -> bool:
+        first, second = pair
+        known = [b for b in (first, second) if not (callable(b) or isinstance(b, jax.Array))]
+        return all(0.0 <= beta < 1.0 for beta in known)
+
+    return value, "two numbers from 0 up to, not with, 1", right

@@ -1,0 +1,146 @@
+"""PyTorch's schedulers as plain lists of rates, and their twins by the same words.
+
+A `Case` names a scheduler and its arguments once; `torch_side` and `twin` build the two sides.
+"""
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.optim import lr_scheduler
+
+from jax_impl import schedules
+
+LR = 0.1
+RELATIVE = 1e-14
+"""What a rate may be off, of itself."""
+OF_PEAK = 1e-16
+"""And of the largest rate, where it comes near 0 and PyTorch's own rounding is of that size."""
+
+CLASSES = {
+    "lambda_lr": lr_scheduler.LambdaLR,
+    "multiplicative_lr": lr_scheduler.MultiplicativeLR,
+    "step_lr": lr_scheduler.StepLR,
+    "multi_step_lr": lr_scheduler.MultiStepLR,
+    "constant_lr": lr_scheduler.ConstantLR,
+    "linear_lr": lr_scheduler.LinearLR,
+    "exponential_lr": lr_scheduler.ExponentialLR,
+    "polynomial_lr": lr_scheduler.PolynomialLR,
+    "cosine_annealing_lr": lr_scheduler.CosineAnnealingLR,
+    "cosine_annealing_warm_restarts": lr_scheduler.CosineAnnealingWarmRestarts,
+    "cyclic_lr": lr_scheduler.CyclicLR,
+    "one_cycle_lr": lr_scheduler.OneCycleLR,
+    "chained_scheduler": lr_scheduler.ChainedScheduler,
+    "sequential_lr": lr_scheduler.SequentialLR,
+    "reduce_lr_on_plateau": lr_scheduler.ReduceLROnPlateau,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scheduler: its name here, PyTorch's arguments, the cases it combines, the rate."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    parts: Sequence["Case"] = ()
+    lr: float = LR
+
+    def torch_side(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The scheduler on an optimizer; its parts are built in order."""
+        parts = [part.torch_side(optimizer) for part in self.parts]
+        if self.name == "chained_scheduler":
+            return lr_scheduler.ChainedScheduler(parts, optimizer)
+        if self.name == "sequential_lr":
+            return lr_scheduler.SequentialLR(optimizer, parts, **self.settings)
+        make: Callable[..., Any] = CLASSES[self.name]
+        return make(optimizer, **self.settings)
+
+    def twin(self) -> Any:
+        """The schedule, or the plateau."""
+        make = getattr(schedules, self.name)
+        if self.parts:
+            return make([part.twin() for part in self.parts], **self.settings)
+        return make(self.lr, **self.settings)
+
+
+def case(name: str, *parts: Case, lr: float = LR, **settings: Any) -> Case:
+    """A Case by its words."""
+    return Case(name, settings, parts, lr)
+
+
+@contextlib.contextmanager
+def steps_without_updates() -> Iterator[None]:
+    """PyTorch warns of steps before the optimizer's, which nested schedulers make by themselves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        yield
+
+
+def optimizer_for(lr: float, kind: type[torch.optim.Optimizer] = torch.optim.SGD) -> Any:
+    """An optimizer of one parameter."""
+    make: Callable[..., Any] = kind
+    return make([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+
+
+def torch_rates(
+    build: Callable[[Any], Any],
+    steps: int = 1000,
+    lr: float = LR,
+    read: Callable[[dict[str, Any]], float] = lambda group: group["lr"],
+) -> np.ndarray:
+    """(steps,) the rate of each of PyTorch's updates; read: what else to read off the optimizer."""
+    with steps_without_updates():
+        optimizer = optimizer_for(lr)
+        scheduler = build(optimizer)
+        optimizer._opt_called = True
+        rates = []
+        for _ in range(steps):
+            rates.append(float(read(optimizer.param_groups[0])))
+            scheduler.step()
+    return np.array(rates)
+
+
+def scanned(schedule: Callable[[Any], Any], steps: int = 1000) -> np.ndarray:
+    """(steps,) the rates as a compiled training loop asks for them, one count after the other."""
+    _, rates = jax.jit(
+        lambda: jax.lax.scan(
+            lambda count, _: (count + 1, schedule(count)), jnp.int32(0), length=steps
+        )
+    )()
+    return np.asarray(rates)
+
+
+def at_once(schedule: Callable[[Any], Any], steps: int = 1000) -> np.ndarray:
+    """(steps,) the rates operation by operation, without a compilation a case."""
+    return np.asarray(jax.vmap(schedule)(jnp.arange(steps, dtype=jnp.int32)))
+
+
+def stepped(schedule: Any, steps: int = 1000) -> np.ndarray:
+    """(steps,) the rates by the recursion."""
+    table = jax.jit(lambda: jax.vmap(schedule.tabulate(steps))(jnp.arange(steps)))
+    return np.asarray(table())
+
+
+def worst(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest gap in units of what is allowed; 1 or less is right, NaN never is."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    allowed = RELATIVE * np.abs(theirs) + OF_PEAK * np.max(np.abs(theirs), initial=0.0)
+    off = np.abs(ours - theirs)
+    ratio = np.divide(off, allowed, out=np.where(off > 0, np.inf, 0.0), where=allowed > 0)
+    return float(np.max(ratio, initial=0.0)) if np.all(np.isfinite(ours)) else float("inf")
+
+
+def twin_of(scheduler: Any, lr: float = LR) -> Any:
+    """The twin of one of PyTorch's schedulers, by the attributes that keep its arguments."""
+    name = next(name for name, kind in CLASSES.items() if type(scheduler) is kind)
+    make = getattr(schedules, name)
+    names = set(inspect.signature(make).parameters) - {"lr", "last_epoch", "min_lr"}
+    return make(lr, **{argument: getattr(scheduler, argument) for argument in names})

@@ -1,0 +1,208 @@
+"""torch.optim, row by row: one small network, trained by each optimizer with each of its options.
+
+The rows are those of PyTorch's own optimizer tests, and each option once more at a value that shows
+it: an eps of 1e-8 hides in float64.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+
+from twinstep.errors import InputError
+from twinstep.specs.base import Arrays, Document, Dtype, Spec
+from twinstep.torch_init import linear
+from twinstep.torch_random import TorchGenerator
+
+Options = Mapping[str, Any]
+
+SAMPLES, BATCH, STEPS = 512, 32, 200
+WIDTHS = (8, 16, 16, 3)
+
+_DECAY: Options = {"weight_decay": 0.1}
+_PROBE_ADAM: Options = {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-2, "weight_decay": 1.0}
+
+CONFIGURATIONS: dict[str, list[Options]] = {
+    "Adadelta": [
+        {},
+        {"lr": 0.01},
+        _DECAY,
+        {"maximize": True},
+        {**_DECAY, "maximize": True},
+        {"rho": 0.95, "weight_decay": 0.9},
+        {"rho": 0.5, "eps": 1e-2, "weight_decay": 1.0},
+    ],
+    "Adafactor": [
+        {},
+        {**_DECAY, "lr": 0.01},
+        {**_DECAY, "maximize": True},
+        {"beta2_decay": -1.0},
+        {"d": 1.5},
+        {"lr": 0.1, "beta2_decay": -0.3, "eps": (1e-2, 1e-1), "d": 2.0, "weight_decay": 1.0},
+    ],
+    "Adagrad": [
+        {},
+        _DECAY,
+        {**_DECAY, "maximize": True},
+        {"lr": 0.1},
+        {"initial_accumulator_value": 0.1, **_DECAY},
+        {"lr": 0.1, "lr_decay": 0.5, **_DECAY},
+        {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 1.0, "eps": 1e-2},
+    ],
+    "Adam": [
+        {},
+        {"lr": 0.01},
+        _DECAY,
+        {**_DECAY, "maximize": True},
+        {**_DECAY, "amsgrad": True},
+        _PROBE_ADAM,
+        {**_PROBE_ADAM, "amsgrad": True},
+        {**_PROBE_ADAM, "decoupled_weight_decay": True},
+    ],
+    "AdamW": [
+        {},
+        {"lr": 0.01},
+        _DECAY,
+        {**_DECAY, "maximize": True},
+        {**_DECAY, "amsgrad": True},
+        _PROBE_ADAM,
+    ],
+    "Adamax": [
+        {},
+        {"lr": 0.1},
+        _DECAY,
+        {"maximize": True},
+        {**_DECAY, "maximize": True},
+        _PROBE_ADAM,
+    ],
+    "ASGD": [
+        {},
+        {"lambd": 0.1},
+        {"lr": 0.02},
+        {"t0": 100},
+        {"maximize": True},
+        _DECAY,
+        {**_DECAY, "maximize": True},
+        {"lr": 0.05, "lambd": 0.5, "alpha": 0.5, "t0": 10, "weight_decay": 1.0},
+    ],
+    "NAdam": [
+        {},
+        {"lr": 1e-3},
+        {"momentum_decay": 6e-3},
+        _DECAY,
+        {**_DECAY, "momentum_decay": 6e-3},
+        {**_DECAY, "momentum_decay": 6e-3, "decoupled_weight_decay": True},
+        {**_DECAY, "maximize": True},
+        {**_PROBE_ADAM, "momentum_decay": 0.5},
+    ],
+    "RAdam": [
+        {},
+        {"lr": 2e-3},
+        {"eps": 1e-6},
+        _DECAY,
+        {**_DECAY, "decoupled_weight_decay": True},
+        {**_DECAY, "maximize": True},
+        {**_PROBE_ADAM, "betas": (0.8, 0.99)},
+    ],
+    "RMSprop": [
+        {},
+        {"lr": 1e-3},
+        _DECAY,
+        {"maximize": True},
+        {**_DECAY, "centered": True},
+        {**_DECAY, "maximize": True},
+        {**_DECAY, "centered": True, "momentum": 0.1},
+        {**_DECAY, "centered": True, "momentum": 0.1, "maximize": True},
+        {"alpha": 0.5, "eps": 1e-2, "momentum": 0.9, "weight_decay": 1.0},
+    ],
+    "Rprop": [
+        {},
+        {"lr": 2e-4},
+        {"etas": (0.5, 1.5)},
+        {"step_sizes": (2e-6, 100)},
+        {"maximize": True},
+        {"lr": 0.1, "etas": (0.3, 1.1), "step_sizes": (1e-3, 0.15)},
+    ],
+    "SGD": [
+        {},
+        {"lr": 1e-2},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "dampening": 0.5},
+        {"weight_decay": 0.5},
+        {"momentum": 0.9, **_DECAY},
+        {"momentum": 0.9, "nesterov": True, **_DECAY},
+        {**_DECAY, "maximize": True},
+        {"lr": 0.05, "momentum": 0.5, "dampening": 0.3, "weight_decay": 1.0},
+    ],
+}
+"""{class of torch.optim: its options, row by row}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerTraining(Spec):
+    """8-16-16-3, tanh, MSE, shuffled batches of 32; random samples, nothing to learn but rounding.
+
+    With maximize=True the loss is minus the MSE, so that what is made large is bounded.
+    """
+
+    implementation: ClassVar[str] = "optimizer_training"
+    document: ClassVar[Document] = Document("torch.optim", "torch.optim", "Algorithms")
+    model: ClassVar[str] = "Linear(8, 16), tanh, Linear(16, 16), tanh, Linear(16, 3)"
+    objective: ClassVar[str] = "MSE"
+    update: ClassVar[str] = "as in the row"
+
+    steps: int | None = STEPS
+    """Updates to make."""
+    optimizer: str = "SGD"
+    """A class of torch.optim."""
+    options: Options = field(default_factory=dict)
+    """Its keyword arguments."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer not in CONFIGURATIONS:
+            known = ", ".join(CONFIGURATIONS)
+            raise InputError(f"optimizer is {self.optimizer!r}, expected one of {known}")
+        object.__setattr__(self, "options", dict(self.options))
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # a row's own, where an example has its class's
+        """The call that makes the optimizer."""
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.optimizer}({options})"
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params: dict[str, np.ndarray] = {}
+        for i, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
+            layer = linear(generator, inputs, outputs, dtype=self.dtype)
+            params |= {f"layer{i}.{name}": array for name, array in layer.items()}
+        x = generator.randn(SAMPLES, WIDTHS[0], dtype=self.dtype)
+        return params, {"x": x, "y": generator.randn(SAMPLES, WIDTHS[-1], dtype=self.dtype)}
+
+    @property
+    def maximize(self) -> bool:
+        """Whether the optimizer makes the loss large."""
+        return bool(self.options.get("maximize"))
+
+    @property
+    def _batch_size(self) -> int | None:
+        return BATCH
+
+    @property
+    def _shuffle(self) -> bool:
+        return True
+
+
+def rows(
+    seed: int = 0, dtype: Dtype = "float64", steps: int | None = None
+) -> list[OptimizerTraining]:
+    """Every row, of these seed, dtype and steps."""
+    return [
+        OptimizerTraining(
+            optimizer=optimizer, options=options, seed=seed, dtype=dtype, steps=steps or STEPS
+        )
+        for optimizer, configurations in CONFIGURATIONS.items()
+        for options in configurations
+    ]
