@@ -36,7 +36,7 @@ def update_figure(result: Verification) -> "Figure":
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # keys are any text
         figure = Figure((4.8, 2.82))
         axes = figure.add_axes((0.17, 0.15, 0.81, 0.67))
         # the one broad and pale, the other small and dark upon it: both show where they are equal
@@ -44,7 +44,7 @@ def update_figure(result: Verification) -> "Figure":
             grads, moves = _update(result.outcomes[framework])
             label = {"torch": "PyTorch", "jax": "JAX"}[framework]
             style = {"markersize": size, "alpha": alpha, "mew": 0, "color": COLORS[framework]}
-            axes.plot(grads, moves, "o", label=label, **style)  # type: ignore[arg-type]
+            axes.plot(grads, moves, "o", label=label, **style)  # type: ignore[arg-type]  # of mixed values
         if result.spec.update == "SGD":
             rate = result.spec.hyper_parameters()["learning_rate"]
             ends = np.array([grads.min(), grads.max()])

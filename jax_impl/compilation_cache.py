@@ -17,7 +17,7 @@ def keep(folder: Path) -> None:
 
     Where nothing can be written there, programs are compiled anew, as without it.
     """
-    if getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009
+    if getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 - no attribute to types
         return
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def keep(folder: Path) -> None:
 @contextlib.contextmanager
 def unused() -> Iterator[None]:
     """Compiles every program anew in the meantime, also where the user's own setting keeps them."""
-    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009
+    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009 - no attribute to types
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX looks at the setting once
     try:

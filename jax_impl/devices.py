@@ -48,7 +48,7 @@ def in_force(dtype: str, device: jax.Device) -> str:
 
     "highest" is the run's own dtype; nothing less is there on a CPU, nor for float64.
     """
-    asked = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
+    asked = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009 - no attribute to types
     if dtype == "float64" or asked in ("highest", "float32"):
         return "highest"
     return _FAST_MODES[device.platform]

@@ -36,7 +36,7 @@ def find(device: str, count: int) -> list[jax.Device]:
     """
     if device == "cpu" and not jax.distributed.is_initialized():
         with contextlib.suppress(RuntimeError):  # it has started: what it has may do
-            known = getattr(jax.config, "jax_num_cpu_devices")  # noqa: B009
+            known = getattr(jax.config, "jax_num_cpu_devices")  # noqa: B009 - no attribute to types
             jax.config.update("jax_num_cpu_devices", max(count, known))
     platform, processes = devices.find(device).platform, jax.process_count()
     each, rest = divmod(count, processes)

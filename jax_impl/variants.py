@@ -50,7 +50,7 @@ class Compiled:
 
     def fresh(self) -> None:
         """Makes what a run starts from, once."""
-        self.start  # noqa: B018
+        self.start  # noqa: B018 - made by asking for it
 
     @abstractmethod
     def run(self) -> None:
@@ -109,7 +109,7 @@ class Steps(Compiled):
 
     def fresh(self) -> None:
         super().fresh()
-        self._index  # noqa: B018
+        self._index  # noqa: B018 - made by asking for it
 
     @cached_property
     def _step(self) -> Any:

@@ -9,7 +9,7 @@ import torch
 _FLAGS = torch.backends.flags_frozen.__globals__
 _allowed = _FLAGS["__allow_nonbracketed_mutation_flag"]
 
-from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db  # noqa: E402
+from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db  # noqa: E402 - after the flag
 
 _FLAGS["__allow_nonbracketed_mutation_flag"] = _allowed
 

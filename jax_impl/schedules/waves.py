@@ -115,7 +115,7 @@ def cosine_annealing_lr(
 def cosine_annealing_warm_restarts(
     lr: float,
     T_0: int,  # noqa: N803 - PyTorch's name
-    T_mult: int = 1,  # noqa: N803
+    T_mult: int = 1,  # noqa: N803 - PyTorch's name
     eta_min: float = 0.0,
     last_epoch: int = -1,
 ) -> Schedule:
