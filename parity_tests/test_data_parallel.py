@@ -43,15 +43,16 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def run_all(command: list[str], folder: Path) -> str:
-    """What a command prints; it has to end well."""
+def run_all(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    """What a command prints; it has to end well, and soon."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (environment or {}),
         capture_output=True,
         text=True,
         check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -163,6 +164,33 @@ def test_a_fault_of_data_parallel_training_is_found(fault: str, ranks: Path) -> 
     assert found.verdict is Verdict.MISMATCH
     assert found.first is not None
     assert (found.first.step, found.first.stage, found.first.leaf) == place
+
+
+HOLDS_ON = """
+import gc
+from torch.nn.parallel import DistributedDataParallel
+from torch_impl import parallel
+from twinstep import launch
+from twinstep.place import Place
+from twinstep.specs import EXAMPLES
+
+def living():
+    return sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
+
+spec = EXAMPLES["linear_regression"](dtype="float64", steps=2)
+gc.disable()
+with parallel.group("cpu"):
+    rank = parallel.Rank(launch.example("torch", spec), spec, Place())
+    found = [living() for _ in rank.chunks(1)]
+    print(*found, living())
+"""
+
+
+def test_a_recorder_lets_go_of_the_group_before_it_ends(tmp_path: Path) -> None:
+    """DistributedDataParallel, alive when the group is destroyed, may wait for ever."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
+    environment = alone | {"MASTER_PORT": free_port()}
+    assert run_all([sys.executable, "-c", HOLDS_ON], tmp_path, environment) == "1 1 0\n"
 
 
 FAILING = """

@@ -164,6 +164,15 @@ class Rank(recording.Recorder):
     def metadata(self) -> Metadata:
         return _of_all(super().metadata, self.place)
 
+    def chunks(self, most: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `most`. At the end nothing holds on to the group.
+
+        DistributedDataParallel must be gone before the group is destroyed. As the group's last
+        owner it would hold Python's lock while it waits for gloo's thread, which may want the lock.
+        """
+        yield from super().chunks(most)
+        self.__dict__.pop("_shared", None)
+
     def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> Ledger:
         rank, world = distributed.get_rank(), distributed.get_world_size()
         indices = chunk.indices
