@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TPU := .venv-tpu
 
-.PHONY: verify test test-slow test-tpu test-gpu lint gallery bench clean
+.PHONY: verify test test-slow test-tpu test-gpu search lint gallery bench clean
 
 verify: $(READY)
 	@mkdir -p results
@@ -17,6 +17,11 @@ test: $(READY)
 # Every optimizer of torch.optim over PyTorch's own table, and faults planted in each.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n auto -m slow
+
+# Trainings drawn at random: optimizer, options, shapes, schedule, clipping.
+SEARCH ?= 5000
+search: $(READY)
+	SEARCH=$(SEARCH) $(BIN)/python -m pytest parity_tests/test_random_search.py -k any_training --timeout 0
 
 # Compiles every example for a TPU; none is needed.
 test-tpu: $(TPU)/.ready

@@ -1,0 +1,127 @@
+"""Optimizers, options, shapes, schedules and clipping, drawn together: PyTorch's and ours agree.
+
+A case that fails prints the script that shows it. `make search` looks at thousands.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, find, given, note, settings
+from optimizer_runs import BAR, default_dtype
+from random_cases import KEYWORDS, OF_ITS_OWN, OPTIMIZERS, UNDRAWN, Case, Rates, cases
+
+from jax_impl.optimizers import torch_options
+
+LOOKED_AT = int(os.environ.get("SEARCH", "300"))
+UNHURRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+def trained(case: Case) -> SimpleNamespace:
+    """What the case's script leaves behind."""
+    names: dict[str, Any] = {}
+    rounding = torch.Tensor.bfloat16
+    try:
+        with default_dtype("float64"), contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(case.script, "<script>", "exec"), names)
+    finally:
+        torch.Tensor.bfloat16 = rounding  # type: ignore[method-assign]  # Muon's scripts take it out
+    return SimpleNamespace(**names)
+
+
+def apart(case: Case) -> dict[str, float]:
+    """{parameter, or its state: the largest gap at the end, as a share of its largest entry}."""
+    end = trained(case)
+    state = end.state if hasattr(end.state, "_asdict") else end.state[-1]
+    found = {}
+    for i, p in enumerate(end.theirs):
+        theirs = {what: v for what, v in end.optimizer.state[p].items() if v is not None}
+        leaves = {w: v[i] if isinstance(v, list) else v for w, v in state._asdict().items()}
+        ours = {what: v for what, v in leaves.items() if what != "count" and v is not None}
+        assert theirs.keys() == ours.keys()
+        found[f"{i}"] = gap(p.detach(), end.ours[i])
+        found |= {f"{i}.{what}": gap(theirs[what], leaf) for what, leaf in ours.items()}
+    return found
+
+
+def gap(theirs: Any, ours: Any) -> float:
+    """Infinite where one is not a number and the other is, or where PyTorch has only zeros."""
+    a, b = np.asarray(theirs), np.asarray(ours)
+    assert a.shape == b.shape
+    if a.size == 0 or np.array_equal(a, b, equal_nan=True):
+        return 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.nanmax(np.where(a == b, 0.0, np.abs(a - b))) / np.nanmax(np.abs(a))
+    return float(share) if np.array_equal(np.isnan(a), np.isnan(b)) else np.inf
+
+
+@settings(UNHURRIED, max_examples=LOOKED_AT)
+@given(cases())
+def test_any_training_agrees(case: Case) -> None:
+    note(case.script)
+    found = apart(case)
+    assert max(found.values()) <= BAR, found
+
+
+def test_a_planted_fault_is_found_and_its_script_shows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Adam without the correction of its second moment."""
+    module = importlib.import_module("jax_impl.optimizers.adam")  # the name is the function's too
+    exact = module.bias_correction
+    monkeypatch.setattr(module, "bias_correction", lambda beta, step: exact(beta, step) ** 0)
+    smallest = find(cases(), lambda case: not max(apart(case).values()) <= BAR, settings=UNHURRIED)
+    assert smallest.optimizer in ("Adam", "AdamW")
+    assert smallest.rates is None
+    assert smallest.clip is None
+    assert len(smallest.script.splitlines()) <= 20
+    output = subprocess.run(
+        [sys.executable, "-c", smallest.script],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert max(map(float, output.split())) <= BAR  # without the fault
+
+
+def test_every_keyword_is_drawn() -> None:
+    for name in OPTIMIZERS:
+        assert torch_options(name).keys() <= KEYWORDS.keys() | UNDRAWN
+    assert all(key in torch_options(name) for name, key in OF_ITS_OWN)
+
+
+def test_everything_is_drawn() -> None:
+    """Of 400 cases, every optimizer, and what PyTorch is odd about."""
+    seen: list[Case] = []
+
+    @settings(UNHURRIED, max_examples=400, phases=[Phase.generate], derandomize=True)
+    @given(cases())
+    def look(case: Case) -> None:
+        seen.append(case)
+
+    look()
+    assert {case.optimizer for case in seen} == {*OPTIMIZERS}
+    assert any(case.clip and case.rates for case in seen)
+    assert any(isinstance(case.rates, Rates) and case.rates.moves_momentum for case in seen)
+    for odd in ((), (0,), (0, 2)):
+        assert any(odd in case.shapes for case in seen)
+
+
+def test_a_gap_is_seen() -> None:
+    one = np.ones(3)
+    assert gap(one, one) == 0
+    assert gap(np.array([np.nan, 1.0]), np.array([np.nan, 1.0])) == 0
+    assert gap(np.array([np.nan, 1.0]), one[:2]) == np.inf
+    assert gap(one * 0, one) == np.inf
+    assert gap(one, one * (1 + 1e-9)) > BAR
+    assert gap(np.zeros(0), np.zeros(0)) == 0
