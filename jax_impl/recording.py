@@ -243,7 +243,7 @@ def rounding(
     shrink with it, and Adam makes much of it: no nudge of the parameters shows that.
     """
 
-    def update(grads: Any, state: Any, params: Any = None) -> Any:
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         named = layout.to_torch(grads)
         off = {}
         for (name, grad), k in zip(named.items(), jax.random.split(key, len(named)), strict=True):
@@ -251,9 +251,9 @@ def rounding(
             off[name] = grad + unit * jax.random.uniform(k, grad.shape, grad.dtype, -1)
         leaves = jax.tree.leaves(layout.from_torch(off))
         nudged_grads = jax.tree.unflatten(jax.tree.structure(grads), leaves)
-        return optimizer.update(nudged_grads, state, params)
+        return optax.with_extra_args_support(optimizer).update(nudged_grads, state, params, **extra)
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def to_device(spec: Spec) -> dict[str, jax.Array]:

@@ -237,11 +237,11 @@ class Forced:
     def __init__(self, optimizer: optax.GradientTransformation, recorded: Any) -> None:
         self.was_given: Any = None
 
-        def update(grads: Any, state: Any, params: Any = None) -> Any:
+        def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
             self.was_given = grads
-            return optimizer.update(recorded, state, params)
+            return optax.with_extra_args_support(optimizer).update(recorded, state, params, **extra)
 
-        self.transformation = optax.GradientTransformation(optimizer.init, update)
+        self.transformation = optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def _like(tree: Any, named: Any, layout: Any) -> Any:
