@@ -101,6 +101,16 @@ class Case:
             touched=f", touched={rows}" if is_sparse else "",
         )
 
+    def nudged(self, seed: int) -> str:
+        """The script with our gradients and parameters off by up to one eps a step."""
+        nudge = "(1 + 2**-52 * nudges.uniform(-1, 1, p.shape))"
+        script = self.script.replace(
+            "for p, c, t in zip(ours", f"* {nudge} for p, c, t in zip(ours"
+        )
+        head, loop, tail = script.partition("for target in targets:\n")
+        moved = f"    ours = [p * {nudge} for p in ours]\n"
+        return f"{head}nudges = np.random.RandomState({seed})\n{loop}{moved}{tail}"
+
     def _twin(self) -> str:
         words = {name: repr(value) for name, value in self.options.items()}
         defaults = torch_options(self.optimizer)

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,35 +20,56 @@ from optimizer_runs import BAR, default_dtype
 from random_cases import KEYWORDS, OF_ITS_OWN, OPTIMIZERS, UNDRAWN, Case, Rates, cases
 
 from jax_impl.optimizers import torch_options
+from twinstep.tolerance import NOISE_FACTOR, NUDGED_RERUNS
 
 LOOKED_AT = int(os.environ.get("SEARCH", "300"))
+CYCLE = {
+    "base_lr": 0.01,
+    "max_lr": 0.2,
+    "step_size_up": 1,
+    "mode": "triangular2",
+    "cycle_momentum": False,
+}
 UNHURRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-def trained(case: Case) -> SimpleNamespace:
-    """What the case's script leaves behind."""
+def ends(script: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{parameter, or its state: value} where a script leaves PyTorch, and where it leaves us."""
     names: dict[str, Any] = {}
     rounding = torch.Tensor.bfloat16
     try:
         with default_dtype("float64"), contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(case.script, "<script>", "exec"), names)
+            exec(compile(script, "<script>", "exec"), names)
     finally:
         torch.Tensor.bfloat16 = rounding  # type: ignore[method-assign]  # Muon's scripts take it out
-    return SimpleNamespace(**names)
+    state = names["state"] if hasattr(names["state"], "_asdict") else names["state"][-1]
+    theirs: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    for i, p in enumerate(names["theirs"]):
+        theirs |= {str(i): p.detach()}
+        theirs |= {f"{i}.{w}": v for w, v in names["optimizer"].state[p].items() if v is not None}
+        leaves = {w: v[i] if isinstance(v, list) else v for w, v in state._asdict().items()}
+        ours |= {str(i): names["ours"][i]}
+        ours |= {f"{i}.{w}": v for w, v in leaves.items() if w != "count" and v is not None}
+    return theirs, ours
 
 
 def apart(case: Case) -> dict[str, float]:
-    """{parameter, or its state: the largest gap at the end, as a share of its largest entry}."""
-    end = trained(case)
-    state = end.state if hasattr(end.state, "_asdict") else end.state[-1]
-    found = {}
-    for i, p in enumerate(end.theirs):
-        theirs = {what: v for what, v in end.optimizer.state[p].items() if v is not None}
-        leaves = {w: v[i] if isinstance(v, list) else v for w, v in state._asdict().items()}
-        ours = {what: v for what, v in leaves.items() if what != "count" and v is not None}
-        assert theirs.keys() == ours.keys()
-        found[f"{i}"] = gap(p.detach(), end.ours[i])
-        found |= {f"{i}.{what}": gap(theirs[what], leaf) for what, leaf in ours.items()}
+    """{parameter, or its state: the largest gap at the end, in units of what is allowed}.
+
+    Allowed is BAR of the largest entry. Where that is not enough it is what rounding makes of the
+    case, if that is more: where a gradient cancels, an optimizer may divide by what is left.
+    """
+    theirs, ours = ends(case.script)
+    assert theirs.keys() == ours.keys()
+    found = {name: gap(theirs[name], ours[name]) / BAR for name in theirs}
+    if max(found.values()) > 1:
+        for seed in range(NUDGED_RERUNS):
+            moved = ends(case.nudged(seed))[1]
+            for name, value in moved.items():
+                noise = gap(ours[name], value)
+                allowed = max(BAR, NOISE_FACTOR * noise) if np.isfinite(noise) else BAR
+                found[name] = min(found[name], gap(theirs[name], ours[name]) / allowed)
     return found
 
 
@@ -69,7 +89,7 @@ def gap(theirs: Any, ours: Any) -> float:
 def test_any_training_agrees(case: Case) -> None:
     note(case.script)
     found = apart(case)
-    assert max(found.values()) <= BAR, found
+    assert max(found.values()) <= 1, found
 
 
 def test_a_planted_fault_is_found_and_its_script_shows_it(
@@ -79,7 +99,7 @@ def test_a_planted_fault_is_found_and_its_script_shows_it(
     module = importlib.import_module("jax_impl.optimizers.adam")  # the name is the function's too
     exact = module.bias_correction
     monkeypatch.setattr(module, "bias_correction", lambda beta, step: exact(beta, step) ** 0)
-    smallest = find(cases(), lambda case: not max(apart(case).values()) <= BAR, settings=UNHURRIED)
+    smallest = find(cases(), lambda case: not max(apart(case).values()) <= 1, settings=UNHURRIED)
     assert smallest.optimizer in ("Adam", "AdamW")
     assert smallest.rates is None
     assert smallest.clip is None
@@ -92,6 +112,22 @@ def test_a_planted_fault_is_found_and_its_script_shows_it(
         check=True,
     ).stdout
     assert max(map(float, output.split())) <= BAR  # without the fault
+
+
+def test_what_rounding_makes_of_a_case_is_measured() -> None:
+    """NAdam divides by a gradient that cancels: 1e-11 apart, and so are two runs of our own."""
+    case = Case(
+        "NAdam",
+        {"betas": (0.9, 0.0), "momentum_decay": 0.0, "lr": 0.001, "weight_decay": 0.1},
+        [(), (), ()],
+        steps=9,
+        seed=1,
+        rates=Rates("cyclic_lr", CYCLE),
+        clip=("clip_grad_norm", (1.0, "inf")),
+    )
+    theirs, ours = ends(case.script)
+    assert gap(theirs["0"], ours["0"]) > BAR
+    assert max(apart(case).values()) <= 1
 
 
 def test_every_keyword_is_drawn() -> None:
