@@ -6,7 +6,6 @@ No test asserts a speed. What is timed is a few steps, once.
 import dataclasses
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,13 +18,12 @@ from stuck import dies, fails, hangs
 
 import jax_impl.variants
 import torch_impl.variants
-from twinstep import InputError, compare, launch
-from twinstep.bench import markdown, process, table
+from twinstep import compare, launch
+from twinstep.bench import process, table
 from twinstep.bench.parity import put_in
-from twinstep.bench.plot import ratios_figure
 from twinstep.bench.process import Task, find, measured
-from twinstep.bench.rows import ASKED, RUNS, Cost, Row, report, runs
-from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
+from twinstep.bench.rows import Row
+from twinstep.bench.timing import Spread
 from twinstep.bench.training import Setting, call, training_rows
 from twinstep.bench.ways import LABELS, Left, Way
 from twinstep.cli import main
@@ -36,74 +34,6 @@ from twinstep.trace import join
 README = Path(__file__).parents[1] / "benchmarks" / "README.md"
 ONCE = Setting(repeats=1)
 WAYS = [way for way in LABELS if way != "compile"]
-
-# Times
-
-
-class Clock:
-    """A clock that moves only when something takes time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def side(self, name: str, seconds: Iterator[float], calls: list[str]) -> Callable[[], float]:
-        """A side whose calls take so long, one after the other."""
-
-        def make() -> float:
-            calls.append(name)
-            taken = next(seconds)
-            self.now += taken
-            return taken
-
-        return make
-
-
-def test_timed_is_the_seconds_of_one_call() -> None:
-    clock = Clock()
-
-    def slow() -> None:
-        clock.now += 3
-
-    clock.now = 7
-    assert timed(slow, clock) == 3
-
-
-def test_sides_take_turns() -> None:
-    """Of 10 ms, five calls fill a turn, after two that do not count; of 1 s, one does."""
-    clock, calls = Clock(), list[str]()
-    sides = {
-        "a": clock.side("a", itertools.repeat(0.01), calls),
-        "b": clock.side("b", itertools.repeat(1.0), calls),
-    }
-    times = interleaved(sides, 3, clock=clock)
-    assert times == {"a": [0.01] * 3, "b": [1.0] * 3}
-    assert "".join(calls) == "ab" + 3 * ("aa" + "aaaaa" + "b")
-
-
-def test_a_turn_is_the_median_of_its_calls_without_the_first_two() -> None:
-    clock = Clock()
-    seconds = iter([0.02, 9, 9, 0.02, 0.5])  # warm; two uncounted; a turn of two calls
-    times = interleaved({"a": clock.side("a", seconds, [])}, 1, clock=clock)
-    assert times["a"] == [pytest.approx(0.26)]
-
-
-@pytest.mark.parametrize(("limit", "turns"), [(0.5, 1), (2.5, 3), (math.inf, 9)])
-def test_no_turn_begins_after_the_limit(limit: float, turns: int) -> None:
-    clock = Clock()
-    sides = {"a": clock.side("a", itertools.repeat(1.0), [])}
-    assert len(interleaved(sides, 9, limit, clock)["a"]) == turns
-
-
-def test_spread_is_median_and_quartiles() -> None:
-    assert spread([5, 1, 2, 4, 3]) == Spread(3, 2, 4)
-    assert spread([7]) == Spread(7, 7, 7)
-    assert str(spread([1.0, 3.0])) == "2 (1.5 to 2.5)"
-    # a ratio is taken turn by turn: a machine that is twice as slow in one slows both
-    assert ratios([2, 4, 2], [1, 2, 1]) == Spread(2, 2, 2)
-
 
 # Ways
 
@@ -463,80 +393,6 @@ def test_a_device_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     printed, error = capfd.readouterr()
     assert printed == ""
     assert error.startswith("twinstep: error: device is 'gpu', but PyTorch found only: cpu")
-
-
-# What is shown
-
-
-def test_which_runs_are_timed() -> None:
-    assert runs(LinearRegression()) == [100, 2000]
-    assert runs(LinearRegression(steps=7)) == [7]
-    assert runs(EXAMPLES["gradient_update"]()) == [1, 2000]
-    assert runs(EXAMPLES["sgd_single_sample"]()) == [1000]
-    assert RUNS.keys() <= EXAMPLES.keys()
-    for (name, steps), asked in ASKED.items():
-        assert steps in RUNS[name]
-        assert Row(name, steps, "float32", "one", 1, "trace").asked == asked
-        assert Row(name, steps, "float32", "all", 2, "trace").asked is None
-        assert Row(name, steps, "float32", "one", 1, "scan").asked is None
-
-
-def made(way: str = "scan", cores: str = "one", **changes: Any) -> Row:
-    row = Row("zero_grad", 5, "float32", cores, 1, way, Spread(2, 1, 3), Spread(9, 8, 10), 0.25)
-    return dataclasses.replace(row, verdict="rounding", **changes)
-
-
-BROKEN = made("fused", ratio=None, us=None, first=None, problem="mismatch: step 1")
-MADE = [made("eager", ratio=Spread(1, 1, 1)), BROKEN, made("scan", horizon=4), made("trace")]
-
-
-def test_table_has_ratios_first() -> None:
-    lines = table.lines(MADE)
-    assert lines[1] == "zero_grad, 5 steps, float32, one core"
-    assert [line.split("  ")[1] for line in lines[3:]] == [LABELS[row.way] for row in MADE]
-    assert lines[4] == "  PyTorch fused              not timed: mismatch: step 1"
-    expected = "JAX scan 2 (1 to 3) 9 (8 to 10) 0.25 rounding, to step 4"
-    assert " ".join(lines[5].split()) == expected
-    gate = Cost("gate", Spread(1.1, 1, 1.2), 1.15, "zero_grad", 9)
-    expected = "gate / both trainings, zero_grad, 9 steps, float64: 1.1 (1 to 1.2), asked for: 1.15"
-    assert table.lines([gate]) == ["", expected]
-
-
-def test_plot_has_a_mark_for_every_figure() -> None:
-    others = [dataclasses.replace(row, cores="all") for row in MADE]
-    figure = ratios_figure([*MADE, *others, Cost("start", Spread(1, 1, 1), 0.3)])
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one core", "all cores"]
-    for axes in figure.axes:
-        marks = axes.get_legend_handles_labels()[1]
-        assert marks == ["JAX scan", "JAX scan with the trace"]  # what failed is not drawn
-    ratios_figure([BROKEN]).canvas.draw()  # nothing to draw is no error
-
-
-def test_markdown_stands_between_its_markers() -> None:
-    value = json.loads(
-        json.dumps(report([*MADE, Cost("start", Spread(0.1, 0.1, 0.1), 0.3)], ["x"]))
-    )
-    before = f"# Text\n{markdown.START}\nold\n{markdown.END}\nmore\n"
-    after = markdown.put_in(before, value)
-    assert after.startswith(f"# Text\n{markdown.START}\nTaken on ")
-    assert after.endswith(f"{markdown.END}\nmore\n")
-    assert "old" not in after
-    assert "| `zero_grad` | 5 | 9 (8 to 10) | not timed: mismatch: step 1 | 2 (1 to 3) |" in after
-    assert "| seconds of `twinstep --help` | 0.1 (0.1 to 0.1) | 0.3 |" in after
-    assert markdown.put_in(after, value) == after
-    with pytest.raises(InputError, match="no <!-- figures -->"):
-        markdown.put_in("# Text\n", value)
-
-
-def test_readme_has_a_line_for_every_run() -> None:
-    written = README.read_text()
-    assert markdown.put_in(written, report(MADE)) != written
-    _, _, figures = written.partition(markdown.START)
-    for name, counts in RUNS.items():
-        for steps in counts:
-            assert figures.count(f"| `{name}` | {steps} |") >= 2, "a ratio and a first call"
-        assert f"gate / both trainings, `{name}`" in figures
-    assert "seconds of `twinstep --help`" in figures
 
 
 def test_the_ways_are_ways() -> None:
