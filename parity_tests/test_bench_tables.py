@@ -88,3 +88,10 @@ def test_readme_has_a_line_for_every_run() -> None:
             assert figures.count(f"| `{name}` | {steps} |") >= 2, "a ratio and a first call"
         assert f"gate / both trainings, `{name}`" in figures
     assert "seconds of `twinstep --help`" in figures
+
+
+def test_readme_has_a_line_for_every_optimizer() -> None:
+    _, _, figures = README.read_text().partition("<!-- optimizers -->")
+    figures = figures.partition("<!-- /optimizers -->")[0]
+    for name in ("adam", "adamw", "sgd, momentum 0.9", "rmsprop"):
+        assert figures.count(f"| {name} |") == 1

@@ -45,12 +45,20 @@ def test_the_commands(
 
 
 def test_the_python(tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", snippet], capture_output=True, text=True, check=True, cwd=tmp_path
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    verified, ported = (
+        subprocess.run(
+            [sys.executable, "-c", snippet],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        for snippet in snippets
     )
-    assert done.stdout.startswith("rounding within")
-    assert "(100,) (101, 1, 1)" in done.stdout
+    assert verified.stdout.startswith("rounding within")
+    assert "(100,) (101, 1, 1)" in verified.stdout
+    assert ported.stdout == ported.stderr == ""
 
 
 def test_the_table_is_what_verify_prints() -> None:
