@@ -130,6 +130,14 @@ def test_what_rounding_makes_of_a_case_is_measured() -> None:
     assert max(apart(case).values()) <= 1
 
 
+def test_an_average_of_weight_1_is_what_is_new() -> None:
+    """Found by this search: old + (new - old) is off by an eps of the old, which may be large."""
+    rates = Rates("multi_step_lr", {"milestones": [2, 3, 8], "gamma": 0.5})
+    options = {"beta2_decay": 0.0, "weight_decay": 1.0}
+    theirs, ours = ends(Case("Adafactor", options, [(2, 2, 3)], 11, 3, rates).script)
+    assert gap(theirs["0.row_var"], ours["0.row_var"]) <= 1e-14
+
+
 def test_every_keyword_is_drawn() -> None:
     for name in OPTIMIZERS:
         assert torch_options(name).keys() <= KEYWORDS.keys() | UNDRAWN

@@ -11,6 +11,7 @@ from jax_impl.optimizers.base import (
     at_least_0,
     cast,
     descent,
+    lerp,
     needed,
     rate_at,
     refuse,
@@ -91,12 +92,12 @@ def adafactor(
             w = cast(weight, g)
             alpha = jnp.maximum(eps[1], _rms(p)) * cast(rho, p)
             if g.ndim > 1:
-                row = row + w * (jnp.mean(g * g, axis=-1, keepdims=True) - row)
-                col = col + w * (jnp.mean(g * g, axis=-2, keepdims=True) - col)
+                row = lerp(row, jnp.mean(g * g, axis=-1, keepdims=True), w)
+                col = lerp(col, jnp.mean(g * g, axis=-2, keepdims=True), w)
                 size = jnp.maximum(jnp.mean(row, axis=-2, keepdims=True), eps1)
                 estimate = row * col / size
             else:
-                estimate = whole = whole + w * (g * g - whole)
+                estimate = whole = lerp(whole, g * g, w)
             change = g * jax.lax.rsqrt(jnp.maximum(estimate, eps1 * eps1))
             denom = jnp.maximum(1.0, _rms(change) / d)
             kept = p * cast(1 - lr_now * weight_decay, p) if weight_decay else p

@@ -13,6 +13,7 @@ from jax_impl.optimizers.base import (
     decayed,
     descent,
     fractions,
+    lerp,
     over_leaves,
     rate_at,
     refuse,
@@ -85,8 +86,8 @@ def adam(
             grads = decayed(grads, params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, v: jax.Array, *rest: jax.Array) -> tuple[Any, ...]:
-            b1, b2 = cast(beta1, g), cast(beta2, g)
-            m = m + (1 - b1) * (g - m)
+            b2 = cast(beta2, g)
+            m = lerp(m, g, cast(1 - beta1, g))
             v = b2 * v + (1 - b2) * (g * g)
             largest = [jnp.maximum(rest[0], v)] if amsgrad else []
             denom = jnp.sqrt(largest[0] if amsgrad else v) / cast(root, g) + eps

@@ -13,6 +13,7 @@ from jax_impl.optimizers.base import (
     decayed,
     descent,
     fractions,
+    lerp,
     over_leaves,
     rate_at,
     refuse,
@@ -66,7 +67,7 @@ def adamax(
         grads = decayed(descent(grads, maximize), params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:
-            m = m + (1 - cast(beta1, g)) * (g - m)
+            m = lerp(m, g, cast(1 - beta1, g))
             u = jnp.maximum(cast(beta2, g) * u, jnp.abs(g) + eps)
             return -cast(step_size, g) * (m / u), m, u
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_impl.optimizers.base import Scheduled, refuse, value_at
+from jax_impl.optimizers.base import Scheduled, lerp, refuse, value_at
 
 AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(averaged parameter, current parameter, models averaged so far) -> new averaged parameter"""
@@ -43,7 +43,7 @@ def swa_avg(average: jax.Array, current: jax.Array, n_averaged: jax.Array) -> ja
     PyTorch computes the weight in its default dtype: float32 rounds it for float64 models, too.
     """
     weight = (1 / (n_averaged + 1).astype(float)).astype(average.dtype)
-    return _lerp(average, current, weight)
+    return lerp(average, current, weight)
 
 
 def ema_avg(decay: float = 0.999) -> AvgFn:
@@ -52,7 +52,7 @@ def ema_avg(decay: float = 0.999) -> AvgFn:
     Raises InputError for a decay outside [0, 1].
     """
     refuse("ema_avg", decay=(decay, "a number from 0 to 1", lambda v: not (v < 0.0 or v > 1.0)))
-    return lambda average, current, n_averaged: _lerp(
+    return lambda average, current, n_averaged: lerp(
         average, current, jnp.asarray(1 - decay, average.dtype)
     )
 
@@ -106,8 +106,3 @@ def swa_lr(
         return jnp.where(count < start, before, swa_lr * alpha + before * (1 - alpha))
 
     return schedule
-
-
-def _lerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
-    """From the nearer end, as torch.lerp does."""
-    return jnp.where(jnp.abs(weight) < 0.5, a + weight * (b - a), b - (b - a) * (1 - weight))

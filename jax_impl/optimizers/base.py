@@ -56,6 +56,18 @@ def shrunk(updates: Tree, params: Tree, rate: jax.Array, weight_decay: float) ->
     return jax.tree.map(rule, updates, needed(params))
 
 
+def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
+    """From start towards end, from the nearer of the two: weight 1 gives the very end.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.lerp.html
+    """
+    way = end - start
+    near = abs(weight) < 0.5
+    if isinstance(near, bool):  # known before it is compiled
+        return start + weight * way if near else end - way * (1 - weight)
+    return jnp.where(near, start + weight * way, end - way * (1 - weight))
+
+
 def needed(params: Tree | None) -> Tree:
     """The parameters; InputError where `update` was not given them."""
     if params is None:

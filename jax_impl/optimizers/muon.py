@@ -11,6 +11,7 @@ from jax_impl.optimizers.base import (
     Scheduled,
     at_least_0,
     cast,
+    lerp,
     needed,
     number,
     over_leaves,
@@ -77,8 +78,8 @@ def muon(
         rate = rate_at(lr, step)
 
         def rule(g: jax.Array, p: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
-            b = b + (1 - momentum) * (g - b)
-            change = g + momentum * (b - g) if nesterov else b
+            b = lerp(b, g, 1 - momentum)
+            change = lerp(g, b, momentum) if nesterov else b
             change = orthogonal(change, ns_coefficients, ns_steps, eps, round_to_bfloat16)
             adjusted = cast(rate * _adjustment(adjust_lr_fn, p.shape), p)
             return (p * cast(1 - rate * weight_decay, p) - adjusted * change) - p, b

@@ -13,6 +13,7 @@ from jax_impl.optimizers.base import (
     decayed,
     descent,
     fractions,
+    lerp,
     over_leaves,
     rate_at,
     refuse,
@@ -85,8 +86,8 @@ def nadam(
         correction = bias_correction(beta2, step)
 
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            b1, b2 = cast(beta1, g), cast(beta2, g)
-            m = m + (1 - b1) * (g - m)
+            b2 = cast(beta2, g)
+            m = lerp(m, g, cast(1 - beta1, g))
             v = b2 * v + (1 - b2) * (g * g)
             denom = jnp.sqrt(v / cast(correction, g)) + eps
             return cast(of_grad, g) * (g / denom) + cast(of_mean, g) * (m / denom), m, v

@@ -15,6 +15,7 @@ from jax_impl.optimizers.base import (
     decayed,
     descent,
     fractions,
+    lerp,
     over_leaves,
     rate_at,
     refuse,
@@ -68,7 +69,7 @@ def radam(
             grads = decayed(grads, params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            m = m + (1 - cast(beta1, g)) * (g - m)
+            m = lerp(m, g, cast(1 - beta1, g))
             v = beta2 * v + (1 - beta2) * (g * g)
             plain = m / cast(correction1, g) * cast(rate, g)
             adapted = plain * (cast(root, g) / (jnp.sqrt(v) + eps)) * cast(trust, g)

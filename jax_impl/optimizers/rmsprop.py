@@ -12,6 +12,7 @@ from jax_impl.optimizers.base import (
     cast,
     decayed,
     descent,
+    lerp,
     over_leaves,
     rate_at,
     refuse,
@@ -79,7 +80,7 @@ def rmsprop(
 
         def rule(g: jax.Array, square: jax.Array, *rest: jax.Array) -> tuple[jax.Array, ...]:
             square = alpha * square + (1 - alpha) * (g * g)
-            mean = [rest[-1] + (1 - alpha) * (g - rest[-1])] if centered else []
+            mean = [lerp(rest[-1], g, 1 - alpha)] if centered else []
             root = jnp.sqrt(square - mean[0] * mean[0] if centered else square) + eps
             buffer = [cast(beta, g) * rest[0] + g / root] if buffered else []
             change = buffer[0] if buffered else g / root
