@@ -43,6 +43,21 @@ class Linear(nnx.Linear):
         )
 
 
+class Embedding(nnx.Module):
+    """Rows of a table by their numbers, (N,) -> (N, embedding_dim).
+
+    The gradient is dense, as PyTorch's is unless sparse=True: 0 in rows that no number names.
+    flax.nnx.Embed keeps the dtype that it was made in.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        self.weight = nnx.Param(jnp.zeros((num_embeddings, embedding_dim)))
+
+    def __call__(self, numbers: jax.Array) -> jax.Array:
+        return self.weight[numbers]
+
+
 class RNN(nnx.Module):
     """Elman RNN, h' = tanh(W_ih x + b_ih + W_hh h + b_hh), one layer, batch first.
 

@@ -19,10 +19,12 @@ from twinstep.specs.optimizers import WIDTHS, OptimizerTraining
 class Network(nnx.Module):
     """Three linear layers with tanh between them."""
 
-    def __init__(self, inputs: int, first: int, second: int, outputs: int) -> None:
-        self.layer1 = Linear(inputs, first)
-        self.layer2 = Linear(first, second)
-        self.layer3 = Linear(second, outputs)
+    def __init__(
+        self, inputs: int, first: int, second: int, outputs: int, bias: bool = True
+    ) -> None:
+        self.layer1 = Linear(inputs, first, bias)
+        self.layer2 = Linear(first, second, bias)
+        self.layer3 = Linear(second, outputs, bias)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = jnp.tanh(self.layer1(x))

@@ -137,12 +137,6 @@ OPTIM_DB = _optim_db()
 PROBES: dict[str, list[Options]] = {
     name: [options for options in rows if options not in OPTIM_DB[name]]
     for name, rows in CONFIGURATIONS.items()
-} | {
-    "Muon": [
-        {"lr": 0.05, "momentum": 0.5, "nesterov": False, "weight_decay": 1.0, "eps": 0.5},
-        {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw", "eps": 0.5},
-    ],
-    "SparseAdam": [{"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-2}],
 }
 """The same at values that show each option."""
 
@@ -152,7 +146,7 @@ NAMES = sorted(PROBES)
 
 def sharpest(name: str) -> Options:
     """The options of an optimizer that show most of it."""
-    return PROBES[name][-1] if name in CONFIGURATIONS else PROBES[name][0]
+    return PROBES[name][-1]
 
 
 def is_maximized(options: Options) -> bool:

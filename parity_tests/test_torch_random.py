@@ -146,6 +146,11 @@ CALLS = {
         lambda i, o, bias, dtype: layer_params(lambda: torch.nn.Linear(i, o, bias), dtype),
         lambda pick: (pick.randint(0, 40), pick.randint(0, 30), pick.random() < 0.8, a_dtype(pick)),
     ),
+    "embedding": Twin(
+        lambda g, rows, width, dtype: torch_init.embedding(g, rows, width, dtype=dtype),
+        lambda rows, width, dtype: layer_params(lambda: torch.nn.Embedding(rows, width), dtype),
+        lambda pick: (pick.randint(1, 30), pick.randint(1, 20), a_dtype(pick)),
+    ),
     "recurrent": Twin(
         lambda g, i, h, gates, dtype: torch_init.recurrent(g, i, h, gates=gates, dtype=dtype),
         lambda i, h, gates, dtype: layer_params(lambda: RECURRENT[gates](i, h), dtype),
@@ -186,7 +191,7 @@ def difference(call: Call, ours: Array, theirs: Array) -> str | None:
     if ours.tobytes() == theirs.tobytes():
         return None
     worst = np.abs(ours.astype(float) - theirs).max()
-    vectorised = call[0] == "randn" and ours.dtype == np.float32 and ours.size >= 16
+    vectorised = call[0] in ("randn", "embedding") and ours.dtype == np.float32 and ours.size >= 16
     if vectorised and not FUSED and worst <= ALLOWED_WITHOUT_AVX2:
         return None
     return f"{(ours != theirs).sum()} of {ours.size} values, the worst by {worst:.3g}"
@@ -393,6 +398,7 @@ def test_bounds_that_torch_refuses_are_refused(low: float, high: float, dtype: s
         (lambda g: g.bernoulli((3,), 1.5), "p is 1.5"),
         (lambda g: g.bernoulli((3,), float("nan")), "p is nan"),
         (lambda g: torch_init.linear(g, -1, 2), r"shape \(2, -1\)"),
+        (lambda g: torch_init.embedding(g, -1, 2), r"shape \(-1, 2\)"),
         (lambda g: torch_init.recurrent(g, 3, 3, gates=2), "gates is 2"),
         (lambda g: torch_init.recurrent(g, 3, 0, gates=1), "hidden_size 0"),
     ],

@@ -11,6 +11,8 @@ from torch import nn
 
 from twinstep.errors import InputError
 
+_KEPT = (torch.Tensor, float, int)
+
 
 def load_params(model: nn.Module, named: Mapping[str, np.ndarray]) -> None:
     """Gives a model the arrays; copies, so that no update reaches the spec's own.
@@ -32,10 +34,13 @@ def load_params(model: nn.Module, named: Mapping[str, np.ndarray]) -> None:
 
 
 def opt_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by name: `weight.exp_avg`, for every parameter that has some."""
+    """The optimizer's state by name: `weight.exp_avg`, for every parameter that has some.
+
+    SparseAdam counts its steps in a number: a scalar, as the others have it.
+    """
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, _KEPT)
     }

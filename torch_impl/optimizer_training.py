@@ -13,11 +13,13 @@ from twinstep.specs.optimizers import WIDTHS, OptimizerTraining
 class Network(nn.Module):
     """Three linear layers with tanh between them."""
 
-    def __init__(self, inputs: int, first: int, second: int, outputs: int) -> None:
+    def __init__(
+        self, inputs: int, first: int, second: int, outputs: int, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.layer1 = nn.Linear(inputs, first)
-        self.layer2 = nn.Linear(first, second)
-        self.layer3 = nn.Linear(second, outputs)
+        self.layer1 = nn.Linear(inputs, first, bias)
+        self.layer2 = nn.Linear(first, second, bias)
+        self.layer3 = nn.Linear(second, outputs, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.layer1(x))

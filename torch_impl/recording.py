@@ -130,7 +130,11 @@ class Ledger:
         self.losses[i] = step.loss.item()
         for parameter, grads, params in self._rooms:
             grad = parameter.grad
-            grads.put(i, torch.zeros_like(parameter) if grad is None else grad)
+            if grad is None:
+                grad = torch.zeros_like(parameter)
+            elif grad.is_sparse:
+                grad = grad.coalesce().to_dense()  # summed as the optimizer sums it
+            grads.put(i, grad)
             params.put(i + 1, parameter)
         if self._state.optimizer.state:
             for name, tensor in opt_state(self._state.model, self._state.optimizer).items():

@@ -35,6 +35,18 @@ def linear(
     return params
 
 
+def embedding(
+    generator: TorchGenerator, num_embeddings: int, embedding_dim: int, *, dtype: str = "float32"
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.Embedding(num_embeddings, embedding_dim)` starts from.
+
+    weight (num_embeddings, embedding_dim), from the standard normal distribution.
+    InputError for a negative size.
+    Source: torch/nn/modules/sparse.py, Embedding.reset_parameters.
+    """
+    return {"weight": generator.randn(num_embeddings, embedding_dim, dtype=dtype)}
+
+
 def recurrent(
     generator: TorchGenerator,
     input_size: int,

@@ -97,7 +97,13 @@ def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
 
 
 def verify_without_noise(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
-    """The same for a fault on the JAX side; its free run is judged by the plain bound.
+    """The same for a fault on the JAX side, without noise."""
+    leave_noise_out(patch)
+    return verify_only(patch, pair)
+
+
+def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
+    """From now on free runs are judged by the plain bound.
 
     The gate, which decides, needs no noise, and measuring it takes most of the time to compile.
     """
@@ -107,7 +113,6 @@ def verify_without_noise(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
         return recorder(framework, spec, place, noise=False)
 
     patch.setattr(launch, "recorder", quiet)
-    return verify_only(patch, pair)
 
 
 def module(side: Side, pair: Pair) -> Any:

@@ -1,0 +1,193 @@
+"""The set `optimizers`: every class of torch.optim has rows, and what they find is right.
+
+A row is verified as `twinstep verify optimizers` does it, in fewer steps.
+"""
+
+import html
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from planted.pairs import leave_noise_out, place_of
+
+import jax_impl.matrix_training
+import jax_impl.sparse_training
+from jax_impl.optimizers import muon
+from jax_impl.optimizers.from_torch import TORCH
+from torch_impl.muon import Muon
+from twinstep import Verdict, verify
+from twinstep.cli import main
+from twinstep.errors import InputError
+from twinstep.specs import optimizers
+from twinstep.specs.optimizers import (
+    CONFIGURATIONS,
+    MatrixTraining,
+    OptimizerTraining,
+    SparseTraining,
+    rows,
+    training_of,
+)
+
+STEPS = 12
+PROBES = {
+    name: training_of(name)(
+        optimizer=name, options=CONFIGURATIONS[name][-1], dtype="float64", steps=STEPS
+    )
+    for name in ("Muon", "SGD", "SparseAdam")
+}
+
+
+# What there is
+
+
+def test_every_class_of_torch_optim_but_lbfgs_has_rows() -> None:
+    named = {spec.optimizer for spec in rows()}
+    assert set(TORCH) - named <= {"LBFGS"}
+    assert named <= set(TORCH)
+
+
+def test_no_two_rows_are_the_same() -> None:
+    names = [spec.name for spec in rows()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [(OptimizerTraining, "Muon"), (SparseTraining, "Adam"), (MatrixTraining, "Sgd")],
+)
+def test_an_optimizer_is_refused_what_it_cannot_train(
+    kind: type[OptimizerTraining], optimizer: str
+) -> None:
+    with pytest.raises(InputError, match=f"optimizer is '{optimizer}', expected one of "):
+        kind(optimizer=optimizer)
+
+
+def test_muon_is_given_matrices_alone() -> None:
+    assert [array.ndim for array in MatrixTraining().initial_params().values()] == [2, 2, 2]
+
+
+def test_sparse_batches_name_rows_twice_and_some_rows_late() -> None:
+    batches = [batch["x"] for batch in SparseTraining().batches()]
+    assert all(len(set(x.tolist())) < len(x) for x in batches)
+    late = set(np.concatenate(batches).tolist()) - set(np.concatenate(batches[:8]).tolist())
+    assert len(late) >= 5
+
+
+# What is the same
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, list[dict[str, Any]]]:
+    """What `verify optimizers` says of one row of each kind: exit code, page, results."""
+    page, found = (tmp_path_factory.mktemp("set") / name for name in ("page.html", "found.json"))
+    probes = {spec.optimizer: [spec.options] for spec in PROBES.values()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizers, "CONFIGURATIONS", probes)
+        files = ["--report", str(page), "--json", str(found)]
+        code = main(["verify", "optimizers", "--steps", str(STEPS), "--jobs", "1", *files])
+    return code, page.read_text(), json.loads(found.read_text())["results"]
+
+
+def test_a_row_of_each_kind_is_the_same_in_both(verified: Any) -> None:
+    code, _, results = verified
+    assert code == 0
+    assert [result["example"] for result in results] == [spec.name for spec in PROBES.values()]
+    assert all(result["verdict"] in ("equal", "rounding") for result in results)
+    assert all(result["steps"] == STEPS for result in results)
+
+
+def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
+    for spec in PROBES.values():
+        assert html.escape(spec.name) in verified[1]
+        assert f"torch_impl/{spec.implementation}.py" in verified[1]
+
+
+def test_muon_is_torchs_own_but_for_the_one_cast() -> None:
+    """And leaves PyTorch as it was."""
+    before = torch.Tensor.bfloat16
+
+    def updated(kind: Any, **more: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(4, 6, dtype=torch.float64))
+        optimizer = kind([weight], lr=0.1, **more)
+        weight.grad = torch.randn(4, 6, dtype=torch.float64)
+        optimizer.step()
+        return weight.detach()
+
+    theirs, same = updated(torch.optim.Muon), updated(Muon)
+    exact = updated(Muon, round_to_bfloat16=False)
+    assert torch.equal(theirs, same)
+    assert 1e-5 < (theirs - exact).abs().max() < 1e-1
+    assert torch.Tensor.bfloat16 is before
+    assert "bfloat16" not in vars(torch.Tensor)
+
+
+# What is not
+
+
+def _without_nesterov(patch: pytest.MonkeyPatch) -> None:
+    def wrong(**options: Any) -> Any:
+        return muon(**options | {"nesterov": not options.get("nesterov", True)})
+
+    patch.setattr(jax_impl.matrix_training, "muon", wrong)
+
+
+def _in_bfloat16(patch: pytest.MonkeyPatch) -> None:
+    def wrong(**options: Any) -> Any:
+        return muon(**options | {"round_to_bfloat16": True})
+
+    patch.setattr(jax_impl.matrix_training, "muon", wrong)
+
+
+def _all_rows_touched(patch: pytest.MonkeyPatch) -> None:
+    _sparse_with(patch, lambda touched: jnp.ones_like(touched))
+
+
+def _no_row_touched(patch: pytest.MonkeyPatch) -> None:
+    _sparse_with(patch, lambda touched: jnp.zeros_like(touched))
+
+
+def _sparse_with(patch: pytest.MonkeyPatch, change: Callable[[jax.Array], jax.Array]) -> None:
+    make = jax_impl.sparse_training.from_torch
+
+    def wrong(name: str, **options: Any) -> Any:
+        right = make(name, **options)
+
+        def update(*arguments: Any, touched: Any) -> Any:
+            return right.update(*arguments, touched=jax.tree.map(change, touched))
+
+        return optax.GradientTransformationExtraArgs(right.init, update)
+
+    patch.setattr(jax_impl.sparse_training, "from_torch", wrong)
+
+
+PLANTS = {
+    "Nesterov's momentum left out": ("Muon", _without_nesterov, (1, "params", "layer1.weight")),
+    "rounded on one side": ("Muon", _in_bfloat16, (1, "params", "layer1.weight")),
+    "all rows move": (
+        "SparseAdam",
+        _all_rows_touched,
+        (2, "opt_state", "embedding.weight.exp_avg"),
+    ),
+    "no row moves": ("SparseAdam", _no_row_touched, (1, "opt_state", "embedding.weight.exp_avg")),
+}
+
+
+@pytest.mark.parametrize(("name", "plant", "place"), PLANTS.values(), ids=PLANTS)
+def test_a_fault_is_found_where_it_is(
+    name: str,
+    plant: Callable[[pytest.MonkeyPatch], None],
+    place: tuple[int, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    leave_noise_out(monkeypatch)
+    comparison = verify(PROBES[name]).comparison
+    assert comparison.verdict is Verdict.MISMATCH, comparison.reason
+    assert place_of(comparison) == place, comparison.reason
