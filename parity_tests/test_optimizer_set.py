@@ -5,6 +5,7 @@ A row is verified as `twinstep verify optimizers` does it, in fewer steps.
 
 import html
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,9 @@ from jax_impl.optimizers.from_torch import TORCH
 from torch_impl.muon import Muon
 from twinstep import Verdict, verify
 from twinstep.cli import main
+from twinstep.cli.verify import _specs_to_verify
 from twinstep.errors import InputError
+from twinstep.report.page import command_of
 from twinstep.specs import optimizers
 from twinstep.specs.optimizers import (
     CONFIGURATIONS,
@@ -106,6 +109,29 @@ def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
     for spec in PROBES.values():
         assert html.escape(spec.name) in verified[1]
         assert f"torch_impl/{spec.implementation}.py" in verified[1]
+
+
+@pytest.mark.parametrize("row", ["Adam", "NAdam()", "Muon(weight"])
+def test_a_command_verifies_a_row(row: str) -> None:
+    """The one that the report page has beside it, and what begins as it does."""
+    spec = next(spec for spec in rows(steps=7) if spec.name.startswith(row))
+    words = shlex.split(command_of(spec))
+    assert words[:5] == ["twinstep", "verify", "optimizers", "--row", spec.name]
+    assert _specs_to_verify(["optimizers"], words[3:])[1] == [spec]
+
+
+def test_rows_are_named_by_how_they_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _specs_to_verify(["optimizers"], ["--row", "Adam("])[1]
+    assert [spec.options for spec in found] == CONFIGURATIONS["Adam"]
+    for words, says in (
+        (
+            "optimizers --row Adem",
+            "row is 'Adem', expected the beginning of one such as Adadelta",
+        ),
+        ("zero_grad --row Adam", "row is 'Adam', but zero_grad is no set of rows"),
+    ):
+        assert main(["verify", *words.split()]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_muon_is_torchs_own_but_for_the_one_cast() -> None:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError
 from twinstep.report import refuse_unwritable, terminal, write_json
-from twinstep.specs import EXAMPLES, SETS
+from twinstep.specs import EXAMPLES, SETS, Spec
 from twinstep.verify import verify_all
 
 
@@ -24,6 +25,8 @@ class VerifyOptions(PlaceOptions):
     """Write all results as JSON to this file (-: to stdout, and nothing else)."""
     report: str | None = None
     """Write a self-contained HTML page to this file."""
+    row: str | None = None
+    """Of a set, only the rows whose name begins so."""
 
 
 def command(arguments: list[str]) -> int:
@@ -71,6 +74,8 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     if len(names) == 1 and names[0] not in SETS:
         kind, _ = example("verify", names)
         options, spec = parse_with(VerifyOptions, kind, arguments, f"twinstep verify {kind.name}")
+        if options.row is not None:
+            raise InputError(f"row is {options.row!r}, but {kind.name} is no set of rows")
         named = any(argument.split("=")[0] == "--dtype" for argument in arguments)
         dtypes = _dtypes(options, spec.dtype if named else None)
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
@@ -84,8 +89,17 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     ]
     for name in names:
         if name in SETS:
-            specs += SETS[name](seed=flags.seed, dtype=dtypes[0], steps=flags.steps)
+            rows = SETS[name](seed=flags.seed, dtype=dtypes[0], steps=flags.steps)
+            specs += _begin_with(options.row, rows)
     return options, specs
+
+
+def _begin_with(start: str | None, rows: Sequence[Spec]) -> list[Spec]:
+    """The rows that are asked for."""
+    found = [spec for spec in rows if start is None or spec.name.startswith(start)]
+    if not found:
+        raise InputError(f"row is {start!r}, expected the beginning of one such as {rows[0].name}")
+    return found
 
 
 def _dtypes(options: VerifyOptions, named: str | None) -> tuple[str, ...]:

@@ -134,10 +134,12 @@ def write_page(target: str, results: Sequence[Verification], place: Place = CPU)
 
 def command_of(spec: Spec, place: Place = CPU) -> str:
     """The shell command that verifies this very spec; every value that is not the default."""
-    words = ["twinstep", "verify", spec.name, "--dtype", spec.dtype, "--seed", str(spec.seed)]
+    example = [spec.name] if spec.table is None else [spec.table, "--row", spec.name]
+    words = ["twinstep", "verify", *example, "--dtype", spec.dtype, "--seed", str(spec.seed)]
     default = {field.name: field.default for field in dataclasses.fields(spec)}
     for name, value in spec.hyper_parameters().items():
-        if name not in ("dtype", "seed") and value != default[name]:
+        said = name in ("dtype", "seed") or (spec.table is not None and name != "steps")
+        if not said and value != default[name]:
             words += _flag(name, value)
     for field in dataclasses.fields(place):
         value = getattr(place, field.name)

@@ -60,6 +60,7 @@ class Spec:
     model: ClassVar[str]
     objective: ClassVar[str]
     update: ClassVar[str]
+    table: ClassVar[str | None] = None  # the set that it is a row of
 
     seed: int = 0
     """What torch.manual_seed gets before the document's first draw."""

@@ -176,6 +176,7 @@ class OptimizerTraining(Spec):
     """
 
     implementation: ClassVar[str] = "optimizer_training"
+    table: ClassVar[str | None] = "optimizers"
     document: ClassVar[Document] = Document("torch.optim", "torch.optim", "Algorithms")
     model: ClassVar[str] = "Linear(8, 16), tanh, Linear(16, 16), tanh, Linear(16, 3)"
     objective: ClassVar[str] = "MSE"
