@@ -152,8 +152,8 @@ FAULTS = [
     Fault(
         "RMSprop",
         "mean's factor as momentum's",
-        "rest[-1] + (1 - alpha)",
-        "rest[-1] + (1 - momentum)",
+        "lerp(rest[-1], g, 1 - alpha)",
+        "lerp(rest[-1], g, 1 - momentum)",
         {"centered": True},
     ),
     Fault("Rprop", "turned entries move", "jnp.where(turn < 0, jnp.zeros_like(g), g)", "g"),
@@ -191,11 +191,11 @@ FAULTS = [
     Fault(
         "Muon",
         "Nesterov's of the old buffer",
-        "g + momentum * (b - g) if nesterov else b",
+        "lerp(g, b, momentum) if nesterov else b",
         "b",
         {"nesterov": True},
     ),
-    Fault("Muon", "momentum undamped", "b + (1 - momentum) * (g - b)", "momentum * b + g"),
+    Fault("Muon", "momentum undamped", "lerp(b, g, 1 - momentum)", "momentum * b + g"),
     Fault(
         "Muon",
         "decay of the adjusted rate",
