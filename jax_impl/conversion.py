@@ -148,8 +148,8 @@ def opt_state_layout(opt_state: Tree, params: Layout) -> Layout:
 
     Knows the states of `jax_impl.optimizers`: a NamedTuple's fields are PyTorch's state names, each
     a scalar, which PyTorch keeps for every parameter, a tree like params, or one array for all
-    parameters, which PyTorch keeps with the first; states nest in tuples, dicts, one another and
-    `Nested`.
+    parameters, which PyTorch keeps with the first, and the scalars beside it too; states nest in
+    tuples, dicts, one another and `Nested`.
     """
     named = _named(opt_state, jax.tree.unflatten(params.treedef, params.slots))
     slots = jax.tree.leaves(named, is_leaf=_is_slot)
@@ -161,6 +161,8 @@ def _named(state: Tree, part: Tree) -> Tree:
     if hasattr(state, "parts"):
         return state.rebuilt([_named(inner, of) for inner, of in state.parts(part)])
     if hasattr(state, "_fields"):
+        if not _is_slot(part) and any(getattr(value, "ndim", 0) for value in state):
+            part = jax.tree.leaves(part, is_leaf=_is_slot)[:1]
         return type(state)(
             *(_named_field(name, getattr(state, name), part) for name in state._fields)
         )
@@ -175,7 +177,7 @@ def _named_field(field: str, value: Tree, part: Tree) -> Tree:
     owners = jax.tree.leaves(part, is_leaf=_is_slot)
     names = tuple(f"{owner.names[0]}.{field}" for owner in owners)
     if hasattr(value, "shape") and not _is_slot(part):
-        return Slot(names, (), None) if value.ndim == 0 else Slot(names[:1], value.shape, None)
+        return Slot(names, value.shape, None)
     # None stands for a leaf that a parameter has not
     leaves, treedef = jax.tree.flatten(value, is_leaf=lambda leaf: leaf is None)
     return jax.tree.unflatten(

@@ -3,7 +3,7 @@
 Mirror: torch_impl/recording.py
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import ModuleType
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jax_impl import devices, scales
 from jax_impl.conversion import Layout, opt_state_layout
@@ -132,14 +133,23 @@ class Recorder:
         # one after the other: batched, small matrix products are several times slower on a CPU
         states, steps = jax.lax.map(rerun, (states, nudges))
         theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
-        noise = {}
+        keys, nudges = _split(keys)
+        return (jax.vmap(nudged)(states, nudges), keys), self.farthest(ledger, theirs)
+
+    def farthest(self, ledger: Ledger, theirs: Ledger) -> dict[str, jax.Array]:
+        """{"stage/name": ()}: how far the farthest of some ledgers, stacked, is from one of a step.
+
+        What is counted does not round: a run that makes another number of evaluations is another.
+        """
+        gaps = {}
         for stage in ("loss", "grads", "opt_state", "params"):
             mine = {"loss": ledger[stage]} if stage == "loss" else ledger[stage]
             other = {"loss": theirs[stage]} if stage == "loss" else theirs[stage]
             for name, array in mine.items():
-                noise[f"{stage}/{name}"] = jnp.max(jnp.abs(other[name] - array), initial=0)
-        keys, nudges = _split(keys)
-        return (jax.vmap(nudged)(states, nudges), keys), noise
+                gap = jnp.max(jnp.abs(other[name] - array), initial=0)
+                counted = stage == "opt_state" and name in self._counted
+                gaps[f"{stage}/{name}"] = jnp.zeros_like(gap) if counted else gap
+        return gaps
 
     def assemble(
         self, chunk: IndexChunk, before: Ledger, ledger: Ledger, metrics: dict[str, float]
@@ -208,6 +218,12 @@ class Recorder:
     def opt_layout(self) -> Layout:
         return opt_state_layout(self.initial.opt_state, self.initial.layout)
 
+    @cached_property
+    def _counted(self) -> set[str]:
+        """The names of the optimizer's state that are whole numbers."""
+        named = self.opt_layout.to_torch(self.initial.opt_state)
+        return {name for name, a in named.items() if jnp.issubdtype(a.dtype, jnp.integer)}
+
 
 def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -> Ledger:
     """A step's entries by PyTorch's names, in PyTorch's layout; scalars as floats, as it has."""
@@ -239,19 +255,45 @@ def rounding(
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by up to one eps of what they are made of.
 
-    sizes: {"grads/name": ()}. Where a gradient cancels to almost nothing its rounding does not
-    shrink with it, and Adam makes much of it: no nudge of the parameters shows that.
+    sizes: {"loss/loss": (), "grads/name": ()}. Where a gradient cancels to almost nothing its
+    rounding does not shrink with it, and Adam makes much of it: no nudge of the parameters shows
+    that. An optimizer that evaluates by itself is given every loss and gradient so.
     """
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        if (closure := extra.get("value_and_grad_fn")) is not None:
+            off = each(extra["value"], grads)
+            extra["value"], grads = off(extra["value"], grads)
+            extra["value_and_grad_fn"] = lambda at: off(*closure(at))
+        else:
+            grads = once(grads)
+        return optax.with_extra_args_support(optimizer).update(grads, state, params, **extra)
+
+    def once(grads: Any) -> Any:
         named = layout.to_torch(grads)
         off = {}
         for (name, grad), k in zip(named.items(), jax.random.split(key, len(named)), strict=True):
             unit = jnp.finfo(grad.dtype).eps * sizes[f"grads/{name}"]
             off[name] = grad + unit * jax.random.uniform(k, grad.shape, grad.dtype, -1)
         leaves = jax.tree.leaves(layout.from_torch(off))
-        nudged_grads = jax.tree.unflatten(jax.tree.structure(grads), leaves)
-        return optax.with_extra_args_support(optimizer).update(nudged_grads, state, params, **extra)
+        return jax.tree.unflatten(jax.tree.structure(grads), leaves)
+
+    def each(*like: Any) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
+        leaves, treedef = jax.tree.flatten(like)  # the loss, and gradients in the layout's order
+        of = [sizes["loss/loss"], *(sizes[f"grads/{slot.names[0]}"] for slot in layout.slots)]
+        pairs = zip(leaves, of, strict=True)
+        units, unravel = ravel_pytree([jnp.full_like(leaf, size) for leaf, size in pairs])
+        draw = jax.random.uniform(key, units.shape, units.dtype, -1)
+
+        def off(loss: jax.Array, grads: Any) -> tuple[jax.Array, Any]:
+            values, _ = ravel_pytree((loss, grads))
+            # of one draw, from another entry on for other values: the same nudge for all would
+            # cancel in their differences, and a draw for each takes long to compile in a loop
+            start = fingerprints({"values": values})["values"] % len(draw)
+            nudge = jnp.finfo(units.dtype).eps * units * jnp.roll(draw, start)
+            return jax.tree.unflatten(treedef, unravel(values + nudge))
+
+        return off
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 

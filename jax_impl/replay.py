@@ -16,11 +16,20 @@ import optax
 from flax import nnx
 
 from jax_impl import devices, scales
-from jax_impl.recording import Ledger, Recorder, fingerprints, take, to_ledger
+from jax_impl.recording import (
+    Ledger,
+    Recorder,
+    fingerprints,
+    nudged,
+    rounding,
+    take,
+    to_ledger,
+)
 from jax_impl.state import Batch, Step, TrainState
 from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
+from twinstep.tolerance import NUDGED_RERUNS
 from twinstep.trace import Leaves, Trace
 
 
@@ -168,7 +177,10 @@ class Replay:
                 state, batch, step, ledger = self._step(row, data)
                 if row[1] is not None:
                     ledger["batch"] = fingerprints(batch)
-                return ledger, scales.affordable(self.example, state, batch, *step)
+                sizes = scales.affordable(self.example, state, batch, *step)
+                if self.spec.iterates:
+                    ledger["noise"] = self._carried(row, data, ledger, sizes)
+                return ledger, sizes
 
             return jax.lax.map(one, (states, indices))
 
@@ -185,8 +197,25 @@ class Replay:
 
         return run
 
-    def _step(self, row: Any, data: Batch) -> tuple[TrainState, Batch, Step, Ledger]:
-        """One step from a recorded state: the state, the batch, and what the step left."""
+    def _carried(
+        self, row: Any, data: Batch, ledger: Ledger, sizes: scales.Scales
+    ) -> dict[str, jax.Array]:
+        """{"stage/name": ()}: how far rounding in its evaluations carries a step's own results."""
+        recorder = self._recorder
+
+        def rerun(key: jax.Array) -> Ledger:
+            return self._step(row, data, (key, sizes))[3]
+
+        keys = jax.random.split(jax.random.key(0), NUDGED_RERUNS)
+        return recorder.farthest(ledger, jax.lax.map(rerun, keys))
+
+    def _step(
+        self, row: Any, data: Batch, nudge: tuple[jax.Array, scales.Scales] | None = None
+    ) -> tuple[TrainState, Batch, Step, Ledger]:
+        """One step from a recorded state: the state, the batch, and what the step left.
+
+        nudge: a key and sizes, to make it from parameters, losses and gradients off by up to an eps
+        """
         recorded, index = row
         template, layout = self._recorder.initial, self._recorder.initial.layout
         opt_layout = self._recorder.opt_layout
@@ -198,7 +227,12 @@ class Replay:
         )
         batch = data if index is None else take(data, index)
         recorded_grads = _like(state.params, recorded["given"], layout)
-        optimizer = Forced(state.optimizer, recorded_grads)
+        update = state.optimizer
+        if nudge is not None:
+            key, sizes = nudge
+            of_params, of_grads = jax.random.split(key)
+            state, update = nudged(state, of_params), rounding(update, layout, sizes, of_grads)
+        optimizer = Forced(update, recorded_grads)
         forced = state.replace(optimizer=optimizer.transformation)
         after, step = self.example.train_step(forced, batch)
         said = [step.grads, optimizer.was_given, after.grads if template.keep_grads else None]

@@ -38,9 +38,35 @@ def opt_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, t
 
     SparseAdam counts its steps in a number: a scalar, as the others have it.
     """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return _lbfgs_state(model, optimizer)
     return {
         f"{name}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, _KEPT)
     }
+
+
+def _lbfgs_state(model: nn.Module, optimizer: torch.optim.LBFGS) -> dict[str, torch.Tensor]:
+    """LBFGS's, of all parameters together and kept with the first, in arrays of fixed shapes.
+
+    Its lists, that grow up to history_size, are rows, oldest first and zeros after the last;
+    `stored` is their length. What there is not yet is as it counts: 0, but for the scale H_diag.
+    """
+    (group,) = optimizer.param_groups
+    first = group["params"][0]
+    state = optimizer.state[first]
+    (name,) = (name for name, parameter in model.named_parameters() if parameter is first)
+    entries = sum(parameter.numel() for parameter in group["params"])
+    found = {"stored": first.new_tensor(len(state.get("old_dirs", ())))}
+    for key in ("func_evals", "n_iter", "t", "prev_loss"):
+        found[key] = first.new_tensor(float(state.get(key, 0)))
+    found["H_diag"] = first.new_tensor(float(state.get("H_diag", 1)))
+    for key in ("d", "prev_flat_grad"):
+        found[key] = state.get(key, first.new_zeros(entries))
+    for key, shape in (("old_dirs", (entries,)), ("old_stps", (entries,)), ("ro", ())):
+        found[key] = first.new_zeros((group["history_size"], *shape))
+        for row, value in enumerate(state.get(key, ())):
+            found[key][row] = value
+    return {f"{name}.{key}": value.detach() for key, value in found.items()}

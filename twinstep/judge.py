@@ -71,6 +71,7 @@ class Judge:
     ) -> None:
         """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
 
+        replayed: its noise, if any, is how far rounding carries each step by itself
         scales: {"stage/leaf": (T,)} the size of what losses and gradients are made of
         remeasure: gives larger, dearer sizes for the rows that the first ones do not well explain
         """
@@ -87,7 +88,13 @@ class Judge:
                     scales[name][rows] = np.fmax(scales[name][rows], sizes)
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
-            return self._one_step("gate", recorded, scales, stage, leaf, array)
+            one_step = self._one_step("gate", recorded, scales, stage, leaf, array)
+            if replayed.noise is None or stage not in ("opt_state", "params"):
+                return one_step
+            # the step evaluates many times, and carries each one's rounding on to the next
+            carried = tolerance.NOISE_FACTOR * replayed.noise[f"{stage}/{leaf}"]
+            most = tolerance.most_carried(self.dtype) * measure.largest(array)
+            return one_step + np.minimum(carried, most)
 
         self._measure("gate", recorded, replayed, allowed)
 

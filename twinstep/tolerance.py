@@ -26,6 +26,17 @@ NUDGED_RERUNS = 3
 NOISE_FACTOR = 4
 
 
+# A single step that evaluates the loss many times (LBFGS's, `Spec.iterates`) carries the rounding
+# of each evaluation on to the next: 20 of them make hundreds of eps of one, which ONE_STEP_EPS has
+# not. So the gate reruns such a step as often, from nudged parameters and with every evaluation
+# nudged, and allows its state and parameters NOISE_FACTOR times that beside: honest rows stayed
+# below 0.4 of the sum. But a fault that makes a step chaotic must not explain itself: at most three
+# quarters of the digits may go. In float64 honest steps lose a third, in float32 half.
+def most_carried(dtype: str) -> float:
+    """How far the iterations of one step may carry rounding, as a part of the largest entry."""
+    return float(np.finfo(dtype).eps ** 0.25)
+
+
 # Where rounding alone has moved the loss of those reruns by more than half of its digits (the root
 # of eps, of the largest loss so far), a chaotic training is about to become another run, which
 # passes other peaks at other times. From there on only single steps are judged; the report says so.

@@ -25,7 +25,8 @@ class LBFGSState(NamedTuple):
     """Under PyTorch's names, but for the first two.
 
     count: () int32, steps made, where the learning rate is a schedule; else None
-    stored: () int32, pairs ever kept: the newest is in row (stored - 1) % M
+    stored: () int32, pairs that are kept, oldest first; within a step, all that were kept until
+        now: the newest is in row (stored - 1) % M
     func_evals, n_iter: () int32, evaluations and inner iterations of all steps
     d: (n,), the last direction; t: (), how far along it; H_diag: (), the first guess' scale
     old_dirs, old_stps: (M, n), changes of the gradient and of the parameters; ro: (M,), 1 / y.s
@@ -181,7 +182,7 @@ def lbfgs(
         end = jax.lax.while_loop(
             lambda now: ~now.done & (now.iterations < max_iter), iterate, first
         )
-        return unravel(end.x - start), end.state
+        return unravel(end.x - start), _oldest_first(end.state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -206,6 +207,25 @@ def _remembered(state: LBFGSState, grad: jax.Array) -> LBFGSState:
         old_stps=kept(state.old_stps, s),
         ro=kept(state.ro, 1 / ys),
         H_diag=jnp.where(keep, ys / jnp.dot(y, y), state.H_diag),
+    )
+
+
+def _oldest_first(state: LBFGSState) -> LBFGSState:
+    """The same pairs with the oldest in row 0, where PyTorch's lists have it.
+
+    Once a step: PyTorch moves them all for every new pair.
+    """
+    held = jnp.minimum(state.stored, len(state.ro))
+    over = state.stored - held  # so many rows were written over
+
+    def in_order(buffer: jax.Array) -> jax.Array:
+        return jnp.roll(buffer, -over, axis=0)
+
+    return state._replace(
+        stored=held,
+        old_dirs=in_order(state.old_dirs),
+        old_stps=in_order(state.old_stps),
+        ro=in_order(state.ro),
     )
 
 

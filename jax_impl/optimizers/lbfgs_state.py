@@ -28,7 +28,7 @@ def lbfgs_to_torch(state: LBFGSState, part: Any, names: Sequence[str]) -> dict[s
     if not int(state.func_evals):
         return {}
     order = _order(part, names)
-    rows = _rows(state)
+    rows = range(int(state.stored))
     entries: dict[str, Any] = {key: int(getattr(state, key)) for key in ("func_evals", "n_iter")}
     entries |= {key: float(getattr(state, key)) for key in ("t", "prev_loss")}
     entries |= {key: np.array(getattr(state, key))[order] for key in _VECTORS}
@@ -86,12 +86,6 @@ def lbfgs_from_torch(
         **{key: jnp.array(vector(entries[key]), kind) for key in _VECTORS},
         **{key: jnp.array(float(entries[key]), kind) for key in ("t", "prev_loss", "H_diag")},
     )
-
-
-def _rows(state: LBFGSState) -> list[int]:
-    """The rows of the pairs that are kept, oldest first."""
-    size, stored = len(state.ro), int(state.stored)
-    return [number % size for number in range(max(0, stored - size), stored)]
 
 
 def _order(part: Any, names: Sequence[str]) -> np.ndarray:

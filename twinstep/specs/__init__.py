@@ -4,12 +4,13 @@ A new example joins every command and every test by being listed here.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from twinstep.specs import closures, optimizers
 from twinstep.specs.backprop import Backpropagation, ChainRule, WithoutZeroGrad, ZeroGrad
 from twinstep.specs.base import Claim, Document, Spec
 from twinstep.specs.groups import ParameterGroups, SelectiveUpdate
 from twinstep.specs.mnist_rnn import MnistRnn
-from twinstep.specs.optimizers import rows
 from twinstep.specs.regression import (
     AdamUpdate,
     GradientUpdate,
@@ -41,5 +42,11 @@ EXAMPLES: dict[str, type[Spec]] = {
     )
 }
 
-SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": rows}
+
+def _optimizer_rows(**flags: Any) -> list[Spec]:
+    """The rows of torch.optim, all of these flags."""
+    return [*optimizers.rows(**flags), *closures.rows(**flags)]
+
+
+SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": _optimizer_rows}
 """Tables of many small trainings: name -> what makes the specs of all rows."""

@@ -61,6 +61,8 @@ class Spec:
     objective: ClassVar[str]
     update: ClassVar[str]
     table: ClassVar[str | None] = None  # the set that it is a row of
+    iterates: ClassVar[bool] = False
+    """Whether a step evaluates the loss several times, each from where the last one led."""
 
     seed: int = 0
     """What torch.manual_seed gets before the document's first draw."""

@@ -192,10 +192,15 @@ class OptimizerTraining(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = [name for name in CONFIGURATIONS if training_of(name) is type(self)]
-        if self.optimizer not in known:
-            raise InputError(f"optimizer is {self.optimizer!r}, expected one of {', '.join(known)}")
+        if self.optimizer not in self.known():
+            known = ", ".join(self.known())
+            raise InputError(f"optimizer is {self.optimizer!r}, expected one of {known}")
         object.__setattr__(self, "options", dict(self.options))
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """The classes of torch.optim that are tried on this."""
+        return [name for name in CONFIGURATIONS if training_of(name) is cls]
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a row's own, where an example has its class's
