@@ -14,7 +14,7 @@ verify: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
-# Every optimizer of torch.optim over PyTorch's own table, and faults planted in each.
+# The figures of docs/porting/optimizers.md, taken anew.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n auto -m slow
 

@@ -241,13 +241,18 @@ def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -
 
 def nudged(state: TrainState, key: jax.Array) -> TrainState:
     """Every parameter off by up to one eps of itself."""
-    leaves, treedef = jax.tree.flatten(state.params)
-    keys = jax.random.split(key, len(leaves))
-    off = [
-        leaf * (1 + jnp.finfo(leaf.dtype).eps * jax.random.uniform(k, leaf.shape, leaf.dtype, -1))
-        for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return state.replace(params=jax.tree.unflatten(treedef, off))
+    off = jax.tree.map(
+        lambda leaf, draw: leaf * (1 + jnp.finfo(leaf.dtype).eps * draw),
+        state.params,
+        drawn_like(state.params, key),
+    )
+    return state.replace(params=off)
+
+
+def drawn_like(tree: Any, key: jax.Array) -> Any:
+    """A tree of numbers from -1 to 1. One draw for all: XLA compiles a draw longer than a layer."""
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -1))
 
 
 def rounding(
@@ -271,10 +276,11 @@ def rounding(
 
     def once(grads: Any) -> Any:
         named = layout.to_torch(grads)
+        draws = drawn_like(named, key)
         off = {}
-        for (name, grad), k in zip(named.items(), jax.random.split(key, len(named)), strict=True):
+        for name, grad in named.items():
             unit = jnp.finfo(grad.dtype).eps * sizes[f"grads/{name}"]
-            off[name] = grad + unit * jax.random.uniform(k, grad.shape, grad.dtype, -1)
+            off[name] = grad + unit * draws[name]
         leaves = jax.tree.leaves(layout.from_torch(off))
         return jax.tree.unflatten(jax.tree.structure(grads), leaves)
 

@@ -30,8 +30,6 @@ from optimizer_runs import (
 
 from jax_impl.optimizers.from_torch import TORCH
 
-pytestmark = pytest.mark.slow
-
 STEPS = 60
 
 
