@@ -306,3 +306,13 @@ def test_a_comparison_is_strict_json(
 @pytest.mark.parametrize("trace", [made(0), chaotic(2), chaotic(1)], ids=["none", "late", "early"])
 def test_a_comparison_without_values_is_strict_json(trace: Trace) -> None:
     assert strict(compare(trace, trace))["first"] is None
+
+
+@pytest.mark.parametrize(("value", "same"), [(5e-307, True), (1e-290, False)])
+def test_what_may_have_been_flushed_to_zero_is_allowed(value: float, same: bool) -> None:
+    """A factor of a gradient below 1e-308 is 0 in JAX on a CPU, whatever it is multiplied by."""
+    trace = base(None)
+    name, array = next(iter(trace.grads.items()))
+    zeros = dataclasses.replace(trace, grads={**trace.grads, name: np.zeros_like(array)})
+    other = dataclasses.replace(trace, grads={**trace.grads, name: np.full_like(array, value)})
+    assert compare(zeros, other).verdict.same is same
