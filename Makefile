@@ -14,7 +14,7 @@ verify: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
-# The figures of docs/porting/optimizers.md, taken anew.
+# The figures of docs/porting/optimizers.md, and every fault planted in an optimizer.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n auto -m slow
 
