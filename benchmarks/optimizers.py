@@ -17,7 +17,8 @@ import optax
 import tyro
 
 from jax_impl.optimizers import adam, adamw, rmsprop, sgd
-from twinstep.bench.timing import Spread, interleaved, spread, timed
+from twinstep.bench import markdown
+from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- optimizers -->", "<!-- /optimizers -->"
@@ -69,25 +70,21 @@ def take(options: Options) -> dict[str, tuple[Spread, Spread, float]]:
         sides = {side: partial(timed, call) for side, call in calls.items()}
         times = interleaved(sides, options.repeats)
         each = [1e3 * seconds / options.updates for seconds in times["ours"]]
-        ratios = [a / b for a, b in zip(times["ours"], times["optax"], strict=True)]
-        found[name] = (spread(each), spread(ratios), apart)
-        print(f"{name:18} {spread(each)} ms an update, {spread(ratios)} times optax's", flush=True)
+        share = ratios(times["ours"], times["optax"])
+        found[name] = (spread(each), share, apart)
+        print(f"{name:18} {spread(each)} ms an update, {share} times optax's", flush=True)
     return found
 
 
 def main(options: Options) -> int:
     """Takes the figures and puts them between the README's markers."""
+    heads = ("optimizer", "ms an update", "times optax's time", "asked for", "apart at the end")
     lines = [
-        "| optimizer | ms an update | times optax's time | asked for | apart at the end |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {each} | {ratio} | {ASKED} | {apart:.1e} |"
-            for name, (each, ratio, apart) in take(options).items()
-        ),
+        (name, str(each), str(share), str(ASKED), f"{apart:.1e}")
+        for name, (each, share, apart) in take(options).items()
     ]
-    before, _, rest = README.read_text().partition(START)
-    after = rest.partition(END)[2]
-    README.write_text("\n".join([f"{before}{START}", *lines, f"{END}{after}"]))
+    table = "\n".join([*markdown.lined_up(heads, lines), ""])
+    README.write_text(markdown.between(START, END, README.read_text(), table))
     return 0
 
 

@@ -44,7 +44,7 @@ def init(spec: OptimizerTraining) -> TrainState:
 
 
 def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x: (N, 8), y: (N, 3)"""
+    """The loss of a batch, (). x: (N, ...), y: (N, outputs)"""
     output = model(batch["x"])
     return criterion(output, batch["y"])
 

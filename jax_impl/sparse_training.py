@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_impl.layers import Embedding
 from jax_impl.losses import mse_loss
+from jax_impl.optimizer_training import loss_fn
 from jax_impl.optimizers import from_torch
 from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.specs.optimizers import TABLE, SparseTraining
@@ -32,12 +33,6 @@ def init(spec: SparseTraining) -> TrainState:
     criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
     optimizer = from_torch(spec.optimizer, **spec.options)
     return TrainState.create(model, spec.initial_params(), criterion, optimizer)
-
-
-def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x: (N,) row numbers, y: (N, 8)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:

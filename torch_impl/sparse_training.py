@@ -6,6 +6,7 @@ Mirror: jax_impl/sparse_training.py
 import torch
 from torch import nn
 
+from torch_impl.optimizer_training import loss_fn
 from torch_impl.state import Batch, Criterion, Step, TrainState
 from twinstep.specs.optimizers import TABLE, SparseTraining
 
@@ -28,12 +29,6 @@ def init(spec: SparseTraining) -> TrainState:
     criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
     optimizer = getattr(torch.optim, spec.optimizer)(model.parameters(), **spec.options)
     return TrainState.create(model, spec.initial_params(), criterion, optimizer)
-
-
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x: (N,) row numbers, y: (N, 8)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:

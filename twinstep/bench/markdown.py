@@ -16,10 +16,15 @@ _HEADS = {"one": "On one core", "all": "On all cores"}
 
 def put_in(readme: str, report: Mapping[str, Any]) -> str:
     """The text with new figures between its markers. Raises InputError where it has none."""
-    if not re.search(f"{START}.*{END}", readme, re.DOTALL):
-        raise InputError(f"the text has no {START} and {END} to put figures between")
-    before, _, rest = readme.partition(START)
-    return f"{before}{START}\n{figures(report)}{END}{rest.partition(END)[2]}"
+    return between(START, END, readme, figures(report))
+
+
+def between(start: str, end: str, text: str, new: str) -> str:
+    """The text with something new between two markers. Raises InputError where it has none."""
+    if not re.search(f"{start}.*{end}", text, re.DOTALL):
+        raise InputError(f"the text has no {start} and {end} to put figures between")
+    before, _, rest = text.partition(start)
+    return f"{before}{start}\n{new}{end}{rest.partition(end)[2]}"
 
 
 def figures(report: Mapping[str, Any]) -> str:
@@ -56,7 +61,7 @@ def _ratios(rows: Sequence[_Row]) -> list[str]:
         cells += [_spread(run[way], "ratio") if way in run else "" for way in ways]
         wish = run["trace"]["asked"] if "trace" in run else None
         lines.append([*cells, *(["" if wish is None else f"{wish:g}"] if asked else [])])
-    return _table([*heads, *(["asked for"] if asked else [])], lines)
+    return lined_up([*heads, *(["asked for"] if asked else [])], lines)
 
 
 def _firsts(rows: Sequence[_Row]) -> list[str]:
@@ -65,7 +70,7 @@ def _firsts(rows: Sequence[_Row]) -> list[str]:
         [f"`{example}`", str(steps), *(_number(run.get(way, {}).get("first")) for way in ways)]
         for (example, steps), run in _runs(rows).items()
     ]
-    return _table(["example", "steps", *(LABELS[way] for way in ways)], lines)
+    return lined_up(["example", "steps", *(LABELS[way] for way in ways)], lines)
 
 
 def _compiled(rows: Sequence[_Row]) -> list[str]:
@@ -79,7 +84,7 @@ def _compiled(rows: Sequence[_Row]) -> list[str]:
         ]
         for row in rows
     ]
-    return _table(["example", "steps", "times as fast", "us a step", "first call, s"], lines)
+    return lined_up(["example", "steps", "times as fast", "us a step", "first call, s"], lines)
 
 
 def _costs(costs: Sequence[_Row]) -> list[str]:
@@ -91,7 +96,7 @@ def _costs(costs: Sequence[_Row]) -> list[str]:
             else f"gate / both trainings, `{cost['example']}`, {cost['steps']} steps, float64"
         )
         lines.append([what, _spread(cost, "value"), f"{cost['asked']:g}"])
-    return _table(["what", "figure", "asked for"], lines)
+    return lined_up(["what", "figure", "asked for"], lines)
 
 
 def _runs(rows: Sequence[_Row]) -> dict[tuple[str, int], dict[str, _Row]]:
@@ -113,6 +118,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2g}"
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def lined_up(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines."""
     rows = [heads, ["---"] * len(heads), *lines]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]

@@ -60,7 +60,8 @@ class Spec:
     model: ClassVar[str]
     objective: ClassVar[str]
     update: ClassVar[str]
-    table: ClassVar[str | None] = None  # the set that it is a row of
+    table: ClassVar[str | None] = None
+    """The set that it is a row of."""
     iterates: ClassVar[bool] = False
     """Whether a step evaluates the loss several times, each from where the last one led."""
 

@@ -251,7 +251,7 @@ class MatrixTraining(OptimizerTraining):
     """Iterate in bfloat16, as PyTorch's Muon does; else in the run's dtype, in both frameworks."""
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:  # type: ignore[override]  # a row's own, as above
         """The call that makes the optimizer, and what is taken out of it."""
         return super().name if self.bfloat16 else f"{super().name}, not rounded to bfloat16"
 
