@@ -79,21 +79,25 @@ def training(recorder: Recorder) -> Program:
     chunk = _first_chunk(recorder)
     with recorder.settings():
         state = recorder.initial
-        reruns = jax.eval_shape(recorder._reruns, state) if recorder.noise else None
-        arguments = (jax.tree.leaves(state), reruns, _data(recorder), chunk.indices)
+        unit, reruns = recorder.unit, None
+        if unit is not None:
+            reruns = jax.eval_shape(recorder._reruns, state, unit.eps)
+        arguments = (jax.tree.leaves(state), reruns, _data(recorder), chunk.indices, unit)
     return Program(recorder.scan, _described(arguments), {"steps": chunk.steps}, recorder.settings)
 
 
 def replaying(replay: Replay) -> Program:
-    """The gate: the first chunk of recorded steps, each made again from the state before it."""
+    """The gate: a block of recorded steps, each made again from the state before it."""
     recorder, chunk = replay._recorder, _first_chunk(replay._recorder)
+    steps = min(replay.block, chunk.steps)
+    indices = None if chunk.indices is None else chunk.indices[:steps]
     with recorder.settings():
         one = jax.eval_shape(lambda: to_ledger(recorder.initial, recorder.opt_layout))
         stages = {**one, "grads": one["params"], "given": one["params"]}
         rows = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((chunk.steps, *leaf.shape), leaf.dtype), stages
+            lambda leaf: jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype), stages
         )
-        arguments = (rows, _data(recorder), chunk.indices)
+        arguments = (rows, indices, _data(recorder), replay.unit)
     return Program(replay._map, _described(arguments), {}, recorder.settings)
 
 

@@ -3,6 +3,7 @@
 Mirror: torch_impl/recording.py
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,13 +34,16 @@ class Recorder:
     """An example's module, what it trains, where, and whether to measure the run's noise.
 
     noise: train three times more, with every gradient and, after each step, every parameter nudged
-        by up to one eps, and record how far that carries each leaf
+        by up to one eps, and record how far that carries each leaf; float32's is what its eps does
+        to the float64 program: what is judged must not set its own allowance
+    rounds: the dtype whose eps that is; None: the spec's own
     """
 
     example: ModuleType
     spec: Spec
     place: Place = CPU
     noise: bool = False
+    rounds: str | None = None
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -55,12 +59,20 @@ class Recorder:
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `most`."""
+        most = most or steps_at_once(self.spec)
+        if self.noise and self.spec.dtype != "float64":
+            plain = dataclasses.replace(self, noise=False)
+            for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):
+                yield dataclasses.replace(trace, noise=exact.noise, scales=exact.scales)
+            return
         batches = self.spec.batches()
         with self.settings():
             before = to_ledger(self.initial, self.opt_layout)["params"]
-            reruns = self.placed(self._reruns(self.initial)) if self.noise else None
+            reruns = None
+            if self.unit is not None:
+                reruns = self.placed(self._reruns(self.initial, self.unit.eps))
             state, data = self.placed(self.initial), self.data
-        for chunk in batches.chunks(most or steps_at_once(self.spec)):
+        for chunk in batches.chunks(most):
             with self.settings():
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
@@ -69,18 +81,23 @@ class Recorder:
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace
 
+    def exact(self) -> "Recorder":
+        """What trains the same problem in float64, and measures this dtype's noise on it."""
+        wide, place = self.spec.widened(), self.place.alone()
+        return Recorder(self.example, wide, place, noise=True, rounds=self.spec.dtype)
+
     def _run(
         self, state: TrainState, reruns: Any, data: Batch, chunk: IndexChunk
     ) -> tuple[TrainState, Any, Ledger]:
         indices = None if chunk.indices is None else self.placed(jnp.asarray(chunk.indices))
         leaves, reruns, ledger = self.scan(
-            jax.tree.leaves(state), reruns, data, indices, steps=chunk.steps
+            jax.tree.leaves(state), reruns, data, indices, self.unit, steps=chunk.steps
         )
         return jax.tree.unflatten(jax.tree.structure(state), leaves), reruns, ledger
 
     @cached_property
     def scan(self) -> Any:
-        """Compiled: leaves of the state, reruns, data, sample numbers -> the same and the ledger.
+        """Compiled: leaves of the state, reruns, data, sample numbers, unit -> the same, ledger.
 
         Takes and gives flat leaves, which JAX hands over faster than trees.
         """
@@ -88,7 +105,13 @@ class Recorder:
 
         @partial(jax.jit, static_argnames="steps", out_shardings=self.everywhere)
         def scan(
-            leaves: list[jax.Array], reruns: Any, data: Batch, indices: Any, *, steps: int
+            leaves: list[jax.Array],
+            reruns: Any,
+            data: Batch,
+            indices: Any,
+            unit: scales.Unit | None,
+            *,
+            steps: int,
         ) -> tuple[list[jax.Array], Any, Ledger]:
             def body(carry: Any, index: Any) -> tuple[Any, Ledger]:
                 state, reruns = carry
@@ -98,9 +121,11 @@ class Recorder:
                 ledger = to_ledger(state, self.opt_layout, step)
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
-                if reruns is not None:
-                    ledger["scales"] = scales.affordable(self.example, before, batch, *step)
-                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger)
+                if unit is not None:
+                    ledger["scales"] = scales.affordable(
+                        self.example, before, batch, step.loss, step.grads, unit
+                    )
+                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger, unit)
                 return (state, reruns), ledger
 
             state = jax.tree.unflatten(treedef, leaves)
@@ -112,13 +137,15 @@ class Recorder:
 
         return scan
 
-    def _reruns(self, state: TrainState) -> tuple[TrainState, jax.Array]:
+    def _reruns(self, state: TrainState, eps: Any) -> tuple[TrainState, jax.Array]:
         """The states of the nudged reruns, stacked, and their random keys."""
         keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), NUDGED_RERUNS)
         keys, nudges = _split(keys)
-        return jax.vmap(nudged, in_axes=(None, 0))(state, nudges), keys
+        return jax.vmap(nudged, in_axes=(None, 0, None))(state, nudges, eps), keys
 
-    def _nudge(self, reruns: Any, batch: Batch, ledger: Ledger) -> tuple[Any, dict[str, jax.Array]]:
+    def _nudge(
+        self, reruns: Any, batch: Batch, ledger: Ledger, unit: scales.Unit
+    ) -> tuple[Any, dict[str, jax.Array]]:
         """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
         states, keys = reruns
         keys, nudges = _split(keys)
@@ -134,7 +161,8 @@ class Recorder:
         states, steps = jax.lax.map(rerun, (states, nudges))
         theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
         keys, nudges = _split(keys)
-        return (jax.vmap(nudged)(states, nudges), keys), self.farthest(ledger, theirs)
+        states = jax.vmap(nudged, in_axes=(0, 0, None))(states, nudges, unit.eps)
+        return (states, keys), self.farthest(ledger, theirs)
 
     def farthest(self, ledger: Ledger, theirs: Ledger) -> dict[str, jax.Array]:
         """{"stage/name": ()}: how far the farthest of some ledgers, stacked, is from one of a step.
@@ -194,6 +222,11 @@ class Recorder:
         correct = self.example.evaluate(state, images, labels)
         return {"correct": float(correct), "test_images": float(len(labels))}
 
+    @property
+    def unit(self) -> scales.Unit | None:
+        """What the noise is of; None where none is measured."""
+        return scales.unit(self.rounds or self.spec.dtype, self.spec.dtype) if self.noise else None
+
     def settings(self) -> Any:
         return devices.settings(self.spec.dtype, self._device, self.place.precision)
 
@@ -239,10 +272,10 @@ def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -
     return ledger
 
 
-def nudged(state: TrainState, key: jax.Array) -> TrainState:
+def nudged(state: TrainState, key: jax.Array, eps: Any) -> TrainState:
     """Every parameter off by up to one eps of itself."""
     off = jax.tree.map(
-        lambda leaf, draw: leaf * (1 + jnp.finfo(leaf.dtype).eps * draw),
+        lambda leaf, draw: leaf * (1 + eps * draw),
         state.params,
         drawn_like(state.params, key),
     )
@@ -260,9 +293,9 @@ def rounding(
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by up to one eps of what they are made of.
 
-    sizes: {"loss/loss": (), "grads/name": ()}. Where a gradient cancels to almost nothing its
-    rounding does not shrink with it, and Adam makes much of it: no nudge of the parameters shows
-    that. An optimizer that evaluates by itself is given every loss and gradient so.
+    sizes: {"loss/loss": (), "grads/name": ()}, what that comes to. Where a gradient cancels to
+    almost nothing its rounding does not shrink with it, and Adam makes much of it: no nudge of the
+    parameters shows that. An optimizer that evaluates by itself gets every loss and gradient so.
     """
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
@@ -279,8 +312,7 @@ def rounding(
         draws = drawn_like(named, key)
         off = {}
         for name, grad in named.items():
-            unit = jnp.finfo(grad.dtype).eps * sizes[f"grads/{name}"]
-            off[name] = grad + unit * draws[name]
+            off[name] = grad + sizes[f"grads/{name}"] * draws[name]
         leaves = jax.tree.leaves(layout.from_torch(off))
         return jax.tree.unflatten(jax.tree.structure(grads), leaves)
 
@@ -296,7 +328,7 @@ def rounding(
             # of one draw, from another entry on for other values: the same nudge for all would
             # cancel in their differences, and a draw for each takes long to compile in a loop
             start = fingerprints({"values": values})["values"] % len(draw)
-            nudge = jnp.finfo(units.dtype).eps * units * jnp.roll(draw, start)
+            nudge = units * jnp.roll(draw, start)
             return jax.tree.unflatten(treedef, unravel(values + nudge))
 
         return off

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from jax_impl import devices, scales
+from jax_impl import scales
 from jax_impl.recording import (
     Ledger,
     Recorder,
@@ -26,29 +25,46 @@ from jax_impl.recording import (
     to_ledger,
 )
 from jax_impl.state import Batch, Step, TrainState
+from twinstep.chunking import steps_at_once
 from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
 from twinstep.tolerance import NUDGED_RERUNS
 from twinstep.trace import Leaves, Trace
 
+_BLOCK = 32  # steps: so few that little is made in vain, so many that calls are rare
+
 
 @dataclass
 class Replay:
-    """Makes the steps of a recording of `spec` again, chunk after chunk, on the JAX side."""
+    """Makes the steps of a recording of `spec` again, chunk after chunk, on the JAX side.
+
+    In float64 it also measures how far rounding moves what each step computes: that of float64, or
+    of a float32 recording, whose numbers it takes as they are, in more digits.
+    judged: the dtype of the recording ("": the spec's)
+    """
 
     example: ModuleType
     spec: Spec
     place: Place = CPU
+    judged: str = ""
     _before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     _states: Any = None
-    _indices: Any = None
+    _steps: int = 0
+    _indices: np.ndarray | None = None
 
     def __call__(self, recorded: Trace, chunk: IndexChunk) -> tuple[Trace, Leaves]:
-        """The steps from the recorded states, and {"stage/leaf": (T,)} the sizes they round by.
+        """The steps from the recorded states, and {"stage/leaf": (T,)} what they round by.
 
         recorded: the other side's steps; chunk: which samples this side takes in them
         """
+        self.load(recorded, chunk)
+        ledger, sizes = self.made()
+        before = {name: array[0] for name, array in recorded.params.items()}
+        return self._recorder.assemble(chunk, before, ledger, {}), sizes
+
+    def load(self, recorded: Trace, chunk: IndexChunk) -> None:
+        """Takes the states from which the steps of a chunk are made; chunks come in order."""
         if recorded.start == 0:
             self._before = {
                 "opt_state": {name: a[None] for name, a in self._initial_opt_state.items()},
@@ -61,86 +77,68 @@ class Replay:
             "grads": self._preceding("grads", recorded.grads, len(recorded)),
             "given": dict(recorded.grads),
         }
-        recorder = self._recorder
-        with recorder.settings():
-            self._indices = None if chunk.indices is None else jnp.asarray(chunk.indices)
-            ledger, sizes = self._map(self._states, recorder.data, self._indices)
-            if chunk.indices is None:
-                once = fingerprints(recorder.data)
-                ledger["batch"] = {n: jnp.full(chunk.steps, f) for n, f in once.items()}
-        before = {name: array[0] for name, array in recorded.params.items()}
-        replayed = recorder.assemble(chunk, before, ledger, {})
-        return replayed, {name: np.asarray(size) for name, size in sizes.items()}
+        self._steps, self._indices = chunk.steps, chunk.indices
+
+    def made(self) -> tuple[Ledger, Leaves]:
+        """The ledger of the chunk's steps, and {"stage/leaf": (T,)} what they round by.
+
+        In blocks of one length, so that one program serves chunks of many.
+        """
+        steps, block = self._steps, min(self.block, self._steps)
+        found = []
+        with self._recorder.settings():
+            data = self._recorder.data
+            for low in range(0, steps, block):
+                rows = np.minimum(np.arange(low, low + block), steps - 1)
+                found.append(self._map(*self._rows(rows), data, self.unit))
+            once = fingerprints(data) if self._indices is None else {}
+        ledger, sizes = jax.tree.map(lambda *parts: np.concatenate(parts)[:steps], *found)
+        if self._indices is None:
+            ledger["batch"] = {name: np.full(steps, np.asarray(f)) for name, f in once.items()}
+        return ledger, sizes
+
+    def remade(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:
+        """The same of some steps, whose sizes are measured with more care."""
+        found = []
+        with self._recorder.settings():
+            for i in rows:
+                row = jax.tree.map(lambda array: array[0], self._rows(np.array([i])))
+                found.append(self._careful(row, self._recorder.data, self.unit))
+        made: tuple[Ledger, Leaves] = jax.tree.map(lambda *parts: np.stack(parts), *found)
+        return made
 
     def remeasure(self, rows: np.ndarray) -> Leaves:
-        """The sizes again, {"stage/leaf": (rows,)}, for some steps of the last chunk, with care."""
-        with self._recorder.settings():
-            found = [self._careful(self._row(i), self._recorder.data) for i in rows]
-        sizes = {name: np.stack([np.asarray(f[name]) for f in found]) for name in found[0]}
-        if not self._cheap:
-            for k, i in enumerate(rows):
-                for name, size in self._lost_in_float32(i).items():
-                    sizes[name][k] += size
-        return sizes
-
-    def _lost_in_float32(self, i: int) -> dict[str, float]:
-        """{"stage/leaf": how far float32 is from float64 in a step's loss and gradients, in eps}.
-
-        What no nudge of the parameters shows: a saturated tanh has a slope 1 - h**2 that is all
-        rounding. Dear, and rough: for models of which not every sample's term is looked at.
-        """
-        unit = float(np.finfo("float32").eps)
-        params = {name: array[i] for name, array in self._states["params"].items()}
-        index = None if self._indices is None else np.asarray(self._indices[i])
-        low, high = (self._loss_and_grads(params, index, dtype) for dtype in ("float32", "float64"))
-        return {
-            name: float(np.max(np.abs(high[name] - low[name]), initial=0)) / unit for name in low
-        }
-
-    def _loss_and_grads(
-        self, params: Leaves, index: np.ndarray | None, dtype: str
-    ) -> dict[str, np.ndarray]:
-        """{"stage/leaf": loss or gradient at `params`, computed in `dtype`}."""
-        recorder = self._recorder
-        batch = {
-            name: array[slice(None) if index is None else index]
-            for name, array in self.spec.batches().data.items()
-        }
-
-        def cast(arrays: Leaves) -> dict[str, jax.Array]:
-            return {
-                name: jnp.asarray(a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a)
-                for name, a in arrays.items()
-            }
-
-        place = self.place.alone() if dtype == "float64" else self.place
-        with devices.settings(dtype, devices.find(place.device)):
-            loss, grads = self._plain(recorder.initial.layout.from_torch(cast(params)), cast(batch))
-            named = recorder.initial.layout.to_torch(grads)
-            found = {f"grads/{name}": np.asarray(grad) for name, grad in named.items()}
-            return {"loss/loss": np.asarray(loss)} | found
-
-    @cached_property
-    def _plain(self) -> Any:
-        """Compiled: params, batch -> loss and gradients, in their dtype."""
-        template = self._recorder.initial
-
-        def loss_of(params: Any, batch: Batch) -> jax.Array:
-            model = nnx.merge(template.graph, params)
-            return self.example.loss_fn(model, template.criterion, batch)
-
-        return jax.jit(jax.value_and_grad(loss_of))
+        """What some steps round by, {"stage/leaf": (rows,)}, with more care."""
+        return self.remade(rows)[1]
 
     @property
-    def _cheap(self) -> bool:
+    def cheap(self) -> bool:
+        """Whether all that there is to measure is measured in every step."""
         batches = self.spec.batches()
         samples = batches.batch_size or len(next(iter(batches.data.values())))
         entries = sum(array.size for array in self.spec.initial_params().values())
         return samples * entries <= scales.CHEAP
 
-    def _row(self, i: int) -> Any:
-        states = jax.tree.map(lambda array: array[i], self._states)
-        return states, None if self._indices is None else self._indices[i]
+    @property
+    def block(self) -> int:
+        """How many steps one call of the compiled program makes at most."""
+        return min(_BLOCK, self.spec.total_steps, steps_at_once(self.spec))
+
+    def _rows(self, rows: np.ndarray) -> tuple[Any, np.ndarray | None]:
+        """States and sample numbers of some steps, in this side's dtype."""
+
+        def take(array: np.ndarray) -> np.ndarray:
+            floating = np.issubdtype(array.dtype, np.floating)
+            return array[rows].astype(self.spec.dtype if floating else array.dtype, copy=False)
+
+        indices = None if self._indices is None else self._indices[rows]
+        return jax.tree.map(take, self._states), indices
+
+    @property
+    def unit(self) -> scales.Unit | None:
+        """What is measured; None in float32, which is not for its own program to say."""
+        measures = self.spec.dtype
+        return scales.unit(self.judged or measures, measures) if measures == "float64" else None
 
     def _preceding(self, stage: str, after: Leaves, steps: int) -> dict[str, np.ndarray]:
         """What was there before each step, from what was there after each."""
@@ -169,17 +167,19 @@ class Replay:
 
     @cached_property
     def _map(self) -> Any:
-        """Compiled: recorded states, data, sample numbers -> ledger and sizes, a row a step."""
+        """Compiled: recorded states, sample numbers, data, unit -> ledger, sizes, a row a step."""
 
         @jax.jit
-        def run(states: Any, data: Batch, indices: Any) -> Any:
+        def run(states: Any, indices: Any, data: Batch, unit: scales.Unit | None) -> Any:
             def one(row: Any) -> tuple[Ledger, scales.Scales]:
                 state, batch, step, ledger = self._step(row, data)
                 if row[1] is not None:
                     ledger["batch"] = fingerprints(batch)
-                sizes = scales.affordable(self.example, state, batch, *step)
+                if unit is None:
+                    return ledger, {}
+                sizes = scales.affordable(self.example, state, batch, *step, unit)
                 if self.spec.iterates:
-                    ledger["noise"] = self._carried(row, data, ledger, sizes)
+                    ledger["noise"] = self._carried(row, data, ledger, sizes, unit.eps)
                 return ledger, sizes
 
             return jax.lax.map(one, (states, indices))
@@ -188,33 +188,33 @@ class Replay:
 
     @cached_property
     def _careful(self) -> Any:
-        """Compiled: one recorded state and sample numbers, data -> sizes."""
+        """Compiled: one recorded state and sample numbers, data, unit -> ledger and sizes."""
 
         @jax.jit
-        def run(row: Any, data: Batch) -> scales.Scales:
-            state, batch, step, _ = self._step(row, data)
-            return scales.measured(self.example, state, batch, *step)
+        def run(row: Any, data: Batch, unit: scales.Unit) -> tuple[Ledger, scales.Scales]:
+            state, batch, step, ledger = self._step(row, data)
+            return ledger, scales.measured(self.example, state, batch, *step, unit)
 
         return run
 
     def _carried(
-        self, row: Any, data: Batch, ledger: Ledger, sizes: scales.Scales
+        self, row: Any, data: Batch, ledger: Ledger, sizes: scales.Scales, eps: Any
     ) -> dict[str, jax.Array]:
         """{"stage/name": ()}: how far rounding in its evaluations carries a step's own results."""
         recorder = self._recorder
 
         def rerun(key: jax.Array) -> Ledger:
-            return self._step(row, data, (key, sizes))[3]
+            return self._step(row, data, (key, sizes, eps))[3]
 
         keys = jax.random.split(jax.random.key(0), NUDGED_RERUNS)
         return recorder.farthest(ledger, jax.lax.map(rerun, keys))
 
     def _step(
-        self, row: Any, data: Batch, nudge: tuple[jax.Array, scales.Scales] | None = None
+        self, row: Any, data: Batch, nudge: tuple[jax.Array, scales.Scales, Any] | None = None
     ) -> tuple[TrainState, Batch, Step, Ledger]:
         """One step from a recorded state: the state, the batch, and what the step left.
 
-        nudge: a key and sizes, to make it from parameters, losses and gradients off by up to an eps
+        nudge: a key, sizes and an eps, to make it from parameters, losses and gradients so far off
         """
         recorded, index = row
         template, layout = self._recorder.initial, self._recorder.initial.layout
@@ -229,9 +229,9 @@ class Replay:
         recorded_grads = _like(state.params, recorded["given"], layout)
         update = state.optimizer
         if nudge is not None:
-            key, sizes = nudge
+            key, sizes, eps = nudge
             of_params, of_grads = jax.random.split(key)
-            state, update = nudged(state, of_params), rounding(update, layout, sizes, of_grads)
+            state, update = nudged(state, of_params, eps), rounding(update, layout, sizes, of_grads)
         optimizer = Forced(update, recorded_grads)
         forced = state.replace(optimizer=optimizer.transformation)
         after, step = self.example.train_step(forced, batch)

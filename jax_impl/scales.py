@@ -1,12 +1,13 @@
-"""How large the numbers are that a step's loss and gradients are made of, and so how they round.
+"""How far an eps in the numbers that a step's loss and gradients are made of moves them.
 
 A gradient is a mean over samples that may cancel to nothing: it rounds like its terms, and as far
-as forward and backward pass carry rounding on. Both are measured on the step itself.
+as forward and backward pass carry rounding on. Both are measured on the step itself, as amounts
+and not as sizes: eps times a size is a number where the size itself may overflow.
 """
 
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from jax_impl.state import Batch, TrainState
+from twinstep import tolerance
 
 Scales = dict[str, jax.Array]
 
@@ -23,32 +25,51 @@ _NUDGE = 16  # eps: enough not to be rounded away, little enough for a first ord
 _FEWEST_SAMPLES = 8  # of a large model, evenly spread
 
 
+class Unit(NamedTuple):
+    """What is judged rounds by: numbers, not constants, so that one program serves all dtypes.
+
+    eps: of the dtype that is judged, whatever the one that measures
+    most: how far nudged parameters may be said to move a value, as a part of what it is made of
+    """
+
+    eps: Any
+    most: Any
+
+
+def unit(judged: str, measures: str) -> Unit:
+    """The unit of a run in dtype `judged`, measured by the program in dtype `measures`."""
+    return Unit(
+        np.asarray(tolerance.eps(judged), measures),
+        np.asarray(tolerance.most_moved(judged, measures), measures),
+    )
+
+
 def affordable(
-    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any
+    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
 ) -> Scales:
     """`measured` where that costs little beside the step, else `apparent`."""
     if _samples(batch) * _entries(state) <= CHEAP:
-        return measured(example, state, batch, loss, grads)
-    return apparent(state, loss, grads)
+        return measured(example, state, batch, loss, grads, unit)
+    return apparent(state, loss, grads, unit)
 
 
-def apparent(state: TrainState, loss: jax.Array, grads: Any) -> Scales:
+def apparent(state: TrainState, loss: jax.Array, grads: Any, unit: Unit) -> Scales:
     """{"loss/loss": (), "grads/name": ()}: the largest entries, below what `measured` finds."""
     named = state.layout.to_torch(grads).items()
-    return {"loss/loss": jnp.abs(loss)} | {f"grads/{n}": _largest(grad) for n, grad in named}
+    found = {"loss/loss": jnp.abs(loss)} | {f"grads/{name}": _largest(g) for name, g in named}
+    return {name: unit.eps * size for name, size in found.items()}
 
 
 def measured(
-    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any
+    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
 ) -> Scales:
-    """{"loss/loss": (), "grads/name": ()}: sizes whose eps the entries round by.
+    """{"loss/loss": (), "grads/name": ()}: how far an eps of what they are made of moves entries.
 
     state: as the step found it; loss and grads: what it made of it
-    loss: itself, what moving each parameter by its own size would change (to first order), and
-        how far it moves, in eps, when each parameter moves by one eps
-    grads: the largest entry or mean absolute per-sample term, and how far they move likewise
+    loss: by itself, by what moving each parameter by its own size would change (to first order),
+        and by how far it moves when each parameter moves by one eps
+    grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
     """
-    unit = jnp.finfo(jnp.result_type(loss)).eps
 
     def loss_and_grad(params: Any, batch: Batch) -> Any:
         def loss_of(params: Any) -> jax.Array:
@@ -60,23 +81,35 @@ def measured(
         return loss_and_grad(state.params, {name: a[index][None] for name, a in batch.items()})[1]
 
     terms = jax.vmap(sample_term)(_chosen(state, batch))
-    sizes = jax.tree.map(lambda t: jnp.mean(jnp.abs(t), axis=0), terms)
+    sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
     here = loss_and_grad(state.params, batch)
     moves = [
-        jax.tree.map(
-            lambda a, b: jnp.abs(b - a) / (_NUDGE * unit), here, loss_and_grad(nudged, batch)
-        )
-        for nudged in _nudged(state.params)
+        jax.tree.map(lambda a, b: jnp.abs(b - a) / _NUDGE, here, loss_and_grad(nudged, batch))
+        for nudged in _nudged(state.params, unit)
     ]
     loss_move, grad_move = jax.tree.map(jnp.maximum, *moves)
     pairs = zip(jax.tree.leaves(sizes), jax.tree.leaves(state.params), strict=True)
-    first_order = jnp.sqrt(sum(jnp.sum(jnp.square(size * param)) for size, param in pairs))
-    scales = {"loss/loss": jnp.abs(loss) + first_order + loss_move}
+    made_of = unit.eps * jnp.abs(loss) + _norm([size * param for size, param in pairs])
+    scales = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
     named = [state.layout.to_torch(tree) for tree in (grads, sizes, grad_move)]
     for name in named[0]:
         grad, size, move = (_largest(leaves[name]) for leaves in named)
-        scales[f"grads/{name}"] = jnp.maximum(grad, size) + move
+        made_of = jnp.maximum(unit.eps * grad, size)
+        scales[f"grads/{name}"] = made_of + _capped(move, made_of, "grads", unit)
     return scales
+
+
+def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:
+    """At most so much that the allowance it adds is `unit.most` of what is rounded."""
+    most = unit.most / tolerance.ONE_STEP_EPS[stage]
+    return jnp.minimum(move, most * (made_of / unit.eps))
+
+
+def _norm(leaves: list[jax.Array]) -> jax.Array:
+    """The root of the sum of squares, where a square may be no number though its root is one."""
+    top = jnp.max(jnp.stack([_largest(leaf) for leaf in leaves]))
+    top = jnp.where(top > 0, top, 1)
+    return top * jnp.sqrt(sum(jnp.sum(jnp.square(leaf / top)) for leaf in leaves))
 
 
 def _samples(batch: Batch) -> int:
@@ -94,7 +127,7 @@ def _chosen(state: TrainState, batch: Batch) -> jax.Array:
     return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
 
 
-def _nudged(params: Any) -> Iterator[Any]:
+def _nudged(params: Any, unit: Unit) -> Iterator[Any]:
     """Twice: every parameter up or down by _NUDGE of itself, in eps.
 
     The second time every other tensor the other way, so that what cancels in the one (w x against
@@ -107,8 +140,7 @@ def _nudged(params: Any) -> Iterator[Any]:
         yield jax.tree.unflatten(
             treedef,
             [
-                leaf
-                * jnp.asarray(1 + flip**i * sign * _NUDGE * jnp.finfo(leaf.dtype).eps, leaf.dtype)
+                leaf * (1 + unit.eps * jnp.asarray(flip**i * sign * _NUDGE, leaf.dtype))
                 for i, (leaf, sign) in enumerate(zip(leaves, first, strict=True))
             ],
         )

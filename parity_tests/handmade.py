@@ -44,7 +44,8 @@ def made(
 ) -> Trace:
     """A trace of entries between 1 and 2, with a sign.
 
-    noise: how far rounding carries each leaf at each step, measured; the scales beside it are 1
+    noise: how far rounding carries each leaf at each step, measured; the scales beside it are an
+        eps, as of numbers of size 1
     """
     generator = np.random.default_rng(seed)
 
@@ -68,7 +69,7 @@ def made(
         opt_state={f"{name}.exp_avg": drawn(steps, shape) for name, shape in SHAPES.items()},
         params={name: drawn(steps + 1, shape) for name, shape in SHAPES.items()},
         noise=measured(noise, "loss", "grads", "opt_state", "params"),
-        scales=measured(1, "loss", "grads"),
+        scales=measured(float(np.finfo(dtype).eps), "loss", "grads"),
     )
 
 

@@ -37,7 +37,8 @@ def gate(reference: Trace, candidate: Trace) -> Comparison:
 
 def sizes(trace: Trace, size: float = 1.0) -> dict[str, np.ndarray]:
     keys = [f"{stage}/{leaf}" for stage in ("loss", "grads") for leaf in LEAVES[stage]]
-    return {key: np.full(len(trace), size) for key in keys}
+    eps = np.finfo(trace.metadata.dtype).eps
+    return {key: np.full(len(trace), size * eps) for key in keys}
 
 
 # how two traces are judged, and the noise that they bring, in eps

@@ -32,7 +32,7 @@ from judging import (
     worst,
 )
 
-from twinstep import Comparison, Trace, Verdict, compare, tolerance
+from twinstep import Comparison, Finding, Trace, Verdict, compare, measure, tolerance
 from twinstep.judge import Judge
 from twinstep.trace import Leaves
 
@@ -41,10 +41,11 @@ from twinstep.trace import Leaves
 
 def scaled(patch: pytest.MonkeyPatch, factor: float) -> None:
     """Every allowance times `factor`."""
-    eps, floor = tolerance.eps, tolerance.floor
-    patch.setattr(tolerance, "eps", lambda dtype: eps(dtype) * factor)
+    floor, one_step = tolerance.floor, tolerance.ONE_STEP_EPS
     patch.setattr(tolerance, "floor", lambda dtype: floor(dtype) * factor)
-    patch.setattr(tolerance, "NOISE_FACTOR", tolerance.NOISE_FACTOR * factor)
+    patch.setattr(tolerance, "ONE_STEP_EPS", {s: eps * factor for s, eps in one_step.items()})
+    for name in ("NOISE_FACTOR", "PLAIN_EPS", "PLAIN_EPS_A_STEP"):
+        patch.setattr(tolerance, name, getattr(tolerance, name) * factor)
 
 
 @each_mode
@@ -153,13 +154,33 @@ def test_what_is_allowed_is_what_is_documented(stage: str, leaf: str, step: int)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_noise_that_is_no_number_excuses_only_what_is_the_same(bad: float) -> None:
+def test_an_allowance_that_is_no_number_proves_nothing(bad: float) -> None:
     trace = with_noise(made(noise=EPS), "grads/bias", [0, 0, bad, 0, 0, 0])
     assert compare(trace, trace).verdict is Verdict.EQUAL
     off = planted(trace, "grads", "bias", 4, 9)
     comparison = compare(trace, off)
-    assert comparison.verdict is (Verdict.MISMATCH if np.isnan(bad) else Verdict.ROUNDING)
+    assert comparison.verdict is Verdict.INVALID
+    assert where(comparison.first) == (4, "grads", "bias")
+    assert comparison.smallest_allowance("free") == math.inf
     strict(comparison)
+    # what is found with an allowance is a fault all the same
+    assert compare(trace, planted(off, "params", "gain", 6, 9)).verdict is Verdict.MISMATCH
+    assert compare(trace, planted(off, "grads", "bias", 6, np.nan)).verdict is Verdict.MISMATCH
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_sizes_that_are_no_numbers_prove_nothing(bad: float) -> None:
+    trace = base(None)
+    for leaf, stage in (("loss", "loss"), ("bias", "grads")):
+        given = {**sizes(trace), f"{stage}/{leaf}": np.full(STEPS, bad)}
+        for off, verdict in (
+            (trace, Verdict.EQUAL),
+            (planted(trace, stage, leaf, 3, 9), "invalid"),
+        ):
+            judge = Judge("float64")
+            judge.gate(trace, off, given)
+            assert judge.comparison().verdict == verdict
+            assert (judge.fault is None) is (verdict is Verdict.EQUAL)
 
 
 # ------------------------------------------------------------------------------------------ horizon
@@ -211,13 +232,53 @@ def test_numbers_too_far_apart_for_a_difference_are_judged() -> None:
     one = without("grads", "weight", "bias", "none")(chaotic(1))
     one = planted(one, "grads", "gain", 1, 1.5e308)
     comparison = compare(one, planted(one, "grads", "gain", 1, -1.5e308), steps=1)
-    assert worst(comparison, "grads").difference == math.inf
-    assert worst(comparison, "grads").ratio == 0, "all that there is is allowed"
+    assert comparison.verdict is Verdict.INVALID
+    assert math.isnan(comparison.smallest_allowance("free")), "nothing was judged, which is no 0"
     strict(comparison)
-    # an allowance too large for a number excuses what is a number
+    # an allowance too large for a number excuses nothing
     loud = with_noise(made(noise=EPS), "grads/gain", np.full(STEPS, 1e308))
-    assert compare(loud, planted(loud, "grads", "gain", 3, 1e300)).verdict is Verdict.ROUNDING
+    assert compare(loud, planted(loud, "grads", "gain", 3, 1e300)).verdict is Verdict.INVALID
     assert compare(loud, planted(loud, "grads", "bias", 3, 1e300)).verdict is Verdict.MISMATCH
+
+
+def test_a_difference_that_nothing_allows_is_no_0() -> None:
+    """Of a limit of 0, beside a difference of a denormal too."""
+    limit, denormal = np.array([0.0, 0.0, 1.0, np.inf, np.nan, -0.0]), 5e-324
+    found = measure.ratios(np.full(6, denormal), limit)
+    assert found.tolist() == [math.inf, math.inf, denormal, math.inf, math.inf, math.inf]
+    assert measure.ratios(np.zeros(6), limit).tolist() == [0.0] * 6
+    assert measure.ratios(np.full(6, np.nan), limit).tolist() == [math.inf] * 6
+    for allowed in limit:
+        finding = Finding(1, "loss", "loss", (), 0.0, denormal, denormal, float(allowed), 1.0)
+        assert finding.ratio == (denormal if allowed == 1 else math.inf)
+    one = made()
+    other = planted(one, "params", "gain", 0, nudged(entry(one, "params", "gain", 0), 1))
+    assert compare(one, other).smallest_allowance("free") == math.inf
+
+
+def test_drift_grows() -> None:
+    """A free run that parts at once, while every step alone is rounding, has a fault."""
+    trace = made(noise=EPS)
+
+    def judged(*steps: tuple[int, float]) -> Comparison:
+        off = trace
+        for step, size in steps:
+            off = planted(off, "params", "gain", step, entry(trace, "params", "gain", step) + size)
+        return both(trace, trace, off)
+
+    allowed = judged((1, EPS)).worst["free"]["params"].allowed
+    assert judged((1, 2 * allowed)).verdict is Verdict.MISMATCH, "in the very first step"
+    assert judged((2, 2 * allowed)).verdict is Verdict.DRIFT
+    growth = tolerance.most_growth("float64")
+    for size, verdict in ((growth / 2, Verdict.DRIFT), (growth * 4, Verdict.MISMATCH)):
+        assert judged((3, size * allowed)).verdict is verdict
+        # what has grown before may grow on
+        assert judged((2, 8 * allowed), (3, size * allowed)).verdict is Verdict.DRIFT
+    found = judged((3, 9 * growth * allowed))
+    assert where(found.first) == (3, "params", "gain")
+    assert judged((4, np.nan)).verdict is Verdict.MISMATCH
+    late = chaotic(3)
+    assert both(late, late, planted(late, "params", "gain", 5, np.nan)).verdict is Verdict.DRIFT
 
 
 # ----------------------------------------------------------------------------- the gate and the run
@@ -233,7 +294,7 @@ def both(trace: Trace, replayed: Trace, free: Trace) -> Comparison:
 
 def test_a_free_run_that_parts_while_every_step_is_rounding_is_drift() -> None:
     trace = made(noise=EPS)
-    off = planted(trace, "params", "bias", 2, 9)
+    off = planted(trace, "params", "bias", 2, entry(trace, "params", "bias", 2) + 1e-12)
     start = planted(trace, "params", "bias", 0, 9)
     drift = both(trace, trace, off)
     assert drift.verdict is Verdict.DRIFT
@@ -258,7 +319,7 @@ def test_what_the_first_sizes_do_not_explain_is_measured_again() -> None:
     def remeasure(size: float) -> Callable[[np.ndarray], Leaves]:
         def measured(rows: np.ndarray) -> Leaves:
             asked.append(rows.tolist())
-            small = {"grads/bias": np.full(STEPS, 0.01)}  # what was known of it stands
+            small = {"grads/bias": np.full(STEPS, 0.01 * EPS)}  # what was known of it stands
             return {name: array[rows] for name, array in {**sizes(trace, size), **small}.items()}
 
         return measured
@@ -276,7 +337,7 @@ def test_what_the_first_sizes_do_not_explain_is_measured_again() -> None:
         judge = Judge("float64")
         judge.gate(trace, candidate, given_sizes, remeasure(size))
         assert (asked, judge.comparison().verdict) == (rows, verdict)
-        assert all(np.all(array == 1) for array in given_sizes.values()), "left as they were"
+        assert all(np.all(array == EPS) for array in given_sizes.values()), "left as they were"
 
 
 # ------------------------------------------------------------------------------------- plain values

@@ -23,6 +23,7 @@ import twinstep
 from twinstep import Comparison, InputError, Verdict, launch
 from twinstep.chunking import steps_at_once
 from twinstep.cli import main
+from twinstep.gate import Gate
 from twinstep.judge import Judge
 from twinstep.specs import EXAMPLES
 from twinstep.storage import open_trace
@@ -140,11 +141,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gate(folder: Path, case: str) -> Comparison:
     """The gate of `verify`: each recorded step made again on one JAX device."""
     spec = spec_of(case)
-    replay, judge = launch.replay(spec), Judge(spec.dtype)
+    gated, judge = Gate(spec), Judge(spec.dtype)
     pieces = open_trace(folder / case.replace(":", "-")).chunks()
     for recorded, index in zip(pieces, spec.batches().chunks(steps_at_once(spec)), strict=True):
-        replayed, scales = replay(recorded, index)
-        judge.gate(recorded, replayed, scales, replay.remeasure)
+        gated(judge, recorded, index)
     return judge.comparison()
 
 

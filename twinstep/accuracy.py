@@ -87,8 +87,8 @@ class Referee:
         """{framework: how far its parameters came}"""
         return {name: distance.params for name, distance in self.distances.items()}
 
-    def add(self, sides: Mapping[str, Trace]) -> None:
-        """Takes the next steps of both sides, {framework: piece}."""
+    def add(self, sides: Mapping[str, Trace]) -> Trace:
+        """Takes the next steps of both sides, {framework: piece}; JAX's, with its noise."""
         if self._runs is None:
             self._runs = self._start()
         pieces = {name: next(chunks) for name, chunks in self._runs.items()}
@@ -98,13 +98,13 @@ class Referee:
         for name, cost in (self.costs or {}).items():
             cost.full.add(pieces[name], exact)
             cost.same_bits = cost.same_bits and _same_bits(sides[name], pieces[name])
+        return dataclasses.replace(sides["jax"], noise=exact.noise, scales=exact.scales)
 
     def _start(self) -> dict[str, Iterator[Trace]]:
         """The runs that both sides are held against."""
         # in pieces of the sides' lengths, which a run in float64 would not choose
         most = steps_at_once(self._spec)
-        exact = launch.recorder("jax", self._spec.widened(), self._place.alone())
-        runs = {_EXACT: exact.chunks(most)}
+        runs = {_EXACT: launch.exact(self._spec, self._place).chunks(most)}
         if self.costs:
             full = dataclasses.replace(self._place, precision="highest")
             for name, place in (("torch", full.for_torch()), ("jax", full)):

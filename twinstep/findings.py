@@ -47,11 +47,10 @@ class Finding:
         """The difference in units of what is allowed; inf where no multiple of it would do."""
         if self.difference == 0:
             return 0.0
-        if not (math.isfinite(self.reference) and math.isfinite(self.candidate)):
+        numbers = math.isfinite(self.reference) and math.isfinite(self.candidate)
+        if not numbers or not 0 < self.allowed < math.inf:
             return math.inf
-        if self.allowed == math.inf:
-            return 0.0
-        return self.difference / self.allowed if self.allowed > 0 else math.inf
+        return self.difference / self.allowed
 
     def __str__(self) -> str:
         where = f"{self.leaf}{list(self.index)}" if self.index else self.leaf
@@ -72,6 +71,7 @@ class Comparison:
     bound: where the free run's allowance comes from
     steps: how many were compared
     horizon: the step from which on rounding alone carries the free run to another course
+    notes: what else is to be known of it, a sentence each
     """
 
     verdict: Verdict
@@ -81,10 +81,16 @@ class Comparison:
     bound: str
     steps: int
     horizon: int | None
+    notes: tuple[str, ...] = ()
 
     def smallest_allowance(self, mode: str) -> float:
-        """The smallest multiple of the allowance with which "gate" or "free" would have passed."""
-        return max((finding.ratio for finding in self.worst.get(mode, {}).values()), default=0.0)
+        """The smallest multiple of the allowance with which "gate" or "free" would have passed.
+
+        nan where no value was judged.
+        """
+        found = self.worst.get(mode, {}).items()
+        ratios = [f.ratio for stage, f in found if stage != "batch" or f.ratio]
+        return max(ratios, default=math.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that JSON lacks (nan, inf) becomes a string."""
@@ -96,6 +102,7 @@ class Comparison:
             "first": None if self.first is None else _plain(self.first),
             "bound": self.bound,
             "horizon": self.horizon,
+            "notes": list(self.notes),
             "smallest_allowance": {
                 mode: _number(self.smallest_allowance(mode)) for mode in self.worst
             },

@@ -7,7 +7,6 @@ leaf, and held against one allowance a step. NaN is within no allowance.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -39,6 +38,11 @@ class _Witness:
             self.params_moved = any(np.any(a[1:] != a[:-1]) for a in trace.params.values())
 
 
+def _place(finding: Finding) -> tuple[int, int]:
+    """Where in the ledger."""
+    return finding.step, STAGES.index(finding.stage)
+
+
 @dataclass
 class Judge:
     """Takes a run chunk by chunk and comes to one Comparison; holds nothing that grows with it.
@@ -55,7 +59,10 @@ class Judge:
     _steps: dict[str, int] = field(default_factory=lambda: {"gate": 0, "free": 0})
     _worst: dict[str, dict[str, Finding]] = field(default_factory=dict)
     _first: dict[str, Finding] = field(default_factory=dict)
+    _unproved: Finding | None = None
+    _sudden: bool = False
     _carried: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _notes: dict[str, None] = field(default_factory=dict)
     _measured_noise: bool = True
     _same_bits: bool = True
     _structure: Structure | None = None
@@ -72,8 +79,8 @@ class Judge:
         """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
 
         replayed: its noise, if any, is how far rounding carries each step by itself
-        scales: {"stage/leaf": (T,)} the size of what losses and gradients are made of
-        remeasure: gives larger, dearer sizes for the rows that the first ones do not well explain
+        scales: {"stage/leaf": (T,)} what an eps of what losses and gradients are made of comes to
+        remeasure: gives larger, dearer ones for the rows that the first ones do not well explain
         """
         if self._refuse(recorded, replayed):
             return
@@ -127,9 +134,9 @@ class Judge:
                 return self._plain_bound(stage, leaf, sizes, steps)
             carried = self._running(("noise", stage, leaf), noise[f"{stage}/{leaf}"])
             one_step = self._one_step("free", reference, scales, stage, leaf, array)
-            return np.where(chaos, np.inf, tolerance.NOISE_FACTOR * carried + one_step)
+            return tolerance.NOISE_FACTOR * carried + one_step
 
-        self._measure("free", reference, candidate, allowed)
+        self._measure("free", reference, candidate, allowed, beyond=chaos)
 
     def _chaos(self, trace: Trace, noise: Leaves, steps: np.ndarray) -> np.ndarray:
         """(T,) whether rounding alone has carried runs like this one to another course."""
@@ -160,15 +167,15 @@ class Judge:
         """(T,) what a single step may round, entry by entry."""
         if stage == "batch":
             return np.zeros(len(array))
+        amount, floor = tolerance.ONE_STEP_EPS[stage], tolerance.floor(self.dtype)
         if stage in ("loss", "grads"):
-            sizes = scales[f"{stage}/{leaf}"].astype(float)
-        elif stage == "params":
+            return amount * scales[f"{stage}/{leaf}"].astype(float) + floor
+        if stage == "params":
             sizes = measure.largest(trace.params[leaf])
             sizes = np.maximum(sizes[1:], sizes[:-1])
         else:
             sizes = self._and_before((mode, stage, leaf), measure.largest(array))
-        amount = tolerance.ONE_STEP_EPS[stage]
-        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+        return amount * tolerance.eps(self.dtype) * sizes + floor
 
     def _plain_bound(
         self, stage: str, leaf: str, sizes: np.ndarray, steps: np.ndarray
@@ -181,6 +188,16 @@ class Judge:
         sizes = self._running(("plain", stage, leaf), sizes)
         amount = tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * steps
         return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+
+    def note(self, says: str) -> None:
+        """What is to be known of the judgement beside it; said once."""
+        self._notes[says] = None
+
+    @property
+    def fault(self) -> str | None:
+        """What the gate has found, or could not judge; None: nothing."""
+        found = self._structure or self._first.get("gate") or self._unproved
+        return None if found is None else str(found)
 
     def comparison(self) -> Comparison:
         """The verdict on all that was judged."""
@@ -195,14 +212,15 @@ class Judge:
             bound="noise measured on this run" if self._measured_noise else plain,
             steps=steps,
             horizon=self.horizon,
+            notes=tuple(self._notes),
         )
 
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
         gate, free = self._first.get("gate"), self._first.get("free")
         # without a gate a free run that leaves its allowance is a fault; with one, it is drift,
-        # unless it starts from other parameters or trains on other batches
+        # unless it starts from other parameters, trains on other batches or parts all at once
         faults = [gate] if gate else []
-        if free and (free.step == 0 or free.stage == "batch" or not self._steps["gate"]):
+        if free and (free.stage == "batch" or self._sudden or not self._steps["gate"]):
             faults.append(free)
         first = min(faults, key=lambda finding: finding.step, default=None)
         if self._structure:
@@ -218,6 +236,8 @@ class Judge:
             )
         if first:
             return Verdict.MISMATCH, str(first), first
+        if self._unproved:
+            return Verdict.INVALID, f"{self._unproved}, which proves nothing", self._unproved
         seen = self._witnesses.values()
         if not all(witness.gradient_seen for witness in seen):
             return Verdict.INVALID, "all gradients are zero", None
@@ -250,37 +270,62 @@ class Judge:
             if not difference[0] <= 0:
                 finding = measure.finding(0, "params", leaf, a[0], b[0], difference[0], 0.0)
                 self._first.setdefault("free", finding)
+                self._sudden = True
                 self._note("free", finding)
 
-    def _measure(self, mode: str, reference: Trace, candidate: Trace, allowed: Any) -> None:
+    def _measure(
+        self,
+        mode: str,
+        reference: Trace,
+        candidate: Trace,
+        allowed: Callable[[str, str, np.ndarray], np.ndarray],
+        beyond: np.ndarray | None = None,
+    ) -> None:
+        """beyond: (T,) the steps whose values are not judged; that they are numbers is"""
         self._steps[mode] += len(reference)
+        steps = reference.start + np.arange(1, len(reference) + 1)
+        beyond = np.zeros(len(steps), bool) if beyond is None else beyond
         theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
-        firsts = [self._first[mode]] if mode in self._first else []
+        known = self._first.get(mode)
+        firsts, unproved = [known] if known else [], [self._unproved] if self._unproved else []
+        worst = np.zeros(len(steps))
         for stage, leaf, a in reference.entries():
             b = theirs[stage, leaf]
             with np.errstate(over="ignore"):  # a limit that overflows is inf
                 difference, limit = measure.differences(a, b), allowed(stage, leaf, a)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
-            # NaN is outside; so is all but the same where the limit is NaN
-            outside = ~((difference <= limit) | (difference == 0))
+            if stage != "batch":  # which is drawn, not computed: there is no chaos in it
+                limit = np.where(beyond, np.inf, limit)
             ratio = measure.ratios(difference, limit)
-            steps = reference.start + np.arange(1, len(reference) + 1)
+            no_number, past = np.isnan(difference), beyond & (stage != "batch")
+            ratio[past & ~no_number] = 0
+            open_ended = (difference > 0) & ~np.isfinite(limit) & ~past
+            outside = no_number | ((difference > 0) & ~past & ~open_ended & ~(difference <= limit))
+            worst = np.maximum(worst, ratio)
             leaves = np.full(len(steps), leaf)
             self.history.add(mode, stage, Curve(steps, difference, limit, leaves), ratio)
-            picks = [int(np.argmax(ratio))]
-            if outside.any():
-                picks.append(int(np.argmax(outside)))
-            for pick in picks:
-                number = reference.start + pick + 1
+            judged = np.flatnonzero(~past | no_number)
+            picks = {int(judged[np.argmax(ratio[judged])])} if len(judged) else set()
+            for rows in (outside, open_ended):
+                picks |= {int(np.argmax(rows))} if rows.any() else set()
+            for pick in sorted(picks):
                 finding = measure.finding(
-                    number, stage, leaf, a[pick], b[pick], difference[pick], limit[pick]
+                    int(steps[pick]), stage, leaf, a[pick], b[pick], difference[pick], limit[pick]
                 )
-                if outside[pick]:
-                    firsts.append(finding)
+                firsts += [finding] if outside[pick] else []
+                unproved += [finding] if open_ended[pick] else []
                 self._note(mode, finding)
+        # min keeps the ledger's order of leaves among equals
+        self._unproved = min(unproved, key=_place, default=None)
         if firsts:
-            # min keeps the ledger's order of leaves among equals
-            self._first[mode] = min(firsts, key=lambda f: (f.step, STAGES.index(f.stage)))
+            self._first[mode] = min(firsts, key=_place)
+        if mode == "free":
+            if firsts and not known:
+                row = self._first[mode].step - 1 - reference.start
+                before = worst[row - 1] if row else self._carried.get(("worst", "", ""), 0.0)
+                grown = worst[row] <= tolerance.most_growth(self.dtype) * max(1.0, before)
+                self._sudden = not beyond[row] and (steps[row] == 1 or not grown)
+            self._carried["worst", "", ""] = float(worst[-1])
 
     def _note(self, mode: str, finding: Finding) -> None:
         """Keeps the worst of each stage; the earliest among equals, however the run is cut."""

@@ -38,10 +38,15 @@ def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = Fa
     return home.Recorder(example(framework, spec), spec, place, **options)
 
 
-def replay(spec: Spec, place: Place = CPU) -> Any:
+def replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
     """What makes recorded steps again, each from the recorded state before it."""
     alone = dataclasses.replace(place, devices=1)
-    return _module("jax", "replay").Replay(example("jax", spec), spec, alone)
+    return _module(framework, "replay").Replay(example(framework, spec), spec, alone)
+
+
+def exact(spec: Spec, place: Place = CPU) -> Any:
+    """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
+    return recorder("jax", spec, place, noise=True).exact()
 
 
 def variants(

@@ -50,12 +50,12 @@ def largest(array: np.ndarray) -> np.ndarray:
 
 
 def ratios(difference: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """(T,) difference / limit, where nothing is 0 and nan is worse than all."""
-    ratio = np.zeros(len(difference))
+    """(T,) difference / limit; 0 for none, inf where no multiple of the limit would do."""
+    proves = (limit > 0) & (limit < np.inf)
+    ratio = np.where(difference == 0, 0, np.inf)  # nan too is worse than all
     with np.errstate(over="ignore"):
-        np.divide(difference, limit, out=ratio, where=(limit > 0) & (limit < np.inf))
-    ratio[~(limit > 0) & (difference > 0)] = np.inf
-    return np.where(np.isnan(difference), np.inf, ratio)
+        np.divide(difference, limit, out=ratio, where=proves & ~np.isnan(difference))
+    return ratio
 
 
 def same_bits(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 # One stage of one step from the same state (teacher-forced), in eps of
 # loss: itself, and its first-order dependence on the parameters
 # grads: the largest mean absolute per-sample term, and how far rounding moves that
+# evaluation: the largest output, and how far rounding moves that
 # opt_state, params: the tensor's largest entry, before or after the update
-ONE_STEP_EPS = {"loss": 16, "grads": 64, "opt_state": 8, "params": 4}
+ONE_STEP_EPS = {"loss": 16, "grads": 64, "opt_state": 8, "params": 4, "evaluation": 64}
 
 # A size that is cheap to have bounds the true one from below. Where a difference is more than this
 # part of what it allows, the true one is measured: for the verdict, and so that the figure reported
@@ -31,10 +32,30 @@ NOISE_FACTOR = 4
 # not. So the gate reruns such a step as often, from nudged parameters and with every evaluation
 # nudged, and allows its state and parameters NOISE_FACTOR times that beside: honest rows stayed
 # below 0.4 of the sum. But a fault that makes a step chaotic must not explain itself: at most three
-# quarters of the digits may go. In float64 honest steps lose a third, in float32 half.
+# quarters of the digits may go. In float64 honest steps lose a third, in float32 half. The same
+# bounds what else is measured on the very numbers that it is to excuse.
 def most_carried(dtype: str) -> float:
-    """How far the iterations of one step may carry rounding, as a part of the largest entry."""
+    """How far a measured loss of digits may excuse an entry, as a part of the largest one."""
     return float(np.finfo(dtype).eps ** 0.25)
+
+
+def most_moved(judged: str, measures: str) -> float:
+    """How far nudged parameters may excuse a value, as a part of what it is made of.
+
+    A program that measures itself is bounded as above. float32 is measured by a float64 program
+    that is not the one in question: there a nudge may take a sample across a kink (of ReLU, of an
+    absolute value), and rounding does so too, which exchanges as much as there is.
+    """
+    return most_carried(judged) if judged == measures else 1.0
+
+
+# A free run drifts from another by growing apart, from rounding on: each step makes a difference a
+# few times larger. One that loses more than half of its digits in a single step (a difference grown
+# by the root of 1 / eps), or leaves its allowance in the first, has met a fault that no step of the
+# gate has.
+def most_growth(dtype: str) -> float:
+    """How many times further off a drifting run may be than it, or its allowance, was before."""
+    return 1 / chaos(dtype)
 
 
 # Where rounding alone has moved the loss of those reruns by more than half of its digits (the root

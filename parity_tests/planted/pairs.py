@@ -48,12 +48,12 @@ class HonestJax:
     Only for tests that leave the JAX side alone.
     """
 
-    _runs: dict[tuple[Pair, bool], "Kept"] = field(default_factory=dict)
-    _replays: dict[Pair, Any] = field(default_factory=dict)
+    _runs: dict[tuple[Pair, bool | str], "Kept"] = field(default_factory=dict)
+    _replays: dict[tuple[Pair, str], Any] = field(default_factory=dict)
 
     def verify(self, patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
         """`twinstep.verify` with this side's part of it taken from what is kept."""
-        recorder, replay = launch.recorder, launch.replay
+        recorder, replay, exact = launch.recorder, launch.replay, launch.exact
 
         def kept_recorder(framework: str, spec: Spec, place: Place, *, noise: bool = False) -> Any:
             if framework == "torch" or spec is not spec_of(pair):
@@ -62,11 +62,19 @@ class HonestJax:
                 self._runs[pair, noise] = Kept(recorder(framework, spec, place, noise=noise))
             return self._runs[pair, noise]
 
-        def kept_replay(spec: Spec, place: Place) -> Any:
-            if pair not in self._replays:
-                self._replays[pair] = replay(spec, place)
-            return self._replays[pair]
+        def kept_exact(spec: Spec, place: Place) -> Any:
+            if (pair, "exact") not in self._runs:
+                self._runs[pair, "exact"] = Kept(exact(spec, place))
+            return self._runs[pair, "exact"]
 
+        def kept_replay(spec: Spec, place: Place, *, framework: str = "jax") -> Any:
+            if framework == "torch":
+                return replay(spec, place, framework=framework)
+            if (pair, spec.dtype) not in self._replays:
+                self._replays[pair, spec.dtype] = replay(spec, place)
+            return self._replays[pair, spec.dtype]
+
+        patch.setattr(launch, "exact", kept_exact)
         patch.setattr(launch, "recorder", kept_recorder)
         patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)

@@ -17,6 +17,7 @@ from twinstep import launch
 from twinstep.bench.ways import LABELS, Left, Way
 from twinstep.chunking import steps_at_once
 from twinstep.findings import Comparison, Verdict
+from twinstep.gate import Gate
 from twinstep.judge import Judge
 from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
@@ -48,15 +49,15 @@ def judgements(
     torch, jax: each framework's ways; `eager` and `trace` among them
     lefts: what the timed run of each has left
     """
-    replay = launch.replay(spec, place)
+    gate = Gate(spec, place)
     noisy = launch.recorder("jax", spec, place, noise=True)
     found: dict[str, Judgement] = {}
     for name, way in torch.items():
-        step_by_step, ends = _judge(way, noisy.chunks(), {name: lefts[name]}, replay, noisy, spec)
+        step_by_step, ends = _judge(way, noisy.chunks(), {name: lefts[name]}, gate, noisy, spec)
         found[name] = _worse([step_by_step, ends[name]])
     partner = torch[BASE].recorded()
     mine = {name: lefts[name] for name in jax}
-    step_by_step, ends = _judge(jax["trace"], partner, mine, replay, noisy, spec)
+    step_by_step, ends = _judge(jax["trace"], partner, mine, gate, noisy, spec)
     for name in jax:
         found[name] = _worse([step_by_step, ends[name]])
     if not found[BASE].verdict.same:  # a ratio to a run that is not the same says nothing
@@ -71,7 +72,7 @@ def _judge(
     way: Way,
     partner: Iterator[Trace],
     lefts: Mapping[str, Left],
-    replay: Any,
+    gate: Gate,
     noisy: Any,
     spec: Spec,
 ) -> tuple[Comparison, dict[str, Comparison]]:
@@ -85,8 +86,7 @@ def _judge(
     for ours, theirs, noise, chunk in zip(
         way.recorded(), partner, noisy.chunks(), index, strict=True
     ):
-        replayed, scales = replay(ours, chunk)
-        judge.gate(ours, replayed, scales, replay.remeasure)
+        gate(judge, ours, chunk)
         measured = dataclasses.replace(ours, noise=noise.noise, scales=noise.scales)
         judge.free(measured, theirs)
         for name, left in lefts.items():

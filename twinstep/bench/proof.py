@@ -12,6 +12,7 @@ from twinstep.bench.timing import interleaved, spread, timed
 from twinstep.bench.training import Setting, call
 from twinstep.chunking import steps_at_once
 from twinstep.findings import Comparison
+from twinstep.gate import Gate
 from twinstep.judge import Judge
 from twinstep.place import Place
 from twinstep.specs.base import Spec
@@ -23,13 +24,13 @@ def gate_cost(spec: Spec, setting: Setting) -> Cost:
     Fewer turns than a training gets: each is a whole proof.
     """
     place = setting.place
-    replay = launch.replay(spec, place)
+    judged = Gate(spec, place)
     recorder = launch.recorder("torch", spec, place.for_torch())
     torch, jax = _plain("torch", "eager", spec, place), _plain("jax", "trace", spec, place)
     found: list[Comparison] = []
 
     def gate() -> None:
-        found.append(_gate(spec, replay, recorder))
+        found.append(_gate(spec, judged, recorder))
 
     sides = {
         "gate": lambda: timed(gate),
@@ -58,14 +59,13 @@ def start_cost(setting: Setting) -> Cost:
     return Cost("start", spread(times["start"]), ASKED_OF_START)
 
 
-def _gate(spec: Spec, replay: Any, recorder: Any) -> Comparison:
+def _gate(spec: Spec, gate: Gate, recorder: Any) -> Comparison:
     """What `verify` does before the free run: trains in PyTorch and judges every step."""
     judge = Judge(spec.dtype)
     chunks: Iterator[Any] = spec.batches().chunks(steps_at_once(spec))
     fresh = replace(recorder)  # its state is new, its example and settings the same
     for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
-        replayed, scales = replay(recorded, chunk)
-        judge.gate(recorded, replayed, scales, replay.remeasure)
+        gate(judge, recorded, chunk)
     return judge.comparison()
 
 
