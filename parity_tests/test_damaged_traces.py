@@ -102,8 +102,9 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "no format": (b"{}", "format"),
     "format true": (b'{"format": true}', "format"),
     "format as text": (b'{"format": "1"}', "format"),
-    "newer format": (b'{"format": 2}', "newer"),
-    "format alone": (b'{"format": 1}', "sha256"),
+    "older format": (b'{"format": 1}', "an older twinstep wrote it"),
+    "newer format": (b'{"format": 3}', "use a newer twinstep"),
+    "format alone": (b'{"format": 2}', "sha256"),
 }
 
 
@@ -117,7 +118,7 @@ def test_a_manifest_that_is_none(stored: Path, text: bytes, says: str) -> None:
 Change = Callable[[dict[str, Any]], object]
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (lambda m: m.update(format=2), "newer"),
+    "newer format": (lambda m: m.update(format=3), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (lambda m: m.update(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),
@@ -140,6 +141,11 @@ FORGED: dict[str, tuple[Change, str]] = {
     "steps 0": (lambda m: m["shards"][1].update(steps=0), "at least 1"),
     "steps below 0": (lambda m: m["shards"][2].update(steps=-3), "at least 1"),
     "steps beyond all": (lambda m: m["shards"][2].update(steps=10**4200), ""),
+    "no size": (lambda m: m["shards"][1].pop("bytes"), "bytes"),
+    "size as text": (lambda m: m["shards"][1].update(bytes="9"), "bytes"),
+    "size below 0": (lambda m: m["shards"][1].update(bytes=-1), "at least 0"),
+    "size below the file's": (lambda m: m["shards"][1].update(bytes=9), "expected at most 9"),
+    "size beyond the memory": (lambda m: m["shards"][1].update(bytes=10**30), "of memory"),
     "checksum a number": (lambda m: m["shards"][1].update(sha256=0), "sha256"),
     "checksum of no file": (lambda m: m["shards"][1].update(sha256="0"), SHARD),
     "a gap": (lambda m: m["shards"].pop(1), "starts at step 3, expected 2"),
@@ -233,8 +239,8 @@ def _arrays(changes: Mapping[str, np.ndarray] = {}, steps: int = 2) -> dict[str,
 def put_first_shard(folder: Path, content: bytes) -> None:
     """Replaces the first shard and lists it as if it had been written so."""
     (folder / "steps-00000000-00000002.safetensors").write_bytes(content)
-    checksum = hashlib.sha256(content).hexdigest()
-    rewrite(folder, lambda manifest: manifest["shards"][0].update(sha256=checksum))
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["shards"][0].update(told))
 
 
 def test_a_shard_put_in_its_place_is_read(stored: Path) -> None:

@@ -223,7 +223,7 @@ def test_hostile_text_stays_text() -> None:
     worst = {"gate": {"grads": first}}
     claim = plain.claims[0]._replace(says=HOSTILE, measured=HOSTILE)
     run = dataclasses.replace(plain.runs["jax"], device=HOSTILE, versions={HOSTILE: HOSTILE})
-    spec = made_spec("mnist_rnn", data_dir=HOSTILE, dtype="float64")
+    spec = made_spec("mnist_rnn", data="mnist", data_dir=HOSTILE, dtype="float64")
     result = dataclasses.replace(
         plain,
         spec=spec,
@@ -252,8 +252,8 @@ def test_escaping_can_fail() -> None:
         ("without_zero_grad", {"zero_grad": True}),
         ("zero_grad", {"zero_grad": False}),
         ("sgd_linear_model", {"seed": 2**63}),
-        ("mnist_rnn", {"data_dir": "my digits; rm 'x'", "log_every": 3, "batch_size": 7}),
-        ("mnist_rnn", {"data_dir": "-rf"}),
+        ("mnist_rnn", {"data": "mnist", "data_dir": "my digits; rm 'x'", "batch_size": 7}),
+        ("mnist_rnn", {"data": "mnist", "data_dir": "-rf", "log_every": 3}),
         ("mnist_rnn", {"learning_rate": 1e-30}),
     ],
 )

@@ -217,7 +217,7 @@ def test_what_is_no_trace_is_named(tmp_path: Path, stored: Path) -> None:
     (stored / MANIFEST).unlink()
     refused(lambda: load_trace(stored), str(stored), MANIFEST)
     (stored / MANIFEST).mkdir()
-    refused(lambda: load_trace(stored), str(stored), "cannot be read")
+    refused(lambda: load_trace(stored), str(stored / MANIFEST), "is a folder")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, stored: Path) -> None:

@@ -12,12 +12,16 @@ import hashlib
 import math
 import os
 import textwrap
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinstep import files
 from twinstep.errors import InputError
 
 DATA_VARIABLE = "TWINSTEP_DATA"
@@ -36,7 +40,12 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 
-_DIGITS_TRAIN = 1500  # of 1797
+MOST_BYTES = 256 * 2**20
+"""Of one of the four files, unpacked; MNIST's largest has 47 million."""
+PATIENCE = 20.0
+"""Seconds to wait for a mirror's next bytes."""
+
+DIGITS_TRAIN, DIGITS_TEST = 1500, 297
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ def load_digits() -> Images:
     digits = datasets.load_digits()
     images = _enlarge(digits.images.astype(np.int64))  # (1797, 8, 8) -> (1797, 28, 28)
     labels = digits.target.astype(np.int64)  # (1797,)
-    n = _DIGITS_TRAIN
+    n = DIGITS_TRAIN
     return Images(images[:n], labels[:n], images[n:], labels[n:], "digits")
 
 
@@ -103,12 +112,12 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> Images:
     Source: the IDX format of http://yann.lecun.com/exdb/mnist/
     """
     if data_dir is not None:
-        files = _find(os.fspath(data_dir), "--data-dir")
+        found = _find(os.fspath(data_dir), "--data-dir")
     elif os.environ.get(DATA_VARIABLE):
-        files = _find(os.environ[DATA_VARIABLE], DATA_VARIABLE)
+        found = _find(os.environ[DATA_VARIABLE], DATA_VARIABLE)
     else:
-        files = {name: _download(name) for name in MNIST_MD5}
-    return Images(*_read_part(files, "train"), *_read_part(files, "t10k"), "mnist")
+        found = _cached()
+    return Images(*_read_part(found, "train"), *_read_part(found, "t10k"), "mnist")
 
 
 def _find(folder: str, source: str) -> dict[str, Path]:
@@ -116,41 +125,121 @@ def _find(folder: str, source: str) -> dict[str, Path]:
     root = os.path.expanduser(folder)
     if not os.path.isdir(root):
         raise InputError(f"{source} is {folder!r}, expected a folder with MNIST's four files")
-    files: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for name in MNIST_MD5:
-        for place in (Path(root), Path(root, "MNIST", "raw")):
-            for path in (place / name, place / name.removesuffix(".gz")):
-                if os.path.isfile(path):
-                    files.setdefault(name, path)
-    missing = [name for name in MNIST_MD5 if name not in files]
+        places = [
+            place / file
+            for place in (Path(root), Path(root, "MNIST", "raw"))
+            for file in (name, name.removesuffix(".gz"))
+        ]
+        there = [path for path in places if os.path.exists(path)]
+        if there:  # a regular file before what will be refused
+            found[name] = next((path for path in there if os.path.isfile(path)), there[0])
+    missing = [name for name in MNIST_MD5 if name not in found]
     if missing:
         raise InputError(
             f"{source} is {folder!r}, which lacks {', '.join(missing)};"
             " expected there or in its MNIST/raw, gzipped or unpacked"
         )
-    return files
+    return found
 
 
-def _download(name: str) -> Path:
-    """Return the file in the cache folder, downloaded and verified first if it is not there."""
+def _cached() -> dict[str, Path]:
+    """Where the four files lie in the user's cache folder; those that do not are downloaded."""
     import pooch
 
-    reasons = []
+    folder = Path(pooch.os_cache("twinstep"))
+    for name, md5 in MNIST_MD5.items():
+        try:
+            sound = _md5(files.read(folder / name, MOST_BYTES)) == md5
+        except FileNotFoundError:
+            sound = False
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror}") from None
+        if not sound:
+            _download(name, folder)
+    return {name: folder / name for name in MNIST_MD5}
+
+
+def _download(name: str, folder: Path) -> None:
+    """Fetches a file, held against its MD5, from the first mirror that has it."""
+    tried = []
     for mirror in MNIST_MIRRORS:
         try:
-            md5 = f"md5:{MNIST_MD5[name]}"
-            return Path(pooch.retrieve(mirror + name, md5, name, pooch.os_cache("twinstep")))
+            _retrieve(mirror, name, folder)
+            return
         except (OSError, ValueError) as error:  # no network, no space; not the expected bytes
-            reasons.append(textwrap.shorten(f"{type(error).__name__}: {error}", 160))
+            tried.append(f"{urlsplit(mirror).hostname}: {_reason(error)}")
     raise InputError(
-        f"{name} could not be downloaded ({'; then '.join(reasons)}); put {', '.join(MNIST_MD5)}"
+        f"{name} could not be downloaded ({'; '.join(tried)}); put {', '.join(MNIST_MD5)}"
         f" into one folder and name it with --data-dir or the variable {DATA_VARIABLE}"
     )
 
 
-def _read_part(files: dict[str, Path], part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+class _Watch:
+    """What pooch tells of each piece: it ends what is larger than MNIST, and knows of silence."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+        self.heard = time.monotonic()
+
+    def update(self, count: int) -> None:
+        self.heard = time.monotonic()
+        self.done += count
+        if self.done > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes came")
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _retrieve(mirror: str, name: str, folder: Path) -> None:
+    """Fetches a file; OSError where the mirror is silent, in all, for longer than PATIENCE.
+
+    requests counts the time for each address of a host anew, and looking up its name not at all:
+    so the clock is here, and what hangs ends with the program.
+    """
+    import pooch
+
+    logger, watch, failed = pooch.get_logger(), _Watch(), list[Exception]()
+    level = logger.level
+
+    def fetch() -> None:
+        try:
+            downloader = pooch.HTTPDownloader(progressbar=watch, timeout=PATIENCE)
+            md5 = f"md5:{MNIST_MD5[name]}"
+            pooch.retrieve(mirror + name, md5, name, folder, downloader=downloader)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    logger.setLevel("ERROR")  # it says from where to where, on stderr
+    thread.start()
+    while thread.is_alive() and time.monotonic() - watch.heard < PATIENCE:
+        thread.join(0.1)
+    logger.setLevel(level)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {PATIENCE:.0f} seconds")
+    if failed:
+        raise failed[0]
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong at the bottom of it, in few words: requests and urllib3 wrap it four deep."""
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        inner = getattr(error, "reason", None) or error.__cause__ or (error.args or [None])[0]
+    said = getattr(error, "strerror", None) or str(error)
+    return textwrap.shorten(said.rpartition(">: ")[2] or type(error).__name__, 160)
+
+
+def _read_part(found: dict[str, Path], part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read the images (N, 28, 28) and labels (N,) of "train" or "t10k"."""
-    images_file, labels_file = (files[name] for name in MNIST_MD5 if name.startswith(part))
+    images_file, labels_file = (found[name] for name in MNIST_MD5 if name.startswith(part))
     images = _read_idx(images_file, ndim=3)
     labels = _read_idx(labels_file, ndim=1)
     if len(images) == 0 or images.shape[1:] != (28, 28):
@@ -184,14 +273,17 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 def _read_bytes(path: Path) -> bytes:
     """Read the file, unpacked; a gzipped file must have its known MD5."""
     try:
-        raw = path.read_bytes()
+        raw = files.read(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix != ".gz":
         return raw
-    md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-    if md5 != MNIST_MD5[path.name]:
+    if (md5 := _md5(raw)) != MNIST_MD5[path.name]:
         raise InputError(
             f"{path} has MD5 {md5}, expected {MNIST_MD5[path.name]}: damaged, or not MNIST"
         )
     return gzip.decompress(raw)
+
+
+def _md5(raw: bytes) -> str:
+    return hashlib.md5(raw, usedforsecurity=False).hexdigest()

@@ -6,13 +6,14 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from twinstep import files
 from twinstep.errors import InputError
-from twinstep.place import CPU, Place
+from twinstep.place import CPU, MOST_THREADS, Place, refuse_outside
 from twinstep.specs.base import Spec
 from twinstep.trace import Trace, join
 
@@ -25,15 +26,38 @@ def example(framework: str, spec: Spec) -> ModuleType:
     return _module(framework, spec.implementation)
 
 
+def check(
+    specs: Sequence[Spec],
+    place: Place = CPU,
+    frameworks: Sequence[str] = FRAMEWORKS,
+    *,
+    threads: int = 1,
+    keep_compiled: bool = False,
+) -> None:
+    """Raises InputError for what cannot be trained, as far as can be told without a framework.
+
+    The specs are drawn for it: their data has to be there.
+    """
+    refuse_outside("threads", threads, 1, MOST_THREADS)
+    if "torch" in frameworks:
+        place.for_torch().refuse_processes()
+    if keep_compiled and "jax" in frameworks:
+        _cache_folder()
+    for spec in specs:
+        spec.initial_params()
+        spec.total_steps  # noqa: B018 - refuses too many
+
+
 def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
     """What trains `spec` and records it. InputError for an unknown framework or device."""
+    # drawn now: data that is not there is said before a framework is loaded or anything is written
+    check([spec], place, (framework,))
     if place.devices > 1:
         home = _module(framework, "parallel")
         home.find(place.device, place.devices)
     else:
         home = _module(framework, "recording")
     _module(framework, "devices").find(place.device, spec.dtype)
-    spec.initial_params()  # drawn now: data that is not there is said before anything is written
     options = {"noise": noise} if framework == "jax" else {}
     return home.Recorder(example(framework, spec), spec, place, **options)
 
@@ -62,9 +86,8 @@ def variants(
 
 
 def set_threads(framework: str, threads: int) -> None:
-    """How many threads PyTorch computes with; JAX chooses for itself. InputError below 1."""
-    if threads < 1:
-        raise InputError(f"threads is {threads}, expected at least 1")
+    """How many threads PyTorch computes with; JAX chooses for itself. InputError out of range."""
+    refuse_outside("threads", threads, 1, MOST_THREADS)
     if framework == "torch":
         _module("torch", "devices").set_threads(threads)
 
@@ -75,10 +98,18 @@ def keep_compiled(framework: str) -> None:
     TWINSTEP_CACHE names another folder.
     """
     if framework == "jax":
-        from platformdirs import user_cache_path
+        _module("jax", "compilation_cache").keep(_cache_folder() / "compiled")
 
-        folder = os.environ.get(CACHE_VARIABLE) or user_cache_path("twinstep")
-        _module("jax", "compilation_cache").keep(Path(folder) / "compiled")
+
+def _cache_folder() -> Path:
+    """Where compiled programs are kept. InputError for a variable that names no folder."""
+    from platformdirs import user_cache_path
+
+    folder = os.environ.get(CACHE_VARIABLE)
+    path = files.named(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
+    if folder and os.path.lexists(path) and not path.is_dir():
+        raise InputError(f"{CACHE_VARIABLE} is {folder!r}, which is no folder")
+    return path
 
 
 def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:

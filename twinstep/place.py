@@ -1,9 +1,16 @@
 """Where a run computes, and how precisely."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
+from twinstep import memory
 from twinstep.errors import InputError
+
+MOST_DEVICES = 4096
+MOST_THREADS = max(64, os.cpu_count() or 1)
+"""More than a machine has cores is slow but right; far more, and none can be started."""
+_PROCESS = 2**27  # bytes that PyTorch takes at least, in each of its processes
 
 Device = Literal["cpu", "gpu", "tpu"]
 Precision = Literal["highest", "default"]
@@ -29,8 +36,16 @@ class Place:
             if value not in get_args(known):
                 expected = ", ".join(get_args(known))
                 raise InputError(f"{name} is {value!r}, expected one of {expected}")
-        if not isinstance(self.devices, int) or self.devices < 1:
-            raise InputError(f"devices is {self.devices!r}, expected at least 1")
+        refuse_outside("devices", self.devices, 1, MOST_DEVICES)
+
+    def refuse_processes(self) -> None:
+        """InputError where PyTorch's processes, one a device, cannot fit the memory."""
+        needed, most = self.devices * _PROCESS, memory.at_most()
+        if self.devices > 1 and needed > most:
+            raise InputError(
+                f"devices is {self.devices}: as many PyTorch processes need at least "
+                f"{memory.gib(needed)}, {memory.gib(most)} are to be had"
+            )
 
     def for_torch(self) -> Self:
         """PyTorch's place beside this one of JAX: it stays on the CPU beside a TPU."""
@@ -40,6 +55,14 @@ class Place:
         """One device of the same kind, in full precision; a CPU for a TPU, which has no float64."""
         device = "cpu" if self.device == "tpu" else self.device
         return replace(self, device=device, devices=1, precision="highest")
+
+
+def refuse_outside(name: str, value: object, low: int, high: int) -> None:
+    """InputError for what is no whole number from low to high."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InputError(f"{name} is {value!r}, expected at least {low}")
+    if value > high:
+        raise InputError(f"{name} is {value}, expected at most {high}")
 
 
 CPU = Place()

@@ -1,8 +1,8 @@
 """A saved trace: a folder of safetensors shards and a JSON manifest that lists them.
 
 The manifest is replaced, in one move, after each shard is on disk: a killed run leaves a readable
-trace of the steps that it finished. Nothing is unpickled. The manifest holds the checksum of each
-shard and of itself, and what is not what was written is refused.
+trace of the steps that it finished. Nothing is unpickled. The manifest holds the size and the
+checksum of each shard and its own checksum, and what is not what was written is refused.
 """
 
 import dataclasses
@@ -17,12 +17,35 @@ from typing import Any, Self, get_args
 
 import numpy as np
 
+from twinstep import files, memory
 from twinstep.errors import InputError
+from twinstep.files import replace as _replace
 from twinstep.specs.base import Dtype
 from twinstep.trace import Metadata, Trace, flaw, join
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+MOST_MANIFEST = 64 * 2**20
+"""Bytes of a manifest: some 300,000 shards."""
+
+
+def refuse_used(folder: str | os.PathLike[str]) -> None:
+    """Raises InputError for what cannot become the folder of a new trace; leaves nothing behind."""
+    path = files.named("output folder", folder)
+    try:
+        if any(path.iterdir()):
+            raise InputError(f"output folder {path} is not empty: name a new one")
+        above = path
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(f"output folder {path} is a link to nothing") from None
+        above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    except OSError as error:
+        raise InputError(f"output folder {path} cannot be written: {error.strerror}") from None
+    if not above.is_dir():
+        raise InputError(f"output folder {path} cannot be written: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"output folder {path} cannot be written: no permission in {above}")
 
 
 class TraceWriter:
@@ -32,23 +55,22 @@ class TraceWriter:
     """
 
     def __init__(self, folder: str | os.PathLike[str], metadata: Metadata) -> None:
+        refuse_used(folder)
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()):
-                raise InputError(f"output folder {self.folder} is not empty: name a new one")
-            self._manifest: dict[str, Any] = {
-                "format": FORMAT,
-                "complete": False,
-                "metadata": dataclasses.asdict(metadata),
-                "metrics": {},
-                "leaves": [],
-                "shards": [],
-            }
         except OSError as error:
             raise InputError(
                 f"output folder {self.folder} cannot be written: {error.strerror}"
             ) from None
+        self._manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "complete": False,
+            "metadata": dataclasses.asdict(metadata),
+            "metrics": {},
+            "leaves": [],
+            "shards": [],
+        }
         self._write_manifest()
 
     def write(self, chunk: Trace) -> None:
@@ -76,6 +98,7 @@ class TraceWriter:
                 "file": name,
                 "start": chunk.start,
                 "steps": len(chunk),
+                "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
         )
@@ -88,7 +111,10 @@ class TraceWriter:
 
     def _write_manifest(self) -> None:
         sealed = self._manifest | {"sha256": _seal(self._manifest)}
-        self._put(MANIFEST, json.dumps(sealed, indent=1).encode())
+        content = json.dumps(sealed, indent=1).encode()
+        if len(content) > MOST_MANIFEST:  # `open_trace` would not read it
+            raise InputError(f"{self.folder}: a trace cannot have so many shards: make them longer")
+        self._put(MANIFEST, content)
 
     def _put(self, name: str, content: bytes) -> None:
         path = self.folder / name
@@ -139,10 +165,15 @@ class StoredTrace:
         from safetensors.numpy import load
 
         path = self.folder / shard["file"]
+        if shard["bytes"] > memory.at_most():
+            needed, most = memory.gib(shard["bytes"]), memory.gib(memory.at_most())
+            raise InputError(f"trace shard {path} takes {needed} of memory, {most} are to be had")
         try:
-            content = path.read_bytes()
+            content = files.read(path, shard["bytes"])
         except OSError as error:
             raise InputError(f"trace shard {path} cannot be read: {error.strerror}") from None
+        except InputError as error:
+            raise InputError(f"trace shard {error}") from None
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
             raise InputError(f"trace shard {path} is damaged: its bytes are not those written")
         try:
@@ -165,22 +196,25 @@ class StoredTrace:
 
 def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
     """Reads a trace's manifest, and no more. Raises InputError when the folder holds none."""
-    path = Path(folder) / MANIFEST
+    path = files.named("trace folder", folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes().decode())
+        manifest = json.loads(files.read(path, MOST_MANIFEST).decode())
     except FileNotFoundError:
         raise InputError(f"{folder} is no trace: it has no {MANIFEST}") from None
     except NotADirectoryError:
         raise InputError(f"{folder} is no trace: expected a folder") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         raise InputError(f"{path} is damaged: it is not JSON") from None
     form = manifest.get("format") if isinstance(manifest, dict) else None
     if type(form) is not int:
         raise InputError(f"{path} is no trace manifest: it names no format")
     if form != FORMAT:
-        raise InputError(f"{path} has format {form}, expected {FORMAT}: use a newer twinstep")
+        hint = "use a newer twinstep" if form > FORMAT else "an older twinstep wrote it, run again"
+        raise InputError(f"{path} has format {form}, expected {FORMAT}: {hint}")
     try:
         if _get(manifest, "sha256", str) != _seal(manifest):
             raise ValueError("it is not what was written")
@@ -224,6 +258,8 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         _get(shard, "sha256", str)
         if start != expected:
             raise ValueError(f"{file!r} starts at step {start}, expected {expected}")
+        if _get(shard, "bytes", int) < 0:
+            raise ValueError(f"{file!r} has {shard['bytes']} bytes, expected at least 0")
         if steps < 1:
             raise ValueError(f"{file!r} has {steps} steps, expected at least 1")
         if file != _shard_name(start, steps):  # and so no path leads out of the folder
@@ -257,16 +293,6 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 def _shard_name(start: int, steps: int) -> str:
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 _STAGES = ("batch", "grads", "opt_state", "params")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from twinstep import launch
+from twinstep import files, launch
 from twinstep.accuracy import Cost, Referee
 from twinstep.chunking import steps_at_once
 from twinstep.compare import refuse_other_problem
@@ -27,7 +27,7 @@ from twinstep.history import Curve
 from twinstep.judge import Judge
 from twinstep.place import CPU, Place
 from twinstep.specs.base import Claim, Spec
-from twinstep.storage import TraceWriter, open_trace
+from twinstep.storage import TraceWriter, open_trace, refuse_used
 from twinstep.structure import structure
 from twinstep.trace import Metadata, Outcome, Trace
 
@@ -98,6 +98,9 @@ def verify(
     """
     start = time.perf_counter()
     place = Place(device, devices, precision)
+    if out is not None:
+        for name in launch.FRAMEWORKS:
+            refuse_used(files.named("out", out) / name)
     torch_side = launch.recorder("torch", spec, place.for_torch())
     # float32's noise is measured by the float64 run, which is the referee's
     jax_side = launch.recorder("jax", spec, place, noise=spec.dtype == "float64")

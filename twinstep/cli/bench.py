@@ -1,18 +1,21 @@
 """`twinstep bench`: what each way to train costs, as ratios."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from twinstep import launch
 from twinstep.bench import process, rows, table
 from twinstep.bench.process import Task
 from twinstep.bench.rows import Found
 from twinstep.cli.parsing import example, leading_words, parse_with
 from twinstep.errors import InputError
-from twinstep.place import Device
-from twinstep.report import write_json
+from twinstep.place import Device, refuse_outside
+from twinstep.report import refuse_outputs, write_json
 from twinstep.specs.base import Dtype, Spec
+
+MOST_REPEATS = 10**6
+MOST_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ def command(arguments: list[str]) -> int:
     names, flags = leading_words(arguments)
     options, specs = _specs(names, flags)
     quiet = options.json == "-"
-    _refuse(options)
     settings, notes = process.settings(
         options.cores,
         repeats=options.repeats,
@@ -73,9 +75,9 @@ def command(arguments: list[str]) -> int:
                 print("\n".join(table.lines(results)), flush=True)
     if not quiet:
         print("\n" + "\n".join([table.FOOT, *notes]))
-    if options.json:
+    if options.json is not None:
         write_json(options.json, rows.report(found, notes))
-    if options.plot:
+    if options.plot is not None:
         from twinstep.bench.plot import ratios_figure
         from twinstep.report.plots import save
 
@@ -106,32 +108,17 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
         kinds = [example("bench", [name])[0] for name in names] or rows.representative()
         options, flags = parse_with(BenchOptions, BenchFlags, arguments, "twinstep bench")
         made = [kind(seed=flags.seed, dtype=flags.dtype, steps=flags.steps) for kind in kinds]
-    for spec in made:
-        spec.initial_params()
+    _refuse(options)
+    launch.check(made)
     return options, [replace(spec, steps=steps) for spec in made for steps in rows.runs(spec)]
 
 
 def _refuse(options: BenchOptions) -> None:
     """InputError for what could not be done in the end, before anything is timed."""
-    if options.repeats < 1:
-        raise InputError(f"repeats is {options.repeats}, expected at least 1")
-    if not options.limit > 0:
-        raise InputError(f"limit is {options.limit}, expected seconds above 0")
-    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg"):
+    refuse_outside("repeats", options.repeats, 1, MOST_REPEATS)
+    if not 0 < options.limit <= MOST_SECONDS:
+        expected = f"seconds above 0, at most {MOST_SECONDS} (a week)"
+        raise InputError(f"limit is {options.limit}, expected {expected}")
+    if options.plot is not None and Path(options.plot).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"plot is {options.plot!r}, expected a name that ends in .png or .svg")
-    for target in (options.json, options.plot):
-        if target and target != "-":
-            _refuse_unwritable(Path(target))
-
-
-def _refuse_unwritable(path: Path) -> None:
-    folder = path.parent
-    why = None
-    if path.is_dir():
-        why = "it is a folder"
-    elif not folder.is_dir():
-        why = f"there is no folder {folder}"
-    elif not os.access(path if path.exists() else folder, os.W_OK):
-        why = "permission denied"
-    if why:
-        raise InputError(f"{path} cannot be written: {why}")
+    refuse_outputs({"json": options.json, "plot": options.plot})

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from twinstep.cli.parsing import leading_words, parse
 from twinstep.errors import InputError
-from twinstep.report import terminal, write_json
+from twinstep.place import refuse_outside
+from twinstep.report import refuse_outputs, terminal, write_json
+from twinstep.specs.base import MOST_STEPS
 from twinstep.verify import compare_stored
 
 
@@ -24,9 +26,12 @@ def command(arguments: list[str]) -> int:
     if len(folders) != 2 and not {"-h", "--help"} & set(flags):
         raise InputError(f"compare takes two trace folders, {len(folders)} given")
     options = parse(CompareOptions, flags, "twinstep compare TRACE_A TRACE_B")
+    if options.steps is not None:
+        refuse_outside("steps", options.steps, 1, MOST_STEPS)
+    refuse_outputs({"json": options.json}, inputs=folders)
     comparison = compare_stored(folders[0], folders[1], steps=options.steps)
-    if options.json:
-        write_json(options.json, comparison.to_dict())
     if options.json != "-":
         terminal.print_comparison(comparison)
+    if options.json is not None:
+        write_json(options.json, comparison.to_dict())
     return 0 if comparison.verdict.same else 1

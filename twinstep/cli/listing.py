@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from twinstep.cli.parsing import parse
-from twinstep.report import terminal, write_json
+from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS
 
 
@@ -18,10 +18,11 @@ class ListOptions:
 def command(arguments: list[str]) -> int:
     """Runs `twinstep list`."""
     options = parse(ListOptions, arguments, "twinstep list")
+    refuse_outputs({"json": options.json})
     rows = [terminal.describe(spec) for spec in EXAMPLES.values()]
     rows += [terminal.describe_set(name, make()) for name, make in SETS.items()]
-    if options.json:
-        write_json(options.json, rows)
     if options.json != "-":
         terminal.print_examples(rows)
+    if options.json is not None:
+        write_json(options.json, rows)
     return 0

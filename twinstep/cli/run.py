@@ -11,8 +11,9 @@ from typing import Literal
 from twinstep import launch, training
 from twinstep.cli.aside import Say, Train, aside
 from twinstep.cli.parsing import PlaceOptions, example, parse_with
+from twinstep.errors import InputError
 from twinstep.place import Place
-from twinstep.report import terminal, write_json
+from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import Spec
 from twinstep.trace import Outcome
 
@@ -37,6 +38,17 @@ def command(arguments: list[str]) -> int:
     quiet = options.json == "-"
     say = terminal.nothing if quiet else print
     results, finite = {}, True
+    if options.framework == "jax" and options.threads != 1:
+        raise InputError(f"threads is {options.threads}: PyTorch's, but framework is 'jax'")
+    folders = [] if options.out is None else [f"{options.out}/{name}" for name in frameworks]
+    refuse_outputs({"json": options.json}, out=options.out, folders=folders)
+    launch.check(
+        [spec],
+        options.place,
+        frameworks,
+        threads=options.threads,
+        keep_compiled=options.compilation_cache,
+    )
     if options.device != "cpu":  # so that none trains before it is known that all can
         for name in frameworks:
             launch.recorder(name, spec, _place(name, options))
@@ -50,7 +62,7 @@ def command(arguments: list[str]) -> int:
             outcome = train[framework](say)
             results[framework] = terminal.outcome_values(outcome)
             finite = terminal.report_finite(outcome) and finite
-    if options.json:
+    if options.json is not None:
         write_json(options.json, {"example": spec.name, "spec": spec.hyper_parameters(), **results})
     return 0 if finite else 1
 

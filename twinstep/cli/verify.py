@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinstep import launch, memory
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError
-from twinstep.report import refuse_unwritable, terminal, write_json
+from twinstep.place import refuse_outside
+from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
 from twinstep.verify import verify_all
+
+MOST_JOBS = 1024
+JOB = 2**30  # bytes that a job takes about
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,8 @@ def command(arguments: list[str]) -> int:
     """Runs `twinstep verify`."""
     names, flags = leading_words(arguments)
     options, specs = _specs_to_verify(names, flags)
-    jobs = options.jobs
-    if jobs is None:
-        jobs = 1 if len(specs) <= 2 else min(len(specs), os.cpu_count() or 1)
-    if jobs < 1:
-        raise InputError(f"jobs is {jobs}, expected at least 1")
-    for target in (options.report, None if options.json == "-" else options.json):
-        if target is not None:
-            refuse_unwritable(target)  # before the minutes of training, not after
+    jobs = _jobs(options.jobs, len(specs))
+    _refuse(options, specs)
     quiet = options.json == "-"
     with terminal.progress(specs, show=not quiet) as done:
         results = verify_all(
@@ -53,17 +52,48 @@ def command(arguments: list[str]) -> int:
             done=done,
         )
     same = all(result.comparison.verdict.same for result in results)
-    if options.json:
+    if not quiet:
+        terminal.print_verifications(results)
+    if options.json is not None:
         write_json(
             options.json, {"same": same, "results": [result.to_dict() for result in results]}
         )
-    if not quiet:
-        terminal.print_verifications(results)
     if options.report is not None:
         from twinstep.report.page import write_page
 
         write_page(options.report, results, options.place)
     return 0 if same else 1
+
+
+def _jobs(asked: int | None, count: int) -> int:
+    """How many of so many examples are verified at a time. InputError for too many."""
+    fit = max(1, memory.at_most() // JOB)
+    if asked is None:
+        return 1 if count <= 2 else min(count, os.cpu_count() or 1, fit)
+    refuse_outside("jobs", asked, 1, MOST_JOBS)
+    if min(asked, count) > fit:
+        needed, most = memory.gib(min(asked, count) * JOB), memory.gib(memory.at_most())
+        raise InputError(f"jobs is {asked}: they need about {needed}, {most} are to be had")
+    return asked
+
+
+def _refuse(options: VerifyOptions, specs: Sequence[Spec]) -> None:
+    """InputError for what could not be done in the end: before minutes of training, not after."""
+    folders = []
+    if options.out is not None:
+        folders = [
+            f"{options.out}/{spec.name}/{spec.dtype}/{framework}"
+            for spec in specs
+            for framework in launch.FRAMEWORKS
+        ]
+    outputs = {"json": options.json, "report": options.report}
+    refuse_outputs(outputs, out=options.out, folders=folders)
+    launch.check(
+        specs,
+        options.place,
+        threads=options.threads,
+        keep_compiled=options.compilation_cache,
+    )
 
 
 def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOptions, list[Any]]:
@@ -83,6 +113,8 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     kinds: list[Any] = [example("verify", [name])[0] for name in singles]
     kinds = kinds if names else list(EXAMPLES.values())
     options, flags = parse_with(VerifyOptions, CommonFlags, arguments, "twinstep verify")
+    if options.row is not None and not set(names) & set(SETS):
+        raise InputError(f"row is {options.row!r}, but no set of rows is named: {', '.join(SETS)}")
     dtypes = _dtypes(options, flags.dtype)
     specs = [
         kind(seed=flags.seed, dtype=dtype, steps=flags.steps) for dtype in dtypes for kind in kinds
@@ -96,6 +128,8 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
 
 def _begin_with(start: str | None, rows: Sequence[Spec]) -> list[Spec]:
     """The rows that are asked for."""
+    if start is not None and not start.strip():
+        raise InputError(f"row is {start!r}, expected the beginning of a row's name")
     found = [spec for spec in rows if start is None or spec.name.startswith(start)]
     if not found:
         raise InputError(f"row is {start!r}, expected the beginning of one such as {rows[0].name}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.history import Curve
-from twinstep.report import axis
+from twinstep.report import axis, write_bytes
 from twinstep.report.axis import COLORS
 from twinstep.verify import Verification
 
@@ -188,13 +188,11 @@ def save(figure: "Figure", path: str | Path) -> None:
         raise InputError(f"{path} ends in {kind!r}, expected .png or .svg")
     # a file that is looked at by itself has no page whose typeface and colours it could take
     style = {**STYLE, "svg.fonttype": "path"}
-    try:
-        with matplotlib.rc_context(style):  # type: ignore[arg-type]
-            figure.savefig(
-                path, dpi=160, facecolor="white", metadata={"Date": None} if kind == ".svg" else {}
-            )
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(style):  # type: ignore[arg-type]
+        metadata = {"Date": None} if kind == ".svg" else {}
+        figure.savefig(drawn, format=kind[1:], dpi=160, facecolor="white", metadata=metadata)
+    write_bytes(path, drawn.getvalue())
 
 
 def _difference(axes: "Axes", curve: Curve) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origi
 
 import numpy as np
 
+from twinstep import memory
 from twinstep.errors import InputError
 from twinstep.specs.batches import Batches
 from twinstep.torch_random import TorchGenerator
@@ -20,6 +21,12 @@ from twinstep.trace import Outcome
 
 Arrays = Mapping[str, np.ndarray]
 Dtype = Literal["float32", "float64"]
+
+MOST_STEPS = 10**8
+"""Updates of a run: more of them would take years, and their losses alone a GiB."""
+COPIES = 10
+"""Of its parameters that a training holds at least: in NumPy, in the framework with gradients and
+two moments, and a recorded step with the parameters before and after it."""
 
 
 class Document(NamedTuple):
@@ -65,6 +72,9 @@ class Spec:
     iterates: ClassVar[bool] = False
     """Whether a step evaluates the loss several times, each from where the last one led."""
 
+    sized_by: ClassVar[tuple[str, ...]] = ()
+    """The fields that decide how large the model and what it computes are."""
+
     seed: int = 0
     """What torch.manual_seed gets before the document's first draw."""
     dtype: Dtype = "float32"
@@ -80,6 +90,19 @@ class Spec:
             value = _as_float(getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, value)
             _check(self.name, field.name, value, hints[field.name], self.dtype)
+        self._refuse_too_large()
+
+    def _refuse_too_large(self) -> None:
+        """InputError for sizes whose training cannot fit the memory; nothing is drawn for it."""
+        parameters, step = self.entries()
+        needed = (COPIES * parameters + step) * np.dtype(self.dtype).itemsize
+        if needed > (most := memory.at_most()):
+            sizes = ", ".join(f"{name} is {getattr(self, name)}" for name in self.sized_by)
+            alone = memory.gib(parameters * np.dtype(self.dtype).itemsize)
+            raise InputError(
+                f"{self.name}: {sizes}: training needs at least {memory.gib(needed)}, the "
+                f"parameters alone {alone}; {memory.gib(most)} are to be had"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was drawn from them is drawn again where it is needed."""
@@ -88,6 +111,10 @@ class Spec:
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         """Initial parameters and samples, drawn in the document's order."""
         raise TypeError(f"{type(self).__name__} draws nothing")
+
+    def entries(self) -> tuple[int, int]:
+        """Numbers in the parameters, and in what a step computes: where `sized_by` decides them."""
+        return 0, 0
 
     def log_line(self, step: int, loss: float) -> str | None:
         """What the document prints after update `step` (from 0), if anything."""
@@ -122,8 +149,14 @@ class Spec:
 
     @property
     def total_steps(self) -> int:
-        """The number of updates."""
-        return self.steps or self.epochs * self.steps_per_epoch
+        """The number of updates. InputError for too many."""
+        count = self.steps or self.epochs * self.steps_per_epoch
+        if count > MOST_STEPS:
+            raise InputError(
+                f"{self.name}: epochs is {self.epochs}, which makes {count} steps, "
+                f"expected at most {MOST_STEPS}"
+            )
+        return count
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,10 +196,7 @@ class Spec:
 
     @cached_property
     def _problem(self) -> Problem:
-        try:
-            generator = TorchGenerator(self.seed)
-        except ValueError as error:
-            raise InputError(f"{self.name}: seed {self.seed}: {error}") from None
+        generator = TorchGenerator(self.seed)
         params, data = self.draw(generator)
         params, data = _cast(params, self.dtype), _cast(data, self.dtype)
         return Problem(_read_only(params), _read_only(data), generator)
@@ -186,7 +216,14 @@ def _read_only(arrays: Arrays) -> dict[str, np.ndarray]:
     return dict(arrays)
 
 
-_ANY_INTEGER = {"seed", "data_seed"}  # their range is the generators' affair
+_RANGES = {
+    "seed": (-(2**63), 2**64 - 1),  # what torch.manual_seed takes
+    "data_seed": (0, 2**32 - 1),  # and np.random.seed
+    "steps": (1, MOST_STEPS),
+    "epochs": (1, MOST_STEPS),
+}
+_ANY_SIZE = (1, 2**63 - 1)
+_NOT_NEGATIVE = {"learning_rate", "eps"}
 _FRACTIONS = {"betas"}  # each in [0, 1)
 
 
@@ -194,19 +231,26 @@ def _as_float(value: Any, hint: Any) -> Any:
     """A whole number where a float is meant becomes one: PyTorch takes no mixture."""
     if isinstance(value, (tuple, list)):
         return tuple(_as_float(part, float) for part in value)
-    return float(value) if hint is float and type(value) is int else value
+    try:
+        return float(value) if hint is float and type(value) is int else value
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
-def _check(example: str, name: str, value: object, hint: Any, dtype: str) -> None:
+def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
     """Refuses a value that its field's type or meaning rules out."""
 
     def refuse(expected: str) -> InputError:
-        return InputError(f"{example}: {name} is {value!r}, expected {expected}")
+        try:
+            shown = repr(value)
+        except ValueError:  # Python writes no number of more than 4300 digits
+            shown = "a number of thousands of digits"
+        return InputError(f"{example}: {name} is {shown}, expected {expected}")
 
-    kinds = get_args(hint) if get_origin(hint) not in (Literal, tuple, None) else (hint,)
-    if value is None and type(None) in kinds:
+    optional = type(None) in get_args(hint)
+    if value is None and optional:
         return
-    kind = kinds[0]
+    kind = get_args(hint)[0] if optional else hint
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise refuse("one of " + ", ".join(map(str, get_args(kind))))
@@ -214,18 +258,30 @@ def _check(example: str, name: str, value: object, hint: Any, dtype: str) -> Non
         if not isinstance(value, bool):
             raise refuse("true or false")
     elif kind is int:
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not _is_number(value, int):
             raise refuse("a whole number")
-        if name not in _ANY_INTEGER and value < 1:
-            raise refuse("at least 1")
+        low, high = _RANGES.get(name, _ANY_SIZE)
+        if value < low:
+            raise refuse(f"at least {low}")
+        if value > high:
+            raise refuse(f"at most {high}")
     elif kind is float:
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not _is_number(value, (int, float)) or not math.isfinite(value):
             raise refuse("a finite number")
-        if name in ("learning_rate", "eps") and value < 0:
+        if name in _NOT_NEGATIVE and value < 0:
             raise refuse("0 or more")
         if dtype in get_args(Dtype) and abs(value) > np.finfo(dtype).max:
             raise refuse(f"at most {np.finfo(dtype).max:.3g}, the largest {dtype}")
+    elif kind is str:
+        if not isinstance(value, str) or not value.strip():
+            raise refuse("a name")
     elif name in _FRACTIONS and not (
-        isinstance(value, (tuple, list)) and len(value) == 2 and all(0 <= b < 1 for b in value)
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_number(part, (int, float)) and 0 <= part < 1 for part in value)
     ):
         raise refuse("two numbers from 0 up to, not with, 1")
+
+
+def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)  # True is no 1

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from twinstep.datasets import Images, load_digits, load_mnist
+from twinstep.datasets import DIGITS_TRAIN, Images, load_digits, load_mnist
+from twinstep.errors import InputError
 from twinstep.specs.base import Arrays, Claim, Document, Runner, Spec
 from twinstep.torch_init import linear, recurrent
 from twinstep.torch_random import TorchGenerator
@@ -26,6 +27,7 @@ class MnistRnn(Spec):
     model: ClassVar[str] = "RNN(28, 128), Linear(128, 10)"
     objective: ClassVar[str] = "cross entropy"
     update: ClassVar[str] = "Adam"
+    sized_by: ClassVar[tuple[str, ...]] = ("hidden_size", "batch_size")
 
     epochs: int = 10
     """Passes over the training images."""
@@ -45,6 +47,20 @@ class MnistRnn(Spec):
     """With --data mnist: the folder of its four files (else TWINSTEP_DATA, else downloaded)."""
     log_every: int | None = None
     """Print the loss each so many batches (default: 100, or each epoch that has fewer)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data_dir is not None and self.data != "mnist":
+            raise InputError(
+                f"{self.name}: data_dir is {self.data_dir!r}, but data is {self.data!r}: "
+                "it is for --data mnist"
+            )
+
+    def entries(self) -> tuple[int, int]:
+        hidden = self.hidden_size
+        # of MNIST's images a folder may hold fewer than the data set: not counted on
+        samples = min(self.batch_size, DIGITS_TRAIN)
+        return hidden * (28 + hidden + 2) + 10 * (hidden + 1), samples * 28 * (28 + hidden)
 
     @cached_property
     def images(self) -> Images:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from twinstep.errors import InputError
 from twinstep.specs.base import Arrays, Claim, Document, Runner, Spec
 from twinstep.torch_init import linear
 from twinstep.torch_random import TorchGenerator
@@ -34,10 +33,7 @@ class SgdLinearModel(Spec):
     """What np.random.seed gets before the data are drawn."""
 
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
-        try:
-            numbers = np.random.RandomState(self.data_seed)
-        except ValueError as error:
-            raise InputError(f"{self.name}: data_seed is {self.data_seed}: {error}") from None
+        numbers = np.random.RandomState(self.data_seed)
         x = numbers.rand(100, 1)
         y = 2 * x + 1 + 0.1 * numbers.randn(100, 1)
         params = linear(generator, 1, 1, dtype=self.dtype)

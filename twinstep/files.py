@@ -1,0 +1,85 @@
+"""Files that people name: read only where they are regular and no larger than was said, and written
+whole or not at all.
+"""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from twinstep.errors import InputError
+
+Name = str | os.PathLike[str]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def named(what: str, name: Name) -> Path:
+    """The path that was named. InputError for a blank, and for what no path can hold."""
+    text = os.fspath(name)
+    if not text.strip() or "\0" in text:
+        raise InputError(f"{what} is {text!r}, expected a name")
+    return Path(text)
+
+
+def kind(name: Name) -> str | None:
+    """What else than a regular file stands there, in two words; None: a regular one, or nothing.
+
+    Raises OSError where that cannot be told.
+    """
+    try:
+        return _kind(os.stat(name).st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def read(name: Name, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises InputError for anything else, none of which is read or waited for, and OSError.
+    """
+    refuse_special(name, _kind(os.stat(name).st_mode))  # to open a device may do something
+    # it may be another file by now: a pipe that nobody writes would be waited for without NONBLOCK
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        refuse_special(name, _kind(found.st_mode))
+        content = b"" if found.st_size > most else file.read(most + 1)  # it may be growing
+    size = max(found.st_size, len(content))
+    if size > most:
+        raise InputError(f"{name} has {size} bytes, expected at most {most}")
+    return content
+
+
+def refuse_special(name: Name, found: str | None) -> None:
+    """Raises InputError for what `kind` found."""
+    if found:
+        raise InputError(f"{name} is {found}, expected a regular file")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; what was there keeps its permissions. Raises OSError."""
+    path = Path(os.path.realpath(path))  # of a link, what it points to
+    part = path.with_name(f".{os.getpid()}.part")  # short: the name may be as long as any can be
+    try:
+        with part.open("wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _kind(mode: int) -> str | None:
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
