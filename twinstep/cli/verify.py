@@ -8,11 +8,11 @@ from typing import Any
 
 from twinstep import launch, memory
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
-from twinstep.errors import InputError
+from twinstep.errors import InputError, LostError
+from twinstep.many import Lost, verify_all
 from twinstep.place import refuse_outside
 from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
-from twinstep.verify import verify_all
 
 MOST_JOBS = 1024
 JOB = 2**30  # bytes that a job takes about
@@ -41,7 +41,7 @@ def command(arguments: list[str]) -> int:
     jobs = _jobs(options.jobs, len(specs))
     _refuse(options, specs)
     quiet = options.json == "-"
-    with terminal.progress(specs, show=not quiet) as done:
+    with terminal.progress(specs, show=not quiet) as hear:
         results = verify_all(
             specs,
             options.place,
@@ -49,19 +49,24 @@ def command(arguments: list[str]) -> int:
             threads=options.threads,
             keep_compiled=options.compilation_cache,
             out=options.out,
-            done=done,
+            hear=hear,
         )
-    same = all(result.comparison.verdict.same for result in results)
+    judged = [result for result in results if not isinstance(result, Lost)]
+    same = all(result.comparison.verdict.same for result in judged)
+    lost = [result for result in results if isinstance(result, Lost)]
     if not quiet:
         terminal.print_verifications(results)
     if options.json is not None:
-        write_json(
-            options.json, {"same": same, "results": [result.to_dict() for result in results]}
-        )
+        whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
+        write_json(options.json, whole)
     if options.report is not None:
         from twinstep.report.page import write_page
 
-        write_page(options.report, results, options.place)
+        write_page(options.report, judged, options.place)
+    if lost:
+        raise LostError(
+            "\n".join(map(str, lost)), "\n".join(filter(None, (one.traceback for one in lost)))
+        )
     return 0 if same else 1
 
 
