@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 
 Device = Literal["cpu", "gpu", "tpu"]
 Precision = Literal["highest", "default"]
@@ -27,8 +27,7 @@ class Place:
         for name, known in (("device", Device), ("precision", Precision)):
             value = getattr(self, name)
             if value not in get_args(known):
-                expected = ", ".join(get_args(known))
-                raise InputError(f"{name} is {value!r}, expected one of {expected}")
+                raise InputError(unknown(name, value, get_args(known)))
         if not isinstance(self.devices, int) or self.devices < 1:
             raise InputError(f"devices is {self.devices!r}, expected at least 1")
 

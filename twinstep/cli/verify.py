@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 from twinstep.report import refuse_unwritable, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
 from twinstep.verify import verify_all
@@ -72,7 +73,7 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     A set has many rows, and is judged in float64 unless a dtype is named.
     """
     if len(names) == 1 and names[0] not in SETS:
-        kind, _ = example("verify", names)
+        kind, _ = example("verify", names, [*SETS])
         options, spec = parse_with(VerifyOptions, kind, arguments, f"twinstep verify {kind.name}")
         if options.row is not None:
             raise InputError(f"row is {options.row!r}, but {kind.name} is no set of rows")
@@ -80,9 +81,11 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
         dtypes = _dtypes(options, spec.dtype if named else None)
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
     singles = [name for name in names if name not in SETS]
-    kinds: list[Any] = [example("verify", [name])[0] for name in singles]
+    kinds: list[Any] = [example("verify", [name], [*SETS])[0] for name in singles]
     kinds = kinds if names else list(EXAMPLES.values())
-    options, flags = parse_with(VerifyOptions, CommonFlags, arguments, "twinstep verify")
+    options, flags = parse_with(
+        VerifyOptions, CommonFlags, arguments, "twinstep verify [EXAMPLE ...]"
+    )
     dtypes = _dtypes(options, flags.dtype)
     specs = [
         kind(seed=flags.seed, dtype=dtype, steps=flags.steps) for dtype in dtypes for kind in kinds
@@ -98,7 +101,9 @@ def _begin_with(start: str | None, rows: Sequence[Spec]) -> list[Spec]:
     """The rows that are asked for."""
     found = [spec for spec in rows if start is None or spec.name.startswith(start)]
     if not found:
-        raise InputError(f"row is {start!r}, expected the beginning of one such as {rows[0].name}")
+        names = [spec.name for spec in rows]
+        kinds = dict.fromkeys(re.split(r"\W", name)[0] for name in names)
+        raise InputError(unknown("row", start, [*kinds, *names], every=kinds))
     return found
 
 
