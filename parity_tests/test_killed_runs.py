@@ -128,12 +128,9 @@ from twinstep import chunking, launch
 
 chunking.MOST_STEPS = 4
 launch.set_threads("torch", 1)
-done = 0
 
-def progress(steps):
-    global done
-    done += steps
-    if done == 12:
+def progress(side, step, steps):
+    if step == 12:
         os.kill(os.getpid(), signal.SIGKILL)
 
 spec = twinstep.examples()["linear_regression_adam"](dtype="float64", steps=20)
@@ -147,7 +144,10 @@ def test_a_killed_verification_is_readable_to_where_it_came(
     run = child(VERIFIED, tmp_path / "killed")
     monkeypatch.setattr(chunking, "MOST_STEPS", 4)
     spec = twinstep.examples()["linear_regression_adam"](dtype="float64", steps=20)
-    twinstep.verify(spec, out=tmp_path / "whole")
+    said: list[tuple[str, int, int]] = []
+    twinstep.verify(spec, out=tmp_path / "whole", progress=lambda *now: said.append(now))
+    turns = [(side, step, 20) for step in range(0, 20, 4) for side in ("torch", "jax", "gate")]
+    assert said == [*turns, *((side, 20, 20) for side in ("torch", "jax", "claims"))]
     assert run.wait(timeout=120) == -signal.SIGKILL
     for framework in ("torch", "jax"):
         short, whole = tmp_path / "killed" / framework, tmp_path / "whole" / framework

@@ -11,6 +11,7 @@ import pytest
 
 from twinstep import InputError
 from twinstep.cli.aside import Say, aside
+from twinstep.errors import LostError
 from twinstep.trace import Outcome
 
 
@@ -103,7 +104,7 @@ def test_bad_input_aside_is_bad_input_here() -> None:
 
 
 def test_process_that_dies_is_noticed() -> None:
-    with aside(dies) as follow, pytest.raises(RuntimeError, match="ended with 9"):
+    with aside(dies) as follow, pytest.raises(LostError, match="ended with exit code 9"):
         follow(print)
 
 

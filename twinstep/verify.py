@@ -6,10 +6,8 @@ unless the traces are asked for.
 """
 
 import contextlib
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,14 @@ from twinstep.errors import InputError
 from twinstep.findings import Comparison
 from twinstep.history import Curve
 from twinstep.judge import Judge
-from twinstep.place import CPU, Place
+from twinstep.place import Place
 from twinstep.specs.base import Claim, Spec
 from twinstep.storage import TraceWriter, open_trace
 from twinstep.structure import structure
 from twinstep.trace import Metadata, Outcome, Trace
 
-Progress = Callable[[int], None]
+Progress = Callable[[str, int, int], None]
+"""Told which side ("torch", "jax", "gate" or "claims") goes on, its steps done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,13 @@ def verify(
     devices: int = 1,
     precision: str = "highest",
     out: str | Path | None = None,
-    progress: Progress = lambda steps: None,
+    progress: Progress = lambda side, step, steps: None,
 ) -> Verification:
     """Trains `spec` in both frameworks and judges every step.
 
     device: "cpu", "gpu" or "tpu" (PyTorch stays on the CPU beside a TPU)
     devices, precision: how many share each batch, and how they multiply; see `place.Place`
-    out: a new folder for both traces; progress: called with the steps done since the last call
+    out: a new folder for both traces; progress: called before a side does its next chunk
     Raises InputError for a device that is not there or a folder that cannot be written.
     """
     start = time.perf_counter()
@@ -105,8 +104,13 @@ def verify(
     referee = Referee(spec, place) if spec.dtype != "float64" else None
     with contextlib.ExitStack() as stack:
         writers = _writers(stack, out, {"torch": torch_side, "jax": jax_side})
-        pairs = zip(torch_side.chunks(), jax_side.chunks(), _index_chunks(spec), strict=True)
-        for theirs, ours, index in pairs:
+        steps = spec.total_steps
+        sides = (
+            _announced(name, side.chunks(), progress, steps)
+            for name, side in (("torch", torch_side), ("jax", jax_side))
+        )
+        for theirs, ours, index in zip(*sides, _index_chunks(spec), strict=True):
+            progress("gate", theirs.start, steps)
             replayed, scales = replay(theirs, index)
             judge.gate(theirs, replayed, scales, replay.remeasure)
             judge.free(theirs, ours)
@@ -116,10 +120,10 @@ def verify(
                     writers[name].write(chunk)
             if referee:
                 referee.add({"torch": theirs, "jax": ours})
-            progress(len(theirs))
         outcomes = {name: tail.outcome() for name, tail in tails.items()}
         for name, writer in writers.items():
             writer.finish(outcomes[name].metrics)
+    progress("claims", steps, steps)
     return Verification(
         spec=spec,
         comparison=judge.comparison(),
@@ -131,58 +135,6 @@ def verify(
         runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
         seconds=time.perf_counter() - start,
     )
-
-
-def verify_all(
-    specs: Sequence[Spec],
-    place: Place = CPU,
-    *,
-    jobs: int = 1,
-    threads: int = 1,
-    keep_compiled: bool = False,
-    out: str | None = None,
-    done: Callable[[], None] = lambda: None,
-) -> list[Verification]:
-    """Verifies many specs, `jobs` at a time, each job a process; results in the specs' order.
-
-    threads: PyTorch's, in each; out: a folder for traces, EXAMPLE/DTYPE/FRAMEWORK
-    keep_compiled: keep JAX's compiled programs for the next time, in the user's cache folder
-    done: called when one more is finished. Raises InputError as `verify` does.
-    """
-    folders = [None if out is None else f"{out}/{spec.name}/{spec.dtype}" for spec in specs]
-    tasks = [
-        (spec, place, threads, keep_compiled, folder)
-        for spec, folder in zip(specs, folders, strict=True)
-    ]
-    # a long run leaves a GiB behind in its process: each gets one that ends with it
-    one_each = len(specs) > 1 and all(spec.total_steps > steps_at_once(spec) for spec in specs)
-    results = []
-    if jobs == 1 and not one_each:
-        for task in tasks:
-            results.append(_verify_one(*task))
-            done()
-        return results
-    # spawned: a forked child would inherit the frameworks' thread pools in an unknown state
-    context = multiprocessing.get_context("spawn")
-    workers, most = min(jobs, len(tasks)), 1 if one_each else None
-    with ProcessPoolExecutor(workers, context, max_tasks_per_child=most) as pool:
-        futures = [pool.submit(_verify_one, *task) for task in tasks]
-        for future in futures:
-            future.add_done_callback(lambda _: done())
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _verify_one(
-    spec: Spec, place: Place, threads: int, keep_compiled: bool, out: str | None
-) -> Verification:
-    launch.set_threads("torch", threads)
-    if keep_compiled:
-        launch.keep_compiled("jax")
-    return verify(spec, place.device, devices=place.devices, precision=place.precision, out=out)
 
 
 def compare_stored(
@@ -256,6 +208,18 @@ class Tail:
         return self._last.outcome()._replace(
             losses=np.concatenate(self._losses), initial_params=self._initial
         )
+
+
+def _announced(
+    side: str, chunks: Iterator[Trace], progress: Progress, steps: int
+) -> Iterator[Trace]:
+    """The chunks; each is announced before it is made, and the end of all."""
+    done = 0
+    progress(side, done, steps)
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        progress(side, done, steps)
 
 
 def _index_chunks(spec: Spec) -> Iterator[Any]:

@@ -3,14 +3,13 @@
 import contextlib
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from twinstep import launch
+from twinstep import launch, workers
 from twinstep.bench.proof import gate_cost, start_cost
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost, Found
 from twinstep.bench.training import Setting, training_rows, without_figures
@@ -103,22 +102,18 @@ def find(task: Task, setting: Setting) -> list[Found]:
 @contextlib.contextmanager
 def _process(setting: Setting) -> Iterator[Connection]:
     """A process with the setting's cores; what to send tasks to. Leaving ends it."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, setting))
-    process.start()
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    process = workers.start(_serve, there, setting)
     there.close()
     try:
         yield here
     finally:
         here.close()
-        process.terminate()
-        process.join()
+        workers.end([process])
 
 
 def _serve(there: Connection, setting: Setting) -> None:
     """What the process does: answers each task with what it finds, or with what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it ends it
     if setting.cores == "one" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with contextlib.suppress(EOFError, BrokenPipeError):

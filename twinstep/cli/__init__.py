@@ -1,14 +1,13 @@
 """The command line: twinstep list | run | verify | compare | show | bench; a file a command.
 
 Each command imports what it needs when it is called; `--help` imports neither framework.
-Exit code: 0 the same, 1 not the same, 2 bad usage or bad input (one line on stderr).
 """
 
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 
+from twinstep.cli import program
 from twinstep.errors import InputError
 
 USAGE = """\
@@ -24,37 +23,41 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   bench [EXAMPLE ...]       what each way to train costs, as ratios
 
 twinstep COMMAND --help gives the flags of a command; with an EXAMPLE, its hyper-parameters too.
-exit code: 0 the same, 1 not the same, 2 bad usage or bad input"""
+
+exit code:
+  0    the same; or the command did what it was asked for
+  1    not the same, or nothing was proved; a loss that is no number
+  2    bad usage, bad input, or an output that cannot be written: one line says which
+  70   a crash of our own, or of a process of ours; the line names a file to report it with
+  130  Ctrl-C
+  141  a closed pipe, as by `| head`
+  143  ended by SIGTERM"""
 
 COMMANDS = ("list", "run", "verify", "compare", "show", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit code."""
+    """Runs one command; the exit code. Without arguments, those of the process, which it becomes:
+    its signals are handled, and what it cannot print is no traceback.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Chinese still gets the rest
         sys.stdout.reconfigure(errors="replace")
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    try:
-        code = 0
-        if command in ("-h", "--help"):
-            print(USAGE)
-        elif command == "--version":
-            from importlib.metadata import version
+    return program.run(_run) if arguments is None else program.guarded(_run, arguments)
 
-            print(f"twinstep {version('twinstep')}")
-        else:
-            code = _command(command)(rest)
-        sys.stdout.flush()
-        return code
-    except InputError as error:
-        print(f"twinstep: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("twinstep: interrupted", file=sys.stderr)
-        return 130
+
+def _run(arguments: Sequence[str]) -> int:
+    command, *rest = [*arguments] or ["--help"]
+    code = 0
+    if command in ("-h", "--help"):
+        print(USAGE)
+    elif command == "--version":
+        from importlib.metadata import version
+
+        print(f"twinstep {version('twinstep')}")
+    else:
+        code = _command(command)(rest)
+    sys.stdout.flush()
+    return code
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

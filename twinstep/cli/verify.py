@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
-from twinstep.errors import InputError, unknown
+from twinstep.errors import InputError, LostError, unknown
+from twinstep.many import Lost, verify_all
 from twinstep.report import refuse_unwritable, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
-from twinstep.verify import verify_all
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def command(arguments: list[str]) -> int:
         if target is not None:
             refuse_unwritable(target)  # before the minutes of training, not after
     quiet = options.json == "-"
-    with terminal.progress(specs, show=not quiet) as done:
+    with terminal.progress(specs, show=not quiet) as hear:
         results = verify_all(
             specs,
             options.place,
@@ -51,19 +51,24 @@ def command(arguments: list[str]) -> int:
             threads=options.threads,
             keep_compiled=options.compilation_cache,
             out=options.out,
-            done=done,
+            hear=hear,
         )
-    same = all(result.comparison.verdict.same for result in results)
+    judged = [result for result in results if not isinstance(result, Lost)]
+    same = all(result.comparison.verdict.same for result in judged)
+    lost = [result for result in results if isinstance(result, Lost)]
     if options.json:
-        write_json(
-            options.json, {"same": same, "results": [result.to_dict() for result in results]}
-        )
+        whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
+        write_json(options.json, whole)
     if not quiet:
         terminal.print_verifications(results)
     if options.report is not None:
         from twinstep.report.page import write_page
 
-        write_page(options.report, results, options.place)
+        write_page(options.report, judged, options.place)
+    if lost:
+        raise LostError(
+            "\n".join(map(str, lost)), "\n".join(filter(None, (one.traceback for one in lost)))
+        )
     return 0 if same else 1
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twinstep.findings import Comparison, Verdict
+from twinstep.many import Finished, Lost, Progress
 from twinstep.specs.base import Claim, Spec
 from twinstep.trace import Outcome
 from twinstep.verify import Verification
@@ -26,6 +27,8 @@ _STYLES = {
 }
 _STAGES = ("loss", "grads", "opt_state", "params")
 _PIPED_WIDTH = 160
+
+Hear = Callable[[Progress | Finished], None]
 
 
 def nothing(line: str) -> None:
@@ -89,27 +92,41 @@ def report_finite(outcome: Outcome) -> bool:
 
 
 @contextlib.contextmanager
-def progress(specs: Sequence[Spec], *, show: bool) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal; gives what to call when one more spec is done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def progress(specs: Sequence[Spec], *, show: bool) -> Iterator[Hear]:
+    """A bar on a terminal; gives what is to hear how it goes."""
+    from rich import progress as bars
 
     console = Console(stderr=True)
     if not (show and console.is_terminal):
-        yield lambda: None
+        yield lambda event: None
         return
-    columns = [TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=True) as bar:
+    columns = [
+        bars.TextColumn("verifying"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+    ]
+    with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(specs))
-        yield lambda: bar.advance(task)
+
+        def hear(event: Progress | Finished) -> None:
+            if isinstance(event, Finished):
+                bar.advance(task)
+
+        yield hear
 
 
-def print_verifications(results: Sequence[Verification]) -> None:
+def print_verifications(found: Sequence[Verification | Lost]) -> None:
     """A verdict a row, what is behind each, and what the documents claim."""
     console = _console()
     table = _table("example", "dtype", "steps", "verdict", *_STAGES, "free run", "seconds")
     for column in table.columns[2:3] + table.columns[4:]:
         column.justify = "right"
-    for result in results:
+    results = [result for result in found if not isinstance(result, Lost)]
+    for result in found:
+        if isinstance(result, Lost):
+            table.add_row(result.spec.name, result.spec.dtype, "-", "[bold red]lost[/]", *"-" * 6)
+            continue
         comparison = result.comparison
         gate = comparison.worst.get("gate", {})
         table.add_row(
@@ -135,7 +152,9 @@ def print_verifications(results: Sequence[Verification]) -> None:
     _print_claims(console, results)
     counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    console.print(f"\n{len(results)} verified: {summary}", style="bold")
+    lost = len(found) - len(results)
+    summary += f"{', ' if summary and lost else ''}{f'{lost} lost' if lost else ''}"
+    console.print(f"\n{len(found)} verified: {summary}", style="bold")
 
 
 def print_comparison(comparison: Comparison) -> None:

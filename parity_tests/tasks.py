@@ -1,0 +1,75 @@
+"""Tasks for processes that work for another one. It imports little, so that they start soon."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from twinstep.errors import InputError
+
+Say = Any
+
+
+def doubled(number: int, say: Say) -> int:
+    """Says its number twice, gives the double."""
+    say(number)
+    say(number)
+    return 2 * number
+
+
+def number_of_process(say: Say) -> int:
+    """In which process it is done."""
+    return os.getpid()
+
+
+def ends(how: str, say: Say) -> str:
+    """Dies of a signal of that name or with an exit code, raises, or is bad input."""
+    if how == "fine":
+        return how
+    if how == "bad input":
+        raise InputError("seed is 'x', expected a number")
+    if how == "exception":
+        raise ValueError("planted\nfault")
+    if how.isdigit():
+        os._exit(int(how))
+    os.kill(os.getpid(), getattr(signal, how))
+    raise AssertionError("it lives")
+
+
+def waits(folder: str, say: Say, *, holding: bool = False) -> None:
+    """Leaves its number in a folder, and stays; holding: so that no other thread of its can run."""
+    Path(folder, str(os.getpid())).touch()
+    if holding:
+        ctypes.PyDLL(None).sleep(600)
+    time.sleep(600)
+
+
+def holds(folder: str, say: Say) -> None:
+    """`waits`, as in the midst of a long call into C."""
+    waits(folder, say, holding=True)
+
+
+def either(given: str, say: Say) -> None:
+    """`waits` in a folder; or is bad input, when another one waits."""
+    if given == "bad input":
+        time.sleep(0.5)
+        ends(given, say)
+    waits(given, say)
+
+
+def serves(there: Any, setting: Any) -> None:
+    """What stands for a process of the bench: `setting` is the folder."""
+    waits(setting, None)
+
+
+def verified(spec: Any, *rest: Any) -> Any:
+    """What stands for a verification: one of linear_regression dies, the others end at once."""
+    say = rest[-1]
+    say(("start", 0, spec.total_steps))
+    if spec.name == "linear_regression":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if spec.name == "zero_grad":
+        raise ValueError("planted")
+    return spec.name
