@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
 
 from jax_impl.optimizers import adam, adamw, rmsprop, sgd
 from twinstep.bench import markdown
 from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
+from twinstep.cli.parsing import parse
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- optimizers -->", "<!-- /optimizers -->"
@@ -89,4 +89,4 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    sys.exit(main(parse(Options, sys.argv[1:], "python benchmarks/optimizers.py")))

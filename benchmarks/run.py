@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from twinstep.bench import markdown
 from twinstep.cli import main as twinstep
+from twinstep.cli.parsing import parse
 
 HERE = Path(__file__).parent
 RESULTS = Path("results")
@@ -82,4 +81,4 @@ def memory(data_dir: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    sys.exit(main(parse(Options, sys.argv[1:], "python benchmarks/run.py")))

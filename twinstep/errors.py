@@ -1,5 +1,7 @@
 """What twinstep says when it is given something that it cannot work with, or cannot go on."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input: one line that names the thing, the value and what was expected; exit code 2."""
@@ -14,3 +16,20 @@ class LostError(RuntimeError):
     def __init__(self, why: str, traceback: str = "") -> None:
         super().__init__(why)
         self.traceback = traceback
+
+
+def unknown(kind: str, name: object, known: Iterable[str], every: Iterable[str] = ()) -> str:
+    """What to say of a name that is not known: those that may be meant, else all.
+
+    every: what to say for all, where `known` is too long to be read
+    """
+    import difflib  # here, because most commands meet no unknown name
+
+    names = {word.casefold(): word for word in known}
+    near = difflib.get_close_matches(str(name).casefold(), names, n=3, cutoff=0.6)
+    if near:
+        *others, last = [names[word] for word in near]
+        hint = f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    else:
+        hint = f"expected one of {', '.join(every or names.values())}"
+    return f"unknown {kind} {name!r}: {hint}"

@@ -30,6 +30,7 @@ class Finding:
     reference, candidate: the two values at `index` of the leaf
     difference: the largest in the leaf; allowed: what rounding explains
     ulps: how many numbers of the dtype lie between the two values
+    sides: whose the two values are, by framework where that tells them apart
     """
 
     step: int
@@ -41,6 +42,7 @@ class Finding:
     difference: float
     allowed: float
     ulps: float
+    sides: tuple[str, str] = ("first", "second")
 
     @property
     def ratio(self) -> float:
@@ -54,9 +56,11 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"{self.leaf}{list(self.index)}" if self.index else self.leaf
+        values = zip(self.sides, _told_apart(self.reference, self.candidate), strict=True)
+        said = ", ".join(f"{side} {value}" for side, value in values)
         return (
-            f"step {self.step}, {self.stage}, {where}: {self.reference!r} and {self.candidate!r} "
-            f"are {self.difference:.3g} apart, {self.allowed:.3g} allowed"
+            f"step {self.step}, {self.stage}, {where}: {said}, apart {self.difference:.2g}, "
+            f"allowed {self.allowed:.2g}"
         )
 
 
@@ -113,6 +117,18 @@ class Comparison:
         }
 
 
+def _told_apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers in as few digits as tell one from the other, but no fewer than three."""
+    if isinstance(a, int):  # a fingerprint
+        return str(a), str(b)
+    for digits in range(3, 17):
+        if f"{a:.{digits}g}" != f"{b:.{digits}g}":
+            break
+    else:
+        digits = 3 if a == b else 17
+    return f"{a:.{digits}g}", f"{b:.{digits}g}"
+
+
 def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
@@ -122,4 +138,5 @@ def _plain(finding: Finding) -> dict[str, Any]:
         key: _number(value) if isinstance(value, float) else value
         for key, value in asdict(finding).items()
     }
-    return plain | {"index": list(finding.index), "ratio": _number(finding.ratio)}
+    lists = {"index": list(finding.index), "sides": list(finding.sides)}
+    return plain | lists | {"ratio": _number(finding.ratio)}

@@ -68,6 +68,7 @@ class Judge:
     _structure: Structure | None = None
     _witnesses: dict[str, _Witness] = field(default_factory=dict)
     _values_judged: bool = False
+    _sides: tuple[str, str] = ("first", "second")
 
     def gate(
         self,
@@ -230,8 +231,8 @@ class Judge:
         if first and not math.isfinite(first.reference) and not math.isfinite(first.candidate):
             return (
                 Verdict.INVALID,
-                f"step {first.step}: {first.stage} {first.leaf} is {first.reference} in the one "
-                f"and {first.candidate} in the other",
+                f"step {first.step}: {first.stage} {first.leaf} is {first.reference} "
+                f"({first.sides[0]}) and {first.candidate} ({first.sides[1]})",
                 first,
             )
         if first:
@@ -255,6 +256,9 @@ class Judge:
 
     def _refuse(self, reference: Trace, candidate: Trace) -> bool:
         """Whether the structure differs; what is not alike is never compared by value."""
+        frameworks = reference.metadata.framework, candidate.metadata.framework
+        if frameworks[0] != frameworks[1]:
+            self._sides = frameworks
         self._structure = self._structure or structure(reference, candidate)
         return self._structure is not None or not len(reference)
 
@@ -268,7 +272,8 @@ class Judge:
             difference = measure.differences(a, b)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
             if not difference[0] <= 0:
-                finding = measure.finding(0, "params", leaf, a[0], b[0], difference[0], 0.0)
+                gap = float(difference[0])
+                finding = measure.finding(0, "params", leaf, a[0], b[0], gap, 0.0, self._sides)
                 self._first.setdefault("free", finding)
                 self._sudden = True
                 self._note("free", finding)
@@ -310,7 +315,14 @@ class Judge:
                 picks |= {int(np.argmax(rows))} if rows.any() else set()
             for pick in sorted(picks):
                 finding = measure.finding(
-                    int(steps[pick]), stage, leaf, a[pick], b[pick], difference[pick], limit[pick]
+                    int(steps[pick]),
+                    stage,
+                    leaf,
+                    a[pick],
+                    b[pick],
+                    difference[pick],
+                    limit[pick],
+                    self._sides,
                 )
                 firsts += [finding] if outside[pick] else []
                 unproved += [finding] if open_ended[pick] else []

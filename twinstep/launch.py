@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from twinstep import files
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 from twinstep.place import CPU, MOST_THREADS, Place, refuse_outside
 from twinstep.specs.base import Spec
 from twinstep.trace import Trace, join
@@ -161,7 +161,7 @@ def _uncollected() -> Iterator[None]:
 
 def _module(framework: str, name: str) -> ModuleType:
     if framework not in FRAMEWORKS:
-        raise InputError(f"framework is {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+        raise InputError(unknown("framework", framework, FRAMEWORKS))
     loaded = f"{framework}_impl.{name}" in sys.modules
     try:
         with contextlib.nullcontext() if loaded else _uncollected():

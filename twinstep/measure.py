@@ -68,12 +68,19 @@ def same_bits(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> bool:
 
 
 def finding(
-    step: int, stage: str, leaf: str, a: np.ndarray, b: np.ndarray, difference: float, limit: float
+    step: int,
+    stage: str,
+    leaf: str,
+    a: np.ndarray,
+    b: np.ndarray,
+    difference: float,
+    limit: float,
+    sides: tuple[str, str] = ("first", "second"),
 ) -> Finding:
-    """The worst entry of one leaf at one step."""
+    """The worst entry of one leaf at one step; `sides`: whose `a` and `b` are."""
     a, b = np.asarray(a), np.asarray(b)
     if a.size == 0:
-        return Finding(step, stage, leaf, (), 0.0, 0.0, 0.0, float(limit), 0.0)
+        return Finding(step, stage, leaf, (), 0.0, 0.0, 0.0, float(limit), 0.0, sides)
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(np.subtract(a, b, dtype=float))
     # a nan is the worst entry there is, and worse on one side than on both
@@ -92,6 +99,7 @@ def finding(
         difference=float(difference) if finite else math.inf,
         allowed=float(limit),
         ulps=_ulps(x, y),
+        sides=sides,
     )
 
 

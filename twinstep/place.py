@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
 from twinstep import memory
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 
 MOST_DEVICES = 4096
 MOST_THREADS = max(64, os.cpu_count() or 1)
@@ -34,8 +34,7 @@ class Place:
         for name, known in (("device", Device), ("precision", Precision)):
             value = getattr(self, name)
             if value not in get_args(known):
-                expected = ", ".join(get_args(known))
-                raise InputError(f"{name} is {value!r}, expected one of {expected}")
+                raise InputError(unknown(name, value, get_args(known)))
         refuse_outside("devices", self.devices, 1, MOST_DEVICES)
 
     def refuse_processes(self) -> None:

@@ -76,7 +76,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         case "bench":
             from twinstep.cli.bench import command
         case _:
-            from twinstep.cli.parsing import unknown
+            from twinstep.errors import unknown
 
             raise InputError(unknown("command", name, COMMANDS))
     return command

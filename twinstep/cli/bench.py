@@ -42,7 +42,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchFlags:
-    """What every example has."""
+    """Flags of every example; behind one EXAMPLE, --help shows its own too."""
 
     seed: int = 0
     """What torch.manual_seed gets before the document's first draw."""
@@ -106,7 +106,9 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
         made = [spec]
     else:
         kinds = [example("bench", [name])[0] for name in names] or rows.representative()
-        options, flags = parse_with(BenchOptions, BenchFlags, arguments, "twinstep bench")
+        options, flags = parse_with(
+            BenchOptions, BenchFlags, arguments, "twinstep bench [EXAMPLE ...]"
+        )
         made = [kind(seed=flags.seed, dtype=flags.dtype, steps=flags.steps) for kind in kinds]
     _refuse(options)
     launch.check(made)

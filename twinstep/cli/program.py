@@ -23,7 +23,7 @@ BAD, CRASHED, INTERRUPTED, CLOSED, TERMINATED = 2, 70, 130, 141, 143
 PATIENCE = 2.0  # seconds that a signal waits for a call into C, such as a compilation, to come back
 UNWINDING = 15.0  # and then for what ends workers and deletes temporary folders
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NAMED = ("twinstep", "numpy", "torch", "jax", "jaxlib", "flax", "optax", "rich", "tyro")
+_NAMED = ("twinstep", "numpy", "torch", "jax", "jaxlib", "flax", "optax", "rich")
 
 Command = Callable[[Sequence[str]], int]
 

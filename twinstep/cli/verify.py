@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twinstep import launch, memory
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
-from twinstep.errors import InputError, LostError
+from twinstep.errors import InputError, LostError, unknown
 from twinstep.many import Lost, verify_all
 from twinstep.place import refuse_outside
 from twinstep.report import refuse_outputs, terminal, write_json
@@ -107,7 +108,7 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     A set has many rows, and is judged in float64 unless a dtype is named.
     """
     if len(names) == 1 and names[0] not in SETS:
-        kind, _ = example("verify", names)
+        kind, _ = example("verify", names, [*SETS])
         options, spec = parse_with(VerifyOptions, kind, arguments, f"twinstep verify {kind.name}")
         if options.row is not None:
             raise InputError(f"row is {options.row!r}, but {kind.name} is no set of rows")
@@ -115,9 +116,11 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
         dtypes = _dtypes(options, spec.dtype if named else None)
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
     singles = [name for name in names if name not in SETS]
-    kinds: list[Any] = [example("verify", [name])[0] for name in singles]
+    kinds: list[Any] = [example("verify", [name], [*SETS])[0] for name in singles]
     kinds = kinds if names else list(EXAMPLES.values())
-    options, flags = parse_with(VerifyOptions, CommonFlags, arguments, "twinstep verify")
+    options, flags = parse_with(
+        VerifyOptions, CommonFlags, arguments, "twinstep verify [EXAMPLE ...]"
+    )
     if options.row is not None and not set(names) & set(SETS):
         raise InputError(f"row is {options.row!r}, but no set of rows is named: {', '.join(SETS)}")
     dtypes = _dtypes(options, flags.dtype)
@@ -137,7 +140,9 @@ def _begin_with(start: str | None, rows: Sequence[Spec]) -> list[Spec]:
         raise InputError(f"row is {start!r}, expected the beginning of a row's name")
     found = [spec for spec in rows if start is None or spec.name.startswith(start)]
     if not found:
-        raise InputError(f"row is {start!r}, expected the beginning of one such as {rows[0].name}")
+        names = [spec.name for spec in rows]
+        kinds = dict.fromkeys(re.split(r"\W", name)[0] for name in names)
+        raise InputError(unknown("row", start, [*kinds, *names], every=kinds))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origi
 import numpy as np
 
 from twinstep import memory
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 from twinstep.specs.batches import Batches
 from twinstep.torch_random import TorchGenerator
 from twinstep.trace import Outcome
@@ -253,7 +253,7 @@ def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
     kind = get_args(hint)[0] if optional else hint
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise refuse("one of " + ", ".join(map(str, get_args(kind))))
+            raise InputError(f"{example}: {unknown(name, value, get_args(kind))}")
     elif kind is bool:
         if not isinstance(value, bool):
             raise refuse("true or false")
