@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from twinstep import extras, launch
 from twinstep.bench import process, rows, table
 from twinstep.bench.process import Task
 from twinstep.bench.rows import Found
@@ -113,6 +114,9 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
 
 def _refuse(options: BenchOptions) -> None:
     """InputError for what could not be done in the end, before anything is timed."""
+    launch.refuse_missing(*launch.FRAMEWORKS)
+    if options.plot:
+        extras.refuse_missing("report", "--plot")
     if options.repeats < 1:
         raise InputError(f"repeats is {options.repeats}, expected at least 1")
     if not options.limit > 0:

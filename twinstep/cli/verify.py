@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinstep import extras, launch
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError
 from twinstep.report import refuse_unwritable, terminal, write_json
@@ -33,6 +34,9 @@ def command(arguments: list[str]) -> int:
     """Runs `twinstep verify`."""
     names, flags = leading_words(arguments)
     options, specs = _specs_to_verify(names, flags)
+    launch.refuse_missing(*launch.FRAMEWORKS)
+    if options.report is not None:
+        extras.refuse_missing("report", "--report")
     jobs = options.jobs
     if jobs is None:
         jobs = 1 if len(specs) <= 2 else min(len(specs), os.cpu_count() or 1)

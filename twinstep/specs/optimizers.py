@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from twinstep.errors import InputError
+from twinstep.extras import installed
 from twinstep.specs.base import Arrays, Document, Dtype, Spec
 from twinstep.torch_init import embedding, linear
 from twinstep.torch_random import TorchGenerator
@@ -181,7 +182,7 @@ def in_installed_torch(optimizer: str, options: Options) -> bool:
     file, word = _NEWER.get(optimizer, ("", ""))
     if word not in options and word not in options.values():
         return True
-    torch = importlib.util.find_spec("torch")
+    torch = importlib.util.find_spec("torch") if installed("torch") else None
     if torch is None or torch.origin is None:
         return True
     return word in (Path(torch.origin).parent / "optim" / file).read_text(encoding="utf-8")
