@@ -4,8 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TPU := .venv-tpu
+LOWEST := .venv-lowest
+NEWEST := .venv-newest
+PACKAGE := .venv-package
+LOWEST_PYTHON ?= python3.11
+NEWEST_PYTHON ?= $(firstword $(foreach name,python3.14 python3.13 python3.12 python3, \
+	$(shell command -v $(name))))
 
-.PHONY: verify test test-slow test-tpu test-gpu search lint gallery bench clean
+.PHONY: verify test test-slow test-tpu test-gpu test-lowest test-newest test-package search lint \
+	gallery bench package clean
 
 verify: $(READY)
 	@mkdir -p results
@@ -31,6 +38,29 @@ test-tpu: $(TPU)/.ready
 test-gpu: $(READY)
 	$(BIN)/python -m pytest parity_tests/test_gpu.py -rs
 
+# Every example and a row of each optimizer on the lowest versions that pyproject.toml names, and on
+# whatever pip finds today. Several GB each where torch comes with CUDA.
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python parity_tests/versions.py verify
+
+test-newest:
+	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/pip install -q -e ".[all]"
+	$(NEWEST)/bin/python parity_tests/versions.py verify
+
+# The source package, and the wheel that is built from it alone.
+package: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# The wheel in an environment with nothing else, used from another folder.
+test-package: package
+	$(PYTHON) -m venv --clear $(PACKAGE)
+	$(PACKAGE)/bin/pip install -q -c constraints.txt "$$(echo dist/*.whl)[all]"
+	mkdir -p results
+	cd results && ../$(PACKAGE)/bin/twinstep verify chain_rule linear_regression
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,11 +75,17 @@ bench: $(READY)
 	$(BIN)/python benchmarks/optimizers.py
 
 clean:
-	rm -rf $(VENV) $(TPU) results build *.egg-info
+	rm -rf $(VENV) $(TPU) $(LOWEST) $(NEWEST) $(PACKAGE) results build dist *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(LOWEST)/.ready: pyproject.toml
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python parity_tests/versions.py lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install -q -c $(LOWEST)/constraints.txt -e ".[all]"
 	@touch $@
 
 # The tpu extra over what $(VENV) has, in a folder of its own: with it JAX looks for a TPU whenever

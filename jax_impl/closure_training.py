@@ -11,7 +11,7 @@ from jax_impl.conversion import module_layout
 from jax_impl.losses import mse_loss
 from jax_impl.optimizer_training import Network, loss_fn
 from jax_impl.optimizers import from_torch, in_torch_layout
-from jax_impl.state import Batch, Step, TrainState, Tree
+from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.specs.closures import ClosureTraining
 from twinstep.specs.optimizers import WIDTHS
 
@@ -20,10 +20,12 @@ def init(spec: ClosureTraining) -> TrainState:
     """The model with the spec's parameters, the criterion and the optimizer."""
     model = Network(*WIDTHS)
     params = spec.initial_params()
+    mse = mse_loss
+    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
     optimizer = in_torch_layout(  # in PyTorch's order: all parameters are one vector to it
         from_torch(spec.optimizer, **spec.options), module_layout(model), names=list(params)
     )
-    return TrainState.create(model, params, mse_loss, optimizer)
+    return TrainState.create(model, params, criterion, optimizer)
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:

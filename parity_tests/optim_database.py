@@ -4,6 +4,8 @@ Loading it makes PyTorch refuse any change of a precision from then on, which is
 tests: that is taken back.
 """
 
+import inspect
+
 import torch
 
 _FLAGS = torch.backends.flags_frozen.__globals__
@@ -13,4 +15,7 @@ from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_
 
 _FLAGS["__allow_nonbracketed_mutation_flag"] = _allowed
 
-__all__ = ["OptimizerErrorEnum", "optim_db"]
+__all__ = ["NEWEST", "OptimizerErrorEnum", "optim_db"]
+
+NEWEST = "maximize" in inspect.signature(torch.optim.LBFGS).parameters
+"""Whether this PyTorch has all that the newest has; the twins have it whatever is installed."""

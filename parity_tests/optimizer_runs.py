@@ -7,6 +7,7 @@ PyTorch's names for it, "0.weight.exp_avg".
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ from training import PARAMS, X, Y, named_loss
 
 from jax_impl import devices
 from jax_impl.optimizers import from_torch
-from twinstep.specs.optimizers import CONFIGURATIONS, STEPS
+from torch_impl.muon import Muon
+from twinstep.specs.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
 
 Options = Mapping[str, Any]
 Run = dict[str, np.ndarray]
@@ -135,7 +137,11 @@ OPTIM_DB = _optim_db()
 """{class of torch.optim: the options that PyTorch's own tests run it with}"""
 
 PROBES: dict[str, list[Options]] = {
-    name: [options for options in rows if options not in OPTIM_DB[name]]
+    name: [
+        options
+        for options in rows
+        if options not in OPTIM_DB[name] and in_installed_torch(name, options)
+    ]
     for name, rows in CONFIGURATIONS.items()
 }
 """The same at values that show each option."""
@@ -161,15 +167,20 @@ def torch_run(
     dtype: str = "float64",
     factor: Callable[[Any], Any] | None = None,
     steps: int = STEPS,
+    rounded: bool = True,
 ) -> Run:
-    """By torch.optim. factor: LambdaLR's."""
+    """By torch.optim. factor: LambdaLR's; rounded: as Muon rounds to bfloat16, in place of which
+    its twin has a keyword: that rounding parts any two runs.
+    """
     problem = problem_for(name)
     with default_dtype(dtype):
         params = {
             key: torch.tensor(array, dtype=getattr(torch, dtype), requires_grad=True)
             for key, array in problem.params.items()
         }
-        optimizer = getattr(torch.optim, name)([params[key] for key in problem.trained], **options)
+        exact = name == "Muon" and not rounded
+        kind = partial(Muon, round_to_bfloat16=False) if exact else getattr(torch.optim, name)
+        optimizer = kind([params[key] for key in problem.trained], **options)
         schedule = None if factor is None else LambdaLR(optimizer, factor)
         seen: dict[str, list[np.ndarray]] = {}
         for batch in torch.tensor(problem.batches[:steps]):

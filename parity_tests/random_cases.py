@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
+from optim_database import NEWEST
 from torch_schedules import CLASSES
 
 from jax_impl.optimizers import torch_options
@@ -17,15 +18,15 @@ from jax_impl.optimizers.from_torch import TORCH
 Options = Mapping[str, Any]
 
 SCRIPT = """\
-import jax, numpy as np, optax, torch
+import jax, numpy as np, optax, torch, torch_impl.muon
 from jax_impl import optimizers, schedules
 jax.config.update("jax_enable_x64", True)
-torch.set_default_dtype(torch.float64){prepare}
+torch.set_default_dtype(torch.float64)
 numbers, shapes = np.random.RandomState({seed}), {shapes}
 curves, start, *targets = [[np.array(numbers.randn(*s)) for s in shapes] for _ in range({draws})]
 curves = [np.abs(c.round()) for c in curves]
 theirs, ours = [torch.tensor(a, requires_grad=True) for a in start], [*map(jax.numpy.array, start)]
-optimizer = torch.optim.{name}(theirs{options}){scheduler}
+optimizer = {theirs}(theirs{options}){scheduler}
 twin = {twin}
 state = twin.init(ours)
 for target in targets:
@@ -81,13 +82,15 @@ class Case:
     def script(self) -> str:
         """A program that trains in both, and prints how far each parameter is apart at the end."""
         is_muon, is_sparse = self.optimizer == "Muon", self.optimizer == "SparseAdam"
+        exact = ["round_to_bfloat16=False"] if is_muon else []
         name, arguments = self.clip or ("", ())
         clip = ", ".join(map(repr, arguments))
         clipped = f"optax.chain(optimizers.{name}({clip}), {self._twin()})"
         rows = "[(g != 0).any(axis=tuple(range(1, g.ndim))) for g in grads]"
         return SCRIPT.format(
-            name=self.optimizer,
-            options="".join(f", {word}" for word in _words(self.options)),
+            # its rounding to bfloat16 parts any two runs
+            theirs="torch_impl.muon.Muon" if is_muon else f"torch.optim.{self.optimizer}",
+            options="".join(f", {word}" for word in [*_words(self.options), *exact]),
             shapes=list(self.shapes),
             draws=self.steps + 2,
             seed=self.seed,
@@ -95,8 +98,6 @@ class Case:
             step="\n    scheduler.step()" if self.rates else "",
             twin=clipped if self.clip else self._twin(),
             clip=f"\n    torch.nn.utils.{name}_(theirs, {clip})" if self.clip else "",
-            # its rounding to bfloat16 parts any two runs; it is written to in place
-            prepare="\ntorch.Tensor.bfloat16 = torch.Tensor.clone" if is_muon else "",
             sparse=".to_sparse(1)" if is_sparse else "",
             touched=f", touched={rows}" if is_sparse else "",
         )
@@ -161,7 +162,9 @@ KEYWORDS: dict[str, st.SearchStrategy[Any]] = {
     "beta2_decay": st.sampled_from([-0.8, -0.1, 0.0]),
     "d": st.sampled_from([1.0, 3.0]),
     "ns_steps": st.sampled_from([1, 5]),
-    "adjust_lr_fn": st.sampled_from([None, "original", "match_rms_adamw"]),
+    "adjust_lr_fn": st.sampled_from(
+        [None, "original", "match_rms_adamw", *(["spectral_unclamped"] if NEWEST else [])]
+    ),
     "foreach": st.sampled_from([None, False, True]),
 }
 """What PyTorch's keywords are drawn from."""

@@ -115,7 +115,8 @@ def test_the_jax_side_runs_where_pytorch_is_not_installed() -> None:
     )
     assert "Epoch 5, Loss: " in done.stdout
     assert done.stdout.splitlines()[-1] == "0 2"
-    assert done.stderr == "twinstep: error: framework torch needs torch, not installed\n"
+    says = 'framework torch needs torch, not installed: pip install "twinstep[torch]"'
+    assert done.stderr == f"twinstep: error: {says}\n"
 
 
 @pytest.mark.parametrize("command", ["list", "run zero_grad", "verify", "verify zero_grad"])

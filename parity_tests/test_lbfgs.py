@@ -50,17 +50,18 @@ def numbers(options: dict[str, Any]) -> dict[str, Any]:
 def compared(options: dict[str, Any], ours: Any = None) -> tuple[float, list[Any], list[Any]]:
     """(worst gap, PyTorch's counts after each step, ours) of five steps."""
     model = TorchNetwork()
+    sign = -1 if options.get("maximize") else 1  # so that what is made large is bounded
     optimizer = torch.optim.LBFGS(model.parameters(), **options)
     theirs, counts = [], []
     for batch in FULL:
-        theirs += torch_steps(model, optimizer, batch[None])
+        theirs += torch_steps(model, optimizer, batch[None], sign=sign)
         state = optimizer.state[next(model.parameters())]
         counts.append((state["n_iter"], state["func_evals"]))
     with settings():
         made = lbfgs(**numbers(options)) if ours is None else ours
         params, opt_state = jax_params(), made.init(jax_params())
         seen, ours_counts = [], []
-        step = make_step(made)
+        step = make_step(made, sign)
         for batch in FULL:
             params, opt_state = step(params, opt_state, batch)
             seen.append(params)
@@ -68,13 +69,13 @@ def compared(options: dict[str, Any], ours: Any = None) -> tuple[float, list[Any
     return worst(theirs, seen), counts, ours_counts
 
 
-def make_step(made: Any) -> Any:
+def make_step(made: Any, sign: int) -> Any:
     @jax.jit
     def step(params: Any, opt_state: Any, batch: Any) -> Any:
-        def closure(params: Any) -> Any:
-            return jax.value_and_grad(named_loss)(
-                params, jnp.asarray(X)[batch], jnp.asarray(Y)[batch]
-            )
+        def loss(params: Any) -> Any:
+            return sign * named_loss(params, jnp.asarray(X)[batch], jnp.asarray(Y)[batch])
+
+        closure = jax.value_and_grad(loss)
 
         value, grads = closure(params)
         updates, opt_state = made.update(
@@ -90,6 +91,22 @@ def test_lbfgs_is_torchs(options: dict[str, Any]) -> None:
     gap, theirs, ours = compared(options)
     assert ours == theirs
     assert gap <= BAR, gap
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_what_is_made_large_is_made_small_with_its_sign_turned(search: str | None) -> None:
+    """Whatever PyTorch is installed: its LBFGS has maximize since 2.15. The state is the same."""
+    with settings():
+        ends = []
+        for maximize, sign in ((False, 1), (True, -1)):
+            made = lbfgs(max_iter=6, line_search_fn=search, maximize=maximize)
+            step = make_step(made, sign)
+            params, state = jax_params(), made.init(jax_params())
+            for batch in FULL[:2]:
+                params, state = step(params, state, batch)
+            ends.append((params, state))
+    assert int(ends[0][1].n_iter) > 6
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *ends)))
 
 
 def test_flax_model_trains_alike_in_its_own_layout() -> None:

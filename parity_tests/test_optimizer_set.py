@@ -4,9 +4,12 @@ A row is verified as `twinstep verify optimizers` does it, in fewer steps.
 """
 
 import html
+import inspect
 import json
 import shlex
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,6 +55,32 @@ PROBES = {
 def test_every_class_of_torch_optim_has_rows() -> None:
     specs: Any = SETS["optimizers"]()
     assert {spec.optimizer for spec in specs} == set(TORCH)
+
+
+def test_rows_are_of_what_the_installed_torch_takes() -> None:
+    specs: Any = SETS["optimizers"]()
+    large = [s.name for s in specs if s.optimizer == "LBFGS" and s.maximize]
+    takes = "maximize" in inspect.signature(torch.optim.LBFGS).parameters
+    assert len(large) == (2 if takes else 0)
+    parameters = [torch.nn.Parameter(torch.ones(2, 2))]
+    for spec in specs:
+        getattr(torch.optim, spec.optimizer)(parameters, **spec.options)
+
+
+@pytest.mark.parametrize(("source", "more"), [("", 0), ("maximize, spectral_unclamped", 3)])
+def test_rows_follow_the_installed_source(
+    source: str, more: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a PyTorch that is not loaded for it; where there is none, every row is there."""
+    folder = tmp_path / "optim"
+    folder.mkdir()
+    for name in ("lbfgs.py", "_muon.py"):
+        (folder / name).write_text(source)
+    found = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    count = len(SETS["optimizers"]())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert len(SETS["optimizers"]()) - count == 3 - more
 
 
 def test_no_two_rows_are_the_same() -> None:
@@ -134,24 +163,91 @@ def test_rows_are_named_by_how_they_begin(capsys: pytest.CaptureFixture[str]) ->
         assert says in capsys.readouterr().err
 
 
+# Muon on the PyTorch side
+
+
+def updated(kind: Any, **more: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A matrix before and after an update, and its gradient."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(4, 6, dtype=torch.float64))
+    before = weight.detach().clone()
+    optimizer = kind([weight], lr=0.1, **more)
+    weight.grad = torch.randn(4, 6, dtype=torch.float64)
+    optimizer.step()
+    return before, weight.detach(), weight.grad
+
+
 def test_muon_is_torchs_own_but_for_the_one_cast() -> None:
     """And leaves PyTorch as it was."""
-    before = torch.Tensor.bfloat16
-
-    def updated(kind: Any, **more: Any) -> torch.Tensor:
-        torch.manual_seed(0)
-        weight = torch.nn.Parameter(torch.randn(4, 6, dtype=torch.float64))
-        optimizer = kind([weight], lr=0.1, **more)
-        weight.grad = torch.randn(4, 6, dtype=torch.float64)
-        optimizer.step()
-        return weight.detach()
-
-    theirs, same = updated(torch.optim.Muon), updated(Muon)
-    exact = updated(Muon, round_to_bfloat16=False)
+    theirs, same = updated(torch.optim.Muon)[1], updated(Muon)[1]
+    exact = updated(Muon, round_to_bfloat16=False)[1]
     assert torch.equal(theirs, same)
     assert 1e-5 < (theirs - exact).abs().max() < 1e-1
-    assert torch.Tensor.bfloat16 is before
     assert "bfloat16" not in vars(torch.Tensor)
+
+
+def steps_with(patch: pytest.MonkeyPatch, cast: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """PyTorch's update is p -= 2 cast(grad), the double written over what the cast gave."""
+
+    def step(self: Any, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(cast(p.grad).mul_(2))
+
+    patch.setattr(torch.optim.Muon, "step", step)
+
+
+BFLOAT16 = torch.ones((), dtype=torch.bfloat16)
+CASTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "torch 2.13": lambda grad: grad.bfloat16(),
+    "torch 2.15": lambda grad: grad.to(dtype=torch.bfloat16, copy=True),
+    "by position": lambda grad: grad.to(torch.bfloat16),
+    "as another": lambda grad: grad.to(BFLOAT16),
+    "type": lambda grad: grad.type(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_muons_cast_is_left_out_however_it_is_written(
+    cast: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_with(monkeypatch, cast)
+    before, after, grad = updated(Muon, round_to_bfloat16=False)
+    assert torch.equal(after, before - 2 * grad)
+    rounded = updated(Muon)[1]
+    assert not torch.equal(rounded, after)
+
+
+OTHERWISE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "no cast": (torch.clone, "no cast to bfloat16"),
+    "into another": (
+        lambda grad: torch.empty(grad.shape, dtype=torch.bfloat16).copy_(grad),
+        "bfloat16 from aten.empty",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cast", "says"), OTHERWISE.values(), ids=OTHERWISE)
+def test_a_muon_whose_cast_is_not_met_says_so(
+    cast: Callable[[torch.Tensor], torch.Tensor], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_with(monkeypatch, cast)
+    with pytest.raises(InputError, match=says):
+        updated(Muon, round_to_bfloat16=False)
+
+
+def test_what_a_closure_casts_is_its_own() -> None:
+    weight = torch.nn.Parameter(torch.full((2, 3), 1 / 3, dtype=torch.float64))
+    optimizer = Muon([weight], round_to_bfloat16=False)
+
+    def closure() -> torch.Tensor:
+        loss = (weight.bfloat16() ** 2).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).dtype is torch.bfloat16
+    optimizer.zero_grad()
+    assert optimizer.step() is None  # no gradient: there is nothing to cast
 
 
 # What is not

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -38,12 +37,7 @@ def run(script: str) -> tuple[dict[str, Any], str]:
     """What a script leaves behind, and what it prints."""
     names: dict[str, Any] = {}
     printed = io.StringIO()
-    # Muon's scripts take the cast out: afterwards it is inherited again, as it was
-    with (
-        patch.object(torch.Tensor, "bfloat16", torch.Tensor.bfloat16),
-        default_dtype("float64"),
-        contextlib.redirect_stdout(printed),
-    ):
+    with default_dtype("float64"), contextlib.redirect_stdout(printed):
         exec(compile(script, "<script>", "exec"), names)
     return names, printed.getvalue()
 

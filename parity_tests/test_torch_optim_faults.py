@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import optax
 import pytest
-import torch
 from optimizer_runs import (
     BAR,
     NAMES,
@@ -231,7 +230,7 @@ def altered(name: str, old: str, new: str) -> Callable[..., optax.GradientTransf
 
 @functools.cache
 def theirs(name: str, more: tuple[tuple[str, object], ...]) -> Run:
-    return torch_run(name, {**PROBES[name][0], **dict(more)}, steps=STEPS)
+    return torch_run(name, {**PROBES[name][0], **dict(more)}, steps=STEPS, rounded=False)
 
 
 def gap(name: str, old: str, new: str, more: Options) -> float:
@@ -242,11 +241,6 @@ def gap(name: str, old: str, new: str, more: Options) -> float:
         wrong = altered(name, old, new)(**options, **exact)
     ours = jax_run(wrong, problem_for(name), maximize=is_maximized(options), steps=STEPS)
     return worst(theirs(name, tuple(more.items())), ours)
-
-
-@pytest.fixture(autouse=True)
-def _muon_without_its_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 
 def _marked(fault: Fault) -> Any:

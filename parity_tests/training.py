@@ -72,14 +72,17 @@ def torch_steps(
     optimizer: Any,
     batches: np.ndarray,
     change: Callable[[TorchNetwork], Any] | None = None,
+    sign: int = 1,
 ) -> list[dict[str, np.ndarray]]:
-    """Trains; the parameters after each step. change: what is done to the gradients before it"""
+    """Trains; the parameters after each step. change: what is done to the gradients before it;
+    sign: of the loss
+    """
     seen = []
     for batch in batches:
 
         def closure(batch: np.ndarray = batch) -> torch.Tensor:
             optimizer.zero_grad()
-            loss = torch_loss(model, batch)
+            loss = sign * torch_loss(model, batch)
             loss.backward()
             if isinstance(optimizer, torch.optim.SparseAdam):
                 for parameter in model.parameters():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from torch_impl.optimizer_training import Network, loss_fn
-from torch_impl.state import Batch, Step, TrainState
+from torch_impl.state import Batch, Criterion, Step, TrainState
 from twinstep.specs.closures import ClosureTraining
 from twinstep.specs.optimizers import WIDTHS
 
@@ -18,8 +18,10 @@ def init(spec: ClosureTraining) -> TrainState:
     """The model with the spec's parameters, the criterion and the optimizer."""
     model = Network(*WIDTHS)
     params = spec.initial_params()
+    mse = nn.MSELoss()
+    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
     optimizer = getattr(torch.optim, spec.optimizer)(model.parameters(), **spec.options)
-    return TrainState.create(model, params, nn.MSELoss(), optimizer)
+    return TrainState.create(model, params, criterion, optimizer)
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:

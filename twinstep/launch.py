@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from twinstep import files
+from twinstep import extras, files
 from twinstep.errors import InputError, unknown
 from twinstep.place import CPU, MOST_THREADS, Place, refuse_outside
 from twinstep.specs.base import Spec
@@ -144,6 +144,12 @@ def run(
     return join(list(chunks(spec, framework, Place(device, devices, precision), noise=noise)))
 
 
+def refuse_missing(*frameworks: str) -> None:
+    """Raises InputError where one of them is not installed; imports neither."""
+    for framework in frameworks:
+        extras.refuse_missing(framework, f"framework {framework}")
+
+
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """Loading a framework makes millions of objects, and they stay: to look for garbage among them,
@@ -163,10 +169,7 @@ def _module(framework: str, name: str) -> ModuleType:
     if framework not in FRAMEWORKS:
         raise InputError(unknown("framework", framework, FRAMEWORKS))
     loaded = f"{framework}_impl.{name}" in sys.modules
-    try:
-        with contextlib.nullcontext() if loaded else _uncollected():
-            return importlib.import_module(f"{framework}_impl.{name}")
-    except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] in ("torch", "jax", "flax", "optax"):
-            raise InputError(f"framework {framework} needs {error.name}, not installed") from None
-        raise
+    if not loaded:
+        refuse_missing(framework)
+    with contextlib.nullcontext() if loaded else _uncollected():
+        return importlib.import_module(f"{framework}_impl.{name}")

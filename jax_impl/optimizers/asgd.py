@@ -49,8 +49,14 @@ def asgd(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.ASGD.html
     """
-    refuse("asgd", lr=at_least_0(lr), weight_decay=at_least_0(weight_decay))
-    refuse("asgd", lambd=number(lambd), alpha=number(alpha), t0=number(t0))
+    refuse(
+        "asgd",
+        lr=at_least_0(lr),
+        lambd=at_least_0(lambd),
+        alpha=at_least_0(alpha),
+        t0=number(t0),
+        weight_decay=at_least_0(weight_decay),
+    )
 
     def init(params: optax.Params) -> ASGDState:
         zero = jnp.zeros((), jnp.int32)

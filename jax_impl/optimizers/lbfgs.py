@@ -67,6 +67,8 @@ def lbfgs(
     tolerance_change: float = 1e-9,
     history_size: int = 100,
     line_search_fn: str | None = None,
+    *,
+    maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Up to max_iter quasi-Newton iterations a step, by PyTorch's rules for starting and stopping.
 
@@ -122,6 +124,7 @@ def lbfgs(
         **_: Any,
     ) -> tuple[optax.Updates, LBFGSState]:
         start, unravel = ravel_pytree(needed(params))
+        sign = -1 if maximize else 1  # of the loss and its gradient, in the state too
         rate = lr
         if state.count is not None:
             state = state._replace(count=state.count + 1)
@@ -129,7 +132,7 @@ def lbfgs(
 
         def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
             loss, grad = value_and_grad_fn(unravel(x))
-            return loss.astype(x.dtype), ravel_pytree(grad)[0].astype(x.dtype)
+            return sign * loss.astype(x.dtype), sign * ravel_pytree(grad)[0].astype(x.dtype)
 
         def level(grad: jax.Array) -> jax.Array:
             return jnp.max(jnp.abs(grad)) <= tolerance_grad
@@ -175,10 +178,10 @@ def lbfgs(
             state = state._replace(t=t, func_evals=state.func_evals + used)
             return _Loop(x + t * state.d, loss, grad, state, now.iterations, evals, done)
 
-        grad = ravel_pytree(grads)[0].astype(start.dtype)
+        grad = sign * ravel_pytree(grads)[0].astype(start.dtype)
         one, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         state = state._replace(func_evals=state.func_evals + 1)
-        first = _Loop(start, value.astype(start.dtype), grad, state, zero, one, level(grad))
+        first = _Loop(start, sign * value.astype(start.dtype), grad, state, zero, one, level(grad))
         end = jax.lax.while_loop(
             lambda now: ~now.done & (now.iterations < max_iter), iterate, first
         )

@@ -22,7 +22,7 @@ from jax_impl.optimizers.base import (
 from twinstep.errors import InputError
 
 _BFLOAT16 = (8, 7)  # bits of exponent and mantissa
-_RULES = (None, "original", "match_rms_adamw")
+_RULES = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
 class MuonState(NamedTuple):
@@ -119,4 +119,6 @@ def _adjustment(rule: str | None, shape: tuple[int, ...]) -> float:
     """What the learning rate is multiplied by for a matrix of this shape."""
     if rule == "match_rms_adamw":
         return 0.2 * math.sqrt(max(shape))
+    if rule == "spectral_unclamped":
+        return math.sqrt(shape[0] / shape[1])
     return math.sqrt(max(1, shape[0] / shape[1]))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from twinstep import launch
+from twinstep import extras, launch
 from twinstep.bench import process, rows, table
 from twinstep.bench.process import Task
 from twinstep.bench.rows import Found
@@ -117,6 +117,9 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
 
 def _refuse(options: BenchOptions) -> None:
     """InputError for what could not be done in the end, before anything is timed."""
+    launch.refuse_missing(*launch.FRAMEWORKS)
+    if options.plot is not None:
+        extras.refuse_missing("report", "--plot")
     refuse_outside("repeats", options.repeats, 1, MOST_REPEATS)
     if not 0 < options.limit <= MOST_SECONDS:
         expected = f"seconds above 0, at most {MOST_SECONDS} (a week)"

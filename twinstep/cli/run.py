@@ -35,6 +35,7 @@ def command(arguments: list[str]) -> int:
     kind, rest = example("run", arguments)
     options, spec = parse_with(RunOptions, kind, rest, f"twinstep run {kind.name}")
     frameworks = launch.FRAMEWORKS if options.framework == "both" else (options.framework,)
+    launch.refuse_missing(*frameworks)
     quiet = options.json == "-"
     say = terminal.nothing if quiet else print
     results, finite = {}, True

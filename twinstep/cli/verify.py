@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twinstep import launch, memory
+from twinstep import extras, launch, memory
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError, LostError, unknown
 from twinstep.many import Lost, verify_all
@@ -39,6 +39,9 @@ def command(arguments: list[str]) -> int:
     """Runs `twinstep verify`."""
     names, flags = leading_words(arguments)
     options, specs = _specs_to_verify(names, flags)
+    launch.refuse_missing(*launch.FRAMEWORKS)
+    if options.report is not None:
+        extras.refuse_missing("report", "--report")
     jobs = _jobs(options.jobs, len(specs))
     _refuse(options, specs)
     quiet = options.json == "-"

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from twinstep.specs.base import Arrays, Dtype
-from twinstep.specs.optimizers import OptimizerTraining, Options
+from twinstep.specs.optimizers import OptimizerTraining, Options, in_installed_torch
 from twinstep.torch_random import TorchGenerator
 
 SAMPLES, STEPS = 256, 5
@@ -28,6 +28,8 @@ CONFIGURATIONS: dict[str, list[Options]] = {
         {"max_eval": 7},
         {"max_eval": 7, **_WOLFE},
         {"lr": 5.0, "max_iter": 4, **_WOLFE},
+        {"maximize": True},
+        {"maximize": True, **_WOLFE},
         {"tolerance_grad": 0.01},
         {"tolerance_change": 5e-3},
     ]
@@ -75,4 +77,5 @@ def rows(
         )
         for optimizer, configurations in CONFIGURATIONS.items()
         for options in configurations
+        if in_installed_torch(optimizer, options)
     ]

@@ -5,14 +5,17 @@ it: an eps of 1e-8 hides in float64. Muon and SparseAdam, which do not take any 
 training of their own.
 """
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from twinstep.errors import InputError
+from twinstep.extras import installed
 from twinstep.specs.base import Arrays, Document, Dtype, Spec
 from twinstep.torch_init import embedding, linear
 from twinstep.torch_random import TorchGenerator
@@ -100,6 +103,7 @@ CONFIGURATIONS: dict[str, list[Options]] = {
         {"ns_coefficients": (3.4, -4.7, 2.0)},
         {"nesterov": False},
         {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw", "eps": 0.5},
+        {"lr": 0.01, "adjust_lr_fn": "spectral_unclamped", "eps": 0.5},
         {
             "lr": 0.05,
             "momentum": 0.5,
@@ -166,6 +170,22 @@ CONFIGURATIONS: dict[str, list[Options]] = {
     ],
 }
 """{class of torch.optim: its options, row by row}"""
+
+_NEWER = {"LBFGS": ("lbfgs.py", "maximize"), "Muon": ("_muon.py", "spectral_unclamped")}
+"""{class of torch.optim: its file, and the option, or an option's value, that is new in 2.15}"""
+
+
+def in_installed_torch(optimizer: str, options: Options) -> bool:
+    """Whether the installed PyTorch has these options: its source is read, so that nothing is
+    loaded. Without PyTorch all are there.
+    """
+    file, word = _NEWER.get(optimizer, ("", ""))
+    if word not in options and word not in options.values():
+        return True
+    torch = importlib.util.find_spec("torch") if installed("torch") else None
+    if torch is None or torch.origin is None:
+        return True
+    return word in (Path(torch.origin).parent / "optim" / file).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,4 +314,5 @@ def rows(
         )
         for optimizer, configurations in CONFIGURATIONS.items()
         for options in configurations
+        if in_installed_torch(optimizer, options)
     ]
