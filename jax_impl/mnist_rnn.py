@@ -57,8 +57,14 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
     return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
 
 
-def evaluate(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many test images the model names rightly, (). images: (N, 28, 28), labels: (N,)"""
+def evaluate(
+    state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The outputs (N, 10), the digits named (N,), and how many rightly, ().
+
+    images: (N, 28, 28), labels: (N,)
+    """
     model = nnx.merge(state.graph, state.params)
     outputs = model(to_tensor(images).reshape(-1, 28, 28))
-    return jnp.sum(jnp.argmax(outputs, axis=1) == labels)
+    predictions = jnp.argmax(outputs, axis=1)
+    return outputs, predictions, jnp.sum(predictions == labels)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jax_impl import devices, recording
+from jax_impl import devices, recording, scales
 from jax_impl.recording import take
 from jax_impl.state import Batch, TrainState
 from twinstep import launch, training
@@ -96,9 +96,11 @@ class Recorder(recording.Recorder):
             array, NamedSharding(self._mesh, PartitionSpec("samples"))
         )
 
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
-        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
-        return super()._evaluate(here)
+    def evaluated(
+        self, state: TrainState, reruns: Any = None, unit: scales.Unit | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, reruns and reruns[:1]))
+        return super().evaluated(here[0], here[1], unit)
 
     @cached_property
     def _mesh(self) -> Mesh:

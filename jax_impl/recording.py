@@ -63,7 +63,7 @@ class Recorder:
         if self.noise and self.spec.dtype != "float64":
             plain = dataclasses.replace(self, noise=False)
             for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):
-                yield dataclasses.replace(trace, noise=exact.noise, scales=exact.scales)
+                yield trace.with_noise_of(exact)
             return
         batches = self.spec.batches()
         with self.settings():
@@ -76,8 +76,8 @@ class Recorder:
             with self.settings():
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
-                metrics = self._evaluate(state) if last else {}
-            trace = self.assemble(chunk, before, ledger, metrics)
+                evaluation, metrics = self.evaluated(state, reruns) if last else ({}, {})
+            trace = self.assemble(chunk, before, ledger, evaluation, metrics)
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace
 
@@ -180,7 +180,12 @@ class Recorder:
         return gaps
 
     def assemble(
-        self, chunk: IndexChunk, before: Ledger, ledger: Ledger, metrics: dict[str, float]
+        self,
+        chunk: IndexChunk,
+        before: Ledger,
+        ledger: Ledger,
+        evaluation: dict[str, np.ndarray],
+        metrics: dict[str, float],
     ) -> Trace:
         names = list(self.spec.initial_params())
         host = jax.tree.map(np.asarray, ledger)
@@ -199,6 +204,7 @@ class Recorder:
             scales=host.get("scales"),
             start=chunk.start,
             metrics=metrics,
+            evaluation=evaluation,
         )
 
     def batch_of(self, data: Batch, index: jax.Array | None) -> Batch:
@@ -214,13 +220,34 @@ class Recorder:
         """How the scan's results lie; None: as they come, on one device."""
         return None
 
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
-        """How many test images are named rightly, for an example that has them."""
+    def evaluated(
+        self, state: TrainState, reruns: Any = None, unit: scales.Unit | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What its test makes of a state, for an example that has one, and the figures.
+
+        reruns: how far rounding carries the outputs is measured on them; unit: and how far it
+            moves them at once (with reruns, by what they are nudged)
+        """
         if (test_set := self.spec.test_set()) is None:
-            return {}
+            return {}, {}
         images, labels = (jnp.asarray(array) for array in test_set)
-        correct = self.example.evaluate(state, images, labels)
-        return {"correct": float(correct), "test_images": float(len(labels))}
+
+        def outputs_at(params: Any) -> jax.Array:
+            outputs: jax.Array = self.example.evaluate(
+                state.replace(params=params), images, labels
+            )[0]
+            return outputs
+
+        outputs, predictions, correct = self.example.evaluate(state, images, labels)
+        found = {"outputs": outputs, "predictions": predictions}
+        if reruns is not None:
+            unit = self.unit
+            each = jax.lax.map(outputs_at, reruns[0].params)
+            found["noise"] = jnp.max(jnp.abs(each - outputs), initial=0)
+        if unit is not None:
+            found["rounding"] = scales.of_outputs(outputs_at, state.params, outputs, unit)
+        figures = {"correct": float(correct), "test_images": float(len(labels))}
+        return {name: np.asarray(array) for name, array in found.items()}, figures
 
     @property
     def unit(self) -> scales.Unit | None:

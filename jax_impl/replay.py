@@ -61,7 +61,17 @@ class Replay:
         self.load(recorded, chunk)
         ledger, sizes = self.made()
         before = {name: array[0] for name, array in recorded.params.items()}
-        return self._recorder.assemble(chunk, before, ledger, {}), sizes
+        tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
+        return self._recorder.assemble(chunk, before, ledger, *tested), sizes
+
+    def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What this side's test makes of the last recorded parameters, and the figures."""
+        recorder = self._recorder
+        last = {name: array[-1] for name, array in recorded.params.items()}
+        with recorder.settings():
+            state = recorder.initial
+            params = _like(state.params, last, state.layout)
+            return recorder.evaluated(state.replace(params=params), unit=self.unit)
 
     def load(self, recorded: Trace, chunk: IndexChunk) -> None:
         """Takes the states from which the steps of a chunk are made; chunks come in order."""

@@ -5,7 +5,7 @@ as forward and backward pass carry rounding on. Both are measured on the step it
 and not as sizes: eps times a size is a number where the size itself may overflow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -97,6 +97,18 @@ def measured(
         made_of = jnp.maximum(unit.eps * grad, size)
         scales[f"grads/{name}"] = made_of + _capped(move, made_of, "grads", unit)
     return scales
+
+
+def of_outputs(
+    evaluate: Callable[[Any], jax.Array], params: Any, outputs: jax.Array, unit: Unit
+) -> jax.Array:
+    """How far an eps of what they are made of moves outputs, by which samples are named, ().
+
+    evaluate: the outputs at some parameters; outputs: those at `params`
+    """
+    moves = [_largest(evaluate(nudged) - outputs) / _NUDGE for nudged in _nudged(params, unit)]
+    made_of = unit.eps * _largest(outputs)
+    return made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
 
 
 def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:

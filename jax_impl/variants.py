@@ -163,7 +163,9 @@ class TraceScan(Compiled):
         leaves, data, indices = self.start
         ledgers = []
         for chunk, index in zip(self.chunks, indices, strict=True):
-            leaves, _, ledger = self.recorder.scan(leaves, None, data, index, steps=chunk.steps)
+            leaves, _, ledger = self.recorder.scan(
+                leaves, None, data, index, None, steps=chunk.steps
+            )
             ledgers.append(ledger)
         self._leaves, ledgers = jax.block_until_ready((leaves, ledgers))
         self._ledgers = tuple(ledgers)
@@ -177,7 +179,10 @@ class TraceScan(Compiled):
         recorder = self.recorder
         with recorder.settings():
             before = to_ledger(recorder.initial, recorder.opt_layout)["params"]
+            state = jax.tree.unflatten(jax.tree.structure(recorder.initial), self._leaves)
+            tested = recorder.evaluated(state)
         for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
-            trace = recorder.assemble(chunk, before, ledger, {})
+            last = chunk is self.chunks[-1]
+            trace = recorder.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace

@@ -30,6 +30,7 @@ def bits(trace: Trace) -> dict[str, Any]:
         "scales": trace.scales and leaves(trace.scales),
         "start": trace.start,
         "metrics": dict(trace.metrics),
+        "evaluation": leaves(dict(sorted(trace.evaluation.items()))),
     }
 
 

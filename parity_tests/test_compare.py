@@ -5,6 +5,7 @@ stands beside what must be let pass.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ from judging import (
 
 from twinstep import Trace, Verdict, compare
 from twinstep.judge import Judge
+from twinstep.storage import TraceWriter
+from twinstep.verify import compare_stored
 
 # ----------------------------------------------------------------------------------------- verdicts
 
@@ -262,3 +265,20 @@ def test_pieces_from_the_middle_of_two_runs_are_judged_as_such() -> None:
     assert where(comparison.first) == (4, "grads", "gain")
     assert comparison.steps == 3
     assert compare(trace.cut(4, 6), off.cut(4, 6)).verdict is Verdict.EQUAL
+
+
+def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
+    trace, ends = made(noise=EPS), {}
+    for name, complete in (("whole", True), ("cut", False), ("killed", False)):
+        with TraceWriter(tmp_path / name, trace.metadata) as writer:
+            writer.write(trace)
+            if complete:
+                writer.finish(trace.metrics)
+        ends[name] = tmp_path / name
+    assert compare_stored(ends["whole"], ends["whole"]).notes == ()
+    both = compare_stored(ends["cut"], ends["killed"])
+    assert both.verdict is Verdict.EQUAL
+    assert [note.split()[4] for note in both.notes] == ["first", "second"]
+    assert all(f"ended early, after {STEPS} steps" in note for note in both.notes)
+    (only,) = compare_stored(ends["whole"], ends["cut"]).notes
+    assert "second" in only

@@ -96,6 +96,6 @@ def test_the_program_is_what_is_run(example: str) -> None:
         leaves = jax.tree.leaves(recorder.initial)
         exported = programs.training(recorder).export()
         got = exported.call(leaves, None, recorder.data, chunk.indices)
-        want = recorder.scan(leaves, None, recorder.data, chunk.indices, steps=chunk.steps)
+        want = recorder.scan(leaves, None, recorder.data, chunk.indices, None, steps=chunk.steps)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -53,7 +53,13 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
 
 
 @torch.no_grad()
-def evaluate(state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How many test images the model names rightly, (). images: (N, 28, 28), labels: (N,)"""
+def evaluate(
+    state: TrainState, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The outputs (N, 10), the digits named (N,), and how many rightly, ().
+
+    images: (N, 28, 28), labels: (N,)
+    """
     outputs = state.model(to_tensor(images).reshape(-1, 28, 28))
-    return torch.sum(torch.argmax(outputs, dim=1) == labels)
+    predictions = torch.argmax(outputs, dim=1)
+    return outputs, predictions, torch.sum(predictions == labels)

@@ -52,8 +52,8 @@ class Recorder:
             with self.settings():
                 ledger = self._run(state, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
-                metrics = self._evaluate(state) if last else {}
-            yield self._trace(chunk, ledger, metrics)
+                evaluation, metrics = self.evaluated(state) if last else ({}, {})
+            yield self._trace(chunk, ledger, evaluation, metrics)
 
     def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> "Ledger":
         ledger = Ledger(state, chunk.steps)
@@ -62,7 +62,13 @@ class Recorder:
             ledger.record(i, batch, step)
         return ledger
 
-    def _trace(self, chunk: IndexChunk, ledger: "Ledger", metrics: dict[str, float]) -> Trace:
+    def _trace(
+        self,
+        chunk: IndexChunk,
+        ledger: "Ledger",
+        evaluation: dict[str, np.ndarray],
+        metrics: dict[str, float],
+    ) -> Trace:
         return Trace(
             metadata=self.metadata,
             losses=ledger.losses,
@@ -72,15 +78,17 @@ class Recorder:
             params={name: room.array() for name, room in ledger.params.items()},
             start=chunk.start,
             metrics=metrics,
+            evaluation=evaluation,
         )
 
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
-        """How many test images are named rightly, for an example that has them."""
+    def evaluated(self, state: TrainState) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What its test makes of a state, for an example that has one, and the figures."""
         if (test_set := self.spec.test_set()) is None:
-            return {}
+            return {}, {}
         images, labels = (torch.tensor(array, device=self._device) for array in test_set)
-        correct = self.example.evaluate(state, images, labels)
-        return {"correct": float(correct), "test_images": float(len(labels))}
+        outputs, predictions, correct = self.example.evaluate(state, images, labels)
+        found = {"outputs": outputs.cpu().numpy(), "predictions": predictions.cpu().numpy()}
+        return found, {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
         return devices.settings(self.spec.dtype, self._device, self.place.precision)

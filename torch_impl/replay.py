@@ -63,6 +63,25 @@ class Replay:
         ledger = {"loss": np.array(losses), "grads": named}
         return ledger, {name: np.array([each[name] for each in sizes]) for name in sizes[0]}
 
+    def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What the test makes of the last recorded parameters, how far rounding moves it."""
+        eps = tolerance.eps(self.judged or self.spec.dtype)
+        params = {n: array[-1].astype(self.spec.dtype) for n, array in recorded.params.items()}
+        found, figures = self._tested(params)
+        moves = [
+            _largest(self._tested(off)[0]["outputs"] - found["outputs"]) / _NUDGE
+            for off in _nudged(params, eps)
+        ]
+        rounding = np.array(eps * _largest(found["outputs"]) + max(moves))
+        return {**found, "rounding": rounding}, figures
+
+    def _tested(self, params: Leaves) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        with self._recorder.settings():
+            state = self._recorder.initial
+            for name, parameter in state.model.named_parameters():
+                parameter.data.copy_(torch.tensor(params[name]))
+            return self._recorder.evaluated(state)
+
     def _measured(
         self, params: Leaves, batch: Batch, before: Leaves
     ) -> tuple[float, dict[str, np.ndarray], dict[str, float]]:

@@ -98,7 +98,7 @@ class Referee:
         for name, cost in (self.costs or {}).items():
             cost.full.add(pieces[name], exact)
             cost.same_bits = cost.same_bits and _same_bits(sides[name], pieces[name])
-        return dataclasses.replace(sides["jax"], noise=exact.noise, scales=exact.scales)
+        return sides["jax"].with_noise_of(exact)
 
     def _start(self) -> dict[str, Iterator[Trace]]:
         """The runs that both sides are held against."""

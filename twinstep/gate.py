@@ -41,6 +41,10 @@ class Gate:
         judge.note(reference.says)
         reference.load(recorded, chunk)
         remeasure = partial(reference.sizes, recorded, replayed)
+        if recorded.evaluation:
+            replayed = dataclasses.replace(
+                replayed, evaluation=reference.evaluation(recorded, replayed)
+            )
         if not reference.cheap:
             judge.gate(recorded, replayed, _apparent(recorded), remeasure)
             return
@@ -88,6 +92,16 @@ class Reference:
         noise: Leaves = self._program.made()[0]["noise"]
         return noise
 
+    def evaluation(self, recorded: Trace, replayed: Trace) -> Leaves:
+        """What the replay's test made, with how far rounding may move it."""
+        exact = self._program.evaluated(recorded)[0]
+        true = exact["outputs"][None]
+        both = [side.evaluation["outputs"][None] for side in (recorded, replayed)]
+        return {
+            **replayed.evaluation,
+            "rounding": exact["rounding"] + self._lost("evaluation", true, *both)[0],
+        }
+
     def sizes(self, recorded: Trace, replayed: Trace, rows: np.ndarray) -> Leaves:
         """{"stage/leaf": (rows,)}: what an eps of their own makes of losses and gradients.
 
@@ -104,14 +118,15 @@ class Reference:
         for stage, leaf, array in recorded.entries():
             if (stage, leaf) not in exact:
                 continue
-            true = exact[stage, leaf]
-            lost = np.fmin(
-                measure.differences(array[rows].astype(true.dtype), true),
-                measure.differences(theirs[stage, leaf][rows].astype(true.dtype), true),
-            )
-            most = tolerance.most_carried(self._judged) / tolerance.ONE_STEP_EPS[stage]
-            found[f"{stage}/{leaf}"] += np.minimum(lost, most * measure.largest(true))
+            both = array[rows], theirs[stage, leaf][rows]
+            found[f"{stage}/{leaf}"] += self._lost(stage, exact[stage, leaf], *both)
         return found
+
+    def _lost(self, stage: str, exact: np.ndarray, *both: np.ndarray) -> np.ndarray:
+        """(rows,) the smaller of both sides' distances; no more than may be excused by that."""
+        far = [measure.differences(side.astype(exact.dtype), exact) for side in both]
+        most = tolerance.most_carried(self._judged) / tolerance.ONE_STEP_EPS[stage]
+        return np.minimum(np.fmin(*far), most * measure.largest(exact))
 
 
 def _first_steps(judge: Judge, spec: Spec, place: Place, replay: Any) -> None:

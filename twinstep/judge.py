@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twinstep import measure, tolerance
+from twinstep import evaluation, measure, tolerance
 from twinstep.findings import Comparison, Finding, Verdict
 from twinstep.history import Curve, History
 from twinstep.structure import Structure, structure
@@ -105,6 +105,9 @@ class Judge:
             return one_step + np.minimum(carried, most)
 
         self._measure("gate", recorded, replayed, allowed)
+        if recorded.evaluation:
+            rounding = float(replayed.evaluation["rounding"])
+            self._evaluate("gate", recorded, replayed, self._of_outputs(rounding))
 
     def free(self, reference: Trace, candidate: Trace) -> None:
         """Judges two runs by the noise that they bring, or by the plain bound."""
@@ -138,6 +141,9 @@ class Judge:
             return tolerance.NOISE_FACTOR * carried + one_step
 
         self._measure("free", reference, candidate, allowed, beyond=chaos)
+        if reference.evaluation:
+            limit = math.inf if chaos[-1] else self._evaluation_bound(reference, candidate)
+            self._evaluate("free", reference, candidate, limit, beyond=bool(chaos[-1]))
 
     def _chaos(self, trace: Trace, noise: Leaves, steps: np.ndarray) -> np.ndarray:
         """(T,) whether rounding alone has carried runs like this one to another course."""
@@ -338,6 +344,42 @@ class Judge:
                 grown = worst[row] <= tolerance.most_growth(self.dtype) * max(1.0, before)
                 self._sudden = not beyond[row] and (steps[row] == 1 or not grown)
             self._carried["worst", "", ""] = float(worst[-1])
+
+    def _of_outputs(self, rounding: float, noise: float = 0.0) -> float:
+        """How far apart two outputs may be."""
+        one_step = tolerance.ONE_STEP_EPS["evaluation"] * rounding + tolerance.floor(self.dtype)
+        return tolerance.NOISE_FACTOR * noise + one_step
+
+    def _evaluation_bound(self, reference: Trace, candidate: Trace) -> float:
+        """The same for two free runs: by the noise that they bring, or by the plain bound."""
+        both = reference.evaluation, candidate.evaluation
+        measured = [e for e in both if "noise" in e and "rounding" in e]
+        if measured:
+            rounding, noise = (max(float(e[n]) for e in measured) for n in ("rounding", "noise"))
+            return self._of_outputs(rounding, noise)
+        size = min(float(measure.largest(e["outputs"][None])[0]) for e in both)
+        steps = reference.start + len(reference)
+        bound = self._plain_bound("evaluation", "outputs", np.array([size]), np.array([steps]))
+        return float(bound[0])
+
+    def _evaluate(
+        self, mode: str, reference: Trace, candidate: Trace, limit: float, beyond: bool = False
+    ) -> None:
+        """Judges what the test made of the last parameters; beyond: that they are numbers."""
+        one, other = reference.evaluation, candidate.evaluation
+        self._same_bits = self._same_bits and evaluation.same_bits(one, other)
+        mine, theirs = reference.metrics, candidate.metrics
+        figures = {name: (mine[name], theirs[name]) for name in mine if name in theirs}
+        step = reference.start + len(reference)
+        for finding in measure.of_evaluations(step, one, other, figures, limit, self._sides):
+            numbers = math.isfinite(finding.reference) and math.isfinite(finding.candidate)
+            if beyond and numbers:
+                continue
+            self._note(mode, finding)
+            if finding.difference > 0 and not math.isfinite(finding.allowed) and numbers:
+                self._unproved = self._unproved or finding
+            elif finding.ratio > 1:
+                self._first.setdefault(mode, finding)
 
     def _note(self, mode: str, finding: Finding) -> None:
         """Keeps the worst of each stage; the earliest among equals, however the run is cut."""

@@ -1,7 +1,7 @@
 """One number a step: how far apart two leaves are, and what is worst about them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -101,6 +101,42 @@ def finding(
         ulps=_ulps(x, y),
         sides=sides,
     )
+
+
+def of_evaluations(
+    step: int,
+    one: Leaves,
+    other: Leaves,
+    figures: Mapping[str, tuple[float, float]],
+    limit: float,
+    sides: tuple[str, str],
+) -> list[Finding]:
+    """How far apart two evaluations are.
+
+    figures: {name: both sides' numbers of samples}; limit: how far rounding may move an output.
+    Two outputs that are closer than twice that may be named in either order, and as many samples
+    rightly or wrongly.
+    """
+    outputs, theirs = one["outputs"], other["outputs"]
+    named, other_named = one["predictions"], other["predictions"]
+    differ = np.flatnonzero(named != other_named)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ahead = np.abs(outputs[differ, named[differ]] - outputs[differ, other_named[differ]])
+    gap = float(differences(outputs[None], theirs[None])[0])
+    found = [finding(step, "evaluation", "outputs", outputs, theirs, gap, limit, sides)]
+    if len(differ):
+        worst = int(np.argmax(ahead))
+        x, y = (a[differ[worst]].item() for a in (named, other_named))
+        leaf = f"predictions[{differ[worst]}]"
+        swap, ulps = float(ahead[worst]), math.inf
+        found.append(
+            Finding(step, "evaluation", leaf, (), x, y, swap, 2 * limit, ulps, sides=sides)
+        )
+    for name, (a, b) in figures.items():
+        allowed = float(len(differ))
+        apart = float(abs(a - b))
+        found.append(Finding(step, "evaluation", name, (), a, b, apart, allowed, 0.0, sides=sides))
+    return found
 
 
 def _ulps(x: np.floating, y: np.floating) -> float:

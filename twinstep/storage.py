@@ -90,7 +90,8 @@ class TraceWriter:
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
         self._manifest["leaves"] = list(tensors)
-        content = save(tensors)
+        evaluation = {_EVALUATION + n: np.asarray(a) for n, a in chunk.evaluation.items()}
+        content = save(tensors | evaluation)
         name = _shard_name(chunk.start, len(chunk))
         self._put(name, content)
         shards.append(
@@ -180,10 +181,11 @@ class StoredTrace:
             tensors = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
-        if tensors.keys() != set(self.leaves):
+        evaluation = {name for name in tensors if name.startswith(_EVALUATION)}
+        if tensors.keys() - evaluation != set(self.leaves):
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
-        ordered = {name: tensors[name] for name in self.leaves}
+        ordered = {name: tensors[name] for name in (*self.leaves, *sorted(evaluation))}
         chunk = _trace(ordered, self.metadata, shard["start"], self.metrics)
         if problem := flaw(chunk):
             raise InputError(f"trace shard {path} holds no trace: {problem}")
@@ -295,6 +297,7 @@ def _shard_name(start: int, steps: int) -> str:
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
 
 
+_EVALUATION = "evaluation/"  # in the last shard, where there is one
 _STAGES = ("batch", "grads", "opt_state", "params")
 _MEASURED = ("noise", "scales")
 
@@ -328,4 +331,5 @@ def _trace(
         scales=below("scales/") or None,
         start=start,
         metrics=metrics,
+        evaluation=below(_EVALUATION),
     )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from twinstep import evaluation
 from twinstep.trace import STAGES, Trace
 
 
@@ -35,4 +36,12 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
             return Structure(*key, f"{len(a)} rows and {len(b)} rows")
         if a.dtype != b.dtype:
             return Structure(*key, f"dtypes {a.dtype} and {b.dtype}")
+    one, other = reference.evaluation, candidate.evaluation
+    for name in evaluation.NAMES:
+        if (name in one) != (name in other):
+            which = "first" if name in one else "second"
+            return Structure("evaluation", name, f"only the {which} trace has it")
+        if name in one and one[name].shape != other[name].shape:
+            says = f"shapes {one[name].shape} and {other[name].shape}"
+            return Structure("evaluation", name, says)
     return None

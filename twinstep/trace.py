@@ -1,7 +1,8 @@
 """A trace is what a run leaves: the ledger of every step, in the order in which it is made.
 
-A step's entries are batch, loss, grads, opt_state, params. Parameters and everything of their
-shape bear PyTorch's ``state_dict`` names and layouts, whichever framework wrote the trace.
+A step's entries are batch, loss, grads, opt_state, params; after the last one comes, where the
+document tests, what the test made of the last parameters. Parameters and everything of their shape
+bear PyTorch's ``state_dict`` names and layouts, whichever framework wrote the trace.
 """
 
 import dataclasses
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from twinstep import evaluation
 from twinstep.errors import InputError
 
 if TYPE_CHECKING:
     from os import PathLike
 
-STAGES = ("batch", "loss", "grads", "opt_state", "params")
+STAGES = ("batch", "loss", "grads", "opt_state", "params", "evaluation")
 
 Leaves = Mapping[str, np.ndarray]
 
@@ -55,9 +57,12 @@ class Trace:
     opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
     params: {name: (T + 1, ...)} the initial ones first
     noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if measured
-    scales: {"stage/name": (T,)} the size of the numbers that losses and gradients are made of
+    scales: {"stage/name": (T,)} what an eps of the numbers that losses and gradients are made of
+        comes to
     start: the number of the first step, counted from 0
     metrics: {name: value} measured when the training was over
+    evaluation: of N tested samples, when the training was over: "outputs" (N, classes),
+        "predictions" (N,); "noise" and "rounding" (): what noise and scales are to the outputs
     """
 
     metadata: Metadata
@@ -70,6 +75,7 @@ class Trace:
     scales: Leaves | None = None
     start: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluation: Leaves = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -102,6 +108,14 @@ class Trace:
             start=self.start + low,
         )
 
+    def with_noise_of(self, exact: "Trace") -> "Trace":
+        """This trace with what was measured on another run of the same problem."""
+        measured = {n: exact.evaluation[n] for n in ("noise", "rounding") if n in exact.evaluation}
+        evaluation = {**self.evaluation, **measured}
+        return dataclasses.replace(
+            self, noise=exact.noise, scales=exact.scales, evaluation=evaluation
+        )
+
     def outcome(self) -> Outcome:
         """How the run ended."""
         return Outcome(
@@ -125,7 +139,9 @@ def flaw(trace: Trace) -> str | None:
     """What keeps a trace from being T steps of one dtype, in a few words; None: nothing does."""
     if trace.losses.ndim != 1:
         return f"loss has shape {trace.losses.shape}, expected one number a step"
-    for stage in STAGES:
+    if problem := evaluation.flaw(trace.evaluation, trace.metadata.dtype):
+        return f"evaluation, {problem}"
+    for stage in STAGES[:-1]:
         leaves = {"loss": trace.losses} if stage == "loss" else getattr(trace, stage)
         rows = len(trace) + (stage == "params")  # the initial ones are a row more
         for leaf, array in leaves.items():
@@ -178,6 +194,7 @@ def join(chunks: Sequence[Trace]) -> Trace:
         noise=rows("noise") if measured else None,
         scales=rows("scales") if measured else None,
         metrics=last.metrics,
+        evaluation=last.evaluation,
     )
 
 

@@ -163,6 +163,9 @@ def compare_stored(
     if not 1 <= count <= min(lengths):
         raise InputError(f"steps is {count}, the traces have {lengths[0]} and {lengths[1]}")
     judge = Judge(a.metadata.dtype)
+    for which, trace in (("first", a), ("second", b)):
+        if not trace.complete:
+            judge.note(f"the run of the {which} trace ended early, after {trace.steps} steps")
     for ours, theirs in _aligned(a.chunks(), b.chunks(), count):
         if difference := structure(ours, theirs):
             raise InputError(f"the traces differ: {difference}")

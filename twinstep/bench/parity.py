@@ -87,7 +87,7 @@ def _judge(
         way.recorded(), partner, noisy.chunks(), index, strict=True
     ):
         gate(judge, ours, chunk)
-        measured = dataclasses.replace(ours, noise=noise.noise, scales=noise.scales)
+        measured = ours.with_noise_of(noise)
         judge.free(measured, theirs)
         for name, left in lefts.items():
             ends[name].free(measured, put_in(ours, left, spec.total_steps))

@@ -166,6 +166,8 @@ def print_comparison(comparison: Comparison) -> None:
         f"{comparison.steps} steps; allowance: {comparison.bound}; "
         f"{_ratio(comparison.smallest_allowance('free'))} of it would have passed"
     )
+    for note in comparison.notes:
+        console.print(_escape(note))
     if comparison.horizon:
         console.print(f"values judged to step {comparison.horizon - 1}: from there on it is chaos")
     for stage, finding in comparison.worst.get("free", {}).items():

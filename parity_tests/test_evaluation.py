@@ -1,0 +1,143 @@
+"""What a test makes of the last parameters is a stage: outputs, the classes they name, figures."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import STEPS, made, refused
+from judging import EPS, sizes, strict, where
+from storing import bits
+
+from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace, tolerance
+from twinstep.judge import Judge
+from twinstep.trace import join
+
+OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])
+TESTED: dict[str, np.ndarray] = {
+    "outputs": OUTPUTS,
+    "predictions": np.argmax(OUTPUTS, axis=1),
+    "noise": np.array(EPS),
+    "rounding": np.array(EPS),
+}
+
+
+def evaluated(trace: Trace, **changes: Any) -> Trace:
+    """A trace that ends with a test of three samples, some of it changed."""
+    evaluation = {**TESTED, **changes}
+    metrics = {"correct": 2.0, "test_images": 3.0}
+    kept = {name: array for name, array in evaluation.items() if array is not None}
+    return dataclasses.replace(trace, evaluation=kept, metrics=metrics)
+
+
+def figure(trace: Trace, **changes: float) -> Trace:
+    return dataclasses.replace(trace, metrics={**trace.metrics, **changes})
+
+
+def gate(reference: Trace, candidate: Trace) -> Comparison:
+    judge = Judge(reference.metadata.dtype)
+    judge.gate(reference, candidate, sizes(reference))
+    return judge.comparison()
+
+
+@pytest.mark.parametrize("judged", [gate, compare])
+def test_an_evaluation_is_judged(judged: Callable[[Trace, Trace], Comparison]) -> None:
+    trace = evaluated(made(noise=EPS))
+    assert judged(trace, trace).verdict is Verdict.EQUAL
+    amount = tolerance.ONE_STEP_EPS["evaluation"] + (judged is compare) * tolerance.NOISE_FACTOR
+    for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
+        outputs = OUTPUTS + np.array([0, 0, off * amount * EPS])
+        found = judged(trace, evaluated(trace, outputs=outputs))
+        assert found.verdict is verdict
+        strict(found)
+    assert where(found.first) == (STEPS, "evaluation", "outputs")
+    # argmin for argmax
+    other = judged(trace, evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1)))
+    assert where(other.first) == (STEPS, "evaluation", "predictions[2]")
+    assert other.verdict is Verdict.MISMATCH
+    # two outputs closer than rounding is may be named in either order, and so counted
+    near = evaluated(trace, predictions=np.array([1, 1, 2]))
+    assert judged(trace, near).verdict is Verdict.ROUNDING
+    assert judged(trace, figure(near, correct=1)).verdict is Verdict.ROUNDING
+    assert judged(trace, figure(near, correct=0)).verdict is Verdict.MISMATCH
+    counted = judged(trace, figure(trace, correct=1))
+    assert where(counted.first) == (STEPS, "evaluation", "correct")
+    for bad in (np.nan, np.inf):
+        no_number = evaluated(trace, outputs=np.where(OUTPUTS == 0.5, bad, OUTPUTS))
+        assert judged(trace, no_number).verdict is Verdict.MISMATCH
+
+
+def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
+    trace = evaluated(made(noise=EPS))
+    wrong = evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1))
+    params = {name: array.copy() for name, array in wrong.params.items()}
+    params["bias"][STEPS] += 1
+    found = compare(trace, dataclasses.replace(wrong, params=params))
+    assert where(found.first) == (STEPS, "params", "bias")
+
+
+def test_beyond_the_horizon_an_evaluation_is_not_judged() -> None:
+    chaos = np.full(STEPS, EPS)
+    chaos[3] = 1e-3
+    trace = evaluated(made(noise=EPS))
+    trace = dataclasses.replace(trace, noise={**(trace.noise or {}), "loss/loss": chaos})
+    other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))
+    assert compare(trace, figure(other, correct=0)).verdict is Verdict.ROUNDING
+    assert compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan)).verdict is Verdict.MISMATCH
+
+
+def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:
+    trace = evaluated(made(), noise=None, rounding=None)
+    bound = (tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * STEPS) * EPS * 2
+    for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
+        other = evaluated(trace, outputs=OUTPUTS + off * bound, noise=None, rounding=None)
+        assert compare(trace, other).verdict is verdict
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rounding_that_is_no_number_proves_nothing(bad: float) -> None:
+    trace = evaluated(made(noise=EPS), rounding=np.array(bad))
+    found = compare(trace, evaluated(trace, outputs=OUTPUTS + 1, rounding=np.array(bad)))
+    assert found.verdict is Verdict.INVALID
+    assert found.smallest_allowance("free") == math.inf
+    assert compare(trace, trace).verdict is Verdict.EQUAL
+
+
+def test_one_side_alone_that_tests_is_another_structure() -> None:
+    trace = made(noise=EPS)
+    refused(lambda: compare(trace, evaluated(trace)), "evaluation, outputs", "only the second")
+    fewer = evaluated(trace, outputs=OUTPUTS[:2], predictions=np.array([1, 0]))
+    refused(lambda: compare(fewer, evaluated(trace)), "(2, 3) and (3, 3)")
+    assert gate(trace, evaluated(trace)).verdict is Verdict.MISMATCH
+
+
+FLAWS: dict[str, tuple[dict[str, Any], str]] = {
+    "no predictions": ({"predictions": None}, "predictions is missing"),
+    "another name": ({"labels": np.zeros(3)}, "labels is none"),
+    "outputs of another dtype": ({"outputs": OUTPUTS.astype("float32")}, "float32"),
+    "outputs without classes": ({"outputs": OUTPUTS[:, 0]}, "(3,)"),
+    "predictions that are no whole numbers": ({"predictions": np.zeros(3)}, "float64"),
+    "a prediction for each class": ({"predictions": np.zeros(4, int)}, "(4,)"),
+    "no such class": ({"predictions": np.array([0, 1, 3])}, "3 classes"),
+    "a negative class": ({"predictions": np.array([0, 1, -1])}, "3 classes"),
+    "noise of each sample": ({"noise": np.zeros(3)}, "noise has shape (3,)"),
+}
+
+
+@pytest.mark.parametrize("name", FLAWS)
+def test_what_is_no_evaluation_is_refused(name: str, tmp_path: Path) -> None:
+    changes, says = FLAWS[name]
+    trace = evaluated(made(), **changes)
+    refused(lambda: compare(evaluated(made()), trace), "evaluation", says)
+    refused(lambda: trace.save(tmp_path / "trace"), "evaluation", says)
+
+
+def test_an_evaluation_is_saved_with_the_last_steps(tmp_path: Path) -> None:
+    trace = evaluated(made(noise=EPS))
+    trace.save(tmp_path / "trace")
+    assert bits(load_trace(tmp_path / "trace")) == bits(trace)
+    assert bits(join([made(noise=EPS).cut(0, 4), trace.cut(4, STEPS)])) == bits(trace)
+    assert open_trace(tmp_path / "trace").complete
