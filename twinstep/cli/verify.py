@@ -1,5 +1,6 @@
 """`twinstep verify`: trains in both frameworks and judges every step."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from twinstep.errors import InputError
 from twinstep.place import refuse_outside
 from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
-from twinstep.verify import verify_all
+from twinstep.verify import COPIES, verify_all
 
 MOST_JOBS = 1024
 JOB = 2**30  # bytes that a job takes about
@@ -54,14 +55,14 @@ def command(arguments: list[str]) -> int:
     same = all(result.comparison.verdict.same for result in results)
     if not quiet:
         terminal.print_verifications(results)
-    if options.json is not None:
-        write_json(
-            options.json, {"same": same, "results": [result.to_dict() for result in results]}
-        )
-    if options.report is not None:
-        from twinstep.report.page import write_page
+    with contextlib.ExitStack() as outputs:  # each is tried, where another can't be written too
+        if options.report is not None:
+            from twinstep.report.page import write_page
 
-        write_page(options.report, results, options.place)
+            outputs.callback(write_page, options.report, results, options.place)
+        if options.json is not None:
+            found = {"same": same, "results": [result.to_dict() for result in results]}
+            outputs.callback(write_json, options.json, found)
     return 0 if same else 1
 
 
@@ -88,6 +89,8 @@ def _refuse(options: VerifyOptions, specs: Sequence[Spec]) -> None:
         ]
     outputs = {"json": options.json, "report": options.report}
     refuse_outputs(outputs, out=options.out, folders=folders)
+    for spec in specs:
+        spec.refuse_too_large("verifying", COPIES)
     launch.check(
         specs,
         options.place,
