@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -354,6 +355,56 @@ def test_offline_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None
     for expected in (*datasets.MNIST_MD5, "--data-dir", "TWINSTEP_DATA"):
         assert expected in message
     assert asked == [mirror + TRAIN_IMAGES for mirror in datasets.MNIST_MIRRORS]
+
+
+OFFLINE = """
+import sys
+from twinstep import cli, datasets
+
+datasets.MNIST_MIRRORS = ("http://127.0.0.1:9/mnist/", "http://localhost:9/mnist/")
+code = cli.main(["run", "mnist_rnn", "--data", "mnist"])
+sys.exit(code if not {"torch", "jax"} & set(sys.modules) else "a framework was loaded")
+"""
+
+
+def test_offline_is_one_line_through_the_command(tmp_path: Path) -> None:
+    """pooch and requests as they are, with nothing that answers; no line of theirs on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    refused = "Connection refused"
+    assert done.stderr.startswith(
+        f"twinstep: error: {TRAIN_IMAGES} could not be downloaded (127.0.0.1: {refused}; "
+        f"localhost: {refused}); put {TRAIN_IMAGES}, {TRAIN_LABELS}, "
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_mirror_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(datasets, "PATIENCE", 0.2)
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda *_, **__: end.wait(60))
+    message = refusal()
+    end.set()
+    assert message.count("no answer within 0.2 seconds") == len(datasets.MNIST_MIRRORS)
+
+
+def test_a_mirror_that_sends_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def transfer(self: pooch.HTTPDownloader, *args: object, **kwargs: object) -> None:
+        while True:
+            self.progressbar.update(2**20)
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", transfer)
+    level = pooch.get_logger().level
+    message = refusal()
+    assert message.count(f"more than {datasets.MOST_BYTES} bytes") == len(datasets.MNIST_MIRRORS)
+    assert pooch.get_logger().level == level, "left as it was"
 
 
 def test_second_mirror_is_tried_and_the_cache_used_after(

@@ -222,7 +222,7 @@ def _retrieve(mirror: str, name: str, folder: Path) -> None:
         thread.join(0.1)
     logger.setLevel(level)
     if thread.is_alive():
-        raise TimeoutError(f"no answer within {PATIENCE:.0f} seconds")
+        raise TimeoutError(f"no answer within {PATIENCE:g} seconds")
     if failed:
         raise failed[0]
 

@@ -29,6 +29,9 @@ from twinstep.storage import TraceWriter, open_trace, refuse_used
 from twinstep.structure import structure
 from twinstep.trace import Metadata, Outcome, Trace
 
+COPIES = 40
+"""Of its parameters that a verification holds at least: both sides, replays, perturbed reruns."""
+
 Progress = Callable[[str, int, int], None]
 """Told which side ("torch", "jax", "gate" or "claims") goes on, its steps done, and of how many."""
 
@@ -97,6 +100,7 @@ def verify(
     """
     start = time.perf_counter()
     place = Place(device, devices, precision)
+    spec.refuse_too_large("verifying", COPIES)
     if out is not None:
         for name in launch.FRAMEWORKS:
             refuse_used(files.named("out", out) / name)

@@ -1,5 +1,6 @@
 """`twinstep verify`: trains in both frameworks and judges every step."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -14,6 +15,7 @@ from twinstep.many import Lost, verify_all
 from twinstep.place import refuse_outside
 from twinstep.report import refuse_outputs, terminal, write_json
 from twinstep.specs import EXAMPLES, SETS, Spec
+from twinstep.verify import COPIES
 
 MOST_JOBS = 1024
 JOB = 2**30  # bytes that a job takes about
@@ -60,13 +62,14 @@ def command(arguments: list[str]) -> int:
     lost = [result for result in results if isinstance(result, Lost)]
     if not quiet:
         terminal.print_verifications(results)
-    if options.json is not None:
-        whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
-        write_json(options.json, whole)
-    if options.report is not None:
-        from twinstep.report.page import write_page
+    with contextlib.ExitStack() as outputs:  # each is tried, where another can't be written too
+        if options.report is not None:
+            from twinstep.report.page import write_page
 
-        write_page(options.report, judged, options.place)
+            outputs.callback(write_page, options.report, judged, options.place)
+        if options.json is not None:
+            whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
+            outputs.callback(write_json, options.json, whole)
     if lost:
         raise LostError(
             "\n".join(map(str, lost)), "\n".join(filter(None, (one.traceback for one in lost)))
@@ -97,6 +100,8 @@ def _refuse(options: VerifyOptions, specs: Sequence[Spec]) -> None:
         ]
     outputs = {"json": options.json, "report": options.report}
     refuse_outputs(outputs, out=options.out, folders=folders)
+    for spec in specs:
+        spec.refuse_too_large("verifying", COPIES)
     launch.check(
         specs,
         options.place,

@@ -90,17 +90,17 @@ class Spec:
             value = _as_float(getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, value)
             _check(self.name, field.name, value, hints[field.name], self.dtype)
-        self._refuse_too_large()
+        self.refuse_too_large("training", COPIES)
 
-    def _refuse_too_large(self) -> None:
-        """InputError for sizes whose training cannot fit the memory; nothing is drawn for it."""
+    def refuse_too_large(self, what: str, copies: int) -> None:
+        """InputError for sizes of which so many copies cannot fit the memory; nothing is drawn."""
         parameters, step = self.entries()
-        needed = (COPIES * parameters + step) * np.dtype(self.dtype).itemsize
+        needed = (copies * parameters + step) * np.dtype(self.dtype).itemsize
         if needed > (most := memory.at_most()):
             sizes = ", ".join(f"{name} is {getattr(self, name)}" for name in self.sized_by)
             alone = memory.gib(parameters * np.dtype(self.dtype).itemsize)
             raise InputError(
-                f"{self.name}: {sizes}: training needs at least {memory.gib(needed)}, the "
+                f"{self.name}: {sizes}: {what} needs at least {memory.gib(needed)}, the "
                 f"parameters alone {alone}; {memory.gib(most)} are to be had"
             )
 
