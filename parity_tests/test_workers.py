@@ -1,6 +1,7 @@
 """Processes that work for another: what they give, how they die, and that none is left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,6 +203,13 @@ def test_no_worker_outlives_its_parent(parent: "subprocess.Popen[str]", tmp_path
 @needs_proc
 @pytest.mark.parametrize("parent", ["workers", "a training aside"], indirect=True)
 def test_ctrl_c_is_the_parents_to_handle(parent: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    for child in children(tmp_path):
+        blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
+        assert int(blocked[0], 16) & 1 << signal.SIGINT - 1  # from its first moment
+        os.kill(child, signal.SIGINT)
+    time.sleep(0.3)
+    assert parent.poll() is None
+    assert all(map(alive, children(tmp_path)))
     os.killpg(parent.pid, signal.SIGINT)
     said = parent.communicate(timeout=LONG)[1]
     assert said.count("Traceback") == 1, said  # the parent's own
