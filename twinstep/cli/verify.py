@@ -66,7 +66,7 @@ def command(arguments: list[str]) -> int:
         if options.report is not None:
             from twinstep.report.page import write_page
 
-            outputs.callback(write_page, options.report, judged, options.place)
+            outputs.callback(write_page, options.report, results, options.place)
         if options.json is not None:
             whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
             outputs.callback(write_json, options.json, whole)
