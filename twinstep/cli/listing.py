@@ -18,10 +18,10 @@ class ListOptions:
 def command(arguments: list[str]) -> int:
     """Runs `twinstep list`."""
     options = parse(ListOptions, arguments, "twinstep list")
-    rows = [terminal.describe(spec) for spec in EXAMPLES.values()]
-    rows += [terminal.describe_set(name, make()) for name, make in SETS.items()]
+    examples = [terminal.describe(spec) for spec in EXAMPLES.values()]
+    sets = [terminal.describe_set(name, make()) for name, make in SETS.items()]
     if options.json:
-        write_json(options.json, rows)
+        write_json(options.json, {"examples": examples, "sets": sets})
     if options.json != "-":
-        terminal.print_examples(rows)
+        terminal.print_examples(examples, sets)
     return 0

@@ -10,7 +10,9 @@ from typing import Any
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError, LostError, unknown
 from twinstep.many import Lost, verify_all
-from twinstep.report import refuse_unwritable, terminal, write_json
+from twinstep.report import refuse_unwritable, write_json
+from twinstep.report.progress import progress
+from twinstep.report.verdicts import print_verifications
 from twinstep.specs import EXAMPLES, SETS, Spec
 
 
@@ -43,7 +45,7 @@ def command(arguments: list[str]) -> int:
         if target is not None:
             refuse_unwritable(target)  # before the minutes of training, not after
     quiet = options.json == "-"
-    with terminal.progress(specs, show=not quiet) as hear:
+    with progress(specs, show=not quiet) as hear:
         results = verify_all(
             specs,
             options.place,
@@ -60,7 +62,7 @@ def command(arguments: list[str]) -> int:
         whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
         write_json(options.json, whole)
     if not quiet:
-        terminal.print_verifications(results)
+        print_verifications(results)
     if options.report is not None:
         from twinstep.report.page import write_page
 
