@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,7 @@ def verified(spec: Any, *rest: Any) -> Any:
     if spec.name == "zero_grad":
         raise ValueError("planted")
     return spec.name
+
+
+if __name__ == "__main__":
+    waits(sys.argv[1], None)

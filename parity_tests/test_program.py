@@ -1,6 +1,8 @@
 """How the program ends: exit codes, outputs that are closed or full, crashes, signals."""
 
+import contextlib
 import errno
+import json
 import os
 import re
 import signal
@@ -242,3 +244,39 @@ def test_a_signal_ends_all_in_a_line(
         error = process.communicate(timeout=LONG)[1]
     assert (process.returncode, error) == (code, says)
     assert not any(map(alive, children(tmp_path)))
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that it spawned, the first one first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                command = (folder / "cmdline").read_bytes()
+                found += [int(folder.name)] if b"spawn_main" in command else []
+    return sorted(found)
+
+
+@needs_proc
+def test_a_verification_whose_process_dies_is_a_row(tmp_path: Path) -> None:
+    json_file = tmp_path / "found.json"
+    words = ["verify", "chain_rule", "--jobs", "2", "--json", str(json_file)]
+    process = subprocess.Popen(
+        [*TWINSTEP, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert wait_until(lambda: len(workers_of(process.pid)) == 2)
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)  # float64's
+        printed, error = process.communicate(timeout=4 * LONG)
+    died = "its process was killed by signal 9, which is what happens when memory runs out"
+    assert process.returncode == program.CRASHED
+    assert error.splitlines()[-1] == f"twinstep: chain_rule (float64) has no verdict: {died}"
+    assert re.search(r"^ *chain_rule +float64 .*\blost\b", printed, re.MULTILINE)
+    assert re.search(r"^ *chain_rule +float32 .*\b(equal|rounding)\b", printed, re.MULTILINE)
+    found = json.loads(json_file.read_text())
+    assert found["same"] is False
+    assert [result["verdict"] for result in found["results"]] in (
+        [None, "equal"],
+        [None, "rounding"],
+    )
+    assert found["results"][0]["reason"] == died

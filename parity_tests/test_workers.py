@@ -1,6 +1,7 @@
 """Processes that work for another: what they give, how they die, and that none is left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,10 +75,13 @@ def test_one_process_each_only_where_asked_for() -> None:
 
 def test_a_process_that_dies_is_named_and_the_others_go_on() -> None:
     found = results(tasks.ends, "SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
-    assert found[0] == ("killed by signal 9, which is what happens when memory runs out", "")
+    assert found[0] == (
+        "its process was killed by signal 9, which is what happens when memory runs out",
+        "",
+    )
     assert (found[1], found[5]) == ("fine", "fine")
-    assert found[2] == ("killed by signal 11", "")
-    assert found[3] == ("ended with exit code 3", "")
+    assert found[2] == ("its process was killed by signal 11", "")
+    assert found[3] == ("its process ended with exit code 3", "")
     assert found[4].why == "ValueError: planted"
     assert "in ends" in found[4].traceback
     (here,) = workers.here(tasks.ends, [("exception",)], deaf)
@@ -111,7 +115,7 @@ def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch
     assert isinstance(found[1], Lost)
     assert str(found[1]) == (
         f"linear_regression ({specs[1].dtype}) has no verdict: "
-        "killed by signal 9, which is what happens when memory runs out"
+        "its process was killed by signal 9, which is what happens when memory runs out"
     )
     assert found[1].to_dict()["verdict"] is None
     assert "planted" in found[2].traceback
@@ -143,10 +147,13 @@ PARENTS = {
     "workers of a thread": f"run = lambda: {APART.format('waits')}\n"
     "thread = threading.Thread(target=run)\nthread.start()\nthread.join()",
     "a training aside": WITH.format("aside.aside(partial(tasks.waits, folder))"),
+    "a program that takes long to load": "command = [sys.executable, '-m', 'twinstep.tied']\n"
+    "command += ['-m', 'tasks', folder]\n"
+    "subprocess.Popen(command, stdin=subprocess.PIPE).wait()",
     "a process of the bench": WITH.format("process._process(folder)"),
 }
 HEAD = """
-import sys, threading, time
+import subprocess, sys, threading, time
 from functools import partial
 from pathlib import Path
 import tasks
@@ -196,6 +203,13 @@ def test_no_worker_outlives_its_parent(parent: "subprocess.Popen[str]", tmp_path
 @needs_proc
 @pytest.mark.parametrize("parent", ["workers", "a training aside"], indirect=True)
 def test_ctrl_c_is_the_parents_to_handle(parent: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    for child in children(tmp_path):
+        blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
+        assert int(blocked[0], 16) & 1 << signal.SIGINT - 1  # from its first moment
+        os.kill(child, signal.SIGINT)
+    time.sleep(0.3)
+    assert parent.poll() is None
+    assert all(map(alive, children(tmp_path)))
     os.killpg(parent.pid, signal.SIGINT)
     said = parent.communicate(timeout=LONG)[1]
     assert said.count("Traceback") == 1, said  # the parent's own

@@ -113,8 +113,9 @@ class Recorder(recording.Recorder):
 @contextlib.contextmanager
 def _processes(folder: Path, count: int) -> Iterator[Callable[[], int | None]]:
     """Starts torchrun on the task in `folder`; gives what asks for its exit code; ends it."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*run, f"--nproc-per-node={count}", *PROGRAM, "--task", str(folder)]
+    tied = ("-m", "twinstep.tied")  # all end with this process, whatever ends it
+    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
+    command = [sys.executable, *tied, *torchrun, *tied, *PROGRAM, "--task", str(folder)]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -114,12 +114,14 @@ def apart(
         end(worker.process for worker in (*busy.values(), *idle))
 
 
-def how_ended(exit_code: int | None) -> str:
-    """In words: what the exit code of a process that died says."""
-    if exit_code is None or exit_code >= 0:
-        return f"ended with exit code {exit_code}"
+def how_ended(process: BaseProcess) -> str:
+    """In words: how a process died, that does not answer any more."""
+    process.join(GRACE)
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"its process ended with exit code {code}"
     out_of_memory = ", which is what happens when memory runs out"
-    return f"killed by signal {-exit_code}{out_of_memory if exit_code == -9 else ''}"
+    return f"its process was killed by signal {-code}{out_of_memory if code == -9 else ''}"
 
 
 def die_with_parent() -> None:
@@ -153,8 +155,7 @@ class Worker:
             return self.here.recv()
         except (EOFError, ConnectionError):
             self.dead = True
-            self.process.join(GRACE)
-            return Lost(how_ended(self.process.exitcode))
+            return Lost(how_ended(self.process))
 
 
 def _serve(there: Connection, call: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from twinstep import launch, workers
@@ -51,11 +52,11 @@ def measured(tasks: Sequence[Task], setting: Setting) -> Iterator[list[Found]]:
     most = setting.limit + STARTING + (COMPILING if setting.compiled else 0)
     waiting = deque(tasks)
     while waiting:
-        with _process(setting) as ask:
+        with _process(setting) as (ask, process):
             while waiting:
                 task = waiting.popleft()
                 try:
-                    answer = _answer(ask, task, most)
+                    answer = _answer(ask, process, task, most)
                 except _LostError as lost:
                     yield _given_up(task, setting, str(lost))
                     break
@@ -66,7 +67,7 @@ class _LostError(Exception):
     """A process that does not answer."""
 
 
-def _answer(ask: Connection, task: Task, most: float) -> list[Found] | str:
+def _answer(ask: Connection, process: BaseProcess, task: Task, most: float) -> list[Found] | str:
     """What a process finds within `most` seconds, or what went wrong in it."""
     try:
         ask.send(task)
@@ -74,7 +75,7 @@ def _answer(ask: Connection, task: Task, most: float) -> list[Found] | str:
             raise _LostError(f"not done after {most:.0f} s")
         answer: list[Found] | str | InputError = ask.recv()
     except (EOFError, ConnectionError):
-        raise _LostError("its process was killed") from None
+        raise _LostError(workers.how_ended(process)) from None
     if isinstance(answer, InputError):
         raise answer
     return answer
@@ -100,13 +101,13 @@ def find(task: Task, setting: Setting) -> list[Found]:
 
 
 @contextlib.contextmanager
-def _process(setting: Setting) -> Iterator[Connection]:
-    """A process with the setting's cores; what to send tasks to. Leaving ends it."""
+def _process(setting: Setting) -> Iterator[tuple[Connection, BaseProcess]]:
+    """A process with the setting's cores; what to send tasks to, and it. Leaving ends it."""
     here, there = multiprocessing.get_context("spawn").Pipe()
     process = workers.start(_serve, there, setting)
     there.close()
     try:
-        yield here
+        yield here, process
     finally:
         here.close()
         workers.end([process])
