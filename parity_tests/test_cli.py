@@ -136,8 +136,14 @@ def test_list_names_every_example(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(name in printed for name in EXAMPLES)
     assert main(["list", "--json", "-"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["example"] for row in rows] == [*EXAMPLES, *SETS]
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["example"] for row in listed["examples"]] == [*EXAMPLES]
+    assert [(row["set"], row["rows"]) for row in listed["sets"]] == [
+        (name, len(make())) for name, make in SETS.items()
+    ]
+    above, below = printed.split("\nsets of many small trainings, for verify:\n")
+    assert not [name for name in SETS if name in above]
+    assert all(name in below for name in SETS)
 
 
 def test_run_prints_the_documents_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from twinstep import launch
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.place import Place
-from twinstep.report import terminal
+from twinstep.report.verdicts import print_verifications
 from twinstep.specs import EXAMPLES, Spec
 from twinstep.specs.mnist_rnn import MnistRnn
 
@@ -293,7 +293,7 @@ def test_cost_of_a_planted_fast_mode(
     assert cost.fast.first_loss > 1e-5 > 1e-6 > cost.full.first_loss
     assert cost.fast.loss > 1e-5 > 1e-6 > cost.full.loss
     assert cost.fast.params > 1e-5 > 1e-6 > cost.full.params
-    terminal.print_verifications([result])
+    print_verifications([result])
     printed = capsys.readouterr().out
     assert f"bfloat16     {cost.fast.first_loss:.1e} ({cost.full.first_loss:.1e})" in printed
     assert "mismatch" in printed

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from twinstep.cli import program
-from twinstep.errors import InputError
+from twinstep.errors import InputError, unknown
 
 USAGE = """\
 usage: twinstep COMMAND ...
@@ -23,6 +23,7 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   bench [EXAMPLE ...]       what each way to train costs, as ratios
 
 twinstep COMMAND --help gives the flags of a command; with an EXAMPLE, its hyper-parameters too.
+source <(twinstep --print-completion bash) completes it all in a shell; also zsh, tcsh.
 
 exit code:
   0    the same; or the command did what it was asked for
@@ -54,6 +55,13 @@ def _run(arguments: Sequence[str]) -> int:
         from importlib.metadata import version
 
         print(f"twinstep {version('twinstep')}")
+    elif command.endswith("-completion") and command.startswith("--"):
+        from twinstep.cli import completion
+
+        flag = command.replace("--tyro-", "--")  # as some programs spell it
+        if flag not in completion.FLAGS:
+            raise InputError(unknown("flag", command, completion.FLAGS))
+        code = completion.command(flag, rest)
     else:
         code = _command(command)(rest)
     sys.stdout.flush()
@@ -76,8 +84,6 @@ def _command(name: str) -> Callable[[list[str]], int]:
         case "bench":
             from twinstep.cli.bench import command
         case _:
-            from twinstep.errors import unknown
-
             raise InputError(unknown("command", name, COMMANDS))
     return command
 

@@ -19,10 +19,10 @@ def command(arguments: list[str]) -> int:
     """Runs `twinstep list`."""
     options = parse(ListOptions, arguments, "twinstep list")
     refuse_outputs({"json": options.json})
-    rows = [terminal.describe(spec) for spec in EXAMPLES.values()]
-    rows += [terminal.describe_set(name, make()) for name, make in SETS.items()]
+    examples = [terminal.describe(spec) for spec in EXAMPLES.values()]
+    sets = [terminal.describe_set(name, make()) for name, make in SETS.items()]
     if options.json != "-":
-        terminal.print_examples(rows)
+        terminal.print_examples(examples, sets)
     if options.json is not None:
-        write_json(options.json, rows)
+        write_json(options.json, {"examples": examples, "sets": sets})
     return 0

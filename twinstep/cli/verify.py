@@ -13,7 +13,9 @@ from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_wor
 from twinstep.errors import InputError, LostError, unknown
 from twinstep.many import Lost, verify_all
 from twinstep.place import refuse_outside
-from twinstep.report import refuse_outputs, terminal, write_json
+from twinstep.report import refuse_outputs, write_json
+from twinstep.report.progress import progress
+from twinstep.report.verdicts import print_verifications
 from twinstep.specs import EXAMPLES, SETS, Spec
 from twinstep.verify import COPIES
 
@@ -47,7 +49,7 @@ def command(arguments: list[str]) -> int:
     jobs = _jobs(options.jobs, len(specs))
     _refuse(options, specs)
     quiet = options.json == "-"
-    with terminal.progress(specs, show=not quiet) as hear:
+    with progress(specs, show=not quiet) as hear:
         results = verify_all(
             specs,
             options.place,
@@ -61,7 +63,7 @@ def command(arguments: list[str]) -> int:
     same = all(result.comparison.verdict.same for result in judged)
     lost = [result for result in results if isinstance(result, Lost)]
     if not quiet:
-        terminal.print_verifications(results)
+        print_verifications(results)
     with contextlib.ExitStack() as outputs:  # each is tried, where another can't be written too
         if options.report is not None:
             from twinstep.report.page import write_page

@@ -1,0 +1,79 @@
+"""Results made by hand, to see what a terminal of any width shows of them."""
+
+import numpy as np
+
+from twinstep.accuracy import Cost, Distance
+from twinstep.findings import Comparison, Finding, Verdict
+from twinstep.many import Lost
+from twinstep.specs import EXAMPLES, SETS
+from twinstep.specs.base import Claim, Spec
+from twinstep.trace import Metadata, Outcome
+from twinstep.verify import Verification
+
+GATE = {"loss": 0.044, "grads": 0.0035, "params": 0.0}
+
+
+def finding(stage: str, ratio: float) -> Finding:
+    """An entry that is so many times as far off as it may be."""
+    return Finding(1, stage, "weight", (), 0.0, ratio, ratio, 1.0, 1.0)
+
+
+def result(
+    spec: Spec,
+    verdict: Verdict = Verdict.ROUNDING,
+    *,
+    gate: dict[str, float] = GATE,
+    free: float = 0.19,
+    horizon: int | None = None,
+) -> Verification:
+    """What verifying a spec found: {stage: ratio}, and the free run's ratio."""
+    worst = {
+        "gate": {stage: finding(stage, ratio) for stage, ratio in gate.items()},
+        "free": {"params": finding("params", free)},
+    }
+    comparison = Comparison(
+        verdict=verdict,
+        reason="step 3, grads, weight[0, 1]: torch 0.00389, jax 0.0389, apart 0.035, allowed 7e-18",
+        first=None,
+        worst=worst,
+        bound="noise measured on this run",
+        steps=spec.total_steps,
+        horizon=horizon,
+    )
+    single = spec.dtype == "float32"
+    fast, full = Distance(1e-3, 2e-3, 3e-3), Distance(1e-7, 2e-7, 3e-7)
+    claims = [
+        Claim(f"{spec.name} does as its document says, and at some length", "it does", True),
+        Claim("a theta is an eta", "no theta that was found here is an eta of that size", False),
+    ]
+    return Verification(
+        spec=spec,
+        comparison=comparison,
+        outcomes={name: Outcome(np.empty(0), {}, {}, {}, metrics={}) for name in ("torch", "jax")},
+        distances={"torch": 1.5e-8, "jax": 2.5e-8} if single else None,
+        costs={"jax": Cost(fast, full, same_bits=False)} if single else None,
+        claims=claims,
+        history={},
+        runs={
+            name: Metadata(spec.name, {}, name, spec.dtype, "NVIDIA H100", "tf32", {})
+            for name in ("torch", "jax")
+        },
+        seconds=2.94,
+    )
+
+
+def results() -> list[Verification | Lost]:
+    """All examples in both dtypes; faults, chaos, the same bits, one that was lost."""
+    specs = [kind(dtype=dtype) for dtype in ("float64", "float32") for kind in EXAMPLES.values()]
+    found: list[Verification | Lost] = [result(spec) for spec in specs]
+    found[1] = result(specs[1], Verdict.MISMATCH, gate={**GATE, "grads": 3e5}, free=2.5)
+    found[3] = result(specs[3], Verdict.EQUAL, gate={"loss": 0.0, "grads": 0.0}, free=0.0)
+    found[5] = result(specs[5], Verdict.MISMATCH, gate={"batch": float("inf"), **GATE})
+    found[7] = result(specs[7], horizon=55)
+    found[9] = Lost(specs[9], "killed by signal 9, which is what happens when memory runs out")
+    return found
+
+
+def rows() -> list[Verification | Lost]:
+    """All rows of all sets, whose names are long, and differ by a word or a digit."""
+    return [result(spec) for make in SETS.values() for spec in make()]
