@@ -9,7 +9,7 @@ NEWEST := .venv-newest
 PACKAGE := .venv-package
 LOWEST_PYTHON ?= python3.11
 NEWEST_PYTHON ?= $(firstword $(foreach name,python3.14 python3.13 python3.12 python3, \
-	$(shell command -v $(name))))
+	$(shell $(name) -c "print('$(name)')" 2>/dev/null)))
 
 .PHONY: verify test test-slow test-tpu test-gpu test-lowest test-newest test-package search lint \
 	gallery bench package clean

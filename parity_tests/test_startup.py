@@ -64,6 +64,26 @@ def test_both_frameworks_at_once_say_what_they_say_in_turn(tmp_path: Path) -> No
     assert at_once.stdout.index("== torch") < at_once.stdout.index("== jax")
 
 
+AT_THE_END = """
+import atexit, gc, sys, types
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+if sys.argv[1:]:
+    sys.modules["triton"] = types.ModuleType("triton")
+from twinstep import launch
+with launch._uncollected():
+    pass
+"""
+
+
+@pytest.mark.parametrize(("words", "frozen"), [([], "True"), (["triton"], "False")])
+def test_triton_finds_nothing_kept_at_the_end(words: list[str], frozen: str) -> None:
+    """It comes with PyTorch for CUDA, and prints thirty lines of what it takes for leaks."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [frozen]
+
+
 OUTCOME = Outcome(losses=np.ones(1), initial_params={}, params={}, grads={}, metrics={})
 
 

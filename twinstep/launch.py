@@ -1,5 +1,6 @@
 """(framework, example) -> a run: the only place that imports an implementation, at call time."""
 
+import atexit
 import contextlib
 import dataclasses
 import gc
@@ -161,6 +162,8 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        if "triton" in sys.modules:  # which says at the end, of all that is never freed: leaked
+            atexit.register(gc.unfreeze)
         if collecting:
             gc.enable()
 
