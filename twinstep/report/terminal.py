@@ -101,7 +101,7 @@ def print_comparison(comparison: Comparison) -> None:
         f"{ratio(comparison.smallest_allowance('free'))} of it would have passed"
     )
     for note in comparison.notes:
-        console.print(_escape(note))
+        console.print(escape(note))
     if comparison.horizon:
         console.print(f"values judged to step {comparison.horizon - 1}: from there on it is chaos")
     for stage, finding in comparison.worst.get("free", {}).items():
