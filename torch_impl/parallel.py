@@ -34,8 +34,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch_impl import devices, recording
 from torch_impl.recording import Ledger, take
 from torch_impl.state import Batch, Criterion, TrainState
-from twinstep import launch
-from twinstep.errors import InputError
+from twinstep import launch, workers
+from twinstep.errors import InputError, LostError
 from twinstep.place import Place, Precision
 from twinstep.specs import EXAMPLES
 from twinstep.specs.batches import IndexChunk
@@ -106,7 +106,7 @@ class Recorder(recording.Recorder):
                 yield piece
             if not pieces:
                 if code is not None:
-                    raise InputError(why((folder / _LOG).read_text(errors="replace"), code))
+                    raise failure((folder / _LOG).read_text(errors="replace"), code)
                 time.sleep(0.01)
 
 
@@ -144,17 +144,17 @@ def _processes(folder: Path, count: int) -> Iterator[Callable[[], int | None]]:
             process.kill()
 
 
-def why(log: str, code: int) -> str:
+def failure(log: str, code: int) -> InputError | LostError:
     """What went wrong, in one line, from what torchrun and its processes printed."""
     failed = re.findall(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", log, re.MULTILINE)
     for rank, exit_code in failed:
         if exit_code not in ("1", "2", "-15"):  # it could not say why, or was not ended by torchrun
-            return f"PyTorch's process {rank} ended with {exit_code}"
+            return LostError(f"PyTorch's process {rank} {workers.what_ended(int(exit_code))}")
     for line in log.splitlines():
         if line.startswith(_ERROR):  # the first: others fail because that one is gone
-            return line.removeprefix(_ERROR)
+            return InputError(line.removeprefix(_ERROR))
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
-    return f"PyTorch's processes ended with {code}: {last.strip()}"
+    return InputError(f"PyTorch's processes ended with {code}: {last.strip()}")
 
 
 @dataclass(frozen=True)

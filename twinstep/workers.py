@@ -117,11 +117,15 @@ def apart(
 def how_ended(process: BaseProcess) -> str:
     """In words: how a process died, that does not answer any more."""
     process.join(GRACE)
-    code = process.exitcode
+    return f"its process {what_ended(process.exitcode)}"
+
+
+def what_ended(code: int | None) -> str:
+    """In words: what an exit code says of a process."""
     if code is None or code >= 0:
-        return f"its process ended with exit code {code}"
+        return f"ended with exit code {code}"
     out_of_memory = ", which is what happens when memory runs out"
-    return f"its process was killed by signal {-code}{out_of_memory if code == -9 else ''}"
+    return f"was killed by signal {-code}{out_of_memory if code == -9 else ''}"
 
 
 def die_with_parent() -> None:

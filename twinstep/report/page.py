@@ -324,6 +324,7 @@ def _facts(result: Verification) -> list[tuple[str, str]]:
     if batches and all(finding.difference == 0 for finding in batches):
         facts.append(("batches", "the same samples at every step"))
     facts.append(("free run's allowance", comparison.bound))
+    facts += [("note", note) for note in comparison.notes]
     if comparison.horizon:
         facts.append(
             (

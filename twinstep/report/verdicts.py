@@ -1,5 +1,6 @@
 """What was verified, as text: a verdict a row, what is behind each, what the documents claim."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
@@ -46,6 +47,10 @@ def print_verifications(found: Sequence[Verification | Lost]) -> None:
     results = [result for result in found if not isinstance(result, Lost)]
     for line in _reasons(found):
         console.print(line)
+    notes = {note: None for result in results for note in result.comparison.notes}
+    for note in notes:
+        names = [r.spec.name for r in results if note in r.comparison.notes]
+        console.print(escape(f"{', '.join(names)}: {note}"), style="dim", highlight=False)
     _print_nearer(console, results)
     _print_costs(console, results)
     _print_claims(console, results)
@@ -63,7 +68,9 @@ def verdict_of(result: Verification | Lost) -> tuple[str, str]:
 
 
 def ratio(value: float) -> str:
-    """A difference in units of what is allowed, in two digits."""
+    """A difference in units of what is allowed, in two digits; - where nothing was judged."""
+    if math.isnan(value):
+        return "-"
     return "0" if value == 0 else f"{value:.2g}" if value < 1000 else f"{value:.1e}"
 
 

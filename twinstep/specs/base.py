@@ -272,6 +272,8 @@ def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
             raise refuse("0 or more")
         if dtype in get_args(Dtype) and abs(value) > np.finfo(dtype).max:
             raise refuse(f"at most {np.finfo(dtype).max:.3g}, the largest {dtype}")
+        if dtype in get_args(Dtype) and 0 < abs(value) < np.finfo(dtype).tiny:
+            raise refuse(f"0 or at least {np.finfo(dtype).tiny:.3g}: XLA takes what is less for 0")
     elif kind is str:
         if not isinstance(value, str) or not value.strip():
             raise refuse("a name")
