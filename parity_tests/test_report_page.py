@@ -27,6 +27,7 @@ from pages import (
 from twinstep.cli.parsing import leading_words
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.findings import Verdict
+from twinstep.many import Lost
 from twinstep.place import Place
 from twinstep.report import plots
 from twinstep.report.highlight import twin_rows
@@ -34,11 +35,23 @@ from twinstep.report.page import command_of, page, share
 from twinstep.report.show import source
 from twinstep.specs import EXAMPLES
 from twinstep.trace import STAGES
+from twinstep.verify import Verification
 
 
 def test_page_is_whole() -> None:
     assert flaws(honest()) == []
     assert flaws(page([])) == []
+
+
+def test_a_result_that_there_is_not_is_said_first() -> None:
+    lost = Lost(made_spec("zero_grad"), "its process ended with exit code 3")
+    both: list[Verification | Lost] = [*results(), lost]
+    for found in ([lost], both):
+        text = page(found)
+        assert flaws(text) == []
+        lead = text[text.index('<p class="lead">') :].partition("</p>")[0]
+        assert f"<strong>{lost}.</strong>" in lead
+        assert "All" not in lead
 
 
 def _first(pattern: str, replacement: str) -> Callable[[str], str]:

@@ -131,6 +131,8 @@ def die_with_parent() -> None:
 
 
 class Said(NamedTuple):
+    """What a task says before it is done."""
+
     words: Any
 
 
@@ -145,6 +147,7 @@ class Worker:
         self.dead = False
 
     def give(self, index: int, task: Sequence[Any]) -> None:
+        """Has it do a task, which has a number."""
         self.index = index
         with contextlib.suppress(ConnectionError):  # it is dead: that is its answer
             self.here.send(task)

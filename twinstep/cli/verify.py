@@ -66,7 +66,7 @@ def command(arguments: list[str]) -> int:
     if options.report is not None:
         from twinstep.report.page import write_page
 
-        write_page(options.report, judged, options.place)
+        write_page(options.report, results, options.place)
     if lost:
         raise LostError(
             "\n".join(map(str, lost)), "\n".join(filter(None, (one.traceback for one in lost)))

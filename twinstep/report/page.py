@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from twinstep import tolerance
 from twinstep.findings import Comparison, Finding, Verdict
+from twinstep.many import Lost
 from twinstep.place import CPU, Place
 from twinstep.report import write_text
 from twinstep.report.highlight import Row, twin_rows
@@ -105,11 +106,12 @@ class Example(NamedTuple):
         return [result for result in self.results if not result.same]
 
 
-def page(results: Sequence[Verification], place: Place = CPU) -> str:
+def page(found: Sequence[Verification | Lost], place: Place = CPU) -> str:
     """The HTML page of some results; the same results give the same text.
 
     place: where they were trained, for the commands that repeat them
     """
+    results = [result for result in found if not isinstance(result, Lost)]
     examples = _examples(results, place)
     counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
     return str(
@@ -117,6 +119,7 @@ def page(results: Sequence[Verification], place: Place = CPU) -> str:
             examples=examples,
             failing=[(e, r) for e in examples for r in e.failing],
             total=len(results),
+            lost=[str(one) for one in found if isinstance(one, Lost)],
             counts=[(_badge(verdict), count) for verdict, count in counts.items() if count],
             verdicts=[(_badge(verdict), verdict.same) for verdict in Verdict],
             stages=STAGES[1:],
@@ -127,7 +130,7 @@ def page(results: Sequence[Verification], place: Place = CPU) -> str:
     )
 
 
-def write_page(target: str, results: Sequence[Verification], place: Place = CPU) -> None:
+def write_page(target: str, results: Sequence[Verification | Lost], place: Place = CPU) -> None:
     """Writes the page to a file, whole or not at all. Raises InputError."""
     write_text(target, page(results, place))
 
