@@ -122,7 +122,7 @@ def test_a_script_runs_on_its_own(tmp_path: Path) -> None:
     ("flags", "says"),
     [
         (["--steps", "0"], r"zero_grad: steps is 0, expected at least 1"),
-        (["--stops", "1"], r"Unrecognized options: --stops"),
+        (["--stops", "1"], r"unknown flag '--stops': did you mean --steps"),
         (["--plot", "file/x.svg"], r"file/x\.svg cannot be written: file is no folder"),
         (["--plot", "folder.svg"], r"folder\.svg cannot be written: it is a folder"),
         (["--plot", "x.pdf"], r"x\.pdf ends in '\.pdf', expected \.svg or \.png"),

@@ -186,7 +186,7 @@ def test_unknown_keyword_is_refused(name: str) -> None:
 
 
 def test_other_mistakes_say_what_they_are() -> None:
-    with pytest.raises(InputError, match="optimizer is 'Adm', expected one of"):
+    with pytest.raises(InputError, match="optimizer is 'Adm', did you mean Adam"):
         from_torch("Adm")
     with pytest.raises(InputError, match="keyword 'round_to_bfloat16' is unknown"):
         from_torch("Muon", round_to_bfloat16=False)

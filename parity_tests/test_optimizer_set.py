@@ -155,7 +155,7 @@ def test_rows_are_named_by_how_they_begin(capsys: pytest.CaptureFixture[str]) ->
     for words, says in (
         (
             "optimizers --row Adem",
-            "row is 'Adem', expected the beginning of one such as Adadelta",
+            "unknown row 'Adem': did you mean Adam",
         ),
         ("zero_grad --row Adam", "row is 'Adam', but zero_grad is no set of rows"),
     ):

@@ -111,7 +111,7 @@ def test_what_is_no_single_examples_name_says_so(capsys: pytest.CaptureFixture[s
     for command, says in (
         ("verify --learning-rate 1", "--learning-rate is a flag of single examples"),
         ("run optimizers", "optimizers is a set of many trainings: twinstep verify optimizers"),
-        ("verify --seed 1 zero_grad", "names come before the flags"),
+        ("verify --seed 1 zero_grad", "'zero_grad' is not expected there: names come first"),
     ):
         assert main(command.split()) == 2
         assert says in capsys.readouterr().err
@@ -168,9 +168,9 @@ BAD = {
     "--size": "--size: expected one argument",
     "--pair 1": "--pair: expected 2 arguments",
     "--cou 1": "unknown flag '--cou': did you mean --count?",  # no short forms: they break one day
-    "--wide=3": "--wide",
+    "--wide=3": "--wide/--no-wide: takes no argument '3'",
     "--kind tiny": "expected one of big, small",
-    "5": "'5' belongs to no flag",
+    "5": "'5' is not expected",
 }
 
 

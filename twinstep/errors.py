@@ -19,7 +19,12 @@ class LostError(RuntimeError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str], every: Iterable[str] = ()) -> str:
-    """What to say of a name that is not known: those that may be meant, else all.
+    """What to say of a name that is not known; see `nearest`."""
+    return f"unknown {kind} {name!r}: {nearest(name, known, every)}"
+
+
+def nearest(name: object, known: Iterable[str], every: Iterable[str] = ()) -> str:
+    """The known names that may be meant by one that is not, else all.
 
     every: what to say for all, where `known` is too long to be read
     """
@@ -27,9 +32,7 @@ def unknown(kind: str, name: object, known: Iterable[str], every: Iterable[str] 
 
     names = {word.casefold(): word for word in known}
     near = difflib.get_close_matches(str(name).casefold(), names, n=3, cutoff=0.6)
-    if near:
-        *others, last = [names[word] for word in near]
-        hint = f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
-    else:
-        hint = f"expected one of {', '.join(every or names.values())}"
-    return f"unknown {kind} {name!r}: {hint}"
+    if not near:
+        return f"expected one of {', '.join(every or names.values())}"
+    *others, last = [names[word] for word in near]
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"

@@ -25,7 +25,7 @@ from jax_impl.optimizers.rmsprop import rmsprop
 from jax_impl.optimizers.rprop import rprop
 from jax_impl.optimizers.sgd import sgd
 from jax_impl.optimizers.sparse_adam import sparse_adam
-from twinstep.errors import InputError
+from twinstep.errors import InputError, nearest
 
 TORCH: dict[str, Factory] = {
     "Adadelta": adadelta,
@@ -83,7 +83,7 @@ def from_torch(
 def torch_options(name: str) -> dict[str, Any]:
     """PyTorch's keywords of an optimizer, and its defaults."""
     if name not in TORCH:
-        raise InputError(f"optimizer is {name!r}, expected one of {sorted(TORCH)}")
+        raise InputError(f"optimizer is {name!r}, {nearest(name, TORCH)}")
     parameters = inspect.signature(TORCH[name]).parameters
     return {key: p.default for key, p in parameters.items() if key not in _OURS}
 
@@ -128,7 +128,7 @@ def _check(name: str, options: Mapping[str, Any]) -> None:
     """Refuses what PyTorch refuses before it looks at the numbers themselves."""
     known = torch_options(name)
     if odd := [key for key in options if key not in known]:
-        raise InputError(f"{name}: keyword {odd[0]!r} is unknown, expected one of {list(known)}")
+        raise InputError(f"{name}: keyword {odd[0]!r} is unknown, {nearest(odd[0], known)}")
     if (size := getattr(options.get("lr"), "numel", lambda: 1)()) != 1:
         raise InputError(f"{name}: lr has {size} entries, expected one")
     by_list = options.get("foreach") and not options.get("capturable")

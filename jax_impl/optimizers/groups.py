@@ -11,7 +11,7 @@ import optax
 
 from jax_impl.conversion import Layout, by_name
 from jax_impl.optimizers.selecting import Selector, chosen
-from twinstep.errors import InputError
+from twinstep.errors import InputError, nearest
 
 Factory = Callable[..., optax.GradientTransformation]
 Choice = Callable[[optax.Params], list[str]]
@@ -102,7 +102,7 @@ def made(factory: Factory, what: str, options: Mapping[str, Any]) -> optax.Gradi
     known = inspect.signature(factory).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     if not free and (odd := [name for name in options if name not in known]):
-        raise InputError(f"{what}: option {odd[0]!r} is unknown, expected one of {list(known)}")
+        raise InputError(f"{what}: option {odd[0]!r} is unknown, {nearest(odd[0], known)}")
     return factory(**options)
 
 

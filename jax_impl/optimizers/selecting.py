@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jax_impl.conversion import Layout, by_name
-from twinstep.errors import InputError
+from twinstep.errors import InputError, nearest
 
 Selector = str | int | Iterable[str | int] | Callable[[str], bool]
 """Which parameters: a name, the start of names up to a dot, a list of those, or what takes a name.
@@ -33,8 +33,8 @@ def chosen(params: Any, selector: Selector, layout: Layout | None, what: str) ->
                 if any(c == start or c.startswith(f"{start}.") for c in (a, b))
             }
             if not meant:
-                known = ", ".join(map(repr, torch_names))
-                raise InputError(f"{what}: parameter {name!r} is unknown, expected one of {known}")
+                known = nearest(name, map(str, torch_names))
+                raise InputError(f"{what}: parameter {name!r} is unknown, {known}")
             wanted |= meant
     if not wanted:
         raise InputError(f"{what}: params selects no parameter, expected at least one")

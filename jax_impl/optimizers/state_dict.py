@@ -17,7 +17,7 @@ from jax_impl.optimizers.from_torch import torch_options
 from jax_impl.optimizers.lbfgs import LBFGSState
 from jax_impl.optimizers.lbfgs_state import lbfgs_from_torch, lbfgs_to_torch
 from jax_impl.optimizers.sparse_adam import SparseAdamState
-from twinstep.errors import InputError
+from twinstep.errors import InputError, nearest
 
 _OURS = ("count", "stored", "micro_step", "grad")  # what PyTorch keeps elsewhere, or not at all
 _CLOCKS = ("step", "count", "func_evals")  # say by 0 that there was no step yet
@@ -98,7 +98,7 @@ def _filled(opt_state: Any, layout: Layout, given: dict[str, Any], count: int | 
     named_layout = opt_state_layout(opt_state, layout)
     named = named_layout.to_torch(opt_state)
     if odd := sorted(given.keys() - named.keys()):
-        raise InputError(f"optimizer state {odd[0]!r} is unknown, expected one of {sorted(named)}")
+        raise InputError(f"optimizer state {odd[0]!r} is unknown, {nearest(odd[0], named)}")
     with_state = {name.rpartition(".")[0] for name in given}
     for slot in named_layout.slots:
         key = slot.names[0].rpartition(".")[2]
@@ -166,7 +166,7 @@ def _numbered(
         groups.append(dict(group) | {"params": members})
     known = {slot.names[0] for slot in layout.slots}
     if odd := [name for name in called.values() if name not in known]:
-        raise InputError(f"parameter {odd[0]!r} is unknown, expected one of {sorted(known)}")
+        raise InputError(f"parameter {odd[0]!r} is unknown, {nearest(odd[0], sorted(known))}")
     return groups, called
 
 

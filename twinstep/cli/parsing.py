@@ -115,7 +115,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         command = " ".join(takewhile(lambda word: word == word.lower(), self.prog.split()))
-        raise InputError(f"{message.removeprefix('argument ')} (see {command} --help)")
+        message = message.removeprefix("argument ").replace("ignored explicit", "takes no")
+        raise InputError(f"{message} (see {command} --help)")
 
 
 def _parsed(kinds: list[Any], arguments: list[str], prog: str) -> list[Any]:
@@ -151,7 +152,7 @@ def _parsed(kinds: list[Any], arguments: list[str], prog: str) -> list[Any]:
 def _left(word: str, flags: Sequence[str]) -> str:
     """What to say of a word that no flag takes."""
     if not word.startswith("-"):
-        return f"{word!r} belongs to no flag: names come before the flags, values behind their own"
+        return f"{word!r} is not expected there: names come first, values behind their flags"
     flag = word.partition("=")[0]
     having = [name for name, spec in EXAMPLES.items() if flag in flags_of(spec)]
     if having:

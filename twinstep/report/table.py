@@ -65,6 +65,7 @@ def show(console: Console, columns: Sequence[Column]) -> list[str]:
         console.print(_table(console, kept, names))
         return [column.head for column in kept]
     paragraphs(console, [_sentence(kept, row) for row in range(len(columns[0].cells))])
+    console.print()
     return [column.head for column in kept]
 
 
@@ -74,7 +75,6 @@ def paragraphs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     for head, body in pairs:
         console.print(Text(head))
         console.print(Padding(Text(body), (0, 0, 0, indent)))
-    console.print()
 
 
 def shortened(names: Sequence[str], width: int) -> list[str] | None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from twinstep.errors import InputError
+from twinstep.errors import InputError, nearest
 from twinstep.extras import installed
 from twinstep.specs.base import Arrays, Document, Dtype, Spec
 from twinstep.torch_init import embedding, linear
@@ -213,8 +213,8 @@ class OptimizerTraining(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.optimizer not in self.known():
-            known = ", ".join(self.known())
-            raise InputError(f"optimizer is {self.optimizer!r}, expected one of {known}")
+            known = nearest(self.optimizer, self.known())
+            raise InputError(f"optimizer is {self.optimizer!r}, {known}")
         object.__setattr__(self, "options", dict(self.options))
 
     @classmethod
