@@ -14,7 +14,7 @@ from handmade import made, refused
 from storing import HERE
 
 import twinstep
-from twinstep import memory
+from twinstep import cli, memory
 from twinstep.place import Place
 from twinstep.specs import EXAMPLES
 from twinstep.specs.closures import ClosureTraining
@@ -219,6 +219,15 @@ def test_what_is_at_the_bounds_is_taken() -> None:
     SgdLinearModel(seed=-(2**63), data_seed=2**32 - 1).initial_params()
     OptimizerTraining(optimizer="SGD", options={"lr": 0.1})
     ClosureTraining(options={"lr": 1})
+
+
+@pytest.mark.parametrize("variable", ["TWINSTEP_CACHE", "TWINSTEP_DATA"])
+def test_a_variable_that_is_a_blank_is_refused(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "  ")
+    assert cli.main(["run", "mnist_rnn", "--data", "mnist", "--framework", "jax"]) == 2
+    assert f"{variable} is '  ', expected a" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("devices", [0, 10**6, True, 1.0])

@@ -103,14 +103,11 @@ def keep_compiled(framework: str) -> None:
 
 
 def _cache_folder() -> Path:
-    """Where compiled programs are kept. InputError for a variable that names no folder."""
+    """Where compiled programs are kept. InputError for a variable that is a blank."""
     from platformdirs import user_cache_path
 
     folder = os.environ.get(CACHE_VARIABLE)
-    path = files.named(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
-    if folder and os.path.lexists(path) and not path.is_dir():
-        raise InputError(f"{CACHE_VARIABLE} is {folder!r}, which is no folder")
-    return path
+    return files.named(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
 
 
 def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:
