@@ -23,7 +23,7 @@ from twinstep.chunking import steps_at_once
 from twinstep.place import CPU, Place
 from twinstep.specs.base import Spec
 from twinstep.specs.batches import IndexChunk
-from twinstep.tolerance import NUDGED_RERUNS
+from twinstep.tolerance import GRADIENT_NUDGE, NUDGED_RERUNS
 from twinstep.trace import Metadata, Trace
 
 Ledger = dict[str, Any]
@@ -34,8 +34,8 @@ class Recorder:
     """An example's module, what it trains, where, and whether to measure the run's noise.
 
     noise: train three times more, with every gradient and, after each step, every parameter nudged
-        by up to one eps, and record how far that carries each leaf; float32's is what its eps does
-        to the float64 program: what is judged must not set its own allowance
+        by some eps, and record how far that carries each leaf; float32's is what its eps does to
+        the float64 program: what is judged must not set its own allowance
     rounds: the dtype whose eps that is; None: the spec's own
     """
 
@@ -318,11 +318,12 @@ def drawn_like(tree: Any, key: jax.Array) -> Any:
 def rounding(
     optimizer: optax.GradientTransformation, layout: Layout, sizes: Batch, key: jax.Array
 ) -> optax.GradientTransformation:
-    """The optimizer, given gradients that are off by up to one eps of what they are made of.
+    """The optimizer, given gradients that are off by some eps of what they are made of.
 
     sizes: {"loss/loss": (), "grads/name": ()}, what that comes to. Where a gradient cancels to
     almost nothing its rounding does not shrink with it, and Adam makes much of it: no nudge of the
-    parameters shows that. An optimizer that evaluates by itself gets every loss and gradient so.
+    parameters shows that. An optimizer that evaluates by itself gets every loss and gradient off by
+    up to one, as often as it evaluates.
     """
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
@@ -339,7 +340,7 @@ def rounding(
         draws = drawn_like(named, key)
         off = {}
         for name, grad in named.items():
-            off[name] = grad + sizes[f"grads/{name}"] * draws[name]
+            off[name] = grad + GRADIENT_NUDGE * sizes[f"grads/{name}"] * draws[name]
         leaves = jax.tree.leaves(layout.from_torch(off))
         return jax.tree.unflatten(jax.tree.structure(grads), leaves)
 

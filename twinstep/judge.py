@@ -244,7 +244,7 @@ class Judge:
         if first:
             return Verdict.MISMATCH, str(first), first
         if self._unproved:
-            return Verdict.INVALID, f"{self._unproved}, which proves nothing", self._unproved
+            return Verdict.INVALID, f"{self._unproved}: nothing was judged by that", self._unproved
         seen = self._witnesses.values()
         if not all(witness.gradient_seen for witness in seen):
             return Verdict.INVALID, "all gradients are zero", None
