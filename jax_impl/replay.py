@@ -1,5 +1,7 @@
 """Teacher forcing: every recorded step made again from the recorded state before it.
 
+Mirror: torch_impl/replay.py
+
 Each step is judged alone, and in it each stage: the gradients from the recorded parameters, the
 update from the recorded gradients. So the first entry that is off is where the fault is.
 """

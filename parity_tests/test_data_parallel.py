@@ -324,7 +324,7 @@ with recorder.settings():
     chunk = next(recorder.spec.batches().chunks(2))
     text = recorder.scan.lower(
         jax.tree.leaves(recorder.placed(recorder.initial)), None, recorder.data,
-        recorder.placed(jnp.asarray(chunk.indices)), steps=2).compile().as_text()
+        recorder.placed(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
 found["sums"] = text.count(" all-reduce(")
 found["sizes"] = sorted({size for shape in re.findall(r"f64\\[([\\d,]+)\\]", text)
                          for size in map(int, shape.split(","))})

@@ -1,7 +1,9 @@
 """PyTorch's own losses and gradients at recorded states, and how far rounding moves them.
 
-Mirror: jax_impl/replay.py, which also makes the updates. This one stands in for it where a float32
-run is to be measured in float64 and JAX's float64 program is itself in doubt.
+Mirror: jax_impl/replay.py
+
+That one also makes the updates. This one stands in for it where a float32 run is to be measured in
+float64 and JAX's float64 program is itself in doubt.
 """
 
 from collections.abc import Iterator

@@ -15,27 +15,7 @@ from twinstep.findings import Comparison, Finding, Verdict
 from twinstep.history import Curve, History
 from twinstep.structure import Structure, structure
 from twinstep.trace import STAGES, Leaves, Trace
-
-
-@dataclass
-class _Witness:
-    """Whether anything happened in a run: a comparison of nothing proves nothing."""
-
-    loss_moved: bool = False
-    params_moved: bool = False
-    gradient_seen: bool = False
-    _last_loss: float | None = None
-
-    def see(self, trace: Trace) -> None:
-        """Takes the next steps, or the same ones again."""
-        before = trace.losses[:1] if self._last_loss is None else [self._last_loss]
-        losses = np.concatenate([before, trace.losses])
-        self.loss_moved = self.loss_moved or bool(np.any(losses[1:] != losses[:-1]))
-        self._last_loss = float(losses[-1])
-        if not self.gradient_seen:
-            self.gradient_seen = any(np.any(array != 0) for array in trace.grads.values())
-        if not self.params_moved:
-            self.params_moved = any(np.any(a[1:] != a[:-1]) for a in trace.params.values())
+from twinstep.witness import Witness
 
 
 def _place(finding: Finding) -> tuple[int, int]:
@@ -66,7 +46,7 @@ class Judge:
     _measured_noise: bool = True
     _same_bits: bool = True
     _structure: Structure | None = None
-    _witnesses: dict[str, _Witness] = field(default_factory=dict)
+    _witnesses: dict[str, Witness] = field(default_factory=dict)
     _values_judged: bool = False
     _sides: tuple[str, str] = ("first", "second")
 
@@ -269,7 +249,7 @@ class Judge:
         return self._structure is not None or not len(reference)
 
     def _witness(self, side: str, trace: Trace) -> None:
-        self._witnesses.setdefault(side, _Witness()).see(trace)
+        self._witnesses.setdefault(side, Witness()).see(trace)
 
     def _initial(self, reference: Trace, candidate: Trace) -> None:
         """Both must start from the very same parameters."""

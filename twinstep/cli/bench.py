@@ -112,14 +112,14 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
         made = [kind(seed=flags.seed, dtype=flags.dtype, steps=flags.steps) for kind in kinds]
     _refuse(options)
     launch.check(made)
+    launch.refuse_missing(*launch.FRAMEWORKS)
+    if options.plot is not None:
+        extras.refuse_missing("report", "--plot")
     return options, [replace(spec, steps=steps) for spec in made for steps in rows.runs(spec)]
 
 
 def _refuse(options: BenchOptions) -> None:
     """InputError for what could not be done in the end, before anything is timed."""
-    launch.refuse_missing(*launch.FRAMEWORKS)
-    if options.plot is not None:
-        extras.refuse_missing("report", "--plot")
     refuse_outside("repeats", options.repeats, 1, MOST_REPEATS)
     if not 0 < options.limit <= MOST_SECONDS:
         expected = f"seconds above 0, at most {MOST_SECONDS} (a week)"

@@ -35,7 +35,6 @@ def command(arguments: list[str]) -> int:
     kind, rest = example("run", arguments)
     options, spec = parse_with(RunOptions, kind, rest, f"twinstep run {kind.name}")
     frameworks = launch.FRAMEWORKS if options.framework == "both" else (options.framework,)
-    launch.refuse_missing(*frameworks)
     quiet = options.json == "-"
     say = terminal.nothing if quiet else print
     results, finite = {}, True
@@ -50,6 +49,7 @@ def command(arguments: list[str]) -> int:
         threads=options.threads,
         keep_compiled=options.compilation_cache,
     )
+    launch.refuse_missing(*frameworks)
     if options.device != "cpu":  # so that none trains before it is known that all can
         for name in frameworks:
             launch.recorder(name, spec, _place(name, options))

@@ -43,11 +43,11 @@ def command(arguments: list[str]) -> int:
     """Runs `twinstep verify`."""
     names, flags = leading_words(arguments)
     options, specs = _specs_to_verify(names, flags)
+    jobs = _jobs(options.jobs, len(specs))
+    _refuse(options, specs)
     launch.refuse_missing(*launch.FRAMEWORKS)
     if options.report is not None:
         extras.refuse_missing("report", "--report")
-    jobs = _jobs(options.jobs, len(specs))
-    _refuse(options, specs)
     quiet = options.json == "-"
     with progress(specs, show=not quiet) as hear:
         results = verify_all(
