@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pytest
 import torch
-from planted.pairs import HonestJax, Pair, Plant, module, pair, verify_only
+from planted.pairs import Honest, HonestJax, Pair, Plant, module, pair, verify_only
 from planted.plants_anywhere import attribute, criterion, loss
 from planted.plants_jax import jax_adam
 from planted.plants_torch import forward, gru, torch_indices, torch_optimizer
@@ -35,7 +35,7 @@ PROBES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def honest_jax() -> HonestJax:
+def honest_jax() -> Honest:
     """The JAX side as it is, shared by all rows that change the other side."""
     return HonestJax()
 
@@ -123,7 +123,7 @@ TORCH_VARIANTS = [
 
 @pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=[v.says for v in TORCH_VARIANTS])
 def test_another_manner_in_torch(
-    variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+    variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
 ) -> None:
     variant.plant(monkeypatch, module("torch", variant.pair))
     is_no_mismatch(honest_jax.verify(monkeypatch, variant.pair).comparison)
@@ -140,7 +140,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_any_number_of_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+    threads: int, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
 ) -> None:
     assert torch.get_num_threads() == threads
     is_no_mismatch(honest_jax.verify(monkeypatch, DIGITS).comparison)

@@ -15,7 +15,17 @@ import pytest
 from planted.differentiating import GRADIENTS, LOSSES
 from planted.modelling import DATA, MODELS, START
 from planted.optimizing import HYPER_PARAMETERS, OPTIMIZERS, UPDATES
-from planted.pairs import HonestJax, Pair, module, pair, place_of, verify_only, verify_without_noise
+from planted.pairs import (
+    Honest,
+    HonestJax,
+    Pair,
+    Plant,
+    PlantedJax,
+    module,
+    pair,
+    place_of,
+    verify_only,
+)
 from planted.table import LINEAR, Fault
 
 from twinstep import Verdict, tolerance
@@ -34,9 +44,20 @@ FAULTS = [
 
 
 @pytest.fixture(scope="module")
-def honest_jax() -> HonestJax:
+def honest_jax() -> Honest:
     """The JAX side as it is, shared by all faults on the other side."""
     return HonestJax()
+
+
+@pytest.fixture(scope="module")
+def planted_jax() -> PlantedJax:
+    """The JAX side with its faults, each with a dial."""
+    return PlantedJax()
+
+
+def in_jax(pair: Pair) -> list[Plant]:
+    """What is planted on the JAX side of a pair."""
+    return [fault.plant for fault in FAULTS if fault.pair == pair and fault.side == "jax"]
 
 
 def test_the_table_is_large_and_names_each_fault_once() -> None:
@@ -44,23 +65,35 @@ def test_the_table_is_large_and_names_each_fault_once() -> None:
     assert len({fault.says for fault in FAULTS}) == len(FAULTS)
 
 
-@pytest.mark.parametrize("pair", sorted({fault.pair for fault in FAULTS}), ids=str)
+PAIRS = sorted({fault.pair for fault in FAULTS})
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_without_a_fault_each_pair_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
 ) -> None:
     comparison = honest_jax.verify(monkeypatch, pair).comparison
     assert comparison.verdict.same, comparison.reason
     assert place_of(comparison) is None
 
 
+@pytest.mark.parametrize("pair", [p for p in PAIRS if in_jax(p)], ids=str)
+def test_without_a_fault_each_program_that_could_have_some_passes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, planted_jax: PlantedJax
+) -> None:
+    comparison = planted_jax.verify(monkeypatch, pair, in_jax(pair), None).comparison
+    assert comparison.verdict.same, comparison.reason
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.says for fault in FAULTS])
 def test_a_fault_is_found_where_it_is(
-    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax
+    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, planted_jax: PlantedJax
 ) -> None:
-    fault.plant(monkeypatch, module(fault.side, fault.pair))
     if fault.side == "jax":
-        comparison = verify_without_noise(monkeypatch, fault.pair).comparison
+        found = planted_jax.verify(monkeypatch, fault.pair, in_jax(fault.pair), fault.plant)
+        comparison = found.comparison
     else:
+        fault.plant(monkeypatch, module(fault.side, fault.pair))
         comparison = honest_jax.verify(monkeypatch, fault.pair).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     assert place_of(comparison) == fault.place, comparison.reason
@@ -87,7 +120,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[f"{kind.verdict} {kind.reason}" for kind in KINDS])
-def test_each_verdict(kind: Kind, monkeypatch: pytest.MonkeyPatch, honest_jax: HonestJax) -> None:
+def test_each_verdict(kind: Kind, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
     comparison = honest_jax.verify(monkeypatch, kind.pair).comparison
     assert comparison.verdict is kind.verdict, comparison.reason
     assert kind.reason in comparison.reason

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from torch import nn
 
 from planted.plants_anywhere import criterion, loss, spec_fields, together
-from planted.plants_jax import after_jax_step, jax_grads
+from planted.plants_jax import after_jax_step, jax_criterion, jax_grads
 from planted.plants_torch import (
     at,
     clear_all,
@@ -173,14 +173,14 @@ LOSSES = [
         "half the squared error",
         "jax",
         LINEAR,
-        criterion("mse", lambda output, target: jnp.mean((output - target) ** 2) / 2),
+        jax_criterion("mse", lambda output, target: jnp.mean((output - target) ** 2) / 2),
         found(1, "loss", "loss"),
     ),
     Fault(
         "(N, 1) against (N,), which broadcasts to (N, N)",
         "jax",
         LINEAR,
-        criterion("mse", lambda output, target: jnp.mean((output - target[:, 0]) ** 2)),
+        jax_criterion("mse", lambda output, target: jnp.mean((output - target[:, 0]) ** 2)),
         found(1, "loss", "loss"),
     ),
     Fault(

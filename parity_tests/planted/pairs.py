@@ -1,17 +1,21 @@
 """Pairs of runs, the places where a fault is found, and an honest side that trains only once."""
 
+import contextlib
 import functools
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import pytest
 
+import jax_impl.recording
+import jax_impl.replay
+from planted.dials import Dial, dialled
 from twinstep import Finding, Spec, Verification, launch, verify
 from twinstep.findings import Comparison
-from twinstep.place import Place
+from twinstep.place import CPU, Place
 from twinstep.specs import EXAMPLES
 from twinstep.trace import Trace
 
@@ -41,43 +45,82 @@ def spec_of(pair: Pair) -> Spec:
     return EXAMPLES[pair.example](**dict(pair.settings))
 
 
-@dataclass
-class HonestJax:
-    """The JAX side of every pair as it is, trained and compiled once for all tests that share it.
+class Programs:
+    """What JAX compiles, once for all runs that differ in their numbers alone.
 
-    Only for tests that leave the JAX side alone.
+    States, data and sample numbers are arguments of the compiled loops: another seed, or a fault
+    that asks for its size as it runs (`planted.dials`), takes no new program.
+    exact: where those in float64 are kept, if elsewhere: they lack what exists in float32 alone
     """
 
-    _runs: dict[tuple[Pair, bool | str], "Kept"] = field(default_factory=dict)
-    _replays: dict[tuple[Pair, str], Any] = field(default_factory=dict)
+    def __init__(self, exact: "Programs | None" = None) -> None:
+        self.exact = exact
+        self._compiled: dict[Any, Any] = {}
 
-    def verify(self, patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
-        """`twinstep.verify` with this side's part of it taken from what is kept."""
-        recorder, replay, exact = launch.recorder, launch.replay, launch.exact
+    def share(self, patch: pytest.MonkeyPatch) -> None:
+        """From now on recorders and replays take their programs from here."""
+        for home in (jax_impl.recording.Recorder, jax_impl.replay.Replay):
+            for name, made in list(vars(home).items()):
+                if isinstance(made, functools.cached_property):
+                    patch.setattr(home, name, property(functools.partial(self._get, name, made)))
 
-        def kept_recorder(framework: str, spec: Spec, place: Place, *, noise: bool = False) -> Any:
-            if framework == "torch" or spec is not spec_of(pair):
-                return recorder(framework, spec, place, noise=noise)
-            if (pair, noise) not in self._runs:
-                self._runs[pair, noise] = Kept(recorder(framework, spec, place, noise=noise))
-            return self._runs[pair, noise]
+    def _get(self, name: str, made: "functools.cached_property[Any]", owner: Any) -> Any:
+        spec = owner.spec
+        kept = self._compiled
+        if self.exact is not None and spec.dtype == "float64":
+            kept = self.exact._compiled
+        numbers = {"seed", "data_seed", "steps", "epochs", "log_every"}
+        fixed = [item for item in spec.hyper_parameters().items() if item[0] not in numbers]
+        key = (type(owner), name, spec.name, repr(fixed), owner.place)
+        if key not in kept:
+            value = made.__get__(owner, type(owner))
+            if not hasattr(value, "lower"):  # no program
+                return value
+            kept[key] = value
+        return kept[key]
 
-        def kept_exact(spec: Spec, place: Place) -> Any:
-            if (pair, "exact") not in self._runs:
-                self._runs[pair, "exact"] = Kept(exact(spec, place))
-            return self._runs[pair, "exact"]
 
-        def kept_replay(spec: Spec, place: Place, *, framework: str = "jax") -> Any:
-            if framework == "torch":
-                return replay(spec, place, framework=framework)
-            if (pair, spec.dtype) not in self._replays:
-                self._replays[pair, spec.dtype] = replay(spec, place)
-            return self._replays[pair, spec.dtype]
+@dataclass
+class Honest:
+    """One side of every pair as it is, trained once for all tests that plant in the other one."""
 
-        patch.setattr(launch, "exact", kept_exact)
+    framework: Side
+    programs: Programs = field(default_factory=Programs)
+    _runs: dict[Any, "Kept"] = field(default_factory=dict)
+    _replays: dict[Any, Any] = field(default_factory=dict)
+
+    def verify(
+        self, patch: pytest.MonkeyPatch, pair: Pair, programs: Programs | None = None
+    ) -> Verification:
+        """`twinstep.verify` with this side's part of it taken from what is kept.
+
+        programs: what the JAX side is compiled to; None: as it is
+        """
+        recorder, replay = launch.recorder, launch.replay
+
+        def kept_recorder(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
+            if framework != self.framework:
+                return recorder(framework, spec, place, **noise)
+            key = pair, spec.dtype, spec.total_steps, place, *noise.items()
+            if key not in self._runs:
+                self._runs[key] = Kept(recorder(framework, spec, place, **noise))
+            return self._runs[key]
+
+        def kept_replay(spec: Spec, place: Place = CPU) -> Any:
+            key = pair, spec.dtype, spec.total_steps
+            if key not in self._replays:
+                self._replays[key] = replay(spec, place)
+            return self._replays[key]
+
+        (programs or self.programs).share(patch)
         patch.setattr(launch, "recorder", kept_recorder)
-        patch.setattr(launch, "replay", kept_replay)
+        if self.framework == "jax":
+            patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)
+
+
+HonestJax = functools.partial(Honest, "jax")
+HonestTorch = functools.partial(Honest, "torch")
 
 
 @dataclass
@@ -87,9 +130,8 @@ class Kept:
     recorder: Any
     _chunks: list[Trace] = field(default_factory=list)
 
-    @property
-    def metadata(self) -> Any:
-        return self.recorder.metadata
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.recorder, name)
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         if not self._chunks:
@@ -104,10 +146,45 @@ def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
     return verify(spec)
 
 
-def verify_without_noise(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
-    """The same for a fault on the JAX side, without noise."""
-    leave_noise_out(patch)
-    return verify_only(patch, pair)
+@dataclass
+class PlantedJax:
+    """JAX programs in which all faults of a pair are planted, each with a dial."""
+
+    torch: Honest = field(default_factory=HonestTorch)
+    _programs: dict[Pair, Programs] = field(default_factory=dict)
+    _dials: dict[Any, Dial] = field(default_factory=dict)
+
+    def verify(
+        self,
+        patch: pytest.MonkeyPatch,
+        pair: Pair,
+        plants: Iterable[Plant],
+        plant: Plant | None,
+        size: float = 1.0,
+        exact: Programs | None = None,
+    ) -> Verification:
+        """`twinstep.verify` with one of a pair's faults, or with none, and without noise.
+
+        plants: those of all faults of this pair; exact: where float64's programs have none of them
+        """
+        how = None if plant is None else vars(plant).get("how", "alone")
+        leave_noise_out(patch)
+        example = module("jax", pair)
+        if how == "alone":
+            assert plant is not None
+            plant(patch, example)
+            return self.torch.verify(patch, pair, Programs(exact))
+        only = None if exact is None else "float32"
+        for other in plants:
+            if vars(other).get("how") == "compiled":
+                with dialled(self._dials.setdefault((pair, other), Dial(only))):
+                    other(patch, example)
+        if how == "started":
+            assert plant is not None
+            plant(patch, example)
+        programs = self._programs.setdefault(pair, Programs(exact))
+        with self._dials[pair, plant].at(size) if how == "compiled" else contextlib.nullcontext():
+            return self.torch.verify(patch, pair, programs)
 
 
 def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
@@ -117,8 +194,8 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
     """
     recorder = launch.recorder
 
-    def quiet(framework: str, spec: Spec, place: Place, *, noise: bool = False) -> Any:
-        return recorder(framework, spec, place, noise=False)
+    def quiet(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
+        return recorder(framework, spec, place)
 
     patch.setattr(launch, "recorder", quiet)
 

@@ -16,6 +16,18 @@ from planted.pairs import Plant
 from twinstep import Spec
 
 
+def compiled(plant: Plant) -> Plant:
+    """Marks a plant in JAX that asks a dial for its fault's size: many go into one program."""
+    vars(plant)["how"] = "compiled"
+    return plant
+
+
+def started(plant: Plant) -> Plant:
+    """Marks a plant in what a run starts from, which no compiled program knows."""
+    vars(plant)["how"] = "started"
+    return plant
+
+
 def together(*plants: Plant) -> Plant:
     """Several plants at once."""
 
@@ -78,7 +90,7 @@ def initial_params(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Pla
 
         patch.setattr(example, "init", wrong)
 
-    return plant
+    return started(plant)
 
 
 def ulp_more(array: np.ndarray) -> np.ndarray:

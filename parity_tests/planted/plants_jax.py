@@ -1,7 +1,6 @@
 """How a fault is planted on the JAX side."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +12,10 @@ import pytest
 import jax_impl.devices
 from jax_impl import layers
 from jax_impl.optimizers.adam import AdamState
+from planted import dials
+from planted.dials import either
 from planted.pairs import Plant
-from planted.plants_anywhere import attribute
+from planted.plants_anywhere import compiled
 from twinstep import Spec
 
 Update = Callable[[Any, Any, Any, Any], Any]  # (the honest update, grads, state, params)
@@ -24,17 +25,21 @@ def jax_update(wrong: Update) -> Plant:
     """Another update: wrong(the optimizer's own, grads, state, params) -> (updates, state)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init = example.init
+        init, size = example.init, dials.current()
 
         def wrong_init(spec: Spec) -> Any:
             state = init(spec)
             optimizer = state.optimizer
-            update = functools.partial(wrong, optimizer.update)
+
+            def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
+                right = optimizer.update(grads, opt_state, params)
+                return either(size(), wrong(optimizer.update, grads, opt_state, params), right)
+
             return state.replace(optimizer=optax.GradientTransformation(optimizer.init, update))
 
         patch.setattr(example, "init", wrong_init)
 
-    return plant
+    return compiled(plant)
 
 
 def updates_times(factor: Callable[[Any], Any]) -> Update:
@@ -74,35 +79,53 @@ def after_jax_step(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
     """Something more after the training step: wrong(state before, state, step) -> (state, step)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = example.train_step
+        original, size = example.train_step, dials.current()
 
         def train_step(state: Any, batch: Any) -> Any:
-            return wrong(state, *original(state, batch))
+            right = original(state, batch)
+            return either(size(), wrong(state, *right), right)
 
         patch.setattr(example, "train_step", train_step)
 
-    return plant
+    return compiled(plant)
 
 
 def jax_grads(wrong: Callable[[Any], Any]) -> Plant:
     """Other gradients, between the backward pass and the optimizer."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = example.train_step
+        original, size = example.train_step, dials.current()
 
         def train_step(state: Any, batch: Any) -> Any:
             honest = state.optimizer
 
+            def given(grads: Any) -> Any:
+                return either(size(), wrong(grads), grads)
+
             def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
-                return honest.update(wrong(grads), opt_state, params)
+                return honest.update(given(grads), opt_state, params)
 
             meddled = optax.GradientTransformation(honest.init, update)
             after, step = original(state.replace(optimizer=meddled), batch)
-            return after.replace(optimizer=honest), step._replace(grads=wrong(step.grads))
+            return after.replace(optimizer=honest), step._replace(grads=given(step.grads))
 
         patch.setattr(example, "train_step", train_step)
 
-    return plant
+    return compiled(plant)
+
+
+def jax_criterion(name: str, wrong: Callable[[jax.Array, jax.Array], jax.Array]) -> Plant:
+    """Another loss function under its name in the linear regression's table."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        right, size = example.CRITERIA[name], dials.current()
+
+        def criterion(output: jax.Array, target: jax.Array) -> jax.Array:
+            return either(size(), wrong(output, target), right(output, target))
+
+        patch.setitem(example.CRITERIA, name, criterion)
+
+    return compiled(plant)
 
 
 def jax_adam(
@@ -140,7 +163,23 @@ def jax_adam(
 
         return optax.GradientTransformation(init, update)
 
-    return attribute("adam", adam)
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        right, size = example.adam, dials.current()
+
+        def one_of_both(**options: Any) -> optax.GradientTransformation:
+            written, own = adam(**options), right(**options)
+
+            def init(params: Any) -> Any:
+                return either(size(), written.init(params), own.init(params))
+
+            def update(*given: Any) -> Any:
+                return either(size(), written.update(*given), own.update(*given))
+
+            return optax.GradientTransformation(init, update)
+
+        patch.setattr(example, "adam", one_of_both)
+
+    return compiled(plant)
 
 
 class GRUWithoutHiddenBias(layers.GRU):

@@ -13,7 +13,9 @@ import jax_impl.conversion
 import jax_impl.recording
 from jax_impl import layers
 from jax_impl.conversion import Rule
+from planted import dials
 from planted.pairs import Pair, Plant, Side, Spot, pair
+from planted.plants_anywhere import compiled
 
 LINEAR = pair("linear_regression", steps=8)
 ADAM = pair("adam_update", steps=8, eps=1e-2, betas=(0.5, 0.9))  # values that show every fault
@@ -76,10 +78,15 @@ def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
     return change
 
 
+@compiled
 def jax_free_run_backward(patch: pytest.MonkeyPatch, example: Any) -> None:
     """Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
-    take = jax_impl.recording.take
-    patch.setattr(jax_impl.recording, "take", lambda data, index: take(data, 99 - index))
+    right, size = jax_impl.recording.take, dials.current()
+
+    def take(data: Any, index: Any) -> Any:
+        return right(data, dials.either(size(), 99 - index, index))
+
+    patch.setattr(jax_impl.recording, "take", take)
 
 
 class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
