@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import jax
 import pytest
 
 import jax_impl.recording
@@ -55,6 +56,7 @@ class Programs:
 
     def __init__(self, exact: "Programs | None" = None) -> None:
         self.exact = exact
+        self.numbers = {"seed", "data_seed", "steps", "epochs", "log_every"}
         self._compiled: dict[Any, Any] = {}
 
     def share(self, patch: pytest.MonkeyPatch) -> None:
@@ -69,15 +71,19 @@ class Programs:
         kept = self._compiled
         if self.exact is not None and spec.dtype == "float64":
             kept = self.exact._compiled
-        numbers = {"seed", "data_seed", "steps", "epochs", "log_every"}
-        fixed = [item for item in spec.hyper_parameters().items() if item[0] not in numbers]
+        fixed = [item for item in spec.hyper_parameters().items() if item[0] not in self.numbers]
         key = (type(owner), name, spec.name, repr(fixed), owner.place)
-        if key not in kept:
-            value = made.__get__(owner, type(owner))
-            if not hasattr(value, "lower"):  # no program
-                return value
+        if key in kept and name != "initial":
+            return kept[key]
+        value = made.__get__(owner, type(owner))
+        if name == "initial":  # a program is of a state's fixed parts: those of the first one
+            value = jax.tree.unflatten(
+                kept.setdefault(key, jax.tree.structure(value)), jax.tree.leaves(value)
+            )
+            vars(owner)[name] = value
+        elif hasattr(value, "lower"):  # a program
             kept[key] = value
-        return kept[key]
+        return value
 
 
 @dataclass

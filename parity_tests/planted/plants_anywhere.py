@@ -75,15 +75,18 @@ def spec_fields(**changes: Any) -> Plant:
     return plant
 
 
-def initial_params(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
-    """The side starts one parameter from other values."""
+def initial_params(
+    name: str | Callable[[Spec], str], change: Callable[[np.ndarray], np.ndarray]
+) -> Plant:
+    """The side starts one parameter from other values; name: or what gives it."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
         init = example.init
 
         def wrong(spec: Spec) -> Any:
             params = dict(spec.initial_params())
-            params[name] = change(params[name])
+            leaf = name(spec) if callable(name) else name
+            params[leaf] = change(params[leaf])
             copy = dataclasses.replace(spec)
             copy.__dict__["_problem"] = spec._problem._replace(params=params)
             return init(copy)

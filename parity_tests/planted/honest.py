@@ -1,0 +1,86 @@
+"""Honest pairs, many of them: every example by seeds, dtypes, rates, threads and ways to update."""
+
+import importlib
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+
+from planted.dials import Dial
+from planted.kinds import cell
+from planted.pairs import Pair, Programs, pair, spec_of, verify_only
+from planted.plants_torch import torch_optimizer
+from twinstep.findings import Comparison
+
+# short binary fractions: a dial turns them into neither dtype's rounding
+RATES = (2.0**-5, 2.0**-7, 2.0**-9, 2.0**-12)
+WAYS: tuple[dict[str, bool], ...] = ({}, {"foreach": True}, {"fused": True}, {"foreach": False})
+
+
+class HonestPair(NamedTuple):
+    """Two right trainings of one problem, and how PyTorch computes its own."""
+
+    pair: Pair
+    threads: int
+    way: dict[str, bool]
+
+    def __str__(self) -> str:
+        return f"{self.pair}, {self.threads} threads, {self.way or 'as it is'}"
+
+
+def honest(example: str, dtype: str, seeds: range, *, rates: bool = False) -> Iterator[HonestPair]:
+    """A pair a seed of one example; rates: by other learning rates than the document's, in turn."""
+    ways = itertools.cycle((threads, way) for way in WAYS for threads in (1, 2))
+    settings = dict(cell(example, dtype).settings)
+    for seed, rate in zip(seeds, itertools.cycle(RATES)):
+        more: dict[str, Any] = {"learning_rate": rate} if rates else {}
+        yield HonestPair(pair(example, **{**settings, "seed": seed, **more}), *next(ways))
+
+
+def judged(each: HonestPair, programs: Programs) -> Comparison:
+    """What the judge says of an honest pair, its JAX side run by `programs`."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("SGD", "Adam"):
+            torch_optimizer(kind, None, **each.way)(patch, None)
+        programs.share(patch)
+        torch.set_num_threads(each.threads)
+        try:
+            return verify_only(patch, each.pair).comparison
+        finally:
+            torch.set_num_threads(before)
+
+
+class AnyRate(Programs):
+    """JAX's programs of an example, which ask for the learning rate as they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dial = Dial()
+        self.numbers = self.numbers | {"learning_rate"}
+
+    def judged(self, each: HonestPair) -> Comparison:
+        """What the judge says of an honest pair."""
+
+        def rate_at(lr: Any, step: jax.Array) -> jax.Array:
+            return jnp.asarray(self._dial(), float)
+
+        rate: float = spec_of(each.pair).hyper_parameters()["learning_rate"]
+        with pytest.MonkeyPatch.context() as patch, self._dial.at(rate):
+            for name in ("adam", "sgd"):  # whose functions the package has under these names
+                home = importlib.import_module(f"jax_impl.optimizers.{name}")
+                patch.setattr(home, "rate_at", rate_at)
+            return judged(each, self)
+
+
+def alarms(comparisons: Iterator[tuple[HonestPair, Comparison]]) -> list[str]:
+    """Of some honest pairs, those that are not called the same."""
+    return [
+        f"{each}: {found.verdict}, {found.reason}"
+        for each, found in comparisons
+        if not (found.verdict.same and found.first is None)
+    ]

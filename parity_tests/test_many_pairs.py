@@ -1,0 +1,129 @@
+"""Many pairs: honest ones, which must pass, and faults of every kind, each found at its place.
+
+All examples, both dtypes, either side. A cell of the table is a test, which shares what it
+compiles. Faults in float32 are there in float32 alone: what is judged must not excuse itself.
+"""
+
+import itertools
+
+import pytest
+from planted.honest import AnyRate, alarms, honest
+from planted.honest import judged as passed
+from planted.kinds import KINDS, Planted, planted
+from planted.pairs import Honest, HonestJax, HonestTorch, PlantedJax, Side, module, place_of
+from planted.plants_of_kinds import in_float32
+
+from twinstep import Verdict
+from twinstep.findings import Comparison
+from twinstep.specs import EXAMPLES
+
+CELLS = [(example, dtype) for example in EXAMPLES for dtype in ("float64", "float32")]
+SEEDS = range(1, 9)
+IN_JAX = [("adam_update", "float32"), ("chain_rule", "float64"), ("mnist_rnn", "float32")]
+SIDES: tuple[Side, ...] = ("torch", "jax")
+TABLE = [
+    fault
+    for (example, dtype), side in itertools.product(CELLS, SIDES)
+    for fault in planted(example, dtype, side)
+]
+
+
+@pytest.fixture(scope="module", params=CELLS, ids="-".join)
+def table_cell(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An example and a dtype; of the module, so that one's tests follow each other."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def honest_jax() -> Honest:
+    """The JAX side as it is, shared by all faults on the other side."""
+    return HonestJax()
+
+
+@pytest.fixture(scope="module")
+def planted_jax() -> PlantedJax:
+    """The JAX side with its faults, each with a dial."""
+    return PlantedJax(HonestTorch())
+
+
+def test_the_table_is_large() -> None:
+    assert len(TABLE) >= 150
+    assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
+    assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
+    assert {fault.place.stage for fault in TABLE} >= {"batch", "loss", "grads", "opt_state"}
+    assert {fault.kind.says for fault in TABLE} == {kind.says for kind in KINDS}
+
+
+def judged(fault: Planted, honest_jax: Honest, planted_jax: PlantedJax) -> Comparison:
+    """What the judge says of a fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        if fault.side == "torch":
+            assert fault.kind.torch is not None
+            plant = fault.kind.torch(fault.size)
+            only = in_float32(plant) if fault.dtype == "float32" else plant
+            only(patch, module("torch", fault.pair))
+            return honest_jax.verify(patch, fault.pair).comparison
+        assert fault.kind.jax is not None
+        others = [f.kind.jax for f in planted(fault.pair.example, fault.dtype, "jax")]
+        return planted_jax.verify(
+            patch,
+            fault.pair,
+            [plant for plant in others if plant is not None],
+            fault.kind.jax,
+            fault.size,
+            honest_jax.programs if fault.dtype == "float32" else None,
+        ).comparison
+
+
+def missed(faults: list[Planted], honest_jax: Honest, planted_jax: PlantedJax) -> list[str]:
+    """Of some faults, those that are not found where they are."""
+    misses = []
+    for fault in faults:
+        comparison = judged(fault, honest_jax, planted_jax)
+        if (comparison.verdict, place_of(comparison)) != (Verdict.MISMATCH, fault.place):
+            misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
+    return misses
+
+
+def test_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
+    pairs = list(honest(*table_cell, SEEDS))
+    assert not alarms((each, passed(each, honest_jax.programs)) for each in pairs)
+
+
+def test_faults_in_torch(
+    table_cell: tuple[str, str], honest_jax: Honest, planted_jax: PlantedJax
+) -> None:
+    assert not missed(planted(*table_cell, "torch"), honest_jax, planted_jax)
+
+
+def test_faults_in_jax(
+    table_cell: tuple[str, str], honest_jax: Honest, planted_jax: PlantedJax
+) -> None:
+    if table_cell not in IN_JAX:
+        pytest.skip("its programs take long to compile: make test-slow")
+    assert not missed(planted(*table_cell, "jax"), honest_jax, planted_jax)
+
+
+@pytest.mark.parametrize(
+    ("example", "dtype"), [("adam_update", "float32"), ("chain_rule", "float64")]
+)
+def test_honest_pairs_pass_by_any_rate(example: str, dtype: str) -> None:
+    programs = AnyRate()
+    pairs = list(honest(example, dtype, SEEDS, rates=True))
+    assert not alarms((each, programs.judged(each)) for each in pairs)
+
+
+@pytest.mark.slow
+def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
+    own = list(honest(*table_cell, range(100, 120)))
+    assert not alarms((each, passed(each, honest_jax.programs)) for each in own)
+    programs = AnyRate()
+    others = list(honest(*table_cell, range(200, 216), rates=True))
+    assert not alarms((each, programs.judged(each)) for each in others)
+
+
+@pytest.mark.slow
+def test_faults_in_jax_of_every_cell(
+    table_cell: tuple[str, str], honest_jax: Honest, planted_jax: PlantedJax
+) -> None:
+    assert not missed(planted(*table_cell, "jax"), honest_jax, planted_jax)
