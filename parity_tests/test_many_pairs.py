@@ -64,12 +64,15 @@ def judged(fault: Planted, honest_jax: Honest, planted_jax: PlantedJax) -> Compa
             only(patch, module("torch", fault.pair))
             return honest_jax.verify(patch, fault.pair).comparison
         assert fault.kind.jax is not None
+        plant = fault.kind.jax
+        if fault.dtype == "float32" and vars(plant)["how"] == "started":
+            plant = in_float32(plant)
         others = [f.kind.jax for f in planted(fault.pair.example, fault.dtype, "jax")]
         return planted_jax.verify(
             patch,
             fault.pair,
-            [plant for plant in others if plant is not None],
-            fault.kind.jax,
+            [other for other in others if other is not None],
+            plant,
             fault.size,
             honest_jax.programs if fault.dtype == "float32" else None,
         ).comparison

@@ -102,7 +102,7 @@ class Honest:
 
         programs: what the JAX side is compiled to; None: as it is
         """
-        recorder, replay = launch.recorder, launch.replay
+        recorder, replay, exact = launch.recorder, launch.replay, launch.exact
 
         def kept_recorder(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
             if framework != self.framework:
@@ -112,15 +112,22 @@ class Honest:
                 self._runs[key] = Kept(recorder(framework, spec, place, **noise))
             return self._runs[key]
 
-        def kept_replay(spec: Spec, place: Place = CPU) -> Any:
-            key = pair, spec.dtype, spec.total_steps
-            if key not in self._replays:
-                self._replays[key] = replay(spec, place)
-            return self._replays[key]
+        def kept_exact(spec: Spec, place: Place = CPU) -> Any:
+            if (pair, "exact") not in self._runs:
+                self._runs[pair, "exact"] = Kept(exact(spec, place))
+            return self._runs[pair, "exact"]
+
+        def kept_replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
+            if framework != "jax":
+                return replay(spec, place, framework=framework)
+            if (pair, spec.dtype) not in self._replays:
+                self._replays[pair, spec.dtype] = replay(spec, place)
+            return self._replays[pair, spec.dtype]
 
         (programs or self.programs).share(patch)
         patch.setattr(launch, "recorder", kept_recorder)
         if self.framework == "jax":
+            patch.setattr(launch, "exact", kept_exact)
             patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)
 
@@ -134,15 +141,15 @@ class Kept:
     """A recorder whose run is made once."""
 
     recorder: Any
-    _chunks: list[Trace] = field(default_factory=list)
+    _chunks: dict[int | None, list[Trace]] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.recorder, name)
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        if not self._chunks:
-            self._chunks = list(self.recorder.chunks(most))
-        return iter(self._chunks)
+        if most not in self._chunks:
+            self._chunks[most] = list(self.recorder.chunks(most))
+        return iter(self._chunks[most])
 
 
 def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 import jax_impl.recording
+import torch_impl.recording
 from jax_impl import layers
 from planted import dials
 from planted.dials import either
@@ -293,10 +294,12 @@ def in_float32(plant: Plant) -> Plant:
     """A fault of PyTorch's, or of what either side starts from, that float64 does not have."""
 
     def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right = {name: getattr(example, name) for name in ("init", "loss_fn", "train_step")}
+        homes = {(example, name) for name in ("init", "loss_fn", "train_step")}
+        homes |= {(home, "to_device") for home in (torch_impl.recording, jax_impl.recording)}
+        right = {(home, name): getattr(home, name) for home, name in homes}
         plant(patch, example)
-        for name, honest in right.items():
-            wrong = getattr(example, name)
+        for (home, name), honest in right.items():
+            wrong = getattr(home, name)
 
             def either_one(*given: Any, wrong: Any = wrong, honest: Any = honest) -> Any:
                 spec = given[0] if isinstance(given[0], Spec) else None
@@ -304,7 +307,7 @@ def in_float32(plant: Plant) -> Plant:
                 return (wrong if dtype == "float32" else honest)(*given)
 
             if wrong is not honest:
-                patch.setattr(example, name, either_one)
+                patch.setattr(home, name, either_one)
 
     vars(planted).update(vars(plant))
     return planted
