@@ -78,12 +78,17 @@ def judged(fault: Planted, honest_jax: Honest, planted_jax: PlantedJax) -> Compa
         ).comparison
 
 
+def _times_over(comparison: Comparison) -> float:
+    return max(comparison.smallest_allowance(mode) for mode in ("gate", "free"))
+
+
 def missed(faults: list[Planted], honest_jax: Honest, planted_jax: PlantedJax) -> list[str]:
     """Of some faults, those that are not found where they are."""
     misses = []
     for fault in faults:
         comparison = judged(fault, honest_jax, planted_jax)
-        if (comparison.verdict, place_of(comparison)) != (Verdict.MISMATCH, fault.place):
+        found = comparison.verdict is Verdict.MISMATCH and fault.found(place_of(comparison))
+        if not (found and _times_over(comparison) >= fault.kind.least):
             misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
     return misses
 
