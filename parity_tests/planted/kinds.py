@@ -29,6 +29,7 @@ from planted.plants_of_kinds import (
     leaky,
     low_array,
     no_zero_grad,
+    on_evaluation,
     on_grads,
     on_last_layer,
     on_opt_state,
@@ -71,7 +72,7 @@ class Kind(NamedTuple):
     """A kind of fault.
 
     torch: how a fault of a size is planted there; jax: the same, its size from a dial
-    place: where it must show, a stage "" being any; sizes: {dtype: how large it is}
+    place: where it must show, "" being any; sizes: {dtype: how large it is}
     least: how many times the limit it is off at least
     """
 
@@ -325,6 +326,32 @@ KINDS = [
         )(spec),
     ),
     Kind(
+        "the test names the least likely digit",
+        {"mnist_rnn"},
+        lambda size: on_evaluation(
+            lambda outputs, named, right: (outputs, outputs.argmin(1), right)
+        ),
+        on_evaluation(lambda outputs, named, right: (outputs, jnp.argmin(outputs, 1), right)),
+        exactly(4, "evaluation", ""),
+    ),
+    Kind(
+        "one digit more is said to be right",
+        {"mnist_rnn"},
+        lambda size: on_evaluation(lambda outputs, named, right: (outputs, named, right + 1)),
+        on_evaluation(lambda outputs, named, right: (outputs, named, right + 1)),
+        exactly(4, "evaluation", "correct"),
+    ),
+    Kind(
+        "tested outputs a part too large",
+        {"mnist_rnn"},
+        lambda size: on_evaluation(
+            lambda outputs, named, right: (outputs * (1 + size), named, right)
+        ),
+        on_evaluation(lambda outputs, named, right: (outputs * 1.01, named, right)),
+        exactly(4, "evaluation", "outputs"),
+        SMALL_PART,
+    ),
+    Kind(
         "samples kept in low precision",
         FLOATS - {"chain_rule"},
         lambda size: torch_data(x=rounded),
@@ -375,9 +402,10 @@ class Planted(NamedTuple):
 
     def found(self, place: Spot | None) -> bool:
         """Whether a place is the fault's."""
-        if not self.place.stage:
-            return place is not None and place.step == self.place.step
-        return place == self.place
+        if place is None:
+            return False
+        pairs = zip(place, self.place, strict=True)
+        return all(said == expected or expected == "" for said, expected in pairs)
 
     @property
     def size(self) -> float:

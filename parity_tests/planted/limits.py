@@ -20,7 +20,7 @@ from twinstep import Verdict
 LARGEST = 1.0
 HALVINGS = 7  # of a decade's logarithm: sizes to 2 %
 
-EXAMPLES = ("linear_regression", "adam_update", "backpropagation", "mnist_rnn")
+EXAMPLES = ("adam_update", "backpropagation")
 
 
 class Sized(NamedTuple):
@@ -52,7 +52,7 @@ def _betas(first: float, second: float) -> Callable[[float], Plant]:
     return lambda size: torch_optimizer("Adam", None, betas=moved(size))
 
 
-WITH_ADAM = ("adam_update", "mnist_rnn")
+WITH_ADAM = ("adam_update",)
 SIZED = [
     Sized("loss, in value alone", EXAMPLES, _kind("loss a part too large in value alone")),
     Sized("gradients", EXAMPLES, _kind("gradients a part too large")),
@@ -129,7 +129,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for says, example, low, high in rows(honest):
         print(f"| {says} | `{example}` | {_figure(low)} | {_figure(high)} |", flush=True)
-    for example in ("mnist_rnn", "parameter_groups"):
+    for example in ("mnist_rnn",):
         most = bits(pair(example, "float32", **SMALL.get(example, {})), honest)
         print(f"| states rounded | `{example}` | {most} bits or fewer | |", flush=True)
 
