@@ -18,7 +18,15 @@ from twinstep.findings import Comparison
 
 # short binary fractions: a dial turns them into neither dtype's rounding
 RATES = (2.0**-5, 2.0**-7, 2.0**-9, 2.0**-12)
-WAYS: tuple[dict[str, bool], ...] = ({}, {"foreach": True}, {"fused": True}, {"foreach": False})
+WAYS: tuple[tuple[int, dict[str, bool]], ...] = (
+    (1, {}),
+    (1, {"foreach": True}),
+    (1, {"fused": True}),
+    (2, {}),
+    (1, {"foreach": False}),
+    (2, {"fused": True}),
+)
+"""PyTorch's threads, and how its optimizer is told to compute."""
 
 
 class HonestPair(NamedTuple):
@@ -34,7 +42,7 @@ class HonestPair(NamedTuple):
 
 def honest(example: str, dtype: str, seeds: range, *, rates: bool = False) -> Iterator[HonestPair]:
     """A pair a seed of one example; rates: by other learning rates than the document's, in turn."""
-    ways = itertools.cycle((threads, way) for way in WAYS for threads in (1, 2))
+    ways = itertools.cycle(WAYS)
     settings = dict(cell(example, dtype).settings)
     for seed, rate in zip(seeds, itertools.cycle(RATES)):
         more: dict[str, Any] = {"learning_rate": rate} if rates else {}

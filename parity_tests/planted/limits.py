@@ -7,7 +7,7 @@ prints the table of docs/limits.md. PyTorch has the fault, JAX is as it is.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -37,19 +37,31 @@ def _kind(says: str) -> Callable[[float], Plant]:
     return found
 
 
-def _adam(name: str) -> Callable[[float], Plant]:
-    return lambda size: torch_optimizer("Adam", None, **{name: lambda value: value * (1 + size)})
+def _adam(**changes: Any) -> Plant:
+    """Other arguments of Adam, where this one run makes it."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        right = example.init
+
+        def init(spec: Any) -> Any:
+            with pytest.MonkeyPatch.context() as inner:
+                torch_optimizer("Adam", None, **changes)(inner, example)
+                return right(spec)
+
+        patch.setattr(example, "init", init)
+
+    return plant
 
 
-def _betas(first: float, second: float) -> Callable[[float], Plant]:
-    def moved(size: float) -> Callable[[tuple[float, float]], tuple[float, float]]:
-        # the part of a moment that is forgotten, 1 - beta, is so much less
-        return lambda betas: (
-            1 - (1 - betas[0]) * (1 - first * size),
-            1 - (1 - betas[1]) * (1 - second * size),
+def _forgets(index: int) -> Callable[[float], Plant]:
+    """The part of a moment that is forgotten, 1 - beta, is so much more."""
+
+    def moved(size: float) -> Callable[[tuple[float, float]], tuple[float, ...]]:
+        return lambda betas: tuple(
+            1 - (1 - beta) * (1 + size) if i == index else beta for i, beta in enumerate(betas)
         )
 
-    return lambda size: torch_optimizer("Adam", None, betas=moved(size))
+    return lambda size: _adam(betas=moved(size))
 
 
 WITH_ADAM = ("adam_update",)
@@ -59,9 +71,9 @@ SIZED = [
     Sized("learning rate", EXAMPLES, _kind("learning rate a part too large")),
     Sized("decay of the parameters", EXAMPLES, _kind("parameters decay")),
     Sized("slope of ReLU below 0", ("backpropagation",), leaky),
-    Sized("Adam's 1 - beta1", WITH_ADAM, _betas(1, 0)),
-    Sized("Adam's 1 - beta2", WITH_ADAM, _betas(0, 1)),
-    Sized("Adam's eps", WITH_ADAM, _adam("eps")),
+    Sized("Adam's 1 - beta1", WITH_ADAM, _forgets(0)),
+    Sized("Adam's 1 - beta2", WITH_ADAM, _forgets(1)),
+    Sized("Adam's eps", WITH_ADAM, lambda size: _adam(eps=lambda eps: eps * (1 + size))),
 ]
 
 
