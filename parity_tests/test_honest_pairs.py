@@ -61,7 +61,8 @@ AS_THEY_ARE = [
 
 
 @pytest.mark.parametrize("pair", AS_THEY_ARE, ids=str)
-def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
+    honest_jax.programs.share(monkeypatch)
     is_no_mismatch(verify_only(monkeypatch, pair).comparison)
 
 
