@@ -146,11 +146,11 @@ def test_what_is_allowed_is_what_is_documented(stage: str, leaf: str, step: int)
     for a, b in ((noisy, quiet), (quiet, noisy), (noisy, noisy)):
         found = worst(compare(a, planted(b, stage, leaf, step, off)), stage)
         assert where(found) == (step, stage, leaf)
-        assert found.allowed == pytest.approx(12 * EPS + one_step, rel=1e-12)
+        assert found.allowed == pytest.approx(12 * EPS + one_step, rel=1e-12, abs=0)
     array = leaf_of(quiet, stage, leaf)[(1 if stage == "params" else 0) :]
     largest = max(np.max(np.abs(row)) for row in array[:step])
     found = worst(compare(quiet, planted(quiet, stage, leaf, step, off)), stage)
-    assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-12)
+    assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
