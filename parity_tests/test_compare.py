@@ -188,11 +188,13 @@ def test_where_nothing_happens_nothing_is_proved(
 
 def test_it_takes_two_runs_in_which_something_happens() -> None:
     """Which trace is named first does not matter."""
-    still = _still(made(), "loss", 1)
-    moves = planted(still, "loss", "loss", 3, 1 + EPS)
-    assert compare(still, moves).verdict is Verdict.INVALID
-    assert compare(moves, still).verdict is Verdict.INVALID
-    assert compare(moves, moves).verdict is Verdict.EQUAL
+    gain = nudged(entry(made(), "params", "gain", 0), 1)
+    for stage, start, value in (("loss", 1, 1 + EPS), ("grads", 0, 1e-300), ("params", None, gain)):
+        still = _still(made(), stage, start)
+        moves = planted(still, stage, "loss" if stage == "loss" else "gain", 3, value)
+        assert compare(still, moves).verdict is Verdict.INVALID
+        assert compare(moves, still).verdict is Verdict.INVALID
+        assert compare(moves, moves).verdict is Verdict.EQUAL
 
 
 def test_one_step_has_no_loss_that_could_move() -> None:
