@@ -7,6 +7,7 @@ reason why no test could tell it from the code, or none should.
 
 import argparse
 import ast
+import gc
 import importlib
 import itertools
 import os
@@ -30,7 +31,7 @@ HERE = Path(__file__).parent
 MODULES = ["judge", "measure", "tolerance", "findings"]
 MODULES += ["compare", "structure", "evaluation", "history"]
 TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
-MOST_CASES = 12  # of one test
+MOST_CASES = 6  # of one test
 CPU_SECONDS = 60  # of one mutant, which may loop for ever
 # to the other side of a bound, and to the opposite
 COMPARISONS = "Lt_LtE Lt_GtE LtE_Lt LtE_Gt Gt_GtE Gt_LtE GtE_Gt GtE_Lt Eq_NotEq NotEq_Eq Is_IsNot"
@@ -135,6 +136,7 @@ class Run:
         for name in MODULES:
             importlib.import_module(f"twinstep.{name}")
         calls = {item: self._calls(item) for item in _varied(session.items)}
+        gc.freeze()  # a fork then writes to less of it
         running: dict[int, Mutant] = {}
         for mutant in itertools.chain.from_iterable(map(mutants, self._names)):
             self.made.append(mutant)
@@ -208,6 +210,7 @@ def main() -> int:
     tests = [str(HERE / f"test_{name}.py") for name in TESTS]
     # the properties are searched for minutes, and what conftest.py shares is both frameworks'
     options = ["-m", "not hypothesis", "-o", "addopts=", "-o", "timeout=0", "-qs", "--noconftest"]
+    options += ["--tb=native"]  # which costs least
     if code := pytest.main([*tests, *options, "-p", "no:cacheprovider"], plugins=[run]):
         return int(code)
     listed = tomllib.loads((HERE / "mutants.toml").read_text())["lives"]

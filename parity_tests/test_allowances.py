@@ -15,6 +15,7 @@ from handmade import (
     leaf_of,
     made,
     planted,
+    with_leaf,
 )
 from judging import (
     EPS,
@@ -180,6 +181,32 @@ def test_the_plain_bound_is_that_of_the_smaller_trace() -> None:
             found = worst(compare(*pair), "grads")
             largest = float(np.max(np.abs(before.grads["gain"][:step])))
             assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-9, abs=0)
+
+
+def test_the_worst_is_the_earliest_of_equals() -> None:
+    """In the ledger's order of leaves within a step."""
+    trace = made()
+
+    def found(*places: tuple[int, str]) -> tuple[int, str, str]:
+        off = trace
+        for step, leaf in places:
+            off = planted(off, "grads", leaf, step, nudged(entry(trace, "grads", leaf, step), 1))
+        return where(worst(gate(trace, off), "grads"))
+
+    assert found((3, "bias"), (3, "gain")) == (3, "grads", "bias")
+    assert found((3, "bias"), (2, "gain")) == (2, "grads", "gain")
+
+
+@each_leaf
+def test_beside_nothing_the_floor_is_allowed(stage: str, leaf: str) -> None:
+    trace = made()
+    trace = with_leaf(trace, stage, leaf, np.zeros_like(leaf_of(trace, stage, leaf)))
+    off = planted(trace, stage, leaf, 4, 1e-300)
+    judge = Judge("float64")
+    judge.gate(trace, off, sizes(trace, 0))
+    for comparison in (judge.comparison(), compare(trace, off)):
+        assert comparison.first is None
+        assert worst(comparison, stage).allowed == 2.0**-970
 
 
 def test_what_is_allowed_is_within() -> None:

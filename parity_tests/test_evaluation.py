@@ -116,6 +116,9 @@ def test_what_is_measured_of_an_evaluation_is_the_larger_of_two() -> None:
     plain = (64 + 4 * STEPS) * EPS * 2
     for pair in ((large, quiet), (quiet, large)):
         assert allowed(*pair) == pytest.approx(plain, rel=1e-9, abs=0)
+    nothing: dict[str, Any] = {"outputs": OUTPUTS * 0, "noise": np.zeros(())}
+    exact = evaluated(trace, **nothing, rounding=np.zeros(()))
+    assert allowed(exact, exact) == 2.0**-970
     later = [dataclasses.replace(one, start=10) for one in (large, quiet)]
     assert allowed(*later) == pytest.approx((64 + 4 * (STEPS + 10)) * EPS * 2, rel=1e-9, abs=0)
 

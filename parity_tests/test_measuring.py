@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from handmade import made
 from judging import EPS
 
 from twinstep import Finding, measure, tolerance
+from twinstep.gate import Reference, _apparent
 from twinstep.history import Curve, History
 
 BLOCK = 65_536  # entries that are looked at together
@@ -126,6 +128,32 @@ def test_the_figures_are_those_of_their_reasons() -> None:
         assert tolerance.most_carried(dtype) == pytest.approx(2 ** (-bits / 4), rel=1e-7)
         assert tolerance.most_moved(dtype, dtype) == tolerance.most_carried(dtype)
     assert tolerance.most_moved("float32", "float64") == 1
+
+
+def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
+    """From float64; and no more than three quarters of the digits, in units of the allowance."""
+    exact = np.array([[2.0, -4.0]] * 4)
+    near, far, off = (np.array([[2.0, -4.0 - gap]] * 4, "float32") for gap in (2**-18, 2**-17, 3))
+    reference = Reference.__new__(Reference)  # which would train
+    reference._judged = "float32"
+    for one, other, found in ((near, far, 2**-18), (far, near, 2**-18), (exact, far, 0)):
+        assert reference._lost("grads", exact, one, other).tolist() == [found] * 4
+    most = 4 * 2 ** (-23 / 4)
+    for stage, amount in (("loss", 16), ("grads", 64), ("evaluation", 64)):
+        found = reference._lost(stage, exact, off, off)
+        assert found == pytest.approx(np.full(4, most / amount), rel=1e-6)
+    nan = np.full((4, 2), np.nan, "float32")  # of one side says nothing
+    for pair in ((nan, near), (near, nan)):
+        assert reference._lost("grads", exact, *pair).tolist() == [2**-18] * 4
+
+
+def test_the_least_that_a_step_rounds_is_an_eps_of_its_largest_entries() -> None:
+    found = _apparent(made(dtype="float32"))
+    trace = made(dtype="float32")
+    assert set(found) == {"loss/loss"} | {f"grads/{leaf}" for leaf in trace.grads}
+    sizes = 2.0**-23 * np.max(np.abs(trace.grads["bias"]), axis=1)
+    assert found["grads/bias"] == pytest.approx(sizes, rel=1e-6, abs=0)
+    assert found["loss/loss"] == pytest.approx(2.0**-23 * np.abs(trace.losses), rel=1e-6, abs=0)
 
 
 # --------------------------------------------------------------------------------------- the curves
