@@ -392,6 +392,20 @@ def test_drift_grows() -> None:
     assert both(late, late, planted(late, "params", "gain", 5, np.nan)).verdict is Verdict.DRIFT
 
 
+@pytest.mark.parametrize("cuts", [[0, 6], [0, 2, 6], [0, 1, 3, 6]])
+def test_what_nobody_knew_the_size_of_may_have_grown(cuts: list[int]) -> None:
+    trace = with_noise(made(noise=EPS), "grads/bias", [0, np.inf, 0, 0, 0, 0])
+    for unproved, verdict in ((False, Verdict.MISMATCH), (True, Verdict.INVALID)):
+        off = planted(trace, "params", "gain", 3, entry(trace, "params", "gain", 3) + 1)
+        off = planted(off, "grads", "bias", 2, 9) if unproved else off
+        judge = Judge("float64")
+        for low, high in pairwise(cuts):
+            piece = trace.cut(low, high)
+            judge.gate(piece, piece, sizes(piece))
+            judge.free(piece, off.cut(low, high))
+        assert judge.comparison().verdict is verdict
+
+
 # ----------------------------------------------------------------------------- the gate and the run
 
 

@@ -86,7 +86,9 @@ def test_beyond_the_horizon_an_evaluation_is_not_judged() -> None:
     trace = dataclasses.replace(trace, noise={**(trace.noise or {}), "loss/loss": chaos})
     other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))
     assert compare(trace, figure(other, correct=0)).verdict is Verdict.ROUNDING
-    assert compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan)).verdict is Verdict.MISMATCH
+    found = compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan))
+    assert found.verdict is Verdict.MISMATCH
+    assert found.worst["free"]["evaluation"].allowed == math.inf, "what is a number is not judged"
 
 
 def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:
