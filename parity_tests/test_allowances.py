@@ -315,6 +315,16 @@ def test_beyond_the_horizon_values_are_not_judged(step: int) -> None:
     assert compare(trace, planted(trace, "batch", "x", step, 9)).verdict is Verdict.MISMATCH
 
 
+def test_beyond_the_horizon_what_is_no_number_is_the_worst_to_look_at() -> None:
+    trace = chaotic(4)
+    off = planted(planted(trace, "grads", "bias", 5, np.nan), "grads", "gain", 5, 9)
+    judge = Judge("float64")
+    judge.free(trace, off)
+    curve = judge.history.curves["free", "grads"]
+    assert curve.leaf[4] == "bias"
+    assert (curve.steps[4], curve.allowed[4]) == (5, math.inf)
+
+
 def test_there_is_no_way_back_from_the_horizon() -> None:
     """A loss that grows afterwards does not make the noise before it small."""
     trace = planted(chaotic(3), "loss", "loss", 5, 1e9)

@@ -79,6 +79,15 @@ def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
     assert where(found.first) == (STEPS, "params", "bias")
 
 
+def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
+    """The gate has judged the test of the very same parameters."""
+    trace = evaluated(made(noise=EPS))
+    judge = Judge("float64")
+    judge.gate(trace, trace, sizes(trace))
+    judge.free(trace, evaluated(trace, outputs=OUTPUTS + 1e-9))
+    assert judge.comparison().verdict is Verdict.DRIFT
+
+
 def test_beyond_the_horizon_an_evaluation_is_not_judged() -> None:
     chaos = np.full(STEPS, EPS)
     chaos[3] = 1e-3
