@@ -265,7 +265,8 @@ def test_the_earliest_step_that_proves_nothing_is_named() -> None:
     trace = made(noise=EPS)
     for leaf in ("bias", "gain"):
         trace = with_noise(trace, f"grads/{leaf}", np.full(STEPS, np.inf))
-    off = planted(planted(trace, "grads", "gain", 4, 9), "grads", "bias", 5, 9)
+    off = planted(trace, "grads", "gain", 4, entry(trace, "grads", "gain", 4) + 1e-9)
+    off = planted(off, "grads", "bias", 5, 9)
     for cuts in ([0, 6], [0, 4, 6], [0, 3, 5, 6]):
         judge = Judge("float64")
         for low, high in pairwise(cuts):
@@ -323,6 +324,16 @@ def test_beyond_the_horizon_what_is_no_number_is_the_worst_to_look_at() -> None:
     curve = judge.history.curves["free", "grads"]
     assert curve.leaf[4] == "bias"
     assert (curve.steps[4], curve.allowed[4]) == (5, math.inf)
+
+
+def test_a_curve_of_few_points_shows_what_was_judged() -> None:
+    """Where a point stands for two steps, one of them beyond the horizon, it is the other one."""
+    trace = made(2000, noise=EPS)
+    trace = with_noise(trace, "loss/loss", np.where(np.arange(2000) == 3, 1e-3, EPS))
+    off = planted(trace, "loss", "loss", 3, nudged(entry(trace, "loss", "loss", 3), 1))
+    judge = Judge("float64")
+    judge.free(trace, planted(off, "loss", "loss", 4, 9))
+    assert judge.history.curves["free", "loss"].steps[1] == 3
 
 
 def test_there_is_no_way_back_from_the_horizon() -> None:

@@ -144,6 +144,7 @@ def test_runs_start_from_the_very_same_parameters(noise: float | None, leaf: str
     comparison = compare(trace, off)
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (0, "params", leaf)
+    assert comparison.worst["free"]["params"].allowed == 0
     assert comparison.smallest_allowance("free") == math.inf, "no allowance lets it pass"
     zero = planted(trace, "params", leaf, 0, 0.0)
     signed = planted(trace, "params", leaf, 0, -0.0)
@@ -199,6 +200,8 @@ def test_it_takes_two_runs_in_which_something_happens() -> None:
 
 def test_one_step_has_no_loss_that_could_move() -> None:
     assert compare(made(1), made(1)).verdict is Verdict.EQUAL
+    still = _still(made(2), "loss", 1)
+    assert compare(still, still).verdict is Verdict.INVALID
 
 
 def test_no_steps_prove_nothing() -> None:

@@ -88,9 +88,10 @@ def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
     assert judge.comparison().verdict is Verdict.DRIFT
 
 
-def test_beyond_the_horizon_an_evaluation_is_not_judged() -> None:
+@pytest.mark.parametrize("row", [3, STEPS - 1])
+def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
     chaos = np.full(STEPS, EPS)
-    chaos[3] = 1e-3
+    chaos[row] = 1e-3
     trace = evaluated(made(noise=EPS))
     trace = dataclasses.replace(trace, noise={**(trace.noise or {}), "loss/loss": chaos})
     other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))

@@ -277,8 +277,8 @@ class Judge:
             a, b = array[:1], candidate.params[leaf][:1]
             difference = measure.differences(a, b)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
-            if not difference[0] <= 0:
-                gap = float(difference[0])
+            gap = difference.item()
+            if not gap <= 0:
                 finding = measure.finding(0, "params", leaf, a[0], b[0], gap, 0.0, self._sides)
                 self._first.setdefault("free", finding)
                 self._sudden = True
