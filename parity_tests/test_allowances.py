@@ -209,6 +209,23 @@ def test_beside_nothing_the_floor_is_allowed(stage: str, leaf: str) -> None:
         assert worst(comparison, stage).allowed == 2.0**-970
 
 
+def test_what_an_earlier_chunk_has_seen_counts() -> None:
+    """The noise so far; the state before a step; and before the first there is none."""
+    noisy = with_noise(made(noise=EPS), "grads/bias", [0, 1e-9, 0, 0, 0, 0])
+    off = planted(noisy, "grads", "bias", 5, entry(noisy, "grads", "bias", 5) + 3e-9)
+    place = "opt_state", "gain.exp_avg"
+    trace = with_leaf(made(), *place, np.array([1, 2, 9, 3, 4, 5]) / 1000)
+    other = with_leaf(made(), *place, leaf_of(trace, *place) * (1 + EPS))
+    free, gated = Judge("float64"), Judge("float64")
+    for low, high in ((0, 3), (3, 6)):
+        free.free(noisy.cut(low, high), off.cut(low, high))
+        gated.gate(trace.cut(low, high), other.cut(low, high), sizes(trace.cut(low, high)))
+    assert free.comparison().verdict is Verdict.ROUNDING
+    found = gated.history.curves["gate", "opt_state"].allowed
+    expected = 8 * EPS * np.array([1, 2, 9, 9, 4, 5]) / 1000
+    assert found == pytest.approx(expected, rel=1e-9, abs=0)
+
+
 def test_what_is_allowed_is_within() -> None:
     trace = planted(made(), "loss", "loss", 1, 1.0)
     for ulps, verdict in ((68, Verdict.ROUNDING), (69, Verdict.MISMATCH)):

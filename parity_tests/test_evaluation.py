@@ -99,6 +99,7 @@ def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
     found = compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan))
     assert found.verdict is Verdict.MISMATCH
     assert found.worst["free"]["evaluation"].allowed == math.inf, "what is a number is not judged"
+    assert compare(trace, figure(trace, correct=np.nan)).verdict is Verdict.MISMATCH
 
 
 def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:

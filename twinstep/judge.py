@@ -357,10 +357,10 @@ class Judge:
         if measured:
             rounding, noise = (max(float(e[n]) for e in measured) for n in ("rounding", "noise"))
             return self._of_outputs(rounding, noise)
-        size = min(float(measure.largest(e["outputs"][None])[0]) for e in both)
+        size = min(measure.largest(e["outputs"][None]).item() for e in both)
         steps = reference.start + len(reference)
         bound = self._plain_bound("evaluation", "outputs", np.array([size]), np.array([steps]))
-        return float(bound[0])
+        return float(bound.item())
 
     def _evaluate(
         self, mode: str, reference: Trace, candidate: Trace, limit: float, beyond: bool = False
