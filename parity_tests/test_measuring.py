@@ -140,8 +140,8 @@ def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
         assert reference._lost("grads", exact, one, other).tolist() == [found] * 4
     most = 4 * 2 ** (-23 / 4)
     for stage, amount in (("loss", 16), ("grads", 64), ("evaluation", 64)):
-        found = reference._lost(stage, exact, off, off)
-        assert found == pytest.approx(np.full(4, most / amount), rel=1e-6)
+        lost = reference._lost(stage, exact, off, off)
+        assert lost == pytest.approx(np.full(4, most / amount), rel=1e-6)
     nan = np.full((4, 2), np.nan, "float32")  # of one side says nothing
     for pair in ((nan, near), (near, nan)):
         assert reference._lost("grads", exact, *pair).tolist() == [2**-18] * 4
