@@ -97,3 +97,10 @@ $(TPU)/.ready: $(READY)
 		> $$($(TPU)/bin/python -c "import site; print(site.getsitepackages()[0])")/over.pth
 	$(TPU)/bin/pip install -q -c constraints.txt -e ".[tpu]"
 	@touch $@
+
+# Changes the judge in one place at a time, and fails where no test notices. cosmic-ray makes the
+# changes; nothing else needs it.
+.PHONY: mutants
+mutants: $(READY)
+	@$(BIN)/python -c "import cosmic_ray" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt cosmic-ray
+	$(BIN)/python parity_tests/mutants.py

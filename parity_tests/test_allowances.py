@@ -3,16 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from handmade import (
+    LEAVES,
     STEPS,
     entry,
     leaf_of,
     made,
     planted,
+    with_leaf,
 )
 from judging import (
     EPS,
@@ -146,11 +149,118 @@ def test_what_is_allowed_is_what_is_documented(stage: str, leaf: str, step: int)
     for a, b in ((noisy, quiet), (quiet, noisy), (noisy, noisy)):
         found = worst(compare(a, planted(b, stage, leaf, step, off)), stage)
         assert where(found) == (step, stage, leaf)
-        assert found.allowed == pytest.approx(12 * EPS + one_step, rel=1e-12)
+        assert found.allowed == pytest.approx(12 * EPS + one_step, rel=1e-12, abs=0)
     array = leaf_of(quiet, stage, leaf)[(1 if stage == "params" else 0) :]
     largest = max(np.max(np.abs(row)) for row in array[:step])
     found = worst(compare(quiet, planted(quiet, stage, leaf, step, off)), stage)
-    assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-12)
+    assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-12, abs=0)
+
+
+def test_the_gate_allows_what_rounding_carries_within_a_step() -> None:
+    """Of a step that evaluates many times; but no more than three quarters of the digits."""
+    trace = made()
+    keys = [f"{stage}/{leaf}" for stage in VALUES for leaf in LEAVES[stage]]
+    for noise in (1e-6, 1.0):
+        replayed = dataclasses.replace(trace, noise={key: np.full(STEPS, noise) for key in keys})
+        for stage, leaf in JUDGED:
+            off = planted(replayed, stage, leaf, 4, nudged(entry(trace, stage, leaf, 4), 1))
+            row = leaf_of(trace, stage, leaf)[4 if stage == "params" else 3]
+            most = 2**-13 * float(np.max(np.abs(row)))
+            carried = min(4 * noise, most) if stage in ("opt_state", "params") else 0.0
+            found = worst(gate(trace, off), stage).allowed
+            expected = expected_gate(trace, stage, leaf, 4) + carried
+            assert found == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+def test_the_plain_bound_is_that_of_the_smaller_trace() -> None:
+    trace = planted(made(), "grads", "gain", 3, 1.0)
+    for step in (1, 3):  # the largest so far
+        before = planted(trace, "grads", "gain", step, 1.9)
+        other = planted(trace, "grads", "gain", step, 1.95)
+        for pair in ((before, other), (other, before)):
+            found = worst(compare(*pair), "grads")
+            largest = float(np.max(np.abs(before.grads["gain"][:step])))
+            assert found.allowed == pytest.approx((64 + 4 * step) * EPS * largest, rel=1e-9, abs=0)
+
+
+def test_the_worst_is_the_earliest_of_equals() -> None:
+    """In the ledger's order of leaves within a step."""
+    trace = made()
+
+    def found(*places: tuple[int, str]) -> tuple[int, str, str]:
+        off = trace
+        for step, leaf in places:
+            off = planted(off, "grads", leaf, step, nudged(entry(trace, "grads", leaf, step), 1))
+        return where(worst(gate(trace, off), "grads"))
+
+    assert found((3, "bias"), (3, "gain")) == (3, "grads", "bias")
+    assert found((3, "bias"), (2, "gain")) == (2, "grads", "gain")
+
+
+@each_leaf
+def test_beside_nothing_the_floor_is_allowed(stage: str, leaf: str) -> None:
+    trace = made()
+    trace = with_leaf(trace, stage, leaf, np.zeros_like(leaf_of(trace, stage, leaf)))
+    off = planted(trace, stage, leaf, 4, 1e-300)
+    judge = Judge("float64")
+    judge.gate(trace, off, sizes(trace, 0))
+    for comparison in (judge.comparison(), compare(trace, off)):
+        assert comparison.first is None
+        assert worst(comparison, stage).allowed == 2.0**-970
+
+
+def test_what_an_earlier_chunk_has_seen_counts() -> None:
+    """The noise so far; the state before a step; and before the first there is none."""
+    noisy = with_noise(made(noise=EPS), "grads/bias", [0, 1e-9, 0, 0, 0, 0])
+    off = planted(noisy, "grads", "bias", 5, entry(noisy, "grads", "bias", 5) + 3e-9)
+    place = "opt_state", "gain.exp_avg"
+    trace = with_leaf(made(), *place, np.array([1, 2, 9, 3, 4, 5]) / 1000)
+    other = with_leaf(made(), *place, leaf_of(trace, *place) * (1 + EPS))
+    free, gated = Judge("float64"), Judge("float64")
+    for low, high in ((0, 3), (3, 6)):
+        free.free(noisy.cut(low, high), off.cut(low, high))
+        gated.gate(trace.cut(low, high), other.cut(low, high), sizes(trace.cut(low, high)))
+    assert free.comparison().verdict is Verdict.ROUNDING
+    found = gated.history.curves["gate", "opt_state"].allowed
+    expected = 8 * EPS * np.array([1, 2, 9, 9, 4, 5]) / 1000
+    assert found == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+def test_what_is_allowed_is_within() -> None:
+    trace = planted(made(), "loss", "loss", 1, 1.0)
+    for ulps, verdict in ((68, Verdict.ROUNDING), (69, Verdict.MISMATCH)):
+        assert compare(trace, planted(trace, "loss", "loss", 1, 1 + ulps * EPS)).verdict is verdict
+
+
+@pytest.mark.parametrize(("ulps", "asked"), [(8, []), (9, [1])])
+def test_half_of_what_is_allowed_is_well_explained(ulps: int, asked: list[int]) -> None:
+    trace = planted(made(), "loss", "loss", 2, 1.0)
+    off = planted(trace, "loss", "loss", 2, 1 + ulps * EPS)
+    rows: list[int] = []
+
+    def remeasure(at: np.ndarray) -> Leaves:
+        rows.extend(at.tolist())
+        return {name: sizes_[at] for name, sizes_ in sizes(trace).items()}
+
+    Judge("float64").gate(trace, off, sizes(trace), remeasure)
+    assert rows == asked
+
+
+def test_sizes_that_are_no_numbers_may_be_measured_again() -> None:
+    trace = made()
+    off = planted(trace, "grads", "gain", 2, nudged(entry(trace, "grads", "gain", 2), 1))
+    given = {**sizes(trace), "grads/gain": np.full(STEPS, np.nan)}
+    judge = Judge("float64")
+    judge.gate(trace, off, given, lambda at: {"grads/gain": np.full(len(at), EPS)})
+    assert judge.comparison().verdict is Verdict.ROUNDING
+
+
+def test_a_loss_is_chaos_where_more_than_half_of_its_digits_are_gone() -> None:
+    trace = planted(made(noise=EPS), "loss", "loss", 1, -2.0)  # the largest so far
+    for noise, horizon in ((2 * 2.0**-26, None), (2.0001 * 2**-26, 3)):
+        found = with_noise(trace, "loss/loss", [0, 0, noise, 0, 0, 0])
+        assert compare(found, found).horizon == horizon
+        assert compare(found.cut(2, 6), found.cut(2, 6)).horizon == 3, "by the losses of these"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -166,6 +276,21 @@ def test_an_allowance_that_is_no_number_proves_nothing(bad: float) -> None:
     # what is found with an allowance is a fault all the same
     assert compare(trace, planted(off, "params", "gain", 6, 9)).verdict is Verdict.MISMATCH
     assert compare(trace, planted(off, "grads", "bias", 6, np.nan)).verdict is Verdict.MISMATCH
+
+
+def test_the_earliest_step_that_proves_nothing_is_named() -> None:
+    trace = made(noise=EPS)
+    for leaf in ("bias", "gain"):
+        trace = with_noise(trace, f"grads/{leaf}", np.full(STEPS, np.inf))
+    off = planted(trace, "grads", "gain", 4, entry(trace, "grads", "gain", 4) + 1e-9)
+    off = planted(off, "grads", "bias", 5, 9)
+    for cuts in ([0, 6], [0, 4, 6], [0, 3, 5, 6]):
+        judge = Judge("float64")
+        for low, high in pairwise(cuts):
+            judge.free(trace.cut(low, high), off.cut(low, high))
+        comparison = judge.comparison()
+        assert comparison.verdict is Verdict.INVALID
+        assert where(comparison.first) == (4, "grads", "gain")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -206,6 +331,26 @@ def test_beyond_the_horizon_values_are_not_judged(step: int) -> None:
             off = planted(trace, stage, leaf, step, no_number)
             assert compare(trace, off).verdict is Verdict.MISMATCH
     assert compare(trace, planted(trace, "batch", "x", step, 9)).verdict is Verdict.MISMATCH
+
+
+def test_beyond_the_horizon_what_is_no_number_is_the_worst_to_look_at() -> None:
+    trace = chaotic(4)
+    off = planted(planted(trace, "grads", "bias", 5, np.nan), "grads", "gain", 5, 9)
+    judge = Judge("float64")
+    judge.free(trace, off)
+    curve = judge.history.curves["free", "grads"]
+    assert curve.leaf[4] == "bias"
+    assert (curve.steps[4], curve.allowed[4]) == (5, math.inf)
+
+
+def test_a_curve_of_few_points_shows_what_was_judged() -> None:
+    """Where a point stands for two steps, one of them beyond the horizon, it is the other one."""
+    trace = made(2000, noise=EPS)
+    trace = with_noise(trace, "loss/loss", np.where(np.arange(2000) == 3, 1e-3, EPS))
+    off = planted(trace, "loss", "loss", 3, nudged(entry(trace, "loss", "loss", 3), 1))
+    judge = Judge("float64")
+    judge.free(trace, planted(off, "loss", "loss", 4, 9))
+    assert judge.history.curves["free", "loss"].steps[1] == 3
 
 
 def test_there_is_no_way_back_from_the_horizon() -> None:
@@ -276,9 +421,27 @@ def test_drift_grows() -> None:
         assert judged((2, 8 * allowed), (3, size * allowed)).verdict is Verdict.DRIFT
     found = judged((3, 9 * growth * allowed))
     assert where(found.first) == (3, "params", "gain")
+    ones = planted(trace, "loss", "loss", 3, 1.0)
+    for more, verdict in ((0, Verdict.DRIFT), (1, Verdict.MISMATCH)):  # of 20 eps, 2**26 times
+        off = planted(ones, "loss", "loss", 3, 1 + (20 + more) * 2.0**-26)
+        assert both(ones, ones, off).verdict is verdict
     assert judged((4, np.nan)).verdict is Verdict.MISMATCH
     late = chaotic(3)
     assert both(late, late, planted(late, "params", "gain", 5, np.nan)).verdict is Verdict.DRIFT
+
+
+@pytest.mark.parametrize("cuts", [[0, 6], [0, 2, 6], [0, 1, 3, 6]])
+def test_what_nobody_knew_the_size_of_may_have_grown(cuts: list[int]) -> None:
+    trace = with_noise(made(noise=EPS), "grads/bias", [0, np.inf, 0, 0, 0, 0])
+    for unproved, verdict in ((False, Verdict.MISMATCH), (True, Verdict.INVALID)):
+        off = planted(trace, "params", "gain", 3, entry(trace, "params", "gain", 3) + 1)
+        off = planted(off, "grads", "bias", 2, 9) if unproved else off
+        judge = Judge("float64")
+        for low, high in pairwise(cuts):
+            piece = trace.cut(low, high)
+            judge.gate(piece, piece, sizes(piece))
+            judge.free(piece, off.cut(low, high))
+        assert judge.comparison().verdict is verdict
 
 
 # ----------------------------------------------------------------------------- the gate and the run
@@ -307,6 +470,11 @@ def test_a_free_run_that_parts_while_every_step_is_rounding_is_drift() -> None:
     late = planted(trace, "grads", "bias", 4, 9)
     assert where(both(trace, late, off).first) == (4, "grads", "bias")
     assert both(chaotic(1), chaotic(1), off).verdict is Verdict.ROUNDING, "each step was judged"
+    # of two faults the earlier is named, and of one step the gate's, which is nearer to it
+    drawn = planted(trace, "batch", "x", 3, 9)
+    for step, stage in ((2, "grads"), (3, "grads"), (4, "batch")):
+        faulty = planted(trace, "grads", "bias", step, 9)
+        assert where(both(trace, faulty, drawn).first)[:2] == (min(step, 3), stage)
 
 
 def test_what_the_first_sizes_do_not_explain_is_measured_again() -> None:

@@ -200,7 +200,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "text in a pair": ({"betas": ("0.9", 0.999)}, "two numbers"),
     "true in a pair": ({"betas": (True, 0.999)}, "two numbers"),
     "three": ({"betas": (0.9, 0.9, 0.9)}, "two numbers"),
-    "a list for a word": ({"dtype": ["float32"]}, "one of float32, float64"),
+    "a list for a word": ({"dtype": ["float32"]}, "unknown dtype ('float32',)"),
     "data_dir without mnist": ({"data_dir": "x"}, "data_dir is 'x', but data is 'digits'"),
     "data_dir blank": ({"data": "mnist", "data_dir": " "}, "expected a name"),
     "data_dir no text": ({"data": "mnist", "data_dir": 3}, "expected a name"),

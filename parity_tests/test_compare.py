@@ -144,6 +144,7 @@ def test_runs_start_from_the_very_same_parameters(noise: float | None, leaf: str
     comparison = compare(trace, off)
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (0, "params", leaf)
+    assert comparison.worst["free"]["params"].allowed == 0
     assert comparison.smallest_allowance("free") == math.inf, "no allowance lets it pass"
     zero = planted(trace, "params", leaf, 0, 0.0)
     signed = planted(trace, "params", leaf, 0, -0.0)
@@ -188,15 +189,19 @@ def test_where_nothing_happens_nothing_is_proved(
 
 def test_it_takes_two_runs_in_which_something_happens() -> None:
     """Which trace is named first does not matter."""
-    still = _still(made(), "loss", 1)
-    moves = planted(still, "loss", "loss", 3, 1 + EPS)
-    assert compare(still, moves).verdict is Verdict.INVALID
-    assert compare(moves, still).verdict is Verdict.INVALID
-    assert compare(moves, moves).verdict is Verdict.EQUAL
+    gain = nudged(entry(made(), "params", "gain", 0), 1)
+    for stage, start, value in (("loss", 1, 1 + EPS), ("grads", 0, 1e-300), ("params", None, gain)):
+        still = _still(made(), stage, start)
+        moves = planted(still, stage, "loss" if stage == "loss" else "gain", 3, value)
+        assert compare(still, moves).verdict is Verdict.INVALID
+        assert compare(moves, still).verdict is Verdict.INVALID
+        assert compare(moves, moves).verdict is Verdict.EQUAL
 
 
 def test_one_step_has_no_loss_that_could_move() -> None:
     assert compare(made(1), made(1)).verdict is Verdict.EQUAL
+    still = _still(made(2), "loss", 1)
+    assert compare(still, still).verdict is Verdict.INVALID
 
 
 def test_no_steps_prove_nothing() -> None:

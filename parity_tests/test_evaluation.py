@@ -79,22 +79,61 @@ def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
     assert where(found.first) == (STEPS, "params", "bias")
 
 
-def test_beyond_the_horizon_an_evaluation_is_not_judged() -> None:
+def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
+    """The gate has judged the test of the very same parameters."""
+    trace = evaluated(made(noise=EPS))
+    judge = Judge("float64")
+    judge.gate(trace, trace, sizes(trace))
+    judge.free(trace, evaluated(trace, outputs=OUTPUTS + 1e-9))
+    assert judge.comparison().verdict is Verdict.DRIFT
+
+
+@pytest.mark.parametrize("row", [3, STEPS - 1])
+def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
     chaos = np.full(STEPS, EPS)
-    chaos[3] = 1e-3
+    chaos[row] = 1e-3
     trace = evaluated(made(noise=EPS))
     trace = dataclasses.replace(trace, noise={**(trace.noise or {}), "loss/loss": chaos})
     other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))
     assert compare(trace, figure(other, correct=0)).verdict is Verdict.ROUNDING
-    assert compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan)).verdict is Verdict.MISMATCH
+    found = compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan))
+    assert found.verdict is Verdict.MISMATCH
+    assert found.worst["free"]["evaluation"].allowed == math.inf, "what is a number is not judged"
+    assert compare(trace, figure(trace, correct=np.nan)).verdict is Verdict.MISMATCH
 
 
 def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:
     trace = evaluated(made(), noise=None, rounding=None)
-    bound = (tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * STEPS) * EPS * 2
+    bound = (64 + 4 * STEPS) * EPS * 2
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
         other = evaluated(trace, outputs=OUTPUTS + off * bound, noise=None, rounding=None)
         assert compare(trace, other).verdict is verdict
+
+
+def allowed(one: Trace, other: Trace) -> float:
+    """What two free runs may be apart in their outputs."""
+    return compare(one, other).worst["free"]["evaluation"].allowed
+
+
+def test_what_is_measured_of_an_evaluation_is_the_larger_of_two() -> None:
+    """The plain bound is that of the smaller outputs; which trace is named first is no matter."""
+    trace = evaluated(made(noise=EPS))
+    loud = evaluated(trace, outputs=OUTPUTS + EPS, noise=np.array(3 * EPS))
+    rough = evaluated(trace, outputs=OUTPUTS + EPS, rounding=np.array(5 * EPS))
+    quiet = evaluated(trace, outputs=OUTPUTS + EPS, noise=None, rounding=None)
+    half = evaluated(trace, outputs=OUTPUTS + EPS, noise=np.array(9.0), rounding=None)
+    large = evaluated(trace, outputs=OUTPUTS * 4, noise=None, rounding=None)
+    for other, eps in ((loud, 4 * 3 + 64), (rough, 4 + 64 * 5), (quiet, 68), (half, 68)):
+        for pair in ((trace, other), (other, trace)):
+            assert allowed(*pair) == pytest.approx(eps * EPS, rel=1e-9, abs=0)
+    plain = (64 + 4 * STEPS) * EPS * 2
+    for pair in ((large, quiet), (quiet, large)):
+        assert allowed(*pair) == pytest.approx(plain, rel=1e-9, abs=0)
+    nothing: dict[str, Any] = {"outputs": OUTPUTS * 0, "noise": np.zeros(())}
+    exact = evaluated(trace, **nothing, rounding=np.zeros(()))
+    assert allowed(exact, exact) == 2.0**-970
+    later = [dataclasses.replace(one, start=10) for one in (large, quiet)]
+    assert allowed(*later) == pytest.approx((64 + 4 * (STEPS + 10)) * EPS * 2, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,6 +1,7 @@
 """A finding in a sentence: whose number is whose, in as many digits as tell them apart."""
 
 import dataclasses
+import math
 
 import pytest
 from handmade import made, metadata, planted
@@ -57,3 +58,22 @@ def test_numbers_of_one_framework_are_the_first_and_the_second() -> None:
 def test_two_numbers_are_told_apart(pair: tuple[float, float], says: str) -> None:
     finding = Finding(1, "loss", "loss", (), *pair, difference=0.035, allowed=6.9e-18, ulps=1)
     assert str(finding) == f"step 1, loss, loss: {says}, apart 0.035, allowed 6.9e-18"
+
+
+@pytest.mark.parametrize("pair", [(float("nan"), 1.0), (1.0, float("inf"))])
+def test_what_is_no_number_is_within_nothing(pair: tuple[float, float]) -> None:
+    assert Finding(1, "loss", "loss", (), *pair, difference=1, allowed=9, ulps=1).ratio == math.inf
+    assert Finding(1, "loss", "loss", (), 1, 2, difference=3, allowed=2, ulps=1).ratio == 1.5
+
+
+def test_batches_that_are_alike_need_no_allowance() -> None:
+    """But a batch that is not has none that would do; and of nothing judged there is no figure."""
+    same = compare(made(), made())
+    assert same.smallest_allowance("free") == 0
+    assert math.isnan(same.smallest_allowance("gate"))
+    batch = same.worst["free"]["batch"]
+    alone = dataclasses.replace(same, worst={"free": {"batch": batch}})
+    assert math.isnan(alone.smallest_allowance("free"))
+    other = dataclasses.replace(batch, difference=math.inf)
+    alone = dataclasses.replace(same, worst={"free": {"batch": other}})
+    assert alone.smallest_allowance("free") == math.inf

@@ -154,6 +154,7 @@ def test_verifying_names_another_structure_as_a_fault() -> None:
         comparison = judge.comparison()
         assert comparison.verdict is Verdict.MISMATCH
         assert "grads, bias: shapes (3,) and (3, 1)" in comparison.reason
+        assert judge.fault == "grads, bias: shapes (3,) and (3, 1)"
     assert structure(trace, trace) is None
     short = _rows("grads", "bias", slice(1))(trace)
     assert "6 rows and 1 rows" in str(structure(trace, short))

@@ -127,7 +127,8 @@ class Replay:
             grads = {}
             for name, parameter in parameters.items():
                 grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                grads[name] = np.array((grad.to_dense() if grad.is_sparse else grad).cpu())
+                dense = grad.to_dense() if grad.is_sparse else grad
+                grads[name] = dense.cpu().numpy().copy()
             return step.loss.item(), grads
 
     def _params(self, i: int) -> dict[str, np.ndarray]:

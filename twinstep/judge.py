@@ -257,8 +257,8 @@ class Judge:
             a, b = array[:1], candidate.params[leaf][:1]
             difference = measure.differences(a, b)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
-            if not difference[0] <= 0:
-                gap = float(difference[0])
+            gap = difference.item()
+            if not gap <= 0:
                 finding = measure.finding(0, "params", leaf, a[0], b[0], gap, 0.0, self._sides)
                 self._first.setdefault("free", finding)
                 self._sudden = True
@@ -337,10 +337,10 @@ class Judge:
         if measured:
             rounding, noise = (max(float(e[n]) for e in measured) for n in ("rounding", "noise"))
             return self._of_outputs(rounding, noise)
-        size = min(float(measure.largest(e["outputs"][None])[0]) for e in both)
+        size = min(measure.largest(e["outputs"][None]).item() for e in both)
         steps = reference.start + len(reference)
         bound = self._plain_bound("evaluation", "outputs", np.array([size]), np.array([steps]))
-        return float(bound[0])
+        return float(bound.item())
 
     def _evaluate(
         self, mode: str, reference: Trace, candidate: Trace, limit: float, beyond: bool = False

@@ -83,9 +83,9 @@ def finding(
         return Finding(step, stage, leaf, (), 0.0, 0.0, 0.0, float(limit), 0.0, sides)
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(np.subtract(a, b, dtype=float))
-    # a nan is the worst entry there is, and worse on one side than on both
+    # a nan is the worst entry there is (argmax agrees), and worse on one side than on both
     one_sided = np.isfinite(a) != np.isfinite(b)
-    badness = one_sided if one_sided.any() else np.where(np.isnan(gap), np.inf, gap)
+    badness = one_sided if one_sided.any() else gap
     index = np.unravel_index(int(np.argmax(badness)), a.shape)
     x, y = a[index], b[index]
     finite = np.isfinite(difference)

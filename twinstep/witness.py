@@ -18,7 +18,7 @@ class Witness:
 
     def see(self, trace: Trace) -> None:
         """Takes the next steps, or the same ones again."""
-        before = trace.losses[:1] if self._last_loss is None else [self._last_loss]
+        before = [] if self._last_loss is None else [self._last_loss]
         losses = np.concatenate([before, trace.losses])
         self.loss_moved = self.loss_moved or bool(np.any(losses[1:] != losses[:-1]))
         self._last_loss = float(losses[-1])

@@ -131,6 +131,8 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
     options, flags = parse_with(
         VerifyOptions, CommonFlags, arguments, "twinstep verify [EXAMPLE ...]"
     )
+    if options.row is not None and not options.row.strip():
+        raise InputError(f"row is {options.row!r}, expected the beginning of a row's name")
     if options.row is not None and not set(names) & set(SETS):
         raise InputError(f"row is {options.row!r}, but no set of rows is named: {', '.join(SETS)}")
     dtypes = _dtypes(options, flags.dtype)
@@ -146,8 +148,6 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
 
 def _begin_with(start: str | None, rows: Sequence[Spec]) -> list[Spec]:
     """The rows that are asked for."""
-    if start is not None and not start.strip():
-        raise InputError(f"row is {start!r}, expected the beginning of a row's name")
     found = [spec for spec in rows if start is None or spec.name.startswith(start)]
     if not found:
         names = [spec.name for spec in rows]

@@ -270,10 +270,12 @@ def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
             raise refuse("a finite number")
         if name in _NOT_NEGATIVE and value < 0:
             raise refuse("0 or more")
-        if dtype in get_args(Dtype) and abs(value) > np.finfo(dtype).max:
-            raise refuse(f"at most {np.finfo(dtype).max:.3g}, the largest {dtype}")
-        if dtype in get_args(Dtype) and 0 < abs(value) < np.finfo(dtype).tiny:
-            raise refuse(f"0 or at least {np.finfo(dtype).tiny:.3g}: XLA takes what is less for 0")
+        if dtype in get_args(Dtype):
+            least, largest = (float(getattr(np.finfo(dtype), name)) for name in ("tiny", "max"))
+            if abs(value) > largest:
+                raise refuse(f"at most {largest:.3g}, the largest {dtype}")
+            if 0 < abs(value) < least:
+                raise refuse(f"0 or at least {least:.3g}: XLA takes what is less for 0")
     elif kind is str:
         if not isinstance(value, str) or not value.strip():
             raise refuse("a name")
