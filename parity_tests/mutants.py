@@ -28,7 +28,7 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator
 
 HERE = Path(__file__).parent
-MODULES = ["judge", "measure", "tolerance", "findings"]
+MODULES = ["judge", "witness", "measure", "tolerance", "findings"]
 MODULES += ["compare", "structure", "evaluation", "history"]
 TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
 MOST_CASES = 6  # of one test
