@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 MODULES = ["judge", "measure", "tolerance", "findings"]
 MODULES += ["compare", "structure", "evaluation", "history"]
 TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
-MOST_CASES = 6  # of one test
+MOST_CASES = 12  # of one test
 AS_IT_IS = "as it is"  # a mutant that has to live, or the tests fail by themselves
 CPU_SECONDS = 60  # of one mutant, which may loop for ever
 # to the other side of a bound, and to the opposite
