@@ -162,6 +162,7 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "predictions that are no whole numbers": ({"predictions": np.zeros(3)}, "float64"),
     "a prediction for each class": ({"predictions": np.zeros(4, int)}, "(4,)"),
     "no such class": ({"predictions": np.array([0, 1, 3])}, "3 classes"),
+    "more samples than classes": ({"outputs": OUTPUTS[:, :2]}, "2 classes"),
     "a negative class": ({"predictions": np.array([0, 1, -1])}, "3 classes"),
     "noise of each sample": ({"noise": np.zeros(3)}, "noise has shape (3,)"),
 }
