@@ -155,12 +155,14 @@ def test_one_side_alone_that_tests_is_another_structure() -> None:
 
 FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "no predictions": ({"predictions": None}, "predictions is missing"),
-    "another name": ({"labels": np.zeros(3)}, "labels is none"),
+    "nothing of it": ({"outputs": None, "predictions": None}, "outputs is missing"),
+    "other names": ({"labels": np.zeros(3), "scores": np.zeros(3)}, "labels is none"),
     "outputs of another dtype": ({"outputs": OUTPUTS.astype("float32")}, "float32"),
     "outputs without classes": ({"outputs": OUTPUTS[:, 0]}, "(3,)"),
     "predictions that are no whole numbers": ({"predictions": np.zeros(3)}, "float64"),
     "a prediction for each class": ({"predictions": np.zeros(4, int)}, "(4,)"),
     "no such class": ({"predictions": np.array([0, 1, 3])}, "3 classes"),
+    "more samples than classes": ({"outputs": OUTPUTS[:, :2]}, "2 classes"),
     "a negative class": ({"predictions": np.array([0, 1, -1])}, "3 classes"),
     "noise of each sample": ({"noise": np.zeros(3)}, "noise has shape (3,)"),
 }

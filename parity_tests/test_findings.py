@@ -51,6 +51,8 @@ def test_numbers_of_one_framework_are_the_first_and_the_second() -> None:
         ((5e-324, 1e-323), "first 4.94e-324, second 9.88e-324"),
         ((0.0, -0.0), "first 0, second -0"),
         ((2.0, 2.0), "first 2, second 2"),
+        ((0.12345, 0.12345), "first 0.123, second 0.123"),
+        ((1.0, 1.000000000000001), "first 1, second 1.000000000000001"),
         ((float("nan"), 1e300), "first nan, second 1e+300"),
         ((4294967295, 4294967294), "first 4294967295, second 4294967294"),
     ],
