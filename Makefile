@@ -19,11 +19,11 @@ verify: $(READY)
 	$(BIN)/twinstep verify --json results/verify.json --report results/verify.html
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The figures of docs/porting/optimizers.md, and every fault planted in an optimizer.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 # Trainings drawn at random: optimizer, options, shapes, schedule, clipping.
 SEARCH ?= 5000

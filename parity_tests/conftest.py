@@ -3,11 +3,11 @@ one folder of compiled programs: many tests run the same ones."""
 
 import gc
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import platformdirs
 import pytest
 import torch
 from handmade import made
@@ -17,11 +17,11 @@ from twinstep.specs import EXAMPLES
 
 torch.set_num_threads(1)
 
-# a run of its own each: pytest's main process and its workers have the same parent or are it
-_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-_COMPILED = Path(tempfile.gettempdir()) / f"twinstep-tests-{_RUN}"
+# of all runs, so that the next has what this one compiled: that is most of its time
+_COMPILED = platformdirs.user_cache_path("twinstep-tests")
 os.environ["TWINSTEP_CACHE"] = str(_COMPILED)  # for the commands, whose own is the user's
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED / "compiled"))
+jax.config.update("jax_compilation_cache_max_size", 2**31)  # bytes; the oldest leave
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -53,11 +53,3 @@ def name(request: pytest.FixtureRequest) -> str:
 def stored(tmp_path: Path) -> Path:
     """A saved trace of 6 steps in three shards, `made(noise=0.5)`."""
     return write(tmp_path / "stored", made(noise=0.5))
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The first process to start is the last to end, and takes the folder with it."""
-    import shutil
-
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        shutil.rmtree(_COMPILED, ignore_errors=True)

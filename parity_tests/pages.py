@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-from handmade import made, planted
+from handmade import entry, made, planted
 
 from twinstep.judge import Judge
 from twinstep.report.page import page
@@ -165,7 +165,8 @@ def spoilt(
     """An honest result whose traces were judged anew, with one entry of them off."""
     judge = Judge("float64")
     honest = made(noise=1e-15)
-    faulty = planted(honest, stage, leaf, step, 1.25)
+    value = 1.25 if mode == "gate" else entry(honest, stage, leaf, step) + 1e-12
+    faulty = planted(honest, stage, leaf, step, value)
     scales = honest.scales
     assert scales is not None
     judge.gate(honest, faulty if mode == "gate" else honest, scales)

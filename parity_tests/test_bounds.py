@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -299,14 +298,16 @@ def test_the_limit_of_a_group_counts(case: str, tmp_path: Path) -> None:
 
 def test_the_machine_and_the_process_have_a_limit() -> None:
     assert 2**28 < memory.at_most() < 2**50
-    code = "from twinstep import memory; print(memory.at_most())"
     limit = 2**31
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit})); "
+        "from twinstep import memory; print(memory.at_most())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert int(done.stdout) == limit

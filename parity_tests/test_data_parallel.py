@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +74,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
     return folder, printed
 
 
+@pytest.mark.slow
 def test_the_documents_commands(documented: tuple[Path, list[str]]) -> None:
     _, (verified, by_torchrun, by_jax, compared) = documented
     rows = re.findall(r"^(\w+) +(float\d\d) +(\d+)  (\w+)", verified, re.MULTILINE)
@@ -88,6 +88,7 @@ def test_the_documents_commands(documented: tuple[Path, list[str]]) -> None:
     assert "noise measured on this run" in compared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", launch.FRAMEWORKS)
 @pytest.mark.parametrize(
     ("folder", "devices"),
@@ -108,7 +109,7 @@ def test_the_trajectory_is_that_of_one_device(
     fields = {**many.metadata.spec, "dtype": "float64"}
     one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, noise=False)
     assert one.metadata.device == "cpu"
-    found_out = twinstep.compare(one, replace(many, noise=noise.noise, scales=noise.scales))
+    found_out = twinstep.compare(one, many.with_noise_of(noise))
     assert found_out.verdict in (Verdict.ROUNDING, Verdict.EQUAL), found_out.reason
     assert found_out.horizon is None
     assert one.metrics == many.metrics

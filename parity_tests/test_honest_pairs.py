@@ -60,6 +60,7 @@ AS_THEY_ARE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", AS_THEY_ARE, ids=str)
 def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
     honest_jax.programs.share(monkeypatch)

@@ -95,7 +95,7 @@ def test_the_program_is_what_is_run(example: str) -> None:
     with recorder.settings():
         leaves = jax.tree.leaves(recorder.initial)
         exported = programs.training(recorder).export()
-        got = exported.call(leaves, None, recorder.data, chunk.indices)
+        got = exported.call(leaves, None, recorder.data, chunk.indices, None)
         want = recorder.scan(leaves, None, recorder.data, chunk.indices, None, steps=chunk.steps)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -1,7 +1,7 @@
 """Every example trains the same in both frameworks, step by step: what twinstep is there to show.
 
-One table: the documents' examples times the two dtypes, as the specs have them, and a second seed
-in float64. The smallest allowance with which each would have passed is recorded as a property of
+One table: the documents' examples times the two dtypes, as the specs have them; other seeds are in
+test_many_pairs.py. The smallest allowance with which each would have passed is recorded as a property of
 its test (`--junit-xml` writes it down).
 """
 
@@ -71,12 +71,6 @@ def test_both_frameworks_train_the_same(name: str, dtype: Any, record_property: 
         assert result.distances is not None
         assert result.distances.keys() == {"torch", "jax"}
         assert all(math.isfinite(distance) for distance in result.distances.values())
-
-
-def test_another_seed_trains_the_same(name: str, record_property: Any) -> None:
-    if name == "mnist_rnn":
-        pytest.skip("its one seed takes longer than all others' second ones together")
-    holds(twinstep.verify(twinstep.examples()[name](dtype="float64", seed=1)), record_property)
 
 
 def test_real_mnist_trains_the_same(record_property: Any) -> None:
