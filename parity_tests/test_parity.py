@@ -1,8 +1,8 @@
 """Every example trains the same in both frameworks, step by step: what twinstep is there to show.
 
 One table: the documents' examples times the two dtypes, as the specs have them; other seeds are in
-test_many_pairs.py. The smallest allowance with which each would have passed is recorded as a property of
-its test (`--junit-xml` writes it down).
+test_many_pairs.py. The smallest allowance with which each would have passed is recorded as a
+property of its test (`--junit-xml` writes it down).
 """
 
 import json
