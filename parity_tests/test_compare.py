@@ -4,6 +4,7 @@ The traces are made by hand, so that a planted fault is all that is in them. Wha
 stands beside what must be let pass.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -287,3 +288,12 @@ def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
     assert all(f"ended early, after {STEPS} steps" in note for note in both.notes)
     (only,) = compare_stored(ends["whole"], ends["cut"]).notes
     assert "second" in only
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_setting_that_one_trace_alone_has_is_another_problem(which: int) -> None:
+    trace = made()
+    spec = {**trace.metadata.spec, "momentum": 0.9}
+    other = dataclasses.replace(trace, metadata=dataclasses.replace(trace.metadata, spec=spec))
+    pair = (trace, other) if which else (other, trace)
+    refused(lambda: compare(*pair), "different settings", "momentum", "0.9")

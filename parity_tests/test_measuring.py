@@ -117,6 +117,8 @@ def test_the_figures_are_those_of_their_reasons() -> None:
         4,
         0.5,
     )
+    # honest gradients were up to 18 eps apart
+    assert tolerance.NOISE_FACTOR * tolerance.GRADIENT_NUDGE == 16
     assert (tolerance.PLAIN_EPS, tolerance.PLAIN_EPS_A_STEP) == (64, 4)
     for dtype, bits, tiny in (("float64", 52, -1022), ("float32", 23, -126)):
         assert tolerance.eps(dtype) == 2.0**-bits
@@ -197,3 +199,9 @@ def test_a_curve_of_many_chunks_stays_bounded_and_keeps_the_worst() -> None:
         assert np.all(np.diff(found.steps) > 0)
         assert np.array_equal(found.difference, ratio[found.steps - 1] * EPS)
     assert 3457 in found.steps
+
+
+@pytest.mark.parametrize(("other", "ulps"), [(7, 0.0), (8, math.inf)])
+def test_fingerprints_are_the_same_or_not(other: int, ulps: float) -> None:
+    one, two = np.array(7, np.uint32), np.array(other, np.uint32)
+    assert measure.finding(1, "batch", "x", one, two, 0.0, 0.0).ulps == ulps
