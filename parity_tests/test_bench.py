@@ -38,6 +38,7 @@ WAYS = [way for way in LABELS if way != "compile"]
 # Ways
 
 
+SOON_COMPILED = {"linear_regression", "adam_update", "zero_grad", "sgd_single_sample"}
 SMALL: dict[str, dict[str, Any]] = {"mnist_rnn": {"hidden_size": 4, "batch_size": 8}}
 
 
@@ -45,6 +46,13 @@ def all_ways(spec: Spec) -> dict[str, Any]:
     return launch.variants("torch", spec) | launch.variants("jax", spec)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SOON_COMPILED else pytest.param(name, marks=pytest.mark.slow)
+        for name in EXAMPLES
+    ],
+)
 def test_every_way_of_every_example_trains_the_same(name: str) -> None:
     """In float64; its recorded run and, twice from the same start, what a timed one leaves."""
     spec = EXAMPLES[name](dtype="float64", steps=2, **SMALL.get(name, {}))

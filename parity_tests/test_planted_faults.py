@@ -26,7 +26,7 @@ from planted.pairs import (
     place_of,
     verify_only,
 )
-from planted.table import LINEAR, Fault
+from planted.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
 
 from twinstep import Verdict, tolerance
 from twinstep.judge import Judge
@@ -41,6 +41,7 @@ FAULTS = [
     *DATA,
     *START,
 ]
+DEAR = (GROUPS, SELECTIVE, DIGITS)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,11 @@ def in_jax(pair: Pair) -> list[Plant]:
     return [fault.plant for fault in FAULTS if fault.pair == pair and fault.side == "jax"]
 
 
+def in_a_dear_program(fault: Fault) -> bool:
+    """Whether it takes long to compile what it is planted in: make test-slow has those."""
+    return fault.side == "jax" and fault.pair in DEAR
+
+
 def test_the_table_is_large_and_names_each_fault_once() -> None:
     assert len(FAULTS) >= 30
     assert len({fault.says for fault in FAULTS}) == len(FAULTS)
@@ -77,7 +83,14 @@ def test_without_a_fault_each_pair_passes(
     assert place_of(comparison) is None
 
 
-@pytest.mark.parametrize("pair", [p for p in PAIRS if in_jax(p)], ids=str)
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, id=str(pair), marks=[pytest.mark.slow] * (pair in DEAR))
+        for pair in PAIRS
+        if in_jax(pair)
+    ],
+)
 def test_without_a_fault_each_program_that_could_have_some_passes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, planted_jax: PlantedJax
 ) -> None:
@@ -85,7 +98,13 @@ def test_without_a_fault_each_program_that_could_have_some_passes(
     assert comparison.verdict.same, comparison.reason
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.says for fault in FAULTS])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=fault.says, marks=[pytest.mark.slow] * in_a_dear_program(fault))
+        for fault in FAULTS
+    ],
+)
 def test_a_fault_is_found_where_it_is(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, planted_jax: PlantedJax
 ) -> None:
