@@ -3,6 +3,7 @@ one folder of compiled programs: many tests run the same ones."""
 
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from twinstep.specs import EXAMPLES
 torch.set_num_threads(1)
 
 # of all runs, so that the next has what this one compiled: that is most of its time
+_MOST_COMPILED = 2**32  # bytes: more is mostly of versions that are gone
 _COMPILED = platformdirs.user_cache_path("twinstep-tests")
 os.environ["TWINSTEP_CACHE"] = str(_COMPILED)  # for the commands, whose own is the user's
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED / "compiled"))
-jax.config.update("jax_compilation_cache_max_size", 2**31)  # bytes; the oldest leave
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -53,3 +54,11 @@ def name(request: pytest.FixtureRequest) -> str:
 def stored(tmp_path: Path) -> Path:
     """A saved trace of 6 steps in three shards, `made(noise=0.5)`."""
     return write(tmp_path / "stored", made(noise=0.5))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The first process to start is the last to end."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        files = [path for path in _COMPILED.rglob("*") if path.is_file()]
+        if sum(path.stat().st_size for path in files) > _MOST_COMPILED:
+            shutil.rmtree(_COMPILED, ignore_errors=True)
