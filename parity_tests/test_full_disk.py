@@ -101,7 +101,7 @@ def test_a_full_device_is_one_line_after_what_was_found(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("twinstep.cli.verify.verify_all", lambda *_, **__: [])
-    monkeypatch.setattr("twinstep.report.terminal.print_verifications", lambda _: print("equal"))
+    monkeypatch.setattr("twinstep.cli.verify.print_verifications", lambda _: print("equal"))
     monkeypatch.setattr("twinstep.report.page.page", lambda *_: "written all the same")
     words = [*arguments.format(stored).split(), "--json", "/dev/full"]
     assert cli.main(words) == 2
