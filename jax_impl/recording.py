@@ -28,6 +28,9 @@ from twinstep.trace import Metadata, Trace
 
 Ledger = dict[str, Any]
 
+# Two reruns are nudged alike at every step, one each way; others as it comes.
+STEADY = np.array([1, -1, *(0 for _ in range(NUDGED_RERUNS - 2))])
+
 
 @dataclass(frozen=True)
 class Recorder:
@@ -140,28 +143,29 @@ class Recorder:
     def _reruns(self, state: TrainState, eps: Any) -> tuple[TrainState, jax.Array]:
         """The states of the nudged reruns, stacked, and their random keys."""
         keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), NUDGED_RERUNS)
-        keys, nudges = _split(keys)
-        return jax.vmap(nudged, in_axes=(None, 0, None))(state, nudges, eps), keys
+        keys, _, of_params = _split(jnp.where(STEADY, keys[0], keys))
+        return jax.vmap(nudged, in_axes=(None, 0, 0, None))(state, of_params, STEADY, eps), keys
 
     def _nudge(
         self, reruns: Any, batch: Batch, ledger: Ledger, unit: scales.Unit
     ) -> tuple[Any, dict[str, jax.Array]]:
         """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
         states, keys = reruns
-        keys, nudges = _split(keys)
+        keys, of_grads, of_params = _split(keys)
         layout, sizes = self.initial.layout, ledger["scales"]
 
-        def rerun(pair: tuple[TrainState, jax.Array]) -> tuple[TrainState, Step]:
-            state, key = pair
-            optimizer = rounding(state.optimizer, layout, sizes, key)
+        def rerun(each: tuple[TrainState, jax.Array, jax.Array]) -> tuple[TrainState, Step]:
+            state, key, way = each
+            off = {name: way * size for name, size in sizes.items()}
+            optimizer = rounding(state.optimizer, layout, off, key)
             after, step = self.example.train_step(state.replace(optimizer=optimizer), batch)
             return after.replace(optimizer=state.optimizer), step
 
         # one after the other: batched, small matrix products are several times slower on a CPU
-        states, steps = jax.lax.map(rerun, (states, nudges))
+        ways = jnp.where(STEADY < 0, -1.0, 1.0)
+        states, steps = jax.lax.map(rerun, (states, of_grads, ways))
         theirs = jax.vmap(partial(to_ledger, opt_layout=self.opt_layout))(states, step=steps)
-        keys, nudges = _split(keys)
-        states = jax.vmap(nudged, in_axes=(0, 0, None))(states, nudges, unit.eps)
+        states = jax.vmap(nudged, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
         return (states, keys), self.farthest(ledger, theirs)
 
     def farthest(self, ledger: Ledger, theirs: Ledger) -> dict[str, jax.Array]:
@@ -299,14 +303,13 @@ def to_ledger(state: TrainState, opt_layout: Layout, step: Step | None = None) -
     return ledger
 
 
-def nudged(state: TrainState, key: jax.Array, eps: Any) -> TrainState:
-    """Every parameter off by up to one eps of itself."""
-    off = jax.tree.map(
-        lambda leaf, draw: leaf * (1 + eps * draw),
-        state.params,
-        drawn_like(state.params, key),
-    )
-    return state.replace(params=off)
+def nudged(state: TrainState, key: jax.Array, steady: Any, eps: Any) -> TrainState:
+    """Every parameter off by up to one eps of itself; steady, (): by a whole one, 1 or -1 way."""
+
+    def off(leaf: jax.Array, draw: jax.Array) -> jax.Array:
+        return leaf * (1 + eps * jnp.where(steady, steady * jnp.sign(draw), draw))
+
+    return state.replace(params=jax.tree.map(off, state.params, drawn_like(state.params, key)))
 
 
 def drawn_like(tree: Any, key: jax.Array) -> Any:
@@ -385,7 +388,9 @@ def fingerprints(batch: Batch) -> dict[str, jax.Array]:
     return {name: jnp.sum(words(a), dtype=jnp.uint32) for name, a in batch.items()}
 
 
-def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The keys to go on with and those to use now."""
-    pairs = jax.vmap(jax.random.split)(keys)  # (reruns, 2)
-    return pairs[:, 0], pairs[:, 1]
+def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The reruns' keys to go on with, and those of a step's gradients and parameters."""
+    go_on, of_grads, of_params = jnp.moveaxis(
+        jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
+    )
+    return jnp.where(STEADY, keys, go_on), of_grads, of_params

@@ -243,7 +243,8 @@ class Replay:
         if nudge is not None:
             key, sizes, eps = nudge
             of_params, of_grads = jax.random.split(key)
-            state, update = nudged(state, of_params, eps), rounding(update, layout, sizes, of_grads)
+            state = nudged(state, of_params, 0, eps)
+            update = rounding(update, layout, sizes, of_grads)
         optimizer = Forced(update, recorded_grads)
         forced = state.replace(optimizer=optimizer.transformation)
         after, step = self.example.train_step(forced, batch)

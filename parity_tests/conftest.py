@@ -36,6 +36,19 @@ def _leave_no_programs() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly(request: pytest.FixtureRequest, _leave_no_programs: None) -> Iterator[None]:
+    """Most of the time goes into compiling, and a fault is one whatever LLVM makes of the program.
+
+    As users compile: all other tests, every command, and make test-slow.
+    """
+    marked = request.node.get_closest_marker("quick_to_compile") is not None
+    quickly = marked and request.config.option.markexpr != "slow"
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was() -> Iterator[None]:
     dtype = torch.get_default_dtype()

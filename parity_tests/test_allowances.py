@@ -39,6 +39,8 @@ from twinstep import Comparison, Finding, Trace, Verdict, compare, measure, tole
 from twinstep.judge import Judge
 from twinstep.trace import Leaves
 
+pytestmark = pytest.mark.quick_to_compile
+
 # --------------------------------------------------------------------------------------- allowances
 
 
@@ -122,6 +124,16 @@ def test_noise_carries_on_and_not_back(step: int, verdict: str) -> None:
     assert compare(trace, off).verdict is Verdict.MISMATCH
 
 
+def test_an_update_across_zero_may_be_off_by_its_own_rounding() -> None:
+    """From -1 to 1 it is twice as large as what it leads from and to."""
+    trace = planted(planted(made(), "params", "gain", 3, -1.0), "params", "gain", 4, 1.0)
+    for ulps, verdict in ((7, Verdict.ROUNDING), (9, Verdict.MISMATCH)):
+        off = planted(trace, "params", "gain", 4, 1.0 + ulps * EPS)
+        assert gate(trace, off).verdict is verdict
+    trace = planted(trace, "params", "gain", 3, 1.0)
+    assert gate(trace, planted(trace, "params", "gain", 4, 1.0 + 5 * EPS)).verdict == "mismatch"
+
+
 def expected_gate(trace: Trace, stage: str, leaf: str, step: int) -> float:
     """The one-step allowance, written out independently."""
     array = leaf_of(trace, stage, leaf)
@@ -129,11 +141,12 @@ def expected_gate(trace: Trace, stage: str, leaf: str, step: int) -> float:
     def largest(row: int) -> float:
         return float(np.max(np.abs(array[row]))) if row >= 0 else 0.0
 
+    moved = float(np.max(np.abs(array[step] - array[step - 1]))) if stage == "params" else 0.0
     size = {
         "loss": 1.0,
         "grads": 1.0,
         "opt_state": max(largest(step - 1), largest(step - 2)) if stage == "opt_state" else 0,
-        "params": max(largest(step), largest(step - 1)) if stage == "params" else 0,
+        "params": max(largest(step), largest(step - 1), moved) if stage == "params" else 0,
     }[stage]
     return {"loss": 16, "grads": 64, "opt_state": 8, "params": 4}[stage] * EPS * size + TINY
 

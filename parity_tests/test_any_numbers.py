@@ -33,6 +33,8 @@ from judging import (
 from twinstep import Trace, Verdict, compare
 from twinstep.judge import Judge
 
+pytestmark = pytest.mark.quick_to_compile
+
 # --------------------------------------------------------------------------------------- properties
 
 AMOUNTS = [0.0, -0.0, 1.0, 5e-324, 1e-300, 1e300, 1.7e308, -1.7e308, np.nan, np.inf, -np.inf]

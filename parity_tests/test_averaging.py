@@ -26,6 +26,8 @@ from training import (
 from jax_impl.optimizers import averaged, ema_avg, swa_avg, swa_lr, update_averaged
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 STEPS = BATCHES[:15]
 BAR = 1e-14
 

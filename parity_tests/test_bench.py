@@ -31,6 +31,8 @@ from twinstep.specs import EXAMPLES, Spec
 from twinstep.specs.regression import LinearRegression
 from twinstep.trace import join
 
+pytestmark = pytest.mark.quick_to_compile
+
 README = Path(__file__).parents[1] / "benchmarks" / "README.md"
 ONCE = Setting(repeats=1)
 WAYS = [way for way in LABELS if way != "compile"]

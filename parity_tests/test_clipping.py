@@ -25,6 +25,8 @@ from training import (
 from jax_impl.optimizers import accumulate, clip_grad_norm, clip_grad_value, sgd, total_norm
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 BAR = 1e-13
 STEPS = BATCHES[:12]
 SHAPES = [(3, 4), (5,), (), (2, 1, 3)]

@@ -25,6 +25,8 @@ from jax_impl.optimizers import from_torch, torch_options
 from jax_impl.optimizers.from_torch import FLAGS, TORCH
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 STEPS = BATCHES[:4]
 BAR = 1e-12
 

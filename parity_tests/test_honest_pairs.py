@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pytest
 import torch
-from planted.pairs import Honest, HonestJax, Pair, Plant, module, pair, verify_only
+from planted.honest import HonestPair, judged
+from planted.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
 from planted.plants_anywhere import attribute, criterion, loss
 from planted.plants_jax import jax_adam
 from planted.plants_torch import forward, gru, torch_indices, torch_optimizer
@@ -65,6 +66,18 @@ AS_THEY_ARE = [
 def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
     honest_jax.programs.share(monkeypatch)
     is_no_mismatch(verify_only(monkeypatch, pair).comparison)
+
+
+# a sample that crosses a kink a step sooner, an update across 0
+RARE = [
+    HonestPair(pair("linear_regression_l1", "float32", seed=114), 1, {"fused": True}),
+    HonestPair(pair("linear_regression_adam", "float32", seed=134), 1, {"foreach": False}),
+]
+
+
+@pytest.mark.parametrize("each", RARE, ids=str)
+def test_rare_pairs_that_rounding_parts_most(each: HonestPair) -> None:
+    is_no_mismatch(judged(each, Programs()))
 
 
 class Variant(NamedTuple):

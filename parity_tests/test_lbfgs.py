@@ -29,6 +29,8 @@ from training import (
 from jax_impl.optimizers import in_torch_layout, lbfgs
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 FULL = np.tile(np.arange(512), (5, 1))
 BAR = 1e-9
 INFO: Any = next(info for info in optim_db if str(info.optim_cls).endswith("LBFGS'>"))

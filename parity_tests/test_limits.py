@@ -9,6 +9,8 @@ from planted.limits import DTYPES, SIZED, rows, seen
 from planted.pairs import HonestJax, pair
 from planted.plants_of_kinds import in_float32
 
+pytestmark = pytest.mark.quick_to_compile
+
 PAGE = Path(__file__).parents[1] / "docs" / "limits.md"
 ROW = re.compile(
     r"^\| (?P<says>[^|]+) \| `(?P<example>\w+)` \| (?P<low>[^|]+) \| (?P<high>[^|]+) \|"

@@ -24,6 +24,8 @@ from planted.plants_torch import at, in_torch_step, scale_params, update_at
 
 from twinstep import Verdict, launch
 
+pytestmark = pytest.mark.quick_to_compile
+
 
 @pytest.fixture(scope="module")
 def honest_jax() -> Honest:

@@ -11,6 +11,8 @@ from twinstep import Finding, measure, tolerance
 from twinstep.gate import Reference, _apparent
 from twinstep.history import Curve, History
 
+pytestmark = pytest.mark.quick_to_compile
+
 BLOCK = 65_536  # entries that are looked at together
 
 

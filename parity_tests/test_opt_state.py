@@ -32,6 +32,8 @@ from jax_impl.optimizers import (
     opt_state_to_torch,
 )
 
+pytestmark = pytest.mark.quick_to_compile
+
 BAR = 1e-12
 HALF = 4
 STEPS = BATCHES[: 2 * HALF]

@@ -38,6 +38,8 @@ from jax_impl.optimizers import (
 )
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 BAR = 1e-12
 HALF = 4
 STEPS = BATCHES[: 2 * HALF]

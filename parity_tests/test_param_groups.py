@@ -35,6 +35,8 @@ from jax_impl.optimizers import (
 )
 from twinstep.errors import InputError
 
+pytestmark = pytest.mark.quick_to_compile
+
 STEPS = BATCHES[:8]
 BAR = 1e-12
 

@@ -73,6 +73,7 @@ def test_both_frameworks_train_the_same(name: str, dtype: Any, record_property: 
         assert all(math.isfinite(distance) for distance in result.distances.values())
 
 
+@pytest.mark.slow
 def test_real_mnist_trains_the_same(record_property: Any) -> None:
     missing = [
         file

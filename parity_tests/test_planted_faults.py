@@ -31,6 +31,8 @@ from planted.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
 from twinstep import Verdict, tolerance
 from twinstep.judge import Judge
 
+pytestmark = pytest.mark.quick_to_compile
+
 FAULTS = [
     *HYPER_PARAMETERS,
     *OPTIMIZERS,
@@ -42,6 +44,7 @@ FAULTS = [
     *START,
 ]
 DEAR = (GROUPS, SELECTIVE, DIGITS)
+DEAREST = (SELECTIVE, DIGITS)  # of whose kinds others are in GROUPS, and in test_many_pairs.py
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def in_jax(pair: Pair) -> list[Plant]:
 
 def in_a_dear_program(fault: Fault) -> bool:
     """Whether it takes long to compile what it is planted in: make test-slow has those."""
-    return fault.side == "jax" and fault.pair in DEAR
+    return fault.pair in DEAREST or (fault.side == "jax" and fault.pair in DEAR)
 
 
 def test_the_table_is_large_and_names_each_fault_once() -> None:
@@ -74,7 +77,13 @@ def test_the_table_is_large_and_names_each_fault_once() -> None:
 PAIRS = sorted({fault.pair for fault in FAULTS})
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, id=str(pair), marks=[pytest.mark.slow] * (pair in DEAREST))
+        for pair in PAIRS
+    ],
+)
 def test_without_a_fault_each_pair_passes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
 ) -> None:

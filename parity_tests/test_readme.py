@@ -18,6 +18,13 @@ MNIST = ROOT.parent / "shared" / "mnist"
 # A command's words end where two spaces begin the remark beside it.
 COMMANDS = re.findall(r"^    twinstep ((?:\S+ ?)+)", README, re.MULTILINE)
 
+# What takes a minute as it is printed is tried with fewer steps.
+SHORTER = {
+    "mnist": ["--data-dir", str(MNIST), "--steps", "3", "--dtype", "float64"],
+    "--devices": ["--steps", "3", "--dtype", "float64"],
+    "bench": ["--steps", "3", "--cores", "one"],
+}
+
 
 def test_there_are_commands_to_test() -> None:
     assert len(COMMANDS) >= 8
@@ -30,10 +37,9 @@ def test_the_commands(
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS:
         words = shlex.split(command)
-        if "mnist" in words:  # ten epochs take minutes: the first steps, from files at hand
-            if not MNIST.is_dir():
-                continue
-            words += ["--data-dir", str(MNIST), "--steps", "3", "--dtype", "float64"]
+        if "mnist" in words and not MNIST.is_dir():
+            continue
+        words += [more for name in SHORTER if name in words for more in SHORTER[name]]
         if "--devices" in words:  # JAX takes the number of its devices once, when it starts
             code = subprocess.run(
                 [sys.executable, "-m", "twinstep", *words], check=False

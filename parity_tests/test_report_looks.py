@@ -21,6 +21,8 @@ from twinstep.report.page import page
 from twinstep.report.palette import PALETTE
 from twinstep.verify import Verification
 
+pytestmark = pytest.mark.quick_to_compile
+
 
 def luminance(color: str) -> float:
     """How bright a colour is, as WCAG 2 has it."""

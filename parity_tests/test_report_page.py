@@ -37,6 +37,8 @@ from twinstep.specs import EXAMPLES
 from twinstep.trace import STAGES
 from twinstep.verify import Verification
 
+pytestmark = pytest.mark.quick_to_compile
+
 
 def test_page_is_whole() -> None:
     assert flaws(honest()) == []

@@ -31,6 +31,8 @@ from torch_schedules import (
 
 from jax_impl import schedules
 
+pytestmark = pytest.mark.quick_to_compile
+
 STEPS = 1000
 
 

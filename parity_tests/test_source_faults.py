@@ -19,6 +19,8 @@ from torch_schedules import Case, at_once, case, torch_rates, worst
 
 from jax_impl import schedules
 
+pytestmark = pytest.mark.quick_to_compile
+
 
 def altered(module: str, old: str, new: str) -> ModuleType:
     """A module from its source with every `old` as `new`."""

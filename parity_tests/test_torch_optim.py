@@ -36,6 +36,8 @@ from jax_impl.optimizers import muon
 from jax_impl.optimizers.from_torch import FLAGS, TORCH, from_torch, torch_options
 from jax_impl.schedules import lambda_lr
 
+pytestmark = pytest.mark.quick_to_compile
+
 CASES = {
     f"{name} {dict(options)}": (name, options)
     for name in NAMES

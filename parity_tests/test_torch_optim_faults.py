@@ -29,6 +29,8 @@ from optimizer_runs import (
 
 from jax_impl.optimizers.from_torch import TORCH
 
+pytestmark = pytest.mark.quick_to_compile
+
 STEPS = 60
 
 

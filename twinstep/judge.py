@@ -158,8 +158,10 @@ class Judge:
         if stage in ("loss", "grads"):
             return amount * scales[f"{stage}/{leaf}"].astype(float) + floor
         if stage == "params":
-            sizes = measure.largest(trace.params[leaf])
-            sizes = np.maximum(sizes[1:], sizes[:-1])
+            params = trace.params[leaf]
+            sizes = measure.largest(params)
+            move = measure.differences(params[1:], params[:-1])
+            sizes = np.fmax(np.maximum(sizes[1:], sizes[:-1]), move)
         else:
             sizes = self._and_before((mode, stage, leaf), measure.largest(array))
         return amount * tolerance.eps(self.dtype) * sizes + floor
