@@ -28,8 +28,9 @@ from twinstep.trace import Metadata, Trace
 
 Ledger = dict[str, Any]
 
-# Two reruns are nudged alike at every step, one each way; others as it comes.
-STEADY = np.array([1, -1, *(0 for _ in range(NUDGED_RERUNS - 2))])
+# Two reruns are nudged alike at every step, one each way; others as it comes. Of 32 bits in either
+# mode: JAX remembers one NumPy array's conversion, whatever x64 says since.
+STEADY = np.array([1, -1, *(0 for _ in range(NUDGED_RERUNS - 2))], np.int32)
 
 
 @dataclass(frozen=True)
