@@ -184,3 +184,12 @@ def test_the_first_finding_is_first_in_the_ledger(
     expected = min(planted_at, key=lambda p: (p[0], rank(p[1], p[2])))
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == expected
+
+
+@pytest.mark.parametrize("stage", ["batch", "grads", "opt_state", "params"])
+def test_what_only_one_trace_has_is_said_of_that_one(stage: str) -> None:
+    whole = made()
+    leaf = LEAVES[stage][0]
+    part = without(stage, leaf)(whole)
+    for traces, which in (((whole, part), "first"), ((part, whole), "second")):
+        assert str(structure(*traces)) == f"{stage}, {leaf}: only the {which} trace has it"
