@@ -4,6 +4,7 @@ one folder of compiled programs: many tests run the same ones."""
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from storing import write
 from twinstep.specs import EXAMPLES
 
 torch.set_num_threads(1)
+# in the background of a script Ctrl-C is ignored, and would be by every command that a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # of all runs, so that the next has what this one compiled: that is most of its time
 _MOST_COMPILED = 2**32  # bytes: more is mostly of versions that are gone

@@ -278,11 +278,13 @@ def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    with parent:
+    try:
         assert wait_until(lambda: bool(list(tmp_path.glob("*/trace/*.json")))), "they never met"
         assert len(processes_of(tmp_path)) >= 3  # torchrun and two processes
         parent.send_signal(how)
-        error = parent.communicate()[1]
+        error = parent.communicate(timeout=60)[1]
+    finally:
+        parent.kill()
     if how is signal.SIGINT:
         assert (parent.returncode, error) == (130, "twinstep: interrupted\n")
         assert not processes_of(tmp_path)
