@@ -21,9 +21,10 @@ verify: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The figures of docs/porting/optimizers.md, and every fault planted in an optimizer.
+# The figures of docs/porting/optimizers.md, and every fault planted in an optimizer; and what make
+# test compiles without LLVM's optimizations, compiled as users do.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or quick_to_compile"
 
 # Trainings drawn at random: optimizer, options, shapes, schedule, clipping.
 SEARCH ?= 5000

@@ -43,10 +43,10 @@ def _leave_no_programs() -> Iterator[None]:
 def _compile_quickly(request: pytest.FixtureRequest, _leave_no_programs: None) -> Iterator[None]:
     """Most of the time goes into compiling, and a fault is one whatever LLVM makes of the program.
 
-    As users compile: all other tests, every command, and make test-slow.
+    As users compile: all other tests, every command, and make test-slow, which runs these too.
     """
     marked = request.node.get_closest_marker("quick_to_compile") is not None
-    quickly = marked and request.config.option.markexpr != "slow"
+    quickly = marked and request.config.option.markexpr == "not slow"  # what make test selects
     jax.config.update("jax_disable_most_optimizations", quickly)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -24,8 +24,6 @@ from twinstep.specs import SETS
 from twinstep.specs.closures import ClosureTraining, rows
 from twinstep.trace import Trace
 
-pytestmark = pytest.mark.quick_to_compile
-
 FIRST = "layer1.weight"  # what PyTorch keeps LBFGS's state with
 COUNTS = ("func_evals", "n_iter", "stored")
 PLAIN: dict[str, Any] = {"history_size": 4, "max_iter": 12}

@@ -16,8 +16,6 @@ from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace
 from twinstep.judge import Judge
 from twinstep.trace import join
 
-pytestmark = pytest.mark.quick_to_compile
-
 OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])
 TESTED: dict[str, np.ndarray] = {
     "outputs": OUTPUTS,

@@ -40,8 +40,6 @@ from twinstep.specs.optimizers import (
     training_of,
 )
 
-pytestmark = pytest.mark.quick_to_compile
-
 STEPS = 12
 PROBES = {
     name: training_of(name)(

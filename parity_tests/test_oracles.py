@@ -19,8 +19,6 @@ import twinstep
 from twinstep import tolerance
 from twinstep.trace import Leaves, Trace
 
-pytestmark = pytest.mark.quick_to_compile
-
 FRAMEWORKS = ("torch", "jax")
 EPS = tolerance.eps("float64")
 MSE, L1, ADAM = "linear_regression", "linear_regression_l1", "linear_regression_adam"

@@ -30,7 +30,7 @@ WELL_EXPLAINED = 0.5
 # wander off by the root of the steps; but where gradients stay the same for many steps (a loss of
 # absolute values) rounding errs by as much each time, and is as many times off after all of them.
 # And where a sample crosses a kink a step sooner, one of the two has it cross so too. Without them
-# 2 of 60 honest float32 runs of linear_regression_l1 left their allowance.
+# honest float32 runs of linear_regression_l1 were drift.
 NUDGED_RERUNS = 3
 NOISE_FACTOR = 4
 GRADIENT_NUDGE = 4
