@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_impl.optimizers import adam, adamw, rmsprop, sgd
 from twinstep.bench import markdown
 from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
 from twinstep.cli.parsing import parse
+from twinstep.jax.optim import adam, adamw, rmsprop, sgd
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- optimizers -->", "<!-- /optimizers -->"

@@ -9,10 +9,10 @@ from picture import draw, room_for
 from rich.cells import cell_len, set_cell_size
 
 import twinstep
-from twinstep import launch
 from twinstep.cli.parsing import parse_with
+from twinstep.problems import Spec
 from twinstep.report import plots
-from twinstep.specs import Spec
+from twinstep.runs import launch
 
 HALF = 48  # columns of half a screen; a longer line stands above its mirror
 

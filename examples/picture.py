@@ -11,7 +11,7 @@ import numpy as np
 from twinstep import InputError, Verification
 from twinstep.report.axis import COLORS
 from twinstep.report.plots import STYLE, losses_figure
-from twinstep.trace import Outcome
+from twinstep.trace.ledger import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,11 +7,11 @@ import jax
 import optax
 from flax import nnx
 
-from jax_impl.layers import Linear
-from jax_impl.losses import mse_loss
-from jax_impl.optimizers import adam
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.regression import AdamUpdate
+from twinstep.jax.nn.functional import mse_loss
+from twinstep.jax.nn.layers import Linear
+from twinstep.jax.optim import adam
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.regression import AdamUpdate
 
 
 def init(spec: AdamUpdate) -> TrainState:

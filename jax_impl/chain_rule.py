@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jax_impl.optimizers import sgd
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.backprop import ChainRule
+from twinstep.jax.optim import sgd
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.backprop import ChainRule
 
 
 class Chain(nnx.Module):

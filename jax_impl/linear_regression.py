@@ -7,11 +7,11 @@ import jax
 import optax
 from flax import nnx
 
-from jax_impl.layers import Linear
-from jax_impl.losses import l1_loss, mse_loss
-from jax_impl.optimizers import adam, sgd
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.regression import LinearRegression
+from twinstep.jax.nn.functional import l1_loss, mse_loss
+from twinstep.jax.nn.layers import Linear
+from twinstep.jax.optim import adam, sgd
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.regression import LinearRegression
 
 CRITERIA = {"mse": mse_loss, "l1": l1_loss}
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jax_impl import layers
-from jax_impl.layers import to_tensor
-from jax_impl.losses import cross_entropy
-from jax_impl.optimizers import adam
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.jax.nn import layers
+from twinstep.jax.nn.functional import cross_entropy
+from twinstep.jax.nn.layers import to_tensor
+from twinstep.jax.optim import adam
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.mnist_rnn import MnistRnn
 
 
 class RNN(nnx.Module):

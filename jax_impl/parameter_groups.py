@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jax_impl.layers import GRU, Linear
-from jax_impl.losses import mse_loss
-from jax_impl.optimizers import adam, param_groups
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.groups import ParameterGroups
+from twinstep.jax.nn.functional import mse_loss
+from twinstep.jax.nn.layers import GRU, Linear
+from twinstep.jax.optim import adam, param_groups
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.groups import ParameterGroups
 
 
 class Networks(nnx.Module):

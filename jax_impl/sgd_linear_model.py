@@ -7,11 +7,11 @@ import jax
 import optax
 from flax import nnx
 
-from jax_impl.layers import Linear
-from jax_impl.losses import mse_loss
-from jax_impl.optimizers import sgd
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.sgd import SgdLinearModel
+from twinstep.jax.nn.functional import mse_loss
+from twinstep.jax.nn.layers import Linear
+from twinstep.jax.optim import sgd
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.sgd import SgdLinearModel
 
 
 class LinearModel(nnx.Module):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jax_impl.layers import Linear
-from jax_impl.losses import mse_loss
-from jax_impl.optimizers import sgd
-from jax_impl.state import Batch, Criterion, Step, TrainState, Tree
-from twinstep.specs.backprop import ZeroGrad
+from twinstep.jax.nn.functional import mse_loss
+from twinstep.jax.nn.layers import Linear
+from twinstep.jax.optim import sgd
+from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
+from twinstep.problems.backprop import ZeroGrad
 
 
 def network() -> nnx.Module:

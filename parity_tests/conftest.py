@@ -15,8 +15,10 @@ import torch
 from handmade import made
 from storing import write
 
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
 
+launch.set_up_xla()
 torch.set_num_threads(1)
 # in the background of a script Ctrl-C is ignored, and would be by every command that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)

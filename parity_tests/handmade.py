@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from twinstep.errors import InputError
-from twinstep.trace import STAGES, Metadata, Trace
+from twinstep.trace.ledger import STAGES, Metadata, Trace
 
 STEPS = 6
 # name -> shape of a step: a matrix, a vector, a scalar and a tensor of nothing

@@ -15,7 +15,7 @@ from handmade import (
 from hypothesis import settings
 
 from twinstep import Comparison, Finding, Trace, compare
-from twinstep.judge import Judge
+from twinstep.judge.judge import Judge
 
 SEARCH = settings(max_examples=150, deadline=None, derandomize=True)
 EPS = 2.0**-52

@@ -28,8 +28,8 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator
 
 HERE = Path(__file__).parent
-MODULES = ["judge", "witness", "measure", "tolerance", "findings"]
-MODULES += ["compare", "structure", "evaluation", "history"]
+MODULES = ["judge.judge", "judge.witness", "judge.measure", "judge.tolerance", "judge.findings"]
+MODULES += ["judge.comparison", "judge.structure", "trace.evaluation", "judge.history"]
 TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
 MOST_CASES = 12  # of one test
 AS_IT_IS = "as it is"  # a mutant that has to live, or the tests fail by themselves
@@ -83,7 +83,7 @@ class Mutant(NamedTuple):
 
 def mutants(name: str) -> Iterator[Mutant]:
     """All of a module, none twice."""
-    source = (HERE.parent / f"twinstep/{name}.py").read_text()
+    source = (HERE.parent / f"twinstep/{name.replace('.', '/')}.py").read_text()
     before, seen, inside = source.splitlines(), {source}, functions(source)
     yield Mutant(name, None, AS_IT_IS, AS_IT_IS, source)
     for operator in [NameSwapper(), *(get_operator(f"core/{name}")() for name in OPERATORS)]:

@@ -19,10 +19,10 @@ from optim_database import optim_db
 from torch.optim.lr_scheduler import LambdaLR
 from training import PARAMS, X, Y, named_loss
 
-from jax_impl import devices
-from jax_impl.optimizers import from_torch
-from torch_impl.muon import Muon
-from twinstep.specs.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
+from twinstep.jax import devices
+from twinstep.jax.optim import from_torch
+from twinstep.problems.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
+from twinstep.torch.muon import Muon
 
 Options = Mapping[str, Any]
 Run = dict[str, np.ndarray]
@@ -238,7 +238,7 @@ def jax_run(
 def named(params: Mapping[str, jax.Array], state: Any) -> dict[str, jax.Array]:
     """Parameters and state by PyTorch's names; optax's own states have others, and are left out."""
     found = dict(params)
-    if type(state).__module__.startswith("jax_impl."):
+    if type(state).__module__.startswith("twinstep.jax."):
         for what, value in state._asdict().items():
             for key in () if what == "count" or value is None else params:
                 leaf = value[key] if isinstance(value, dict) else value

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from handmade import entry, made, planted
 
-from twinstep.judge import Judge
+from twinstep.judge.judge import Judge
+from twinstep.problems import EXAMPLES
 from twinstep.report.page import page
-from twinstep.specs import EXAMPLES
-from twinstep.verify import Verification, verify
+from twinstep.runs.verification import Verification, verify
 
 _VOID = {"meta", "br", "wbr", "hr", "img", "link", "input", "area", "base", "col", "source"}
 _LOADS = {"script", "link", "img", "iframe", "object", "embed", "video", "audio", "source", "base"}

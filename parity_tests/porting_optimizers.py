@@ -18,8 +18,9 @@ import numpy as np
 import optax
 import torch
 
-from jax_impl import optimizers, schedules
-from jax_impl.optimizers.from_torch import TORCH
+from twinstep.jax import optim
+from twinstep.jax.optim import lr_scheduler
+from twinstep.jax.optim._from_torch import TORCH
 
 # where pytest finds these, and `python -m` does not
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,7 +45,7 @@ _FACTOR = "lambda t: 1 / (1 + 0.05 * t)"
 
 _HEAD = f"""# Porting optimizers
 
-What to write for each of `torch.optim`: the twin in `jax_impl.optimizers`, which has PyTorch's
+What to write for each of `torch.optim`: the twin in `twinstep.jax.optim`, which has PyTorch's
 names, defaults and arithmetic, and the nearest that optax has. A gap is the largest difference of
 any parameter tensor after any of 200 updates, in float64, relative to its largest entry so far:
 8-16-16-3 with tanh, mean squared error, random minibatches of 32; Muon trains its matrices alone,
@@ -235,7 +236,7 @@ def gaps(row: Row) -> tuple[float, float]:
 def _made(row: Row) -> tuple[Any, Any]:
     """(the twin, optax's or None)"""
     with default_dtype("float64"):
-        twin = eval(row.twin, {**vars(schedules), **vars(optimizers)})
+        twin = eval(row.twin, {**vars(lr_scheduler), **vars(optim)})
         words = {**vars(optax), "jax": jax, "jnp": jnp}
         return twin, eval(row.optax, words) if row.optax else None
 

@@ -19,7 +19,7 @@ import optax
 import torch
 from torch.optim import lr_scheduler
 
-from jax_impl import schedules
+from twinstep.jax.optim import lr_scheduler as schedules
 
 PAGE = Path(__file__).parents[1] / "docs" / "porting" / "schedules.md"
 STEPS = 200
@@ -30,10 +30,11 @@ METRICS = [max(1.0, 3 - 0.05 * step) for step in range(STEPS)]
 ROW_PATTERN = re.compile(r"^\| `([^`]+)` \|(.*)\| ([^|]+) \| ([^|]+) (\| [^|]* \|)$", re.MULTILINE)
 _HEAD = f"""# Porting learning rate schedulers
 
-What to write for each of `torch.optim.lr_scheduler`: the twin in `jax_impl.schedules`, which gives
-PyTorch's rates, and the nearest that optax has. `opt` is an optimizer with `lr=0.1`. A gap is the
-largest difference over {STEPS} updates, in float64, relative to PyTorch's largest rate; "last bits"
-are up to 16 eps. A twin's `lr` is the learning rate that is given to PyTorch's optimizer.
+What to write for each of `torch.optim.lr_scheduler`: the twin in `twinstep.jax.optim.lr_scheduler`,
+which gives PyTorch's rates, and the nearest that optax has. `opt` is an optimizer with `lr=0.1`. A
+gap is the largest difference over {STEPS} updates, in float64, relative to PyTorch's largest rate;
+"last bits" are up to 16 eps. A twin's `lr` is the learning rate that is given to PyTorch's
+optimizer.
 
 A schedule is a function of the updates made so far, so where `scheduler.step()` is called once an
 epoch, give the optimizer `lambda count: schedule(count // updates_per_epoch)`. `cyclic_lr` and

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from optim_database import NEWEST
 from torch_schedules import CLASSES
 
-from jax_impl.optimizers import torch_options
-from jax_impl.optimizers.from_torch import TORCH
+from twinstep.jax.optim import torch_options
+from twinstep.jax.optim._from_torch import TORCH
 
 Options = Mapping[str, Any]
 
 SCRIPT = """\
-import jax, numpy as np, optax, torch, torch_impl.muon
-from jax_impl import optimizers, schedules
+import jax, numpy as np, optax, torch, twinstep.torch.muon
+from twinstep.jax import optim
+from twinstep.jax.optim import lr_scheduler
 jax.config.update("jax_enable_x64", True)
 torch.set_default_dtype(torch.float64)
 numbers, shapes = np.random.RandomState({seed}), {shapes}
@@ -58,7 +59,7 @@ class Rates:
     def ours(self, lr: float) -> str:
         """The twin's."""
         parts = f"[{', '.join(part.ours(lr) for part in self.parts)}]" if self.parts else repr(lr)
-        return f"schedules.{self.name}({', '.join([parts, *_words(self.settings)])})"
+        return f"lr_scheduler.{self.name}({', '.join([parts, *_words(self.settings)])})"
 
     @property
     def moves_momentum(self) -> bool:
@@ -85,11 +86,11 @@ class Case:
         exact = ["round_to_bfloat16=False"] if is_muon else []
         name, arguments = self.clip or ("", ())
         clip = ", ".join(map(repr, arguments))
-        clipped = f"optax.chain(optimizers.{name}({clip}), {self._twin()})"
+        clipped = f"optax.chain(optim.{name}({clip}), {self._twin()})"
         rows = "[(g != 0).any(axis=tuple(range(1, g.ndim))) for g in grads]"
         return SCRIPT.format(
             # its rounding to bfloat16 parts any two runs
-            theirs="torch_impl.muon.Muon" if is_muon else f"torch.optim.{self.optimizer}",
+            theirs="twinstep.torch.muon.Muon" if is_muon else f"torch.optim.{self.optimizer}",
             options="".join(f", {word}" for word in [*_words(self.options), *exact]),
             shapes=list(self.shapes),
             draws=self.steps + 2,
@@ -125,7 +126,7 @@ class Case:
         if self.optimizer == "Muon":
             words["round_to_bfloat16"] = "False"
         called = ", ".join(f"{name}={word}" for name, word in words.items())
-        return f"optimizers.{TORCH[self.optimizer].__name__}({called})"
+        return f"optim.{TORCH[self.optimizer].__name__}({called})"
 
 
 def _words(options: Options) -> list[str]:

@@ -15,12 +15,12 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from torch_impl import parallel
-from twinstep import launch
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES, Spec
-from twinstep.specs.batches import Batches, IndexChunk
-from twinstep.storage import TraceWriter
+from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems.batches import Batches, IndexChunk
+from twinstep.runs import launch
+from twinstep.torch import parallel
+from twinstep.trace.storage import TraceWriter
 
 Plant = Callable[[pytest.MonkeyPatch, int], None]
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from twinstep.accuracy import Cost, Distance
-from twinstep.findings import Comparison, Finding, Verdict
-from twinstep.many import Lost
-from twinstep.specs import EXAMPLES, SETS
-from twinstep.specs.base import Claim, Spec
-from twinstep.trace import Metadata, Outcome
-from twinstep.verify import Verification
+from twinstep.judge.findings import Comparison, Finding, Verdict
+from twinstep.problems import EXAMPLES, SETS
+from twinstep.problems.base import Claim, Spec
+from twinstep.runs.accuracy import Cost, Distance
+from twinstep.runs.many import Lost
+from twinstep.runs.verification import Verification
+from twinstep.trace.ledger import Metadata, Outcome
 
 GATE = {"loss": 0.044, "grads": 0.0035, "params": 0.0}
 

@@ -35,9 +35,10 @@ from judging import (
     worst,
 )
 
-from twinstep import Comparison, Finding, Trace, Verdict, compare, measure, tolerance
-from twinstep.judge import Judge
-from twinstep.trace import Leaves
+from twinstep import Comparison, Finding, Trace, Verdict, compare
+from twinstep.judge import measure, tolerance
+from twinstep.judge.judge import Judge
+from twinstep.trace.ledger import Leaves
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -31,7 +31,7 @@ from judging import (
 )
 
 from twinstep import Trace, Verdict, compare
-from twinstep.judge import Judge
+from twinstep.judge.judge import Judge
 
 pytestmark = pytest.mark.quick_to_compile
 

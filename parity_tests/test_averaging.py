@@ -23,8 +23,8 @@ from training import (
     worst,
 )
 
-from jax_impl.optimizers import averaged, ema_avg, swa_avg, swa_lr, update_averaged
 from twinstep.errors import InputError
+from twinstep.jax.optim import averaged, ema_avg, swa_avg, swa_lr, update_averaged
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -16,20 +16,21 @@ import pytest
 import torch
 from stuck import dies, fails, hangs
 
-import jax_impl.variants
-import torch_impl.variants
-from twinstep import compare, launch
+import twinstep.jax.variants
+import twinstep.torch.variants
+from twinstep import compare
 from twinstep.bench import process, table
 from twinstep.bench.parity import put_in
 from twinstep.bench.process import Task, find, measured
 from twinstep.bench.rows import Row
 from twinstep.bench.timing import Spread
 from twinstep.bench.training import Setting, call, training_rows
-from twinstep.bench.ways import LABELS, Left, Way
 from twinstep.cli import main
-from twinstep.specs import EXAMPLES, Spec
-from twinstep.specs.regression import LinearRegression
-from twinstep.trace import join
+from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems.regression import LinearRegression
+from twinstep.runs import launch
+from twinstep.trace.ledger import join
+from twinstep.trace.ways import LABELS, Left, Way
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -188,7 +189,7 @@ def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
 
 def wrong_lr(patch: pytest.MonkeyPatch) -> None:
     """The foreach optimizer has another learning rate."""
-    honest = torch_impl.variants._with_flags
+    honest = twinstep.torch.variants._with_flags
 
     def planted(example: Any, flags: dict[str, bool]) -> Any:
         changed: Any = honest(example, flags)
@@ -203,52 +204,52 @@ def wrong_lr(patch: pytest.MonkeyPatch) -> None:
             changed.init = off
         return changed
 
-    patch.setattr(torch_impl.variants, "_with_flags", planted)
+    patch.setattr(twinstep.torch.variants, "_with_flags", planted)
 
 
 def lost_step(patch: pytest.MonkeyPatch) -> None:
     """The timed loop of PyTorch's fused optimizer, not its recorded run, makes a step less."""
-    honest = torch_impl.variants.Loop.run
+    honest = twinstep.torch.variants.Loop.run
 
     def run(self: Any) -> None:
         if self.start[0].optimizer.defaults["fused"]:
             self._chunks[:] = [chunk._replace(steps=4) for chunk in self._chunks]
         honest(self)
 
-    patch.setattr(torch_impl.variants.Loop, "run", run)
+    patch.setattr(twinstep.torch.variants.Loop, "run", run)
 
 
 def lost_jax_step(patch: pytest.MonkeyPatch) -> None:
     """The Python loop over jitted steps ends early."""
-    honest = jax_impl.variants.Steps.fresh
+    honest = twinstep.jax.variants.Steps.fresh
 
     def fresh(self: Any) -> None:
         honest(self)
         self.__dict__["_index"] = self._index[:4]
 
-    patch.setattr(jax_impl.variants.Steps, "fresh", fresh)
+    patch.setattr(twinstep.jax.variants.Steps, "fresh", fresh)
 
 
 def moved_scan(patch: pytest.MonkeyPatch) -> None:
     """The plain scan ends with parameters that are off by a hundred-thousandth."""
-    honest = jax_impl.variants.Scan.left
+    honest = twinstep.jax.variants.Scan.left
 
     def left(self: Any) -> Left:
         true = honest(self)
         return true._replace(params={n: a * np.float32(1.00001) for n, a in true.params.items()})
 
-    patch.setattr(jax_impl.variants.Scan, "left", left)
+    patch.setattr(twinstep.jax.variants.Scan, "left", left)
 
 
 def not_a_number(patch: pytest.MonkeyPatch) -> None:
     """The traced scan's run ends in NaN."""
-    honest = jax_impl.variants.TraceScan.left
+    honest = twinstep.jax.variants.TraceScan.left
 
     def left(self: Any) -> Left:
         true = honest(self)
         return true._replace(losses=true.losses * np.float32("nan"))
 
-    patch.setattr(jax_impl.variants.TraceScan, "left", left)
+    patch.setattr(twinstep.jax.variants.TraceScan, "left", left)
 
 
 FAULTS: dict[str, tuple[Plant, set[str]]] = {

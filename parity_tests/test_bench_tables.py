@@ -12,9 +12,9 @@ from twinstep.bench import markdown, table
 from twinstep.bench.plot import ratios_figure
 from twinstep.bench.rows import ASKED, RUNS, Cost, Row, report, runs
 from twinstep.bench.timing import Spread
-from twinstep.bench.ways import LABELS
-from twinstep.specs import EXAMPLES
-from twinstep.specs.regression import LinearRegression
+from twinstep.problems import EXAMPLES
+from twinstep.problems.regression import LinearRegression
+from twinstep.trace.ways import LABELS
 
 README = Path(__file__).parents[1] / "benchmarks" / "README.md"
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("twinstep", "jax_impl", "torch_impl")
@@ -78,7 +78,7 @@ def test_imports_point_one_way(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_only_launch_imports_by_name(file: str) -> None:
     calls = imports_by_name(FILES[file].read_text())
-    if file == "twinstep/launch.py":
+    if file == "twinstep/runs/launch.py":
         assert calls == ["importlib.import_module(f'{framework}_impl.{name}')"]
     else:
         assert calls == []
@@ -89,7 +89,7 @@ def test_only_launch_imports_by_name(file: str) -> None:
     [
         ("import torch", "torch"),
         ("import os, torch.nn as nn", "torch"),
-        ("from jax_impl.layers import Linear", "jax_impl"),
+        ("from twinstep.jax.nn.layers import Linear", "jax_impl"),
         ("def f():\n    if True:\n        from flax import nnx", "flax"),
         ("try:\n    import jax.numpy\nexcept ImportError:\n    pass", "jax"),
         ("from . import state", "."),
@@ -104,7 +104,7 @@ def test_forbidden_import_is_noticed(source: str, name: str) -> None:
     "source",
     [
         "import importlib\nm = importlib.import_module('torch')",
-        "from importlib import import_module\nm = import_module('torch_impl.state')",
+        "from importlib import import_module\nm = import_module('twinstep.torch.state')",
         "m = __import__('jax')",
         "exec('import torch')",
     ],
@@ -147,7 +147,7 @@ def test_loading_a_package_loads_nothing_that_it_may_not(package: str) -> None:
 
 
 def test_loaded_framework_is_noticed() -> None:
-    assert loaded("twinstep", more="import torch_impl.conversion") == ["torch", "torch_impl"]
+    assert loaded("twinstep", more="import twinstep.torch.conversion") == ["torch", "torch_impl"]
 
 
 # Twins
@@ -236,7 +236,7 @@ def test_files_of_one_name_are_mirrors() -> None:
 
 _TWIN = '''"""One line.
 
-Mirror: torch_impl/state.py
+Mirror: twinstep/torch/state.py
 """
 class Net:
     def __init__(self, size): ...
@@ -269,11 +269,11 @@ def test_twin_that_differs_is_noticed(old: str, new: str) -> None:
 
 
 def test_missing_mirror_is_noticed() -> None:
-    assert third_line(_TWIN) == "Mirror: torch_impl/state.py"
-    assert mirror_of(_TWIN) == "torch_impl/state.py"
+    assert third_line(_TWIN) == "Mirror: twinstep/torch/state.py"
+    assert mirror_of(_TWIN) == "twinstep/torch/state.py"
     later = _TWIN.replace("\n\nMirror", "\n\nAnother line.\nMirror")
     assert third_line(later) == "Another line."
-    assert mirror_of(later) == "torch_impl/state.py"
+    assert mirror_of(later) == "twinstep/torch/state.py"
     assert mirror_of(_TWIN.replace("Mirror:", "See")) is None
     assert third_line('"""One line."""') == ""
 
@@ -326,4 +326,4 @@ def test_rules_see_the_files() -> None:
     assert {package_of(file) for file in FILES} == set(PACKAGES)
     for package in MIRRORS:
         assert {f"{package}/{name}.py" for name in IMPLEMENTATIONS} <= FILES.keys()
-    assert "twinstep/launch.py" in FILES
+    assert "twinstep/runs/launch.py" in FILES

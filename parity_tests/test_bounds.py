@@ -15,11 +15,11 @@ from storing import HERE
 import twinstep
 from twinstep import cli, memory
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
-from twinstep.specs.closures import ClosureTraining
-from twinstep.specs.mnist_rnn import MnistRnn
-from twinstep.specs.optimizers import OptimizerTraining
-from twinstep.specs.sgd import SgdLinearModel
+from twinstep.problems import EXAMPLES
+from twinstep.problems.closures import ClosureTraining
+from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.problems.optimizers import OptimizerTraining
+from twinstep.problems.sgd import SgdLinearModel
 
 # ------------------------------------------------------------------------- of the command line
 

@@ -11,7 +11,7 @@ import pytest
 
 import twinstep
 from twinstep.cli import main
-from twinstep.specs import EXAMPLES, SETS
+from twinstep.problems import EXAMPLES, SETS
 
 BAD = [
     (["frobnicate"], r"unknown command 'frobnicate'"),
@@ -213,7 +213,7 @@ def test_a_mismatch_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import jax_impl.zero_grad
-    from jax_impl.optimizers import sgd
+    from twinstep.jax.optim import sgd
 
     monkeypatch.setattr(jax_impl.zero_grad, "sgd", lambda lr: sgd(lr * (1 + 1e-9)))
     assert main(["verify", "zero_grad", "--dtype", "float64"]) == 1

@@ -22,8 +22,8 @@ from training import (
     worst,
 )
 
-from jax_impl.optimizers import accumulate, clip_grad_norm, clip_grad_value, sgd, total_norm
 from twinstep.errors import InputError
+from twinstep.jax.optim import accumulate, clip_grad_norm, clip_grad_value, sgd, total_norm
 
 pytestmark = pytest.mark.quick_to_compile
 

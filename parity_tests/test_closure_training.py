@@ -15,14 +15,15 @@ import torch
 from handmade import made
 from judging import EPS, sizes
 
-from twinstep import Verdict, Verification, launch, verify
-from twinstep.chunking import steps_at_once
+from twinstep import Verdict, Verification, verify
 from twinstep.errors import InputError
-from twinstep.findings import Comparison
-from twinstep.judge import Judge
-from twinstep.specs import SETS
-from twinstep.specs.closures import ClosureTraining, rows
-from twinstep.trace import Trace
+from twinstep.judge.findings import Comparison
+from twinstep.judge.judge import Judge
+from twinstep.problems import SETS
+from twinstep.problems.chunking import steps_at_once
+from twinstep.problems.closures import ClosureTraining, rows
+from twinstep.runs import launch
+from twinstep.trace.ledger import Trace
 
 FIRST = "layer1.weight"  # what PyTorch keeps LBFGS's state with
 COUNTS = ("func_evals", "n_iter", "stored")

@@ -34,9 +34,9 @@ from judging import (
 )
 
 from twinstep import Trace, Verdict, compare
-from twinstep.judge import Judge
-from twinstep.storage import TraceWriter
-from twinstep.verify import compare_stored
+from twinstep.judge.judge import Judge
+from twinstep.runs.verification import compare_stored
+from twinstep.trace.storage import TraceWriter
 
 # ----------------------------------------------------------------------------------------- verdicts
 

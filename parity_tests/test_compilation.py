@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import twinstep
-from twinstep import launch
-from twinstep.specs.mnist_rnn import MnistRnn
-from twinstep.specs.regression import LinearRegression
-from twinstep.trace import Trace
+from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.problems.regression import LinearRegression
+from twinstep.runs import launch
+from twinstep.trace.ledger import Trace
 
 FRAMEWORKS = ("torch", "jax")
 

@@ -9,7 +9,7 @@ from handmade import refused
 
 from twinstep.cli import COMMANDS, completion, main
 from twinstep.cli.completion import script
-from twinstep.specs import EXAMPLES, SETS
+from twinstep.problems import EXAMPLES, SETS
 
 EVERY = {*EXAMPLES, *SETS}
 # {what stands before the cursor: (words that are offered, words that are not)}

@@ -18,8 +18,8 @@ from safetensors.numpy import save
 from storing import SEARCH, bits, write
 
 from twinstep import InputError, Trace, Verdict, cli, load_trace, open_trace
-from twinstep.storage import MANIFEST
-from twinstep.verify import compare_stored
+from twinstep.runs.verification import compare_stored
+from twinstep.trace.storage import MANIFEST
 
 # ----------------------------------------------------------------------------------- damaged shards
 

@@ -17,16 +17,17 @@ from pathlib import Path
 import pytest
 from ranks import PLANTS, spec_of
 
-import torch_impl.parallel
 import twinstep
-from twinstep import Comparison, InputError, Verdict, launch
-from twinstep.chunking import steps_at_once
-from twinstep.cli import main
+import twinstep.torch.parallel
+from twinstep import Comparison, InputError, Verdict
+from twinstep.cli import main, process
 from twinstep.errors import LostError
-from twinstep.gate import Gate
-from twinstep.judge import Judge
-from twinstep.specs import EXAMPLES
-from twinstep.storage import open_trace
+from twinstep.judge.judge import Judge
+from twinstep.problems import EXAMPLES
+from twinstep.problems.chunking import steps_at_once
+from twinstep.runs import launch
+from twinstep.runs.gate import Gate
+from twinstep.trace.storage import open_trace
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "data_parallel.md").read_text()
@@ -171,10 +172,10 @@ def test_a_fault_of_data_parallel_training_is_found(fault: str, ranks: Path) -> 
 HOLDS_ON = """
 import gc
 from torch.nn.parallel import DistributedDataParallel
-from torch_impl import parallel
-from twinstep import launch
+from twinstep.torch import parallel
+from twinstep.runs import launch
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 def living():
     return sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
@@ -197,21 +198,22 @@ def test_a_recorder_lets_go_of_the_group_before_it_ends(tmp_path: Path) -> None:
 
 FAILING = """
 import os, sys
-from torch_impl import linear_regression, parallel
+from torch_impl import linear_regression
+from twinstep.cli import process
 
 def fail(state, batch):
     raise ValueError("planted\\nfault")
 
 if os.environ["RANK"] == "1":
     linear_regression.train_step = fail
-sys.exit(parallel.main(sys.argv[1:]))
+sys.exit(process.main(["torch", *sys.argv[1:]]))
 """
 
 
 def test_a_process_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "failing.py"
     program.write_text(FAILING)
-    monkeypatch.setattr(torch_impl.parallel, "PROGRAM", (str(program),))
+    monkeypatch.setattr(launch, "PROCESS", (str(program),))
     with pytest.raises(
         InputError, match=r"process 1: ValueError: planted fault \(.*:6\)"
     ) as caught:
@@ -219,7 +221,8 @@ def test_a_process_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-LOST_ITS_PEER = "torch_impl.parallel: error: PyTorch's process 0: RuntimeError: Connection closed\n"
+SAYS = "twinstep.cli.process: error: "
+LOST_ITS_PEER = f"{SAYS}PyTorch's process 0: RuntimeError: Connection closed\n"
 SUMMARY = """
   rank      : {} (local_rank: 0)
   exitcode  : {} (pid: 17)
@@ -234,14 +237,14 @@ SUMMARY = """
             "process 1 was killed by",
         ),
         (LOST_ITS_PEER + SUMMARY.format(1, -15) + SUMMARY.format(0, 1), "Connection closed"),
-        ("torch_impl.parallel: error: no data\n" + LOST_ITS_PEER, "no data"),
+        (f"{SAYS}no data\n" + LOST_ITS_PEER, "no data"),
         ("usage\nunknown option\n\n", "ended with 2: unknown option"),
         ("", "ended with 2: it said nothing"),
     ],
 )
 def test_what_is_said_of_processes_that_failed(log: str, says: str) -> None:
     """As torchrun's summary has it: the one that was killed, not the one that misses it."""
-    failure = torch_impl.parallel.failure(log, 2)
+    failure = twinstep.torch.parallel.failure(log, 2)
     assert says in str(failure)
     assert isinstance(failure, LostError if "killed" in says else InputError)  # 70, or 2
 
@@ -249,9 +252,9 @@ def test_what_is_said_of_processes_that_failed(log: str, says: str) -> None:
 def processes_of(folder: Path) -> list[str]:
     """The processes whose command line names a folder."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:  # it has ended meanwhile
             continue
         if str(folder) in command:
@@ -300,10 +303,10 @@ import json, re
 import jax
 import jax.numpy as jnp
 import twinstep
-from twinstep import launch
+from twinstep.runs import launch
 from twinstep.errors import InputError
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 def spec_of(name, **fields):
     return EXAMPLES[name](dtype="float64", steps=4, **fields)
@@ -382,35 +385,34 @@ def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     gpu = torch.device("cuda")
-    monkeypatch.setattr(torch_impl.parallel.devices, "find", lambda device: gpu)
+    monkeypatch.setattr(twinstep.torch.parallel.devices, "find", lambda device: gpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert len(torch_impl.parallel.find("gpu", 2)) == 2
+    assert len(twinstep.torch.parallel.find("gpu", 2)) == 2
     with pytest.raises(InputError, match="devices is 3, but PyTorch found 2 gpu"):
-        torch_impl.parallel.find("gpu", 3)
+        twinstep.torch.parallel.find("gpu", 3)
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "says"),
+    ("framework", "arguments", "says"),
     [
-        ("torch_impl", "zero_grad", "start it with torchrun"),
-        ("torch_impl", "", "takes an example first"),
-        ("jax_impl", "zero_grad --processes 2", "process is None, expected 0 to 1"),
-        ("jax_impl", "zero_grad --processes 2 --process 2", "process is 2, expected 0 to 1"),
+        ("", "", "unknown framework ''"),
+        ("jaxx", "zero_grad", "did you mean jax"),
+        ("torch", "zero_grad", "start it with torchrun"),
+        ("torch", "", "takes an example first"),
+        ("jax", "zero_grad --processes 2", "process is None, expected 0 to 1"),
+        ("jax", "zero_grad --processes 2 --process 2", "process is 2, expected 0 to 1"),
         (
-            "jax_impl",
+            "jax",
             "zero_grad --processes 2 --process 0 --devices 3",
             "devices is 3, expected a multiple of the 2 processes",
         ),
     ],
 )
 def test_bad_input_of_a_single_process(
-    module: str, arguments: str, says: str, capsys: pytest.CaptureFixture[str]
+    framework: str, arguments: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import jax_impl.parallel
-
-    program = {"torch_impl": torch_impl.parallel, "jax_impl": jax_impl.parallel}[module]
-    assert program.main(arguments.split()) == 2
+    assert process.main([framework, *arguments.split()]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"{module}.parallel: error: ")
+    assert error.startswith(SAYS)
     assert says in error
     assert error.count("\n") == 1

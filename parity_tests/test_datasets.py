@@ -21,9 +21,9 @@ import pooch
 import pytest
 from numpy.typing import NDArray
 
-from twinstep import datasets
-from twinstep.datasets import Images, load_digits, load_mnist
 from twinstep.errors import InputError
+from twinstep.problems import datasets
+from twinstep.problems.datasets import Images, load_digits, load_mnist
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_MNIST = REPOSITORY.parent / "shared" / "mnist"
@@ -156,7 +156,7 @@ def test_images_cannot_be_changed(tmp_path: Path, small: IdxFiles, write: Write)
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, twinstep.datasets;"
+        "import sys, twinstep.problems.datasets;"
         "print([m for m in ('sklearn', 'scipy', 'pooch', 'torch', 'jax') if m in sys.modules])"
     )
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
@@ -359,7 +359,9 @@ def test_offline_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None
 
 OFFLINE = """
 import sys
-from twinstep import cli, datasets
+from twinstep import cli
+
+from twinstep.problems import datasets
 
 datasets.MNIST_MIRRORS = ("http://127.0.0.1:9/mnist/", "http://localhost:9/mnist/")
 code = cli.main(["run", "mnist_rnn", "--data", "mnist"])

@@ -17,19 +17,19 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import jax_impl.devices
-import jax_impl.layers
-import torch_impl.devices
 import torch_impl.mnist_rnn
-import torch_impl.recording
 import twinstep
-from twinstep import launch
+import twinstep.jax.devices
+import twinstep.jax.nn.layers
+import twinstep.torch.devices
+import twinstep.torch.recording
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.place import Place
+from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.report.verdicts import print_verifications
-from twinstep.specs import EXAMPLES, Spec
-from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.runs import launch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 META = torch.device("meta")
@@ -49,8 +49,8 @@ def train_on_meta(spec: Spec) -> None:
     chunk = next(spec.batches().chunks(2))
     with FakeTensorMode():
         with META:
-            state, data = example.init(spec), torch_impl.recording.to_device(spec)
-        for batch in torch_impl.recording.take(data, chunk):
+            state, data = example.init(spec), twinstep.torch.recording.to_device(spec)
+        for batch in twinstep.torch.recording.take(data, chunk):
             assert {tensor.device for tensor in batch.values()} == {META}
             state, step = example.train_step(state, batch)
         grads = [parameter.grad for parameter in state.model.parameters()]
@@ -98,8 +98,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_float64_on_mps_is_refused(apple: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert torch_impl.devices.find("gpu") == torch.device("mps")
-    assert torch_impl.devices.find("cpu", "float64") == CPU
+    assert twinstep.torch.devices.find("gpu") == torch.device("mps")
+    assert twinstep.torch.devices.find("cpu", "float64") == CPU
     flags = ("--framework", "torch", "--device", "gpu", "--dtype", "float64")
     says = "dtype is 'float64', but an Apple GPU (mps) has none, expected float32"
     assert refusal(capsys, "run", "zero_grad", *flags) == says
@@ -107,12 +107,12 @@ def test_float64_on_mps_is_refused(apple: None, capsys: pytest.CaptureFixture[st
 
 def test_cuda_comes_before_mps(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert torch_impl.devices.find("gpu", "float64") == CUDA
+    assert twinstep.torch.devices.find("gpu", "float64") == CUDA
 
 
 def test_float64_on_a_tpu_is_refused(tpu: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert jax_impl.devices.find("tpu").platform == "tpu"
-    assert jax_impl.devices.find("cpu", "float64").platform == "cpu"
+    assert twinstep.jax.devices.find("tpu").platform == "tpu"
+    assert twinstep.jax.devices.find("cpu", "float64").platform == "cpu"
     flags = ("--device", "tpu", "--dtype", "float64")
     says = "dtype is 'float64', but a TPU has none, expected float32"
     assert refusal(capsys, "run", "zero_grad", "--framework", "jax", *flags) == says
@@ -124,7 +124,7 @@ def test_float64_on_a_tpu_is_refused(tpu: None, capsys: pytest.CaptureFixture[st
 def test_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", lambda kind=None: [described("cpu")])
     with pytest.raises(twinstep.InputError, match=f"device is '{device}', but JAX found only: cpu"):
-        jax_impl.devices.find(device)
+        twinstep.jax.devices.find(device)
 
 
 def test_fast_mode_of_float64_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +166,7 @@ def switches() -> dict[str, Any]:
     with contextlib.suppress(RuntimeError):  # refused where newer switches contradict it
         said["cudnn"] = torch.backends.cudnn.allow_tf32
     for backend in (torch.backends.cudnn, torch.backends.mkldnn):
-        for operation in torch_impl.devices._operations(backend):
+        for operation in twinstep.torch.devices._operations(backend):
             said[repr(operation)] = operation.fp32_precision
     return said
 
@@ -191,14 +191,14 @@ def users(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
     before = switches()
-    with torch_impl.devices.settings("float32", CPU, precision):
-        assert torch_impl.devices.in_force("float32", CPU) == "highest"
-        assert torch_impl.devices.in_force("float32", CUDA) == "highest"
+    with twinstep.torch.devices.settings("float32", CPU, precision):
+        assert twinstep.torch.devices.in_force("float32", CPU) == "highest"
+        assert twinstep.torch.devices.in_force("float32", CUDA) == "highest"
     assert switches() == before
-    with torch_impl.devices._products(tf32=precision == "default"):  # what a GPU's settings are
+    with twinstep.torch.devices._products(tf32=precision == "default"):  # what a GPU's settings are
         want = "highest" if precision == "highest" else "tf32"
-        assert torch_impl.devices.in_force("float32", CUDA) == want
-        assert torch_impl.devices.in_force("float64", CUDA) == "highest"
+        assert twinstep.torch.devices.in_force("float32", CUDA) == want
+        assert twinstep.torch.devices.in_force("float64", CUDA) == "highest"
         assert torch.backends.cuda.matmul.allow_tf32 == (want == "tf32")
         assert torch.backends.cudnn.allow_tf32 == (want == "tf32")
     assert switches() == before
@@ -206,12 +206,12 @@ def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
 
 def test_jax_multiplies_as_it_says() -> None:
     for asked in ("default", "highest"):
-        with jax_impl.devices.settings("float32", jax.devices("cpu")[0], asked):
+        with twinstep.jax.devices.settings("float32", jax.devices("cpu")[0], asked):
             found = {
-                kind: jax_impl.devices.in_force("float32", described(kind))
+                kind: twinstep.jax.devices.in_force("float32", described(kind))
                 for kind in ("cpu", "gpu", "tpu")
             }
-            assert jax_impl.devices.in_force("float64", described("gpu")) == "highest"
+            assert twinstep.jax.devices.in_force("float64", described("gpu")) == "highest"
         fast = {"cpu": "highest", "gpu": "tf32", "tpu": "bfloat16"}
         assert found == (fast if asked == "default" else dict.fromkeys(fast, "highest"))
 
@@ -227,12 +227,12 @@ def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyP
         yield
 
     if framework == "torch":
-        monkeypatch.setattr(torch_impl.devices, "settings", does_nothing)
+        monkeypatch.setattr(twinstep.torch.devices, "settings", does_nothing)
         monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
         said = "bfloat16"
     else:
-        monkeypatch.setattr(jax_impl.devices, "settings", does_nothing)
-        monkeypatch.setitem(jax_impl.devices._FAST_MODES, "cpu", "tf32")
+        monkeypatch.setattr(twinstep.jax.devices, "settings", does_nothing)
+        monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
         said = "tf32"
     recorder = launch.recorder(framework, spec)
     assert recorder.metadata.precision == said
@@ -271,15 +271,15 @@ def test_cost_of_a_planted_fast_mode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """JAX's products take bfloat16 at default precision, as a TPU's do: the verdict is not bent."""
-    exact = jax_impl.layers.dot_general
+    exact = twinstep.jax.nn.layers.dot_general
 
     def coarse(lhs: jax.Array, rhs: jax.Array, *args: Any, **options: Any) -> jax.Array:
         if getattr(jax.config, "jax_default_matmul_precision") == "default":  # noqa: B009
             lhs = lhs.astype(jnp.bfloat16).astype(lhs.dtype)
         return exact(lhs, rhs, *args, **options)
 
-    monkeypatch.setattr(jax_impl.layers, "dot_general", coarse)
-    monkeypatch.setitem(jax_impl.devices._FAST_MODES, "cpu", "bfloat16")
+    monkeypatch.setattr(twinstep.jax.nn.layers, "dot_general", coarse)
+    monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "bfloat16")
     spec = EXAMPLES["zero_grad"]()
     result = twinstep.verify(spec, precision="default")
     assert result.comparison.verdict == "mismatch"

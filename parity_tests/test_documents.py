@@ -28,11 +28,11 @@ from document_code import (
 from torch.utils.data import TensorDataset
 
 import twinstep
-from twinstep import tolerance
-from twinstep.datasets import Images, load_digits
-from twinstep.specs import mnist_rnn as mnist_rnn_spec
-from twinstep.specs.sgd import SgdLinearModel
-from twinstep.trace import Outcome, Trace
+from twinstep.judge import tolerance
+from twinstep.problems import mnist_rnn as mnist_rnn_spec
+from twinstep.problems.datasets import Images, load_digits
+from twinstep.problems.sgd import SgdLinearModel
+from twinstep.trace.ledger import Outcome, Trace
 
 _SGD, _ADAM = "torch.optim.SGD(", "torch.optim.Adam("
 _BACKWARD = "# 反向传播\nloss.backward()\n"

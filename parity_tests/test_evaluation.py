@@ -12,9 +12,10 @@ from handmade import STEPS, made, refused
 from judging import EPS, sizes, strict, where
 from storing import bits
 
-from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace, tolerance
-from twinstep.judge import Judge
-from twinstep.trace import join
+from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace
+from twinstep.judge import tolerance
+from twinstep.judge.judge import Judge
+from twinstep.trace.ledger import join
 
 OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])
 TESTED: dict[str, np.ndarray] = {

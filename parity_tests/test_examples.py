@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import twinstep
-from twinstep.specs import EXAMPLES
-from twinstep.specs.backprop import ChainRule
+from twinstep.problems import EXAMPLES
+from twinstep.problems.backprop import ChainRule
 
 FOLDER = Path(__file__).parents[1] / "examples"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -166,7 +166,7 @@ def test_a_fault_is_exit_code_1_and_is_drawn_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import jax_impl.zero_grad
-    from jax_impl.optimizers import sgd
+    from twinstep.jax.optim import sgd
 
     monkeypatch.setattr(jax_impl.zero_grad, "sgd", lambda lr: sgd(lr * 1.5))
     monkeypatch.setattr(sys, "argv", ["zero_grad.py", "--plot", "new/loss.png"])

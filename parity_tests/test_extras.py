@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from twinstep import InputError, extras, launch
+from twinstep import InputError, extras
 from twinstep.cli import main
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
 
 MISSING = [
     (["run", "zero_grad", "--framework", "jax"], "flax", "framework jax", "jax"),
@@ -39,7 +40,11 @@ def test_what_is_missing_is_said_before_anything_trains(
 
 
 def test_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("jax_impl")]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith(("twinstep.jax", "twinstep.runs.jax_programs", "jax_impl"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optax", None)
     with pytest.raises(InputError, match=r"needs optax, not installed: pip install"):

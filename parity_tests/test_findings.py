@@ -7,7 +7,7 @@ import pytest
 from handmade import made, metadata, planted
 
 from twinstep import Trace, compare
-from twinstep.findings import Comparison, Finding
+from twinstep.judge.findings import Comparison, Finding
 from twinstep.report import terminal
 
 

@@ -20,10 +20,10 @@ from training import (
     worst,
 )
 
-from jax_impl import optimizers
-from jax_impl.optimizers import from_torch, torch_options
-from jax_impl.optimizers.from_torch import FLAGS, TORCH
 from twinstep.errors import InputError
+from twinstep.jax import optim
+from twinstep.jax.optim import from_torch, torch_options
+from twinstep.jax.optim._from_torch import FLAGS, TORCH
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -67,7 +67,7 @@ def we_refuse(name: str, options: dict[str, Any]) -> bool:
 def test_every_optimizer_of_torch_is_there() -> None:
     known: Any = optim_db
     assert {info.optim_cls.__name__ for info in known} == set(TORCH)
-    assert {function.__name__ for function in TORCH.values()} <= set(optimizers.__all__)
+    assert {function.__name__ for function in TORCH.values()} <= set(optim.__all__)
 
 
 @pytest.mark.parametrize("name", TORCH)

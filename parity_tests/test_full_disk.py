@@ -16,9 +16,10 @@ import pytest
 from handmade import made, refused
 from storing import HERE, SHARDS, bits, write
 
-from twinstep import chunking, cli, files, load_trace, open_trace
+from twinstep import cli, files, load_trace, open_trace
+from twinstep.problems import chunking
 from twinstep.report import plots, write_json, write_text
-from twinstep.storage import MANIFEST, TraceWriter
+from twinstep.trace.storage import MANIFEST, TraceWriter
 
 Fill = Callable[[int], None]
 
@@ -140,7 +141,11 @@ LIMITS = {500: (), 1000: (0,), 1450: (1, 2, 3, 4)}  # bytes of a file: how many 
 CHILD = """
 import json, os, resource, signal, sys
 from pathlib import Path
-from twinstep import chunking, cli, storage
+from twinstep import cli
+
+from twinstep.problems import chunking
+
+from twinstep.trace import storage
 
 chunking.MOST_STEPS, folder = int(sys.argv[1]), Path(sys.argv[2])
 words, killed, limits = json.loads(sys.argv[3])
@@ -174,7 +179,7 @@ def in_child(name, prepare):
 
 ended = {}
 # loaded once for all; no thread of PyTorch's is started here, which a forked child would lack
-import torch_impl.linear_regression, torch_impl.recording
+import torch_impl.linear_regression, twinstep.torch.recording
 import twinstep.cli.run
 
 for number, moment in killed:

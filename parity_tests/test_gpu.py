@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-import jax_impl.devices
-import torch_impl.devices
-import torch_impl.recording
 import twinstep
-from twinstep import launch
+import twinstep.jax.devices
+import twinstep.torch.devices
+import twinstep.torch.recording
 from twinstep.cli import main
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
 
 
 def _found_by_jax() -> bool:
@@ -71,13 +71,13 @@ def product(framework: str, precision: str) -> tuple[np.ndarray, str]:
     """A matrix product in float32 as a run would make it, and what is said of it."""
     a, b = factors()
     if framework == "torch":
-        device = torch_impl.devices.find("gpu")
-        with torch_impl.devices.settings("float32", device, precision):
+        device = twinstep.torch.devices.find("gpu")
+        with twinstep.torch.devices.settings("float32", device, precision):
             made = torch.tensor(a, device=device) @ torch.tensor(b, device=device)
-            return made.cpu().numpy(), torch_impl.devices.in_force("float32", device)
-    there = jax_impl.devices.find("gpu")
-    with jax_impl.devices.settings("float32", there, precision):
-        return np.asarray(jnp.asarray(a) @ jnp.asarray(b)), jax_impl.devices.in_force(
+            return made.cpu().numpy(), twinstep.torch.devices.in_force("float32", device)
+    there = twinstep.jax.devices.find("gpu")
+    with twinstep.jax.devices.settings("float32", there, precision):
+        return np.asarray(jnp.asarray(a) @ jnp.asarray(b)), twinstep.jax.devices.in_force(
             "float32", there
         )
 
@@ -106,14 +106,14 @@ def test_products_are_as_precise_as_said(framework: str, precision: str) -> None
 
 def test_rnn_of_cudnn_is_in_float32() -> None:
     """cuDNN has a TF32 switch of its own, on unless it is turned off."""
-    device = torch_impl.devices.find("gpu")
-    with torch_impl.devices.settings("float64", device), device:
+    device = twinstep.torch.devices.find("gpu")
+    with twinstep.torch.devices.settings("float64", device), device:
         torch.manual_seed(0)
         exact, x = torch.nn.RNN(64, 128, batch_first=True), torch.randn(8, 20, 64)
         true = exact(x)[0]
     away = {}
     for precision in ("highest", "default"):
-        with torch_impl.devices.settings("float32", device, precision):
+        with twinstep.torch.devices.settings("float32", device, precision):
             away[precision] = float((exact.float()(x.float())[0] - true).abs().max())
         exact.double()
     assert away["highest"] < 1e-5
@@ -144,7 +144,10 @@ def test_all_is_on_the_gpu(name: str) -> None:
     with ours.settings(), ours._device:
         state, data = ours.initial, ours.data
     chunk = next(spec.batches().chunks(1))
-    tensors = [*state.model.parameters(), *next(torch_impl.recording.take(data, chunk)).values()]
+    tensors = [
+        *state.model.parameters(),
+        *next(twinstep.torch.recording.take(data, chunk)).values(),
+    ]
     assert {tensor.device.type for tensor in tensors} == {"cuda"}
     with theirs.settings():
         leaves = jax.tree.leaves((theirs.initial, theirs.data))

@@ -16,8 +16,8 @@ from planted.plants_anywhere import attribute, criterion, loss
 from planted.plants_jax import jax_adam
 from planted.plants_torch import forward, gru, torch_indices, torch_optimizer
 
-import jax_impl.layers
-from twinstep.findings import Comparison
+import twinstep.jax.nn.layers
+from twinstep.judge.findings import Comparison
 
 DTYPES = ("float64", "float32")
 SEEDS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
@@ -163,7 +163,7 @@ def test_any_number_of_threads(
 
 def always_matrix_product(patch: pytest.MonkeyPatch, example: Any) -> None:
     """No dot written out as multiply-and-sum, however small."""
-    patch.setattr(jax_impl.layers, "_SMALL_DOT", 0)
+    patch.setattr(twinstep.jax.nn.layers, "_SMALL_DOT", 0)
 
 
 JAX_VARIANTS = [

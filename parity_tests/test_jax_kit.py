@@ -17,16 +17,18 @@ import torch
 from flax import nnx
 from torch.nn import functional
 
-import jax_impl.layers
-import torch_impl.layers
 import twinstep
-from jax_impl import devices, losses
-from jax_impl.conversion import Layout, module_layout, opt_state_layout
-from jax_impl.optimizers import adam, sgd
-from jax_impl.optimizers.adam import bias_correction
-from jax_impl.state import TrainState
-from twinstep import launch, tolerance
+import twinstep.jax.nn.layers
+import twinstep.torch.layers
 from twinstep.errors import InputError
+from twinstep.jax import devices
+from twinstep.jax.layout import Layout, module_layout, opt_state_layout
+from twinstep.jax.nn import functional as kit
+from twinstep.jax.optim import adam, sgd
+from twinstep.jax.optim._adam import bias_correction
+from twinstep.jax.state import TrainState
+from twinstep.judge import tolerance
+from twinstep.runs import launch
 
 DTYPES = ("float64", "float32")
 EPS = tolerance.eps("float64")
@@ -71,9 +73,9 @@ def class_pair(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarra
 REGRESSION_SHAPES = [(1,), (5, 1), (2, 3, 4), (1000,)]
 CLASS_SHAPES = [(1, 10), (33, 2), (5, 100), (64, 10)]
 LOSSES: dict[str, tuple[Loss, Any, Any, list[Any]]] = {
-    "mse_loss": (losses.mse_loss, functional.mse_loss, regression_pair, REGRESSION_SHAPES),
-    "l1_loss": (losses.l1_loss, functional.l1_loss, regression_pair, REGRESSION_SHAPES),
-    "cross_entropy": (losses.cross_entropy, functional.cross_entropy, class_pair, CLASS_SHAPES),
+    "mse_loss": (kit.mse_loss, functional.mse_loss, regression_pair, REGRESSION_SHAPES),
+    "l1_loss": (kit.l1_loss, functional.l1_loss, regression_pair, REGRESSION_SHAPES),
+    "cross_entropy": (kit.cross_entropy, functional.cross_entropy, class_pair, CLASS_SHAPES),
 }
 
 
@@ -115,7 +117,7 @@ def test_l1_gradient_at_a_tie_is_zero() -> None:
     output = np.array([1.0, 2.0, -3.0, 0.0])
     target = np.array([1.0, 1.0, -2.0, -0.0])
     with settings("float64"):
-        grad = jax.grad(losses.l1_loss)(jnp.asarray(output), jnp.asarray(target))
+        grad = jax.grad(kit.l1_loss)(jnp.asarray(output), jnp.asarray(target))
     np.testing.assert_array_equal(grad, [0, 0.25, -0.25, 0])
 
 
@@ -125,7 +127,7 @@ WRONG_LOSSES: dict[str, tuple[str, Loss]] = {
     "half": ("mse_loss", lambda a, b: jnp.mean((a - b) ** 2) / 2),
     "huber": ("l1_loss", lambda a, b: jnp.mean(jnp.where(abs(a - b) < 1e-3, 0, abs(a - b)))),
     "no logarithm": ("cross_entropy", lambda a, b: -jnp.mean(jax.nn.softmax(a)[jnp.arange(64), b])),
-    "warmer": ("cross_entropy", lambda a, b: losses.cross_entropy(a * (1 + 1e-13), b)),
+    "warmer": ("cross_entropy", lambda a, b: kit.cross_entropy(a * (1 + 1e-13), b)),
 }
 
 
@@ -148,17 +150,17 @@ class Whole(nnx.Module):
 LAYERS: dict[str, tuple[Any, Any, list[tuple[int, int, tuple[int, ...]]]]] = {
     # inputs, outputs, the shape before the inputs; the last ones are past the small dots
     "Linear": (
-        jax_impl.layers.Linear,
+        twinstep.jax.nn.layers.Linear,
         torch.nn.Linear,
         [(1, 1, (7,)), (10, 3, (5,)), (3, 4, (2, 6)), (5, 5, (1,)), (64, 33, (32,))],
     ),
     "RNN": (
-        jax_impl.layers.RNN,
+        twinstep.jax.nn.layers.RNN,
         torch.nn.RNN,
         [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))],
     ),
     "GRU": (
-        jax_impl.layers.GRU,
+        twinstep.jax.nn.layers.GRU,
         torch.nn.GRU,
         [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))],
     ),
@@ -192,7 +194,7 @@ def layer_off(
     wanted = {f"layer.{name}": p.grad.numpy() for name, p in twin.named_parameters()}
     with settings("float64"):
         state = TrainState.create(
-            Whole(ours(inputs, outputs)), change(named), losses.mse_loss, sgd(lr=0.0)
+            Whole(ours(inputs, outputs)), change(named), kit.mse_loss, sgd(lr=0.0)
         )
 
         def weighted(params: Any, x: Any, h0: Any) -> Any:
@@ -219,7 +221,7 @@ def test_layer_is_torchs(name: str) -> None:
         assert layer_off(ours, theirs, sizes) <= 1, sizes
 
 
-class FlaxGru(jax_impl.layers.GRU):
+class FlaxGru(twinstep.jax.nn.layers.GRU):
     """With the hidden bias of n outside the reset gate, where other frameworks have it."""
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -247,7 +249,7 @@ def test_wrong_layer_is_noticed() -> None:
     def nudged(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: array * (1 + 1e-13) for name, array in named.items()}
 
-    assert layer_off(jax_impl.layers.GRU, gru, sizes[1], gates_swapped) > 1
+    assert layer_off(twinstep.jax.nn.layers.GRU, gru, sizes[1], gates_swapped) > 1
     for ours, theirs, all_sizes in LAYERS.values():
         assert layer_off(ours, theirs, all_sizes[1], nudged) > 1
 
@@ -261,10 +263,10 @@ def test_to_tensor_is_torchs_bit_for_bit(dtype: str) -> None:
     torch.set_default_dtype(getattr(torch, dtype))
     expected = torch.tensor(images).to(torch.get_default_dtype()).div(255).numpy()
     with settings(dtype):
-        ours = np.asarray(jax.jit(jax_impl.layers.to_tensor)(jnp.asarray(images)))
+        ours = np.asarray(jax.jit(twinstep.jax.nn.layers.to_tensor)(jnp.asarray(images)))
         product = np.asarray(jnp.asarray(images, dtype) * (1 / 255))
     assert ratio(ours, expected, 0) == 0
-    assert ratio(torch_impl.layers.to_tensor(torch.tensor(images)).numpy(), expected, 0) == 0
+    assert ratio(twinstep.torch.layers.to_tensor(torch.tensor(images)).numpy(), expected, 0) == 0
     assert ratio(product, expected, 0) > 0
 
 
@@ -311,7 +313,7 @@ def test_conversion_there_and_back_changes_nothing(name: str) -> None:
 def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     """Even of a square matrix, whose shape does not tell."""
     with settings("float64"):
-        layout = module_layout(jax_impl.layers.Linear(3, 3))
+        layout = module_layout(twinstep.jax.nn.layers.Linear(3, 3))
         forgetful = Layout(layout.treedef, tuple(s._replace(axes=None) for s in layout.slots))
         named = {"weight": jnp.arange(9.0).reshape(3, 3), "bias": jnp.zeros(3)}
         assert leaves_differ(forgetful.from_torch(named), layout.from_torch(named))
@@ -333,7 +335,7 @@ def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     ids=["missing", "unknown", "shape"],
 )
 def test_parameters_that_do_not_fit_are_refused(named: dict[str, Any], says: str) -> None:
-    layout = module_layout(jax_impl.layers.Linear(3, 2))
+    layout = module_layout(twinstep.jax.nn.layers.Linear(3, 2))
     with pytest.raises(InputError, match=says):
         layout.from_torch({name: jnp.zeros(shape) for name, shape in named.items()})
 

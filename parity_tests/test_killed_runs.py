@@ -12,16 +12,17 @@ from handmade import made, metadata, refused
 from storing import HERE, SHARDS, bits
 
 import twinstep
-from twinstep import Verdict, chunking, load_trace, open_trace
-from twinstep.storage import MANIFEST, TraceWriter
-from twinstep.verify import compare_stored
+from twinstep import Verdict, load_trace, open_trace
+from twinstep.problems import chunking
+from twinstep.runs.verification import compare_stored
+from twinstep.trace.storage import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- killed runs
 
 ENDLESS = """
 import sys
 from handmade import made
-from twinstep.storage import TraceWriter
+from twinstep.trace.storage import TraceWriter
 
 writer = TraceWriter(sys.argv[1], made().metadata)
 trace = made(100_000)
@@ -63,7 +64,7 @@ from pathlib import Path
 from handmade import made
 from storing import write
 from test_killed_runs import KILLED, WRITES
-from twinstep import storage
+from twinstep.trace import storage
 
 def kill_at(number, moment):
     done = 0
@@ -124,7 +125,9 @@ def test_a_run_killed_within_a_write(killed: Path, number: int, moment: str) -> 
 VERIFIED = """
 import os, signal, sys
 import twinstep
-from twinstep import chunking, launch
+from twinstep.problems import chunking
+
+from twinstep.runs import launch
 
 chunking.MOST_STEPS = 4
 launch.set_threads("torch", 1)

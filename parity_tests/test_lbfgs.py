@@ -26,8 +26,8 @@ from training import (
     worst,
 )
 
-from jax_impl.optimizers import in_torch_layout, lbfgs
 from twinstep.errors import InputError
+from twinstep.jax.optim import in_torch_layout, lbfgs
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -151,7 +151,7 @@ def test_fault_is_noticed(options: dict[str, Any], wrong: Any) -> None:
 
 
 def test_forgotten_pair_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("jax_impl.optimizers.lbfgs")  # the name is the function's
+    module = importlib.import_module("twinstep.jax.optim._lbfgs")
     monkeypatch.setattr(module, "_CURVED", 1e9)
     gap, theirs, ours = compared({"max_iter": 3})
     assert ours != theirs or not gap <= BAR

@@ -22,7 +22,8 @@ from planted.plants_anywhere import initial_params, loss
 from planted.plants_of_kinds import jax_loss, on_grads
 from planted.plants_torch import at, in_torch_step, scale_params, update_at
 
-from twinstep import Verdict, launch
+from twinstep import Verdict
+from twinstep.runs import launch
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import jax_impl.chain_rule
-import jax_impl.layers
-from jax_impl import programs
-from twinstep import launch
-from twinstep.chunking import steps_at_once
+import twinstep.jax.nn.layers
+from twinstep.jax import programs
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES, Spec
-from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems.chunking import steps_at_once
+from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.runs import launch
 
 # a TPU has no float64
 PLATFORMS = {"float32": ("cpu", "cuda", "tpu"), "float64": ("cpu", "cuda")}
@@ -69,7 +69,7 @@ def test_layer_with_a_precision_of_its_own_is_noticed(monkeypatch: pytest.Monkey
     def fast(lhs: Any, rhs: Any, dimension_numbers: Any, **options: Any) -> jax.Array:
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, precision="default")
 
-    monkeypatch.setattr(jax_impl.layers, "dot_general", fast)
+    monkeypatch.setattr(twinstep.jax.nn.layers, "dot_general", fast)
     text = program("training", EXAMPLES["zero_grad"]()).export().mlir_module()
     assert set(precisions(text)) == {"DEFAULT, DEFAULT"}
 

@@ -15,8 +15,8 @@ from planted.pairs import Honest, HonestJax, HonestTorch, PlantedJax, Side, modu
 from planted.plants_of_kinds import in_float32
 
 from twinstep import Verdict
-from twinstep.findings import Comparison
-from twinstep.specs import EXAMPLES
+from twinstep.judge.findings import Comparison
+from twinstep.problems import EXAMPLES
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -7,9 +7,10 @@ import pytest
 from handmade import made
 from judging import EPS
 
-from twinstep import Finding, measure, tolerance
-from twinstep.gate import Reference, _apparent
-from twinstep.history import Curve, History
+from twinstep import Finding
+from twinstep.judge import measure, tolerance
+from twinstep.judge.history import Curve, History
+from twinstep.runs.gate import Reference, _apparent
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -25,8 +25,8 @@ from training import (
     worst,
 )
 
-from jax_impl.conversion import tree_layout
-from jax_impl.optimizers import (
+from twinstep.jax.layout import tree_layout
+from twinstep.jax.optim import (
     from_torch,
     opt_state_from_torch,
     opt_state_to_torch,

@@ -24,8 +24,9 @@ from training import (
     worst,
 )
 
-from jax_impl.conversion import Layout, tree_layout
-from jax_impl.optimizers import (
+from twinstep.errors import InputError
+from twinstep.jax.layout import Layout, tree_layout
+from twinstep.jax.optim import (
     accumulate,
     adam,
     clip_grad_norm,
@@ -36,7 +37,6 @@ from jax_impl.optimizers import (
     opt_state_to_torch,
     sgd,
 )
-from twinstep.errors import InputError
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -20,18 +20,16 @@ import pytest
 import torch
 from planted.pairs import leave_noise_out, place_of
 
-import jax_impl.matrix_training
-import jax_impl.sparse_training
-from jax_impl.optimizers import muon
-from jax_impl.optimizers.from_torch import TORCH
-from torch_impl.muon import Muon
+import twinstep.runs.jax_programs.matrix_training
+import twinstep.runs.jax_programs.sparse_training
 from twinstep import Verdict, verify
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.errors import InputError
-from twinstep.report.page import command_of
-from twinstep.specs import SETS, closures, optimizers
-from twinstep.specs.optimizers import (
+from twinstep.jax.optim import muon
+from twinstep.jax.optim._from_torch import TORCH
+from twinstep.problems import SETS, closures, optimizers
+from twinstep.problems.optimizers import (
     CONFIGURATIONS,
     MatrixTraining,
     OptimizerTraining,
@@ -39,6 +37,8 @@ from twinstep.specs.optimizers import (
     rows,
     training_of,
 )
+from twinstep.report.page import command_of
+from twinstep.torch.muon import Muon
 
 STEPS = 12
 PROBES = {
@@ -257,14 +257,14 @@ def _without_nesterov(patch: pytest.MonkeyPatch) -> None:
     def wrong(**options: Any) -> Any:
         return muon(**options | {"nesterov": not options.get("nesterov", True)})
 
-    patch.setattr(jax_impl.matrix_training, "muon", wrong)
+    patch.setattr(twinstep.runs.jax_programs.matrix_training, "muon", wrong)
 
 
 def _in_bfloat16(patch: pytest.MonkeyPatch) -> None:
     def wrong(**options: Any) -> Any:
         return muon(**options | {"round_to_bfloat16": True})
 
-    patch.setattr(jax_impl.matrix_training, "muon", wrong)
+    patch.setattr(twinstep.runs.jax_programs.matrix_training, "muon", wrong)
 
 
 def _all_rows_touched(patch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def _no_row_touched(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sparse_with(patch: pytest.MonkeyPatch, change: Callable[[jax.Array], jax.Array]) -> None:
-    make = jax_impl.sparse_training.from_torch
+    make = twinstep.runs.jax_programs.sparse_training.from_torch
 
     def wrong(name: str, **options: Any) -> Any:
         right = make(name, **options)
@@ -286,7 +286,7 @@ def _sparse_with(patch: pytest.MonkeyPatch, change: Callable[[jax.Array], jax.Ar
 
         return optax.GradientTransformationExtraArgs(right.init, update)
 
-    patch.setattr(jax_impl.sparse_training, "from_torch", wrong)
+    patch.setattr(twinstep.runs.jax_programs.sparse_training, "from_torch", wrong)
 
 
 PLANTS = {

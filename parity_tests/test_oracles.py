@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import twinstep
-from twinstep import tolerance
-from twinstep.trace import Leaves, Trace
+from twinstep.judge import tolerance
+from twinstep.trace.ledger import Leaves, Trace
 
 FRAMEWORKS = ("torch", "jax")
 EPS = tolerance.eps("float64")

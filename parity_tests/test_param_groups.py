@@ -20,8 +20,9 @@ from training import (
     worst,
 )
 
-from jax_impl.conversion import opt_state_layout, tree_layout
-from jax_impl.optimizers import (
+from twinstep.errors import InputError
+from twinstep.jax.layout import opt_state_layout, tree_layout
+from twinstep.jax.optim import (
     adafactor,
     adam,
     adamw,
@@ -33,7 +34,6 @@ from jax_impl.optimizers import (
     rmsprop,
     sgd,
 )
-from twinstep.errors import InputError
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import twinstep
-from twinstep.datasets import DATA_VARIABLE, MNIST_MD5
-from twinstep.findings import Verdict
-from twinstep.specs.mnist_rnn import MnistRnn
-from twinstep.trace import STAGES
-from twinstep.verify import Verification
+from twinstep.judge.findings import Verdict
+from twinstep.problems.datasets import DATA_VARIABLE, MNIST_MD5
+from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.runs.verification import Verification
+from twinstep.trace.ledger import STAGES
 
 MNIST = Path(os.environ.get(DATA_VARIABLE) or Path(__file__).parents[2] / "shared" / "mnist")
 

@@ -14,7 +14,7 @@ from twinstep.cli import main
 from twinstep.cli.parsing import flags_of, parse, parse_with
 from twinstep.errors import unknown
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 HELPED = [
     *["list", "run zero_grad", "verify", "compare", "show zero_grad", "bench"],

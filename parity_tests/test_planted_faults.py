@@ -28,8 +28,9 @@ from planted.pairs import (
 )
 from planted.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
 
-from twinstep import Verdict, tolerance
-from twinstep.judge import Judge
+from twinstep import Verdict
+from twinstep.judge import tolerance
+from twinstep.judge.judge import Judge
 
 pytestmark = pytest.mark.quick_to_compile
 

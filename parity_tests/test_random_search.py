@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, find, given, note, settings
 from optimizer_runs import BAR, default_dtype
 from random_cases import KEYWORDS, OF_ITS_OWN, OPTIMIZERS, UNDRAWN, Case, Rates, cases
 
-from jax_impl.optimizers import torch_options
-from twinstep.tolerance import NOISE_FACTOR, NUDGED_RERUNS, most_carried
+from twinstep.jax.optim import torch_options
+from twinstep.judge.tolerance import NOISE_FACTOR, NUDGED_RERUNS, most_carried
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -104,7 +104,7 @@ def test_a_planted_fault_is_found_and_its_script_shows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Adam without its corrections; without the fault the script shows nothing."""
-    module = importlib.import_module("jax_impl.optimizers.adam")  # the name is the function's too
+    module = importlib.import_module("twinstep.jax.optim._adam")
     exact = module.bias_correction
     monkeypatch.setattr(module, "bias_correction", lambda beta, step: exact(beta, step) ** 0)
     smallest = find(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from twinstep.cli import main
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

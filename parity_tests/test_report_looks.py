@@ -14,12 +14,12 @@ from handmade import refused
 from pages import HOSTILE, Reader, diverged, flaws, honest, read, results, spoilt, summary_rows
 
 from twinstep.cli import main
-from twinstep.findings import Verdict
-from twinstep.history import MOST_POINTS, Curve
+from twinstep.judge.findings import Verdict
+from twinstep.judge.history import MOST_POINTS, Curve
 from twinstep.report import plots, refuse_unwritable, write_text
 from twinstep.report.page import page
 from twinstep.report.palette import PALETTE
-from twinstep.verify import Verification
+from twinstep.runs.verification import Verification
 
 pytestmark = pytest.mark.quick_to_compile
 

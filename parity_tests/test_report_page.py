@@ -26,16 +26,16 @@ from pages import (
 
 from twinstep.cli.parsing import leading_words
 from twinstep.cli.verify import _specs_to_verify
-from twinstep.findings import Verdict
-from twinstep.many import Lost
+from twinstep.judge.findings import Verdict
 from twinstep.place import Place
+from twinstep.problems import EXAMPLES
 from twinstep.report import plots
 from twinstep.report.highlight import twin_rows
 from twinstep.report.page import command_of, page, share
 from twinstep.report.show import source
-from twinstep.specs import EXAMPLES
-from twinstep.trace import STAGES
-from twinstep.verify import Verification
+from twinstep.runs.many import Lost
+from twinstep.runs.verification import Verification
+from twinstep.trace.ledger import STAGES
 
 pytestmark = pytest.mark.quick_to_compile
 

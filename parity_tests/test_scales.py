@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_impl import scales
-from twinstep import tolerance
+from twinstep.jax import scales
+from twinstep.judge import tolerance
 
 EPS = 2.0**-23
 

@@ -1,4 +1,4 @@
-"""jax_impl.schedules against torch.optim.lr_scheduler: every rate of 1,000 steps.
+"""twinstep.jax.optim.lr_scheduler against torch.optim.lr_scheduler: every rate of 1,000 steps.
 
 The bar is `torch_schedules.worst`: 1e-14 of the rate, beside 1e-16 of the largest one.
 """
@@ -29,7 +29,7 @@ from torch_schedules import (
     worst,
 )
 
-from jax_impl import schedules
+from twinstep.jax.optim import lr_scheduler
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -193,9 +193,9 @@ def test_pytorchs_own_scheduler_inputs() -> None:
 
 def _together(twins: list[Any]) -> np.ndarray:
     """The rates of schedules, and a plateau at most, that share one."""
-    plain = [twin for twin in twins if isinstance(twin, schedules.Schedule)]
+    plain = [twin for twin in twins if isinstance(twin, lr_scheduler.Schedule)]
     (plateau,) = [twin for twin in twins if twin not in plain] or [
-        schedules.reduce_lr_on_plateau(LR, patience=10**6)
+        lr_scheduler.reduce_lr_on_plateau(LR, patience=10**6)
     ]
     rate: Any = LR
     for schedule in plain:
@@ -315,12 +315,12 @@ FAULTS: dict[str, tuple[Case, Callable[[Any], Any]]] = {
     "gamma at the start too": (STAIRS, lambda s: lambda count: 0.5 * s(count)),
     "after the milestone, not at it": (
         DECADE,
-        lambda s: schedules.multi_step_lr(LR, [31, 81], gamma=0.1),
+        lambda s: lr_scheduler.multi_step_lr(LR, [31, 81], gamma=0.1),
     ),
     "the cosine ends at T_max": (WAVE, lambda s: lambda count: s(jnp.minimum(count, 100))),
     "a restart for a rise": (
         WAVE,
-        lambda s: schedules.cosine_annealing_warm_restarts(LR, 100, eta_min=0.01),
+        lambda s: lr_scheduler.cosine_annealing_warm_restarts(LR, 100, eta_min=0.01),
     ),
     "a chain as a product": (
         CHAIN,
@@ -332,10 +332,10 @@ FAULTS: dict[str, tuple[Case, Callable[[Any], Any]]] = {
         lambda s: lambda count: jnp.where(count < 3, s(count), s(2) * 0.999 ** (count - 3)),
     ),
     "turns a count late": (TURN, lambda s: sequence(CONSTANT, STEEP, at=[4]).twin()),
-    "a cycle of one step more": (ONE, lambda s: schedules.one_cycle_lr(LR, 0.1, STEPS + 1)),
+    "a cycle of one step more": (ONE, lambda s: lr_scheduler.one_cycle_lr(LR, 0.1, STEPS + 1)),
     "peak at a whole step": (
         case("one_cycle_lr", max_lr=0.1, total_steps=STEPS + 1),
-        lambda s: schedules.one_cycle_lr(LR, 0.1, STEPS + 1, pct_start=300 / (STEPS + 1)),
+        lambda s: lr_scheduler.one_cycle_lr(LR, 0.1, STEPS + 1, pct_start=300 / (STEPS + 1)),
     ),
     "in float32": (STEEP, lambda s: optax.exponential_decay(LR, 1, 0.999)),
     "a little off": (STEEP, lambda s: lambda count: s(count) * (1 + 3e-14)),

@@ -27,9 +27,8 @@ from torch_schedules import (
     worst,
 )
 
-from jax_impl import schedules
-from jax_impl.optimizers import adam, sgd
 from twinstep.errors import InputError
+from twinstep.jax.optim import adam, lr_scheduler, sgd
 
 CURVE = np.diag([1.0, 3.0, 0.5])
 START = np.array([1.0, -2.0, 0.5])
@@ -101,8 +100,8 @@ def test_schedules_that_move_the_momentum(one: Case) -> None:
 
 
 def test_one_that_does_not_move_the_momentum_has_none() -> None:
-    assert schedules.cyclic_lr(0.1, 0.1, 0.2, cycle_momentum=False).momentum is None
-    assert schedules.one_cycle_lr(0.1, 0.1, 100, cycle_momentum=False).momentum is None
+    assert lr_scheduler.cyclic_lr(0.1, 0.1, 0.2, cycle_momentum=False).momentum is None
+    assert lr_scheduler.one_cycle_lr(0.1, 0.1, 100, cycle_momentum=False).momentum is None
 
 
 def test_a_compiled_loop_is_traced_once() -> None:
@@ -146,7 +145,7 @@ def _plateau(metrics: Any, **words: Any) -> tuple[Any, Any]:
         scheduler.step(metric)
         fields = scheduler.best, scheduler.num_bad_epochs, scheduler.cooldown_counter
         theirs.append([optimizer.param_groups[0]["lr"], *fields])
-    plateau = schedules.reduce_lr_on_plateau(LR, **words)
+    plateau = lr_scheduler.reduce_lr_on_plateau(LR, **words)
     state, ours, update = plateau.init(), [], jax.jit(plateau.update)
     for metric in metrics:
         state = update(state, metric)
@@ -174,7 +173,7 @@ def test_the_plateau_comparison_rejects() -> None:
 @pytest.mark.parametrize("injected", [False, True], ids=["made in the step", "injected"])
 def test_a_plateaus_rate_reaches_the_optimizer(injected: bool) -> None:
     """The two ways of its documentation, in one compiled loop."""
-    plateau = schedules.reduce_lr_on_plateau(0.6, factor=0.7, patience=1, threshold=0.3)
+    plateau = lr_scheduler.reduce_lr_on_plateau(0.6, factor=0.7, patience=1, threshold=0.3)
     made = optax.inject_hyperparams(lambda lr: sgd(lr, momentum=0.9))(lr=0.6)
 
     def body(carry: Any, _: None) -> tuple[Any, Any]:
@@ -240,7 +239,7 @@ def test_a_table_knows_its_end() -> None:
     table = schedule.tabulate(10)
     np.testing.assert_allclose(at_once(table, 10), at_once(schedule, 10), rtol=1e-15)
     assert math.isnan(table(10))
-    assert math.isnan(schedules.one_cycle_lr(0.1, 0.1, 10)(11))
+    assert math.isnan(lr_scheduler.one_cycle_lr(0.1, 0.1, 10)(11))
 
 
 @pytest.mark.parametrize(
@@ -264,69 +263,69 @@ def test_after_the_tables_there_is_a_closed_form(one: Case) -> None:
 
 # ------------------------------------------------------------------------------------------- errors
 
-WORD = schedules.exponential_lr(0.1, 0.9)
-CYCLE = schedules.cyclic_lr(0.1, 0.1, 0.2)
+WORD = lr_scheduler.exponential_lr(0.1, 0.9)
+CYCLE = lr_scheduler.cyclic_lr(0.1, 0.1, 0.2)
 REFUSED: dict[str, Callable[[], Any]] = {
-    "lr is -0.1": lambda: schedules.step_lr(-0.1, 30),
-    "lr is None": lambda: schedules.step_lr(None, 30),  # type: ignore[arg-type]
-    "lr is nan": lambda: schedules.exponential_lr(math.nan, 0.9),
-    "step_size is 0": lambda: schedules.step_lr(0.1, 0),
-    "step_size is 2.5": lambda: schedules.step_lr(0.1, 2.5),  # type: ignore[arg-type]
-    "milestones[1] is -5": lambda: schedules.multi_step_lr(0.1, [3, -5]),
-    "gamma is 'x'": lambda: schedules.exponential_lr(0.1, "x"),  # type: ignore[arg-type]
-    "lr_lambda is 0.9": lambda: schedules.lambda_lr(0.1, 0.9),  # type: ignore[arg-type]
-    "list is for parameter groups": lambda: schedules.multiplicative_lr(0.1, [abs]),  # type: ignore[arg-type]
-    "constant_lr: factor is 1.1": lambda: schedules.constant_lr(0.1, 1.1),
-    "constant_lr: factor is 0": lambda: schedules.constant_lr(0.1, 0),
-    "start_factor is 0": lambda: schedules.linear_lr(0.1, 0),
-    "start_factor is 1.5": lambda: schedules.linear_lr(0.1, 1.5),
-    "end_factor is -0.1": lambda: schedules.linear_lr(0.1, end_factor=-0.1),
-    "total_iters is 0": lambda: schedules.linear_lr(0.1, total_iters=0),
-    "power is -1": lambda: schedules.polynomial_lr(0.1, power=-1),
-    "T_max is 0": lambda: schedules.cosine_annealing_lr(0.1, 0),
-    "T_0 is 0": lambda: schedules.cosine_annealing_warm_restarts(0.1, 0),
-    "T_0 is 2.0": lambda: schedules.cosine_annealing_warm_restarts(0.1, 2.0),  # type: ignore[arg-type]
-    "T_mult is 0": lambda: schedules.cosine_annealing_warm_restarts(0.1, 2, 0),
-    "eta_min is 'a'": lambda: schedules.cosine_annealing_warm_restarts(0.1, 2, 1, "a"),  # type: ignore[arg-type]
-    "mode is 'up'": lambda: schedules.cyclic_lr(0.1, 0.1, 0.2, mode="up"),
-    "step_size_up is 0": lambda: schedules.cyclic_lr(0.1, 0.1, 0.2, 0),
-    "max_lr is [0.1]": lambda: schedules.cyclic_lr(0.1, 0.1, [0.1]),  # type: ignore[arg-type]
-    "max_lr is [0.2]": lambda: schedules.one_cycle_lr(0.1, [0.2], 9),  # type: ignore[arg-type]
-    "total_steps is 0": lambda: schedules.one_cycle_lr(0.1, 0.1, 0),
-    "total_steps is None": lambda: schedules.one_cycle_lr(0.1, 0.1, epochs=3),
-    "epochs is -1": lambda: schedules.one_cycle_lr(0.1, 0.1, epochs=-1, steps_per_epoch=3),
-    "steps_per_epoch is 1.5": lambda: schedules.one_cycle_lr(
+    "lr is -0.1": lambda: lr_scheduler.step_lr(-0.1, 30),
+    "lr is None": lambda: lr_scheduler.step_lr(None, 30),  # type: ignore[arg-type]
+    "lr is nan": lambda: lr_scheduler.exponential_lr(math.nan, 0.9),
+    "step_size is 0": lambda: lr_scheduler.step_lr(0.1, 0),
+    "step_size is 2.5": lambda: lr_scheduler.step_lr(0.1, 2.5),  # type: ignore[arg-type]
+    "milestones[1] is -5": lambda: lr_scheduler.multi_step_lr(0.1, [3, -5]),
+    "gamma is 'x'": lambda: lr_scheduler.exponential_lr(0.1, "x"),  # type: ignore[arg-type]
+    "lr_lambda is 0.9": lambda: lr_scheduler.lambda_lr(0.1, 0.9),  # type: ignore[arg-type]
+    "list is for parameter groups": lambda: lr_scheduler.multiplicative_lr(0.1, [abs]),  # type: ignore[arg-type]
+    "constant_lr: factor is 1.1": lambda: lr_scheduler.constant_lr(0.1, 1.1),
+    "constant_lr: factor is 0": lambda: lr_scheduler.constant_lr(0.1, 0),
+    "start_factor is 0": lambda: lr_scheduler.linear_lr(0.1, 0),
+    "start_factor is 1.5": lambda: lr_scheduler.linear_lr(0.1, 1.5),
+    "end_factor is -0.1": lambda: lr_scheduler.linear_lr(0.1, end_factor=-0.1),
+    "total_iters is 0": lambda: lr_scheduler.linear_lr(0.1, total_iters=0),
+    "power is -1": lambda: lr_scheduler.polynomial_lr(0.1, power=-1),
+    "T_max is 0": lambda: lr_scheduler.cosine_annealing_lr(0.1, 0),
+    "T_0 is 0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 0),
+    "T_0 is 2.0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2.0),  # type: ignore[arg-type]
+    "T_mult is 0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2, 0),
+    "eta_min is 'a'": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2, 1, "a"),  # type: ignore[arg-type]
+    "mode is 'up'": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, 0.2, mode="up"),
+    "step_size_up is 0": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, 0.2, 0),
+    "max_lr is [0.1]": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, [0.1]),  # type: ignore[arg-type]
+    "max_lr is [0.2]": lambda: lr_scheduler.one_cycle_lr(0.1, [0.2], 9),  # type: ignore[arg-type]
+    "total_steps is 0": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 0),
+    "total_steps is None": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, epochs=3),
+    "epochs is -1": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, epochs=-1, steps_per_epoch=3),
+    "steps_per_epoch is 1.5": lambda: lr_scheduler.one_cycle_lr(
         0.1,
         0.1,
         epochs=1,
         steps_per_epoch=1.5,  # type: ignore[arg-type]
     ),
-    "pct_start is 1.5": lambda: schedules.one_cycle_lr(0.1, 0.1, 9, pct_start=1.5),
-    "pct_start is 1,": lambda: schedules.one_cycle_lr(0.1, 0.1, 9, pct_start=1),
-    "pct_start is 0.25": lambda: schedules.one_cycle_lr(0.1, 0.1, 4, pct_start=0.25),
-    "anneal_strategy is 'x'": lambda: schedules.one_cycle_lr(0.1, 0.1, 9, anneal_strategy="x"),
-    "chained_scheduler: schedules is []": lambda: schedules.chained_scheduler([]),
-    "schedules[0] is a Plateau": lambda: schedules.chained_scheduler(
-        [schedules.reduce_lr_on_plateau(0.1)]  # type: ignore[list-item]
+    "pct_start is 1.5": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, pct_start=1.5),
+    "pct_start is 1,": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, pct_start=1),
+    "pct_start is 0.25": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 4, pct_start=0.25),
+    "anneal_strategy is 'x'": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, anneal_strategy="x"),
+    "chained_scheduler: schedules is []": lambda: lr_scheduler.chained_scheduler([]),
+    "schedules[0] is a Plateau": lambda: lr_scheduler.chained_scheduler(
+        [lr_scheduler.reduce_lr_on_plateau(0.1)]  # type: ignore[list-item]
     ),
-    "schedules[1] starts from 0.2": lambda: schedules.chained_scheduler(
-        [WORD, schedules.exponential_lr(0.2, 0.9)]
+    "schedules[1] starts from 0.2": lambda: lr_scheduler.chained_scheduler(
+        [WORD, lr_scheduler.exponential_lr(0.2, 0.9)]
     ),
-    "schedules[1] starts from 0.004": lambda: schedules.sequential_lr(
-        [WORD, schedules.one_cycle_lr(0.1, 0.1, 9)], [3]
+    "schedules[1] starts from 0.004": lambda: lr_scheduler.sequential_lr(
+        [WORD, lr_scheduler.one_cycle_lr(0.1, 0.1, 9)], [3]
     ),
-    "more than one that moves": lambda: schedules.sequential_lr([CYCLE, CYCLE], [3]),
-    "sequential_lr: schedules is []": lambda: schedules.sequential_lr([], []),
-    "milestones is [3, 5]": lambda: schedules.sequential_lr([WORD, WORD], [3, 5]),
-    "milestones is [5, 3]": lambda: schedules.sequential_lr([WORD] * 3, [5, 3]),
-    "schedules[1] is a chained_scheduler": lambda: schedules.sequential_lr(
-        [WORD, schedules.chained_scheduler([WORD])], [3]
+    "more than one that moves": lambda: lr_scheduler.sequential_lr([CYCLE, CYCLE], [3]),
+    "sequential_lr: schedules is []": lambda: lr_scheduler.sequential_lr([], []),
+    "milestones is [3, 5]": lambda: lr_scheduler.sequential_lr([WORD, WORD], [3, 5]),
+    "milestones is [5, 3]": lambda: lr_scheduler.sequential_lr([WORD] * 3, [5, 3]),
+    "schedules[1] is a chained_scheduler": lambda: lr_scheduler.sequential_lr(
+        [WORD, lr_scheduler.chained_scheduler([WORD])], [3]
     ),
-    "last_epoch is 5": lambda: schedules.step_lr(0.1, 30, last_epoch=5),
-    "mode is 'mean'": lambda: schedules.reduce_lr_on_plateau(0.1, "mean"),
-    "factor is 1.0": lambda: schedules.reduce_lr_on_plateau(0.1, factor=1.0),
-    "threshold_mode is 'x'": lambda: schedules.reduce_lr_on_plateau(0.1, threshold_mode="x"),
-    "min_lr is [0]": lambda: schedules.reduce_lr_on_plateau(0.1, min_lr=[0]),  # type: ignore[arg-type]
+    "last_epoch is 5": lambda: lr_scheduler.step_lr(0.1, 30, last_epoch=5),
+    "mode is 'mean'": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, "mean"),
+    "factor is 1.0": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, factor=1.0),
+    "threshold_mode is 'x'": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, threshold_mode="x"),
+    "min_lr is [0]": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, min_lr=[0]),  # type: ignore[arg-type]
 }
 
 
@@ -338,7 +337,7 @@ def test_what_is_refused(says: str, make: Callable[[], Any]) -> None:
     assert says in message
     assert "\n" not in message
     assert "expected" in message
-    assert message.partition(":")[0] in schedules.__all__
+    assert message.partition(":")[0] in lr_scheduler.__all__
 
 
 def test_what_pytorch_cannot_turn_to() -> None:
@@ -351,7 +350,7 @@ def test_what_pytorch_cannot_turn_to() -> None:
 
 def test_every_public_scheduler_has_a_twin() -> None:
     names = set(torch.optim.lr_scheduler.__all__) - {"LRScheduler"}
-    words = {name.replace("_", "") for name in schedules.__all__}
+    words = {name.replace("_", "") for name in lr_scheduler.__all__}
     assert {name.lower() for name in names} <= words
 
 

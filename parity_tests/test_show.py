@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from twinstep.cli import main
+from twinstep.problems import EXAMPLES
 from twinstep.report import show
 from twinstep.report.align import Pair, align, definitions
 from twinstep.report.show import Skipped, print_twins, rows, source
-from twinstep.specs import EXAMPLES
 
 MIRRORED = {"__call__": "forward"}
 

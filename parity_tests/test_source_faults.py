@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch_schedules import Case, at_once, case, torch_rates, worst
 
-from jax_impl import schedules
+from twinstep.jax.optim import lr_scheduler
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -154,8 +154,8 @@ def drawn(generator: type, name: str) -> bool:
 
 @pytest.mark.parametrize("fault", IN_DRAWS, ids=[fault.wrong for fault in IN_DRAWS])
 def test_wrong_draw_is_seen(fault: Fault) -> None:
-    right = importlib.import_module("twinstep.torch_random").TorchGenerator
-    wrong = altered("twinstep.torch_random", fault.old, fault.new).TorchGenerator
+    right = importlib.import_module("twinstep.problems.torch_random").TorchGenerator
+    wrong = altered("twinstep.problems.torch_random", fault.old, fault.new).TorchGenerator
     assert drawn(right, fault.seen)
     assert not drawn(wrong, fault.seen)
 
@@ -231,7 +231,7 @@ def off(spec: Any, document: Callable[[torch.dtype], dict[str, torch.Tensor]]) -
 @pytest.mark.parametrize("fault", IN_PROBLEMS, ids=[fault.wrong for fault in IN_PROBLEMS])
 def test_wrong_problem_is_seen(fault: Fault, dtype: str) -> None:
     name, document = fault.seen
-    home = "twinstep.specs.regression"
+    home = "twinstep.problems.regression"
     right = getattr(importlib.import_module(home), name)
     wrong = getattr(altered(home, fault.old, fault.new), name)
     # linspace's last bit depends on the processor
@@ -300,10 +300,10 @@ IN_SCHEDULES = [
 @pytest.mark.parametrize("fault", IN_SCHEDULES, ids=[fault.wrong for fault in IN_SCHEDULES])
 def test_wrong_schedule_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     one: Case = fault.seen
-    home = getattr(schedules, one.name).__module__
+    home = getattr(lr_scheduler, one.name).__module__
     wrong = getattr(altered(home, fault.old, fault.new), one.name)
     expected = torch_rates(one.torch_side, 100, lr=one.lr)
     with jax.enable_x64(True):
         assert worst(at_once(one.twin(), 100), expected) <= 1
-        monkeypatch.setattr(schedules, one.name, wrong)
+        monkeypatch.setattr(lr_scheduler, one.name, wrong)
         assert worst(at_once(one.twin(), 100), expected) > 10

@@ -18,10 +18,12 @@ import pytest
 from handmade import made, refused
 from test_datasets import TRAIN_IMAGES, TRAIN_LABELS, IdxFiles, small, write  # noqa: F401 - fixtures
 
-from twinstep import Trace, cli, datasets, files, load_trace, open_trace, storage
+from twinstep import Trace, cli, files, load_trace, open_trace
+from twinstep.problems import datasets
 from twinstep.report import refuse_unwritable, write_json, write_text
-from twinstep.storage import MANIFEST
-from twinstep.verify import compare_stored
+from twinstep.runs.verification import compare_stored
+from twinstep.trace import storage
+from twinstep.trace.storage import MANIFEST
 
 GIANT = 2**42  # bytes of a file of nothing, which takes none of the disk
 

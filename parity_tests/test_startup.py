@@ -12,7 +12,7 @@ import pytest
 from twinstep import InputError
 from twinstep.cli.aside import Say, aside
 from twinstep.errors import LostError
-from twinstep.trace import Outcome
+from twinstep.trace.ledger import Outcome
 
 
 def run(*words: str, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,7 @@ import atexit, gc, sys, types
 atexit.register(lambda: print(gc.get_freeze_count() > 0))
 if sys.argv[1:]:
     sys.modules["triton"] = types.ModuleType("triton")
-from twinstep import launch
+from twinstep.runs import launch
 with launch._uncollected():
     pass
 """

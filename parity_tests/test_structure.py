@@ -32,8 +32,8 @@ from judging import (
 )
 
 from twinstep import InputError, Trace, Verdict, compare
-from twinstep.judge import Judge
-from twinstep.structure import structure
+from twinstep.judge.judge import Judge
+from twinstep.judge.structure import structure
 
 # ---------------------------------------------------------------------------------------- structure
 

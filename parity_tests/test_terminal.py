@@ -10,13 +10,13 @@ from rich.console import Console
 from screens import GATE, result, results, rows
 
 from twinstep.cli import main
-from twinstep.findings import Verdict
-from twinstep.many import Lost
+from twinstep.judge.findings import Verdict
+from twinstep.problems import EXAMPLES
 from twinstep.report import table
 from twinstep.report.table import Column, shortened
 from twinstep.report.verdicts import nearest, print_verifications
-from twinstep.specs import EXAMPLES
-from twinstep.verify import Verification
+from twinstep.runs.many import Lost
+from twinstep.runs.verification import Verification
 
 Found = Sequence[Verification | Lost]
 Shown = Callable[[Found, int], list[str]]

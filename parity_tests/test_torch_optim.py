@@ -1,4 +1,4 @@
-"""jax_impl.optimizers against torch.optim, free-running: every option, every step, every state.
+"""twinstep.jax.optim against torch.optim, free-running: every option, every step, every state.
 
 The options are those of PyTorch's own optimizer tests, and each once more at a value that shows it.
 LBFGS, whose iterations amplify rounding, is in test_lbfgs.py.
@@ -32,9 +32,9 @@ from optimizer_runs import (
     worst,
 )
 
-from jax_impl.optimizers import muon
-from jax_impl.optimizers.from_torch import FLAGS, TORCH, from_torch, torch_options
-from jax_impl.schedules import lambda_lr
+from twinstep.jax.optim import muon
+from twinstep.jax.optim._from_torch import FLAGS, TORCH, from_torch, torch_options
+from twinstep.jax.optim.lr_scheduler import lambda_lr
 
 pytestmark = pytest.mark.quick_to_compile
 

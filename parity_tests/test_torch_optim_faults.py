@@ -27,7 +27,7 @@ from optimizer_runs import (
     worst,
 )
 
-from jax_impl.optimizers.from_torch import TORCH
+from twinstep.jax.optim._from_torch import TORCH
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, TensorDataset
 
-from twinstep import torch_init
 from twinstep.errors import InputError
-from twinstep.torch_random import FloatArray, TorchGenerator, _fma
+from twinstep.problems import torch_init
+from twinstep.problems.torch_random import FloatArray, TorchGenerator, _fma
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

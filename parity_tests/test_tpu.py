@@ -16,10 +16,10 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from test_lowering import LOOPS, program
 
-from jax_impl import programs
-from twinstep import launch
+from twinstep.jax import programs
 from twinstep.place import Place
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
 
 MISSING = "" if importlib.util.find_spec("libtpu") else "the TPU's compiler, libtpu, is not here"
 if not MISSING and os.environ.get("JAX_PLATFORMS") != "cpu":

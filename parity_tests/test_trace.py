@@ -17,9 +17,9 @@ from storing import SEARCH, SHARDS, bits, write
 
 import twinstep
 from twinstep import Trace, Verdict, load_trace, open_trace
-from twinstep.storage import MANIFEST, TraceWriter
-from twinstep.trace import join
-from twinstep.verify import compare_stored
+from twinstep.runs.verification import compare_stored
+from twinstep.trace.ledger import join
+from twinstep.trace.storage import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- round trips
 

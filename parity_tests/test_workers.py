@@ -14,9 +14,10 @@ import pytest
 import tasks
 from storing import HERE
 
-from twinstep import InputError, many, workers
-from twinstep.many import Finished, Lost, Progress, verify_all
-from twinstep.specs import EXAMPLES
+from twinstep import InputError, workers
+from twinstep.problems import EXAMPLES
+from twinstep.runs import many
+from twinstep.runs.many import Finished, Lost, Progress, verify_all
 
 LONG = 60  # seconds that a busy machine may take for what needs a moment
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.optim import lr_scheduler
 
-from jax_impl import schedules
+from twinstep.jax.optim import lr_scheduler as schedules
 
 LR = 0.1
 RELATIVE = 1e-14

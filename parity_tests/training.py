@@ -14,9 +14,9 @@ import optax
 import torch
 from flax import nnx
 
-from jax_impl import devices
-from jax_impl.conversion import module_layout
-from jax_impl.layers import Linear
+from twinstep.jax import devices
+from twinstep.jax.layout import module_layout
+from twinstep.jax.nn.layers import Linear
 
 _numbers = np.random.RandomState(0)
 SIZES = ((8, 16), (16, 16), (16, 3))

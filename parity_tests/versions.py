@@ -36,7 +36,7 @@ def lowest() -> list[str]:
 def verify() -> int:
     """The worst exit code of `twinstep verify` and of the row of each optimizer that shows most."""
     from twinstep.cli import main
-    from twinstep.specs import SETS
+    from twinstep.problems import SETS
 
     names = ("numpy", "torch", "jax", "jaxlib", "flax", "optax", "scikit-learn", "matplotlib")
     print("Python", platform.python_version(), *(f"{name} {version(name)}" for name in names))

@@ -6,8 +6,8 @@ Mirror: jax_impl/backpropagation.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.backprop import Backpropagation
+from twinstep.problems.backprop import Backpropagation
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class SimpleNetwork(nn.Module):

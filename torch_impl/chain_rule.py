@@ -6,8 +6,8 @@ Mirror: jax_impl/chain_rule.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.backprop import ChainRule
+from twinstep.problems.backprop import ChainRule
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class Chain(nn.Module):

@@ -6,8 +6,8 @@ Mirror: jax_impl/gradient_update.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.regression import GradientUpdate
+from twinstep.problems.regression import GradientUpdate
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 def init(spec: GradientUpdate) -> TrainState:

@@ -6,8 +6,8 @@ Mirror: jax_impl/linear_regression.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.regression import LinearRegression
+from twinstep.problems.regression import LinearRegression
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 CRITERIA = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}
 

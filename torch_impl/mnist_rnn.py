@@ -6,9 +6,9 @@ Mirror: jax_impl/mnist_rnn.py
 import torch
 from torch import nn
 
-from torch_impl.layers import to_tensor
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.mnist_rnn import MnistRnn
+from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.torch.layers import to_tensor
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class RNN(nn.Module):

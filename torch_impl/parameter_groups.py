@@ -6,8 +6,8 @@ Mirror: jax_impl/parameter_groups.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.groups import ParameterGroups
+from twinstep.problems.groups import ParameterGroups
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class Networks(nn.Module):

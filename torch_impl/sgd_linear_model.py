@@ -6,8 +6,8 @@ Mirror: jax_impl/sgd_linear_model.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.sgd import SgdLinearModel
+from twinstep.problems.sgd import SgdLinearModel
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class LinearModel(nn.Module):

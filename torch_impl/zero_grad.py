@@ -6,8 +6,8 @@ Mirror: jax_impl/zero_grad.py
 import torch
 from torch import nn
 
-from torch_impl.state import Batch, Criterion, Step, TrainState
-from twinstep.specs.backprop import ZeroGrad
+from twinstep.problems.backprop import ZeroGrad
+from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 def network() -> nn.Module:

@@ -1,22 +1,29 @@
 """Does your JAX code train exactly like your PyTorch code, and if not, where does it part?
 
-Neither framework is imported when this package is; a run imports the one that it needs.
+Neither framework is imported when this package is; a run imports the one that it needs. What is
+public is loaded when it is first asked for, so that the kit costs nothing but itself.
 """
 
-from twinstep.compare import compare
-from twinstep.errors import InputError
-from twinstep.findings import Comparison, Finding, Verdict
-from twinstep.launch import run
-from twinstep.specs import EXAMPLES, Spec
-from twinstep.storage import load_trace, open_trace
-from twinstep.trace import Trace
-from twinstep.verify import Verification, verify
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twinstep.errors import InputError
+    from twinstep.judge.comparison import compare
+    from twinstep.judge.findings import Comparison, Finding, Verdict
+    from twinstep.problems import Spec, examples
+    from twinstep.problems.torch_random import TorchGenerator
+    from twinstep.runs.launch import run
+    from twinstep.runs.verification import Verification, verify
+    from twinstep.trace.ledger import Trace
+    from twinstep.trace.storage import load_trace, open_trace
 
 __all__ = [
     "Comparison",
     "Finding",
     "InputError",
     "Spec",
+    "TorchGenerator",
     "Trace",
     "Verdict",
     "Verification",
@@ -28,7 +35,33 @@ __all__ = [
     "verify",
 ]
 
+_HOMES = {
+    "Comparison": "twinstep.judge.findings",
+    "Finding": "twinstep.judge.findings",
+    "InputError": "twinstep.errors",
+    "Spec": "twinstep.problems",
+    "TorchGenerator": "twinstep.problems.torch_random",
+    "Trace": "twinstep.trace.ledger",
+    "Verdict": "twinstep.judge.findings",
+    "Verification": "twinstep.runs.verification",
+    "compare": "twinstep.judge.comparison",
+    "examples": "twinstep.problems",
+    "load_trace": "twinstep.trace.storage",
+    "open_trace": "twinstep.trace.storage",
+    "run": "twinstep.runs.launch",
+    "verify": "twinstep.runs.verification",
+}
 
-def examples() -> dict[str, type[Spec]]:
-    """The documents' examples: name -> what makes its spec, `examples()["zero_grad"](seed=1)`."""
-    return dict(EXAMPLES)
+
+if not TYPE_CHECKING:  # which knows the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value  # found at once from now on
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,7 @@ MOST_THREADS = max(64, os.cpu_count() or 1)
 _PROCESS = 2**27  # bytes that PyTorch takes at least, in each of its processes
 
 Device = Literal["cpu", "gpu", "tpu"]
+Dtype = Literal["float32", "float64"]
 Precision = Literal["highest", "default"]
 
 

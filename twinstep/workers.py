@@ -25,6 +25,8 @@ from twinstep.errors import InputError
 
 GRACE = 2.0  # seconds that a process gets to leave nothing behind, before it is killed
 _PR_SET_PDEATHSIG = 1
+PROCESS_ERROR = "twinstep.cli.process: error: "
+"""How one of several processes that share a batch begins the line that says why it failed."""
 
 Say = Callable[[Any], None]
 """What a task is given as its last argument: sends something to the process that waits for it."""

@@ -14,7 +14,7 @@ from planted.dials import Dial
 from planted.kinds import cell
 from planted.pairs import Pair, Programs, pair, spec_of, verify_only
 from planted.plants_torch import torch_optimizer
-from twinstep.findings import Comparison
+from twinstep.judge.findings import Comparison
 
 # short binary fractions: a dial turns them into neither dtype's rounding
 RATES = (2.0**-5, 2.0**-7, 2.0**-9, 2.0**-12)
@@ -79,8 +79,8 @@ class AnyRate(Programs):
 
         rate: float = spec_of(each.pair).hyper_parameters()["learning_rate"]
         with pytest.MonkeyPatch.context() as patch, self._dial.at(rate):
-            for name in ("adam", "sgd"):  # whose functions the package has under these names
-                home = importlib.import_module(f"jax_impl.optimizers.{name}")
+            for name in ("adam", "sgd"):
+                home = importlib.import_module(f"twinstep.jax.optim._{name}")
                 patch.setattr(home, "rate_at", rate_at)
             return judged(each, self)
 

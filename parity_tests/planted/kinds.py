@@ -41,7 +41,7 @@ from planted.plants_of_kinds import (
 )
 from planted.plants_torch import in_torch_step, torch_data, torch_state, update_at
 from twinstep import Spec
-from twinstep.specs import EXAMPLES
+from twinstep.problems import EXAMPLES
 
 SMALL: dict[str, dict[str, Any]] = {
     "sgd_single_sample": {"steps": 100},

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import pytest
 
-import jax_impl.recording
-import jax_impl.replay
+import twinstep.jax.recording
+import twinstep.jax.replay
 from planted.dials import Dial, dialled
-from twinstep import Finding, Spec, Verification, launch, verify
-from twinstep.findings import Comparison
+from twinstep import Finding, Spec, Verification, verify
+from twinstep.judge.findings import Comparison
 from twinstep.place import CPU, Place
-from twinstep.specs import EXAMPLES
-from twinstep.trace import Trace
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
+from twinstep.trace.ledger import Trace
 
 Side = Literal["torch", "jax"]
 Plant = Callable[[pytest.MonkeyPatch, Any], None]
@@ -61,7 +61,7 @@ class Programs:
 
     def share(self, patch: pytest.MonkeyPatch) -> None:
         """From now on recorders and replays take their programs from here."""
-        for home in (jax_impl.recording.Recorder, jax_impl.replay.Replay):
+        for home in (twinstep.jax.recording.Recorder, twinstep.jax.replay.Replay):
             for name, made in list(vars(home).items()):
                 if isinstance(made, functools.cached_property):
                     patch.setattr(home, name, property(functools.partial(self._get, name, made)))
@@ -215,7 +215,7 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
 
 def module(side: Side, pair: Pair) -> Any:
     """The module of one side that implements a pair's example."""
-    return importlib.import_module(f"{side}_impl.{spec_of(pair).implementation}")
+    return launch.example(side, spec_of(pair))
 
 
 class Spot(NamedTuple):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-import jax_impl.devices
-from jax_impl import layers
-from jax_impl.optimizers.adam import AdamState
+import twinstep.jax.devices
 from planted import dials
 from planted.dials import either
 from planted.pairs import Plant
 from planted.plants_anywhere import compiled
 from twinstep import Spec
+from twinstep.jax.nn import layers
+from twinstep.jax.optim._adam import AdamState
 
 Update = Callable[[Any, Any, Any, Any], Any]  # (the honest update, grads, state, params)
 
@@ -207,4 +207,4 @@ def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:
         with jax.enable_x64(False), jax.default_device(device):
             yield
 
-    patch.setattr(jax_impl.devices, "settings", settings)
+    patch.setattr(twinstep.jax.devices, "settings", settings)

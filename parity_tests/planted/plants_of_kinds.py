@@ -16,9 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import jax_impl.recording
-import torch_impl.recording
-from jax_impl import layers
+import twinstep.jax.recording
+import twinstep.torch.recording
 from planted import dials
 from planted.dials import either
 from planted.pairs import Plant
@@ -26,6 +25,7 @@ from planted.plants_anywhere import compiled, loss, started
 from planted.plants_jax import jax_grads, jax_update
 from planted.plants_torch import forward, gru, in_torch_step, torch_state
 from twinstep import Spec
+from twinstep.jax.nn import layers
 
 
 def low(dtype: str) -> int:
@@ -289,13 +289,13 @@ def jax_data(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     """Other samples."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right = jax_impl.recording.to_device
+        right = twinstep.jax.recording.to_device
 
         def to_device(spec: Spec) -> Any:
             data = right(spec)
             return data | {name: jnp.asarray(change(np.array(data[name])))}
 
-        patch.setattr(jax_impl.recording, "to_device", to_device)
+        patch.setattr(twinstep.jax.recording, "to_device", to_device)
 
     return started(plant)
 
@@ -311,7 +311,9 @@ def in_float32(plant: Plant) -> Plant:
     def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
         names = ("init", "loss_fn", "train_step", "to_tensor", "evaluate")
         homes = {(example, name) for name in names if hasattr(example, name)}
-        homes |= {(home, "to_device") for home in (torch_impl.recording, jax_impl.recording)}
+        homes |= {
+            (home, "to_device") for home in (twinstep.torch.recording, twinstep.jax.recording)
+        }
         right = {(home, name): getattr(home, name) for home, name in homes}
         plant(patch, example)
         for (home, name), honest in right.items():

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import torch_impl.recording
+import twinstep.torch.recording
 from planted.pairs import Hook, Plant
 from twinstep import Spec
-from twinstep.specs.batches import IndexChunk
+from twinstep.problems.batches import IndexChunk
 
 
 def torch_optimizer(kind: str, become: str | None = None, **changes: Any) -> Plant:
@@ -253,13 +253,13 @@ def torch_data(**changes: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
     """Other samples: {name: what makes them from those there are}."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = torch_impl.recording.to_device
+        original = twinstep.torch.recording.to_device
 
         def to_device(spec: Spec) -> dict[str, torch.Tensor]:
             data = original(spec)
             return data | {name: change(data[name]) for name, change in changes.items()}
 
-        patch.setattr(torch_impl.recording, "to_device", to_device)
+        patch.setattr(twinstep.torch.recording, "to_device", to_device)
 
     return plant
 
@@ -268,13 +268,13 @@ def torch_indices(change: Callable[[int, np.ndarray], np.ndarray]) -> Plant:
     """Other samples in the batches: change(steps before, sample numbers (steps, batch size))."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = torch_impl.recording.take
+        original = twinstep.torch.recording.take
 
         def take(data: Any, chunk: IndexChunk) -> Any:
             assert chunk.indices is not None
             return original(data, chunk._replace(indices=change(chunk.start, chunk.indices)))
 
-        patch.setattr(torch_impl.recording, "take", take)
+        patch.setattr(twinstep.torch.recording, "take", take)
 
     return plant
 
@@ -283,13 +283,13 @@ def torch_batch(step: int, change: Callable[[Any], Any]) -> Plant:
     """Another batch in one step."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = torch_impl.recording.take
+        original = twinstep.torch.recording.take
 
         def take(data: Any, chunk: IndexChunk) -> Any:
             for k, batch in enumerate(original(data, chunk), chunk.start + 1):
                 yield change(batch) if k == step else batch
 
-        patch.setattr(torch_impl.recording, "take", take)
+        patch.setattr(twinstep.torch.recording, "take", take)
 
     return plant
 

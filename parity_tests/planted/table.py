@@ -9,13 +9,13 @@ import torch
 from flax import nnx
 
 import jax_impl.backpropagation
-import jax_impl.conversion
-import jax_impl.recording
-from jax_impl import layers
-from jax_impl.conversion import Rule
+import twinstep.jax.layout
+import twinstep.jax.recording
 from planted import dials
 from planted.pairs import Pair, Plant, Side, Spot, pair
 from planted.plants_anywhere import compiled
+from twinstep.jax.layout import Rule
+from twinstep.jax.nn import layers
 
 LINEAR = pair("linear_regression", steps=8)
 ADAM = pair("adam_update", steps=8, eps=1e-2, betas=(0.5, 0.9))  # values that show every fault
@@ -81,12 +81,12 @@ def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
 @compiled
 def jax_free_run_backward(patch: pytest.MonkeyPatch, example: Any) -> None:
     """Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
-    right, size = jax_impl.recording.take, dials.current()
+    right, size = twinstep.jax.recording.take, dials.current()
 
     def take(data: Any, index: Any) -> Any:
         return right(data, dials.either(size(), 99 - index, index))
 
-    patch.setattr(jax_impl.recording, "take", take)
+    patch.setattr(twinstep.jax.recording, "take", take)
 
 
 class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
@@ -99,6 +99,6 @@ class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
 
 def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:
     """The table that knows no transposition for the hidden weight, which is square."""
-    table: dict[Any, Any] = jax_impl.conversion.TABLE
+    table: dict[Any, Any] = twinstep.jax.layout.TABLE
     wrong = {"weight_hh_l0": Rule(("hidden", "kernel"), None)}
     patch.setitem(table, layers.RNN, table[layers.RNN] | wrong)

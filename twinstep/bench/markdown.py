@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twinstep.bench.timing import Spread
-from twinstep.bench.ways import LABELS
 from twinstep.errors import InputError
+from twinstep.trace.ways import LABELS
 
 START, END = "<!-- figures -->", "<!-- /figures -->"
 

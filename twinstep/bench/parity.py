@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twinstep import launch
-from twinstep.bench.ways import LABELS, Left, Way
-from twinstep.chunking import steps_at_once
-from twinstep.findings import Comparison, Verdict
-from twinstep.gate import Gate
-from twinstep.judge import Judge
+from twinstep.judge.findings import Comparison, Verdict
+from twinstep.judge.judge import Judge
 from twinstep.place import CPU, Place
-from twinstep.specs.base import Spec
-from twinstep.trace import Trace
+from twinstep.problems.base import Spec
+from twinstep.problems.chunking import steps_at_once
+from twinstep.runs import launch
+from twinstep.runs.gate import Gate
+from twinstep.trace.ledger import Trace
+from twinstep.trace.ways import LABELS, Left, Way
 
 BASE = "eager"  # what ratios are to, and what the JAX side is held against
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twinstep.bench.rows import Found, Row
-from twinstep.bench.ways import LABELS
 from twinstep.report.plots import COLORS
+from twinstep.trace.ways import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

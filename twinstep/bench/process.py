@@ -10,12 +10,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from twinstep import launch, workers
+from twinstep import workers
 from twinstep.bench.proof import gate_cost, start_cost
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost, Found
 from twinstep.bench.training import Setting, training_rows, without_figures
 from twinstep.errors import InputError
-from twinstep.specs.base import Spec
+from twinstep.problems.base import Spec
+from twinstep.runs import launch
 
 STARTING = 180.0  # seconds that a process may take beyond its turns, to compile and to judge
 COMPILING = 240.0  # more of them, where torch.compile has to compile too

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from twinstep import launch
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost
 from twinstep.bench.timing import interleaved, spread, timed
 from twinstep.bench.training import Setting, call
-from twinstep.chunking import steps_at_once
-from twinstep.findings import Comparison
-from twinstep.gate import Gate
-from twinstep.judge import Judge
+from twinstep.judge.findings import Comparison
+from twinstep.judge.judge import Judge
 from twinstep.place import Place
-from twinstep.specs.base import Spec
+from twinstep.problems.base import Spec
+from twinstep.problems.chunking import steps_at_once
+from twinstep.runs import launch
+from twinstep.runs.gate import Gate
 
 
 def gate_cost(spec: Spec, setting: Setting) -> Cost:

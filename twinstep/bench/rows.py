@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from twinstep.bench.timing import Spread
-from twinstep.specs import EXAMPLES
-from twinstep.specs.base import Spec
+from twinstep.problems import EXAMPLES
+from twinstep.problems.base import Spec
 
 RUNS: dict[str, tuple[int, ...]] = {
     "linear_regression": (100, 2000),

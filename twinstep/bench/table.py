@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from twinstep.bench.rows import Cost, Found, Row
-from twinstep.bench.ways import LABELS
+from twinstep.trace.ways import LABELS
 
 _CORES = {"one": "one core", "all": "all cores"}
 _HEAD = ("", "times as fast", "us a step", "first call, s", "parity", "")

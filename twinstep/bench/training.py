@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from twinstep import launch
 from twinstep.bench.parity import BASE, Judgement, judgements
 from twinstep.bench.rows import Row
 from twinstep.bench.timing import interleaved, ratios, spread, timed
-from twinstep.bench.ways import LABELS, Way
-from twinstep.findings import Verdict
+from twinstep.judge.findings import Verdict
 from twinstep.place import Place
-from twinstep.specs.base import Spec
+from twinstep.problems.base import Spec
+from twinstep.runs import launch
+from twinstep.trace.ways import LABELS, Way
 
 OPTIONAL = ("foreach", "fused", "compile")  # not every optimizer or machine has them
 COMPILED = ("compile", "step", "scan", "trace")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from twinstep import workers
 from twinstep.errors import InputError, LostError
-from twinstep.trace import Outcome
+from twinstep.trace.ledger import Outcome
 
 Say = Callable[[str], None]
 Train = Callable[[Say], Outcome]

@@ -4,15 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from twinstep import extras, launch
+from twinstep import extras
 from twinstep.bench import process, rows, table
 from twinstep.bench.process import Task
 from twinstep.bench.rows import Found
 from twinstep.cli.parsing import example, leading_words, parse_with
 from twinstep.errors import InputError
-from twinstep.place import Device, refuse_outside
+from twinstep.place import Device, Dtype, refuse_outside
+from twinstep.problems.base import Spec
 from twinstep.report import refuse_outputs, write_json
-from twinstep.specs.base import Dtype, Spec
+from twinstep.runs import launch
 
 MOST_REPEATS = 10**6
 MOST_SECONDS = 7 * 24 * 3600

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from twinstep.cli.parsing import leading_words, parse
 from twinstep.errors import InputError
 from twinstep.place import refuse_outside
+from twinstep.problems.base import MOST_STEPS
 from twinstep.report import refuse_outputs, terminal, write_json
-from twinstep.specs.base import MOST_STEPS
-from twinstep.verify import compare_stored
+from twinstep.runs.verification import compare_stored
 
 
 @dataclass(frozen=True)

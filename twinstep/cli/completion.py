@@ -15,8 +15,8 @@ from twinstep.cli.run import RunOptions
 from twinstep.cli.show import ShowOptions
 from twinstep.cli.verify import VerifyOptions
 from twinstep.errors import InputError, unknown
+from twinstep.problems import EXAMPLES, SETS
 from twinstep.report import write_text
-from twinstep.specs import EXAMPLES, SETS
 
 _PRINT, _WRITE = FLAGS = ("--print-completion", "--write-completion")
 SHELLS = ("bash", "zsh", "tcsh")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from twinstep.cli.parsing import parse
+from twinstep.problems import EXAMPLES, SETS
 from twinstep.report import refuse_outputs, terminal, write_json
-from twinstep.specs import EXAMPLES, SETS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from twinstep.errors import InputError, unknown
 from twinstep.place import Device, Place, Precision
-from twinstep.specs import EXAMPLES, SETS
+from twinstep.problems import EXAMPLES, SETS
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from twinstep import launch, training
 from twinstep.cli.aside import Say, Train, aside
 from twinstep.cli.parsing import PlaceOptions, example, parse_with
 from twinstep.errors import InputError
 from twinstep.place import Place
+from twinstep.problems import Spec
 from twinstep.report import refuse_outputs, terminal, write_json
-from twinstep.specs import Spec
-from twinstep.trace import Outcome
+from twinstep.runs import launch, training
+from twinstep.trace.ledger import Outcome
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twinstep import extras, launch, memory
+from twinstep import extras, memory
 from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
 from twinstep.errors import InputError, LostError, unknown
-from twinstep.many import Lost, verify_all
 from twinstep.place import refuse_outside
+from twinstep.problems import EXAMPLES, SETS, Spec
 from twinstep.report import refuse_outputs, write_json
 from twinstep.report.progress import progress
 from twinstep.report.verdicts import print_verifications
-from twinstep.specs import EXAMPLES, SETS, Spec
-from twinstep.verify import COPIES
+from twinstep.runs import launch
+from twinstep.runs.many import Lost, verify_all
+from twinstep.runs.verification import COPIES
 
 MOST_JOBS = 1024
 JOB = 2**30  # bytes that a job takes about

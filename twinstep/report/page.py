@@ -1,7 +1,7 @@
 """Results as one HTML page that stands by itself: verdicts, code, plots, and what they mean.
 
 Everything is in the file: no script, no font, no address. What a reader has to know to judge the
-figures is said on the page; the tolerances that it names are read from `twinstep.tolerance`.
+figures is said on the page; the tolerances that it names are read from `twinstep.judge.tolerance`.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twinstep import tolerance
-from twinstep.findings import Comparison, Finding, Verdict
-from twinstep.many import Lost
+from twinstep.judge import tolerance
+from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.place import CPU, Place
+from twinstep.problems.base import Claim, Spec
 from twinstep.report import write_text
 from twinstep.report.highlight import Row, twin_rows
 from twinstep.report.palette import PALETTE
 from twinstep.report.plots import MODES, differences_figure, losses_figure, svg
-from twinstep.report.show import source
-from twinstep.specs.base import Claim, Spec
-from twinstep.trace import STAGES
-from twinstep.verify import Verification
+from twinstep.report.show import path_of, source
+from twinstep.runs.many import Lost
+from twinstep.runs.verification import Verification
+from twinstep.trace.ledger import STAGES
 
 _PLOT_WIDTH = 4.2  # inches: three stand side by side, and their text is not to shrink
 SIGNS = {
@@ -188,10 +188,7 @@ def _examples(results: Sequence[Verification], place: Place) -> list[Example]:
                 spec=spec,
                 summary=(type(spec).__doc__ or "").split("\n")[0],
                 code=twin_rows(source(spec, "torch"), source(spec, "jax")),
-                paths=(
-                    f"torch_impl/{spec.implementation}.py",
-                    f"jax_impl/{spec.implementation}.py",
-                ),
+                paths=(path_of(spec, "torch"), path_of(spec, "jax")),
                 claims=_claims(group),
                 results=[
                     _result(result, f"result-{number}-{k}", _label(result, group), place)

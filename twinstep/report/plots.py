@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.history import Curve
+from twinstep.judge.history import Curve
 from twinstep.report import axis, write_bytes
 from twinstep.report.axis import COLORS
-from twinstep.verify import Verification
+from twinstep.runs.verification import Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

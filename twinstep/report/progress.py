@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from twinstep.many import Finished, Lost, Progress
+from twinstep.problems.base import Spec
 from twinstep.report.verdicts import verdict_of
-from twinstep.specs.base import Spec
+from twinstep.runs.many import Finished, Lost, Progress
 
 Event = Progress | Finished
 Hear = Callable[[Event], None]

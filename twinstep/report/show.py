@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinstep.report.align import Pair, align, definitions
+from twinstep.runs import launch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ def print_twins(kind: Any, *, diff: bool = False, console: "Console | None" = No
     console = console or Console()
     torch, jax = source(kind, "torch"), source(kind, "jax")
     twins = Twins(
-        paths=(f"torch_impl/{kind.implementation}.py", f"jax_impl/{kind.implementation}.py"),
+        paths=(path_of(kind, "torch"), path_of(kind, "jax")),
         left=torch.splitlines(),
         right=jax.splitlines(),
         rows=rows(torch, jax, diff=diff),
@@ -63,10 +64,14 @@ def print_twins(kind: Any, *, diff: bool = False, console: "Console | None" = No
     console.print(draw(twins, _highlighted(torch), _highlighted(jax), numbers=diff))
 
 
+def path_of(kind: Any, framework: str) -> str:
+    """Where the file is that implements an example, from the folder that holds the packages."""
+    return launch.program(framework, kind).replace(".", "/") + ".py"
+
+
 def source(kind: Any, framework: str) -> str:
     """The text of the file that implements an example; nothing is imported for it."""
-    folder = Path(__file__).parents[2] / f"{framework}_impl"
-    return (folder / f"{kind.implementation}.py").read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / path_of(kind, framework)).read_text(encoding="utf-8")
 
 
 def rows(left: str, right: str, *, diff: bool = False) -> list[Pair | Skipped]:

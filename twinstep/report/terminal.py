@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
-from twinstep.findings import Comparison
+from twinstep.judge.findings import Comparison
+from twinstep.problems.base import Spec
 from twinstep.report import table
 from twinstep.report.table import Column
 from twinstep.report.verdicts import STYLES, ratio
-from twinstep.specs.base import Spec
-from twinstep.trace import Outcome
+from twinstep.trace.ledger import Outcome
 
 
 def nothing(line: str) -> None:

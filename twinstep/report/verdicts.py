@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from twinstep.findings import Comparison, Verdict
-from twinstep.many import Lost
+from twinstep.judge.findings import Comparison, Verdict
+from twinstep.problems.base import Claim
 from twinstep.report import table
 from twinstep.report.table import Column
-from twinstep.specs.base import Claim
-from twinstep.verify import Verification
+from twinstep.runs.many import Lost
+from twinstep.runs.verification import Verification
 
 STYLES = {
     Verdict.EQUAL: "bold green",

@@ -1,0 +1,62 @@
+"""torch.optim in optax's form: PyTorch's names, arguments and arithmetic.
+
+Each optimizer gives an `optax.GradientTransformation` whose state's fields are PyTorch's state
+names. Beside them: parameter groups and frozen parameters, gradient clipping and accumulation,
+averaged parameters, and the way from and to PyTorch's own optimizers and their state.
+"""
+
+from twinstep.jax.optim._accumulate import accumulate
+from twinstep.jax.optim._adadelta import adadelta
+from twinstep.jax.optim._adafactor import adafactor
+from twinstep.jax.optim._adagrad import adagrad
+from twinstep.jax.optim._adam import adam, adamw
+from twinstep.jax.optim._adamax import adamax
+from twinstep.jax.optim._asgd import asgd
+from twinstep.jax.optim._from_torch import from_torch, torch_options
+from twinstep.jax.optim._lbfgs import lbfgs
+from twinstep.jax.optim._muon import muon
+from twinstep.jax.optim._nadam import nadam
+from twinstep.jax.optim._radam import radam
+from twinstep.jax.optim._rmsprop import rmsprop
+from twinstep.jax.optim._rprop import rprop
+from twinstep.jax.optim._sgd import sgd
+from twinstep.jax.optim._sparse_adam import sparse_adam
+from twinstep.jax.optim.averaging import averaged, ema_avg, swa_avg, swa_lr, update_averaged
+from twinstep.jax.optim.clipping import clip_grad_norm, clip_grad_value, total_norm
+from twinstep.jax.optim.groups import frozen, param_groups
+from twinstep.jax.optim.state_dict import opt_state_from_torch, opt_state_to_torch
+from twinstep.jax.optim.torch_layout import in_torch_layout
+
+__all__ = [
+    "accumulate",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "asgd",
+    "averaged",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "ema_avg",
+    "from_torch",
+    "frozen",
+    "in_torch_layout",
+    "lbfgs",
+    "muon",
+    "nadam",
+    "opt_state_from_torch",
+    "opt_state_to_torch",
+    "param_groups",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sgd",
+    "sparse_adam",
+    "swa_avg",
+    "swa_lr",
+    "torch_options",
+    "total_norm",
+    "update_averaged",
+]

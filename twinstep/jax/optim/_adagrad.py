@@ -1,0 +1,73 @@
+"""torch.optim.Adagrad."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    over_leaves,
+    rate_at,
+    refuse,
+)
+
+
+class AdagradState(NamedTuple):
+    """step: () int32, updates made; sum: like params, of all squared gradients."""
+
+    step: jax.Array
+    sum: Any
+
+
+def adagrad(
+    lr: Scheduled = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    *,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+) -> optax.GradientTransformation:
+    """p - lr / (1 + (t - 1) lr_decay) g / (sqrt(sum of g^2) + eps).
+
+    optax.adagrad has g rsqrt(sum + eps), and other defaults.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
+    """
+    refuse(
+        "adagrad",
+        lr=at_least_0(lr),
+        lr_decay=at_least_0(lr_decay),
+        weight_decay=at_least_0(weight_decay),
+        initial_accumulator_value=at_least_0(initial_accumulator_value),
+        eps=at_least_0(eps),
+    )
+
+    def init(params: optax.Params) -> AdagradState:
+        start = jax.tree.map(lambda p: jnp.full_like(p, initial_accumulator_value), params)
+        return AdagradState(jnp.zeros((), jnp.int32), start)
+
+    def update(
+        grads: optax.Updates, state: AdagradState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AdagradState]:
+        step = state.step + 1
+        rate = rate_at(lr, step) / (1 + (step - 1).astype(float) * lr_decay)
+        grads = decayed(descent(grads, maximize), params, weight_decay)
+
+        def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, ...]:
+            s = s + g * g
+            return -cast(rate, g) * (g / (jnp.sqrt(s) + eps)), s
+
+        updates, total = over_leaves(rule, grads, state.sum)
+        return updates, AdagradState(step, total)
+
+    return optax.GradientTransformation(init, update)

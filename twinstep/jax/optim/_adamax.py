@@ -1,0 +1,77 @@
+"""torch.optim.Adamax."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    fractions,
+    lerp,
+    over_leaves,
+    rate_at,
+    refuse,
+    value_at,
+    zeros_like,
+)
+from twinstep.jax.optim.corrections import bias_correction
+
+
+class AdamaxState(NamedTuple):
+    """step: () int32, updates made; exp_avg, exp_inf: like params, first moment, infinity norm."""
+
+    step: jax.Array
+    exp_avg: Any
+    exp_inf: Any
+
+
+def adamax(
+    lr: Scheduled = 2e-3,
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    *,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    differentiable: bool = False,
+    capturable: bool = False,
+) -> optax.GradientTransformation:
+    """p - lr m_hat / u, u the largest |g| + eps, of which older ones count less by beta2 a step.
+
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adamax.html
+    """
+    refuse(
+        "adamax",
+        lr=at_least_0(lr),
+        betas=fractions(betas),
+        eps=at_least_0(eps),
+        weight_decay=at_least_0(weight_decay),
+    )
+
+    def init(params: optax.Params) -> AdamaxState:
+        return AdamaxState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))
+
+    def update(
+        grads: optax.Updates, state: AdamaxState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AdamaxState]:
+        step = state.step + 1
+        beta1, beta2 = (value_at(beta, step) for beta in betas)
+        step_size = rate_at(lr, step) / bias_correction(beta1, step)
+        grads = decayed(descent(grads, maximize), params, weight_decay)
+
+        def rule(g: jax.Array, m: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:
+            m = lerp(m, g, cast(1 - beta1, g))
+            u = jnp.maximum(cast(beta2, g) * u, jnp.abs(g) + eps)
+            return -cast(step_size, g) * (m / u), m, u
+
+        updates, exp_avg, exp_inf = over_leaves(rule, grads, state.exp_avg, state.exp_inf)
+        return updates, AdamaxState(step, exp_avg, exp_inf)
+
+    return optax.GradientTransformation(init, update)

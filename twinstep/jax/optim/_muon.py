@@ -1,0 +1,124 @@
+"""torch.optim.Muon."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.errors import InputError
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    lerp,
+    needed,
+    number,
+    over_leaves,
+    rate_at,
+    refuse,
+    zeros_like,
+)
+
+_BFLOAT16 = (8, 7)  # bits of exponent and mantissa
+_RULES = (None, "original", "match_rms_adamw", "spectral_unclamped")
+
+
+class MuonState(NamedTuple):
+    """count: () int32, updates made; momentum_buffer: like params."""
+
+    count: Any
+    momentum_buffer: Any
+
+
+def muon(
+    lr: Scheduled = 1e-3,
+    weight_decay: float = 0.1,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+    eps: float = 1e-7,
+    ns_steps: int = 5,
+    adjust_lr_fn: str | None = None,
+    *,
+    round_to_bfloat16: bool = True,
+) -> optax.GradientTransformation:
+    """Momentum, made orthogonal by Newton-Schulz; for matrices, (out, in) as PyTorch has them.
+
+    PyTorch iterates in bfloat16, whatever the parameters are: rounded here after every product,
+    where XLA would keep float32 in between. Sums within a product may still round another way, and
+    a rounding of 2^-8 parts two runs soon; `round_to_bfloat16=False` leaves it out, which PyTorch
+    cannot. optax.contrib.muon iterates in the parameters' dtype.
+    Raises InputError for a value that PyTorch refuses, and for a parameter that is no matrix.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
+    """
+    refuse(
+        "muon",
+        lr=at_least_0(lr),
+        momentum=at_least_0(momentum),
+        weight_decay=at_least_0(weight_decay),
+        eps=number(eps),
+        ns_steps=(ns_steps, "below 100", lambda v: v < 100),
+        ns_coefficients=(ns_coefficients, "three numbers", lambda v: len(v) == 3),
+        adjust_lr_fn=(adjust_lr_fn, f"one of {_RULES}", lambda v: v in _RULES),
+    )
+
+    def init(params: optax.Params) -> MuonState:
+        for path, p in jax.tree_util.tree_leaves_with_path(params):
+            if p.ndim != 2:
+                name = jax.tree_util.keystr(path)
+                raise InputError(f"muon: parameter {name} has shape {p.shape}, expected a matrix")
+        return MuonState(jnp.zeros((), jnp.int32), zeros_like(params))
+
+    def update(
+        grads: optax.Updates, state: MuonState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, MuonState]:
+        step = state.count + 1
+        rate = rate_at(lr, step)
+
+        def rule(g: jax.Array, p: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+            b = lerp(b, g, 1 - momentum)
+            change = lerp(g, b, momentum) if nesterov else b
+            change = orthogonal(change, ns_coefficients, ns_steps, eps, round_to_bfloat16)
+            adjusted = cast(rate * _adjustment(adjust_lr_fn, p.shape), p)
+            return (p * cast(1 - rate * weight_decay, p) - adjusted * change) - p, b
+
+        updates, buffer = over_leaves(rule, grads, needed(params), state.momentum_buffer)
+        return updates, MuonState(step, buffer)
+
+    return optax.GradientTransformation(init, update)
+
+
+def orthogonal(
+    matrix: jax.Array,
+    coefficients: tuple[float, float, float],
+    steps: int,
+    eps: float,
+    round_to_bfloat16: bool,
+) -> jax.Array:
+    """A matrix of the same singular vectors whose singular values are near 1, (R, C)."""
+    a, b, c = coefficients
+
+    def rounded(x: jax.Array) -> jax.Array:
+        return jax.lax.reduce_precision(x, *_BFLOAT16) if round_to_bfloat16 else x
+
+    x = rounded(matrix.T if matrix.shape[0] > matrix.shape[1] else matrix)
+    if round_to_bfloat16:
+        x = x.astype(jnp.float32)  # what PyTorch's bfloat16 products are summed in
+    x = rounded(x / jnp.maximum(rounded(jnp.sqrt(jnp.sum(x * x))), eps))
+    for _ in range(steps):
+        gram = rounded(x @ x.T)
+        poly = rounded(b * gram + c * (gram @ gram))
+        x = rounded(a * x + poly @ x)
+    x = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return x.astype(matrix.dtype)
+
+
+def _adjustment(rule: str | None, shape: tuple[int, ...]) -> float:
+    """What the learning rate is multiplied by for a matrix of this shape."""
+    if rule == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(shape))
+    if rule == "spectral_unclamped":
+        return math.sqrt(shape[0] / shape[1])
+    return math.sqrt(max(1, shape[0] / shape[1]))

@@ -1,0 +1,100 @@
+"""torch.optim.NAdam."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    fractions,
+    lerp,
+    over_leaves,
+    rate_at,
+    refuse,
+    shrunk,
+    value_at,
+    zeros_like,
+)
+from twinstep.jax.optim.corrections import bias_correction
+
+
+class NAdamState(NamedTuple):
+    """step: () int32, updates made; mu_product: (), of all mu so far; the rest like params."""
+
+    step: jax.Array
+    mu_product: jax.Array
+    exp_avg: Any
+    exp_avg_sq: Any
+
+
+def nadam(
+    lr: Scheduled = 2e-3,
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    capturable: bool = False,
+    differentiable: bool = False,
+) -> optax.GradientTransformation:
+    """Adam that looks a step ahead: beta1 mu-scheduled, mu_t = beta1 (1 - 0.96^(t psi) / 2).
+
+    optax.nadam has a constant beta1 in mu's place. PyTorch keeps mu_product in its default dtype:
+    under a default of float32 it rounds there even for float64 parameters.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
+    """
+    refuse(
+        "nadam",
+        lr=at_least_0(lr),
+        betas=fractions(betas),
+        eps=at_least_0(eps),
+        weight_decay=at_least_0(weight_decay),
+        momentum_decay=at_least_0(momentum_decay),
+    )
+
+    def init(params: optax.Params) -> NAdamState:
+        one = jnp.ones((), float)
+        return NAdamState(jnp.zeros((), jnp.int32), one, zeros_like(params), zeros_like(params))
+
+    def update(
+        grads: optax.Updates, state: NAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, NAdamState]:
+        step = state.step + 1
+        rate = rate_at(lr, step)
+        beta1, beta2 = (value_at(beta, step) for beta in betas)
+        grads = descent(grads, maximize)
+        if not decoupled_weight_decay:
+            grads = decayed(grads, params, weight_decay)
+
+        def mu_of(step: jax.Array) -> jax.Array:
+            return beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
+
+        mu, mu_next = mu_of(step), mu_of(step + 1)
+        mu_product = state.mu_product * mu
+        of_grad = -rate * (1.0 - mu) / (1.0 - mu_product)
+        of_mean = -rate * mu_next / (1.0 - mu_product * mu_next)
+        correction = bias_correction(beta2, step)
+
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            b2 = cast(beta2, g)
+            m = lerp(m, g, cast(1 - beta1, g))
+            v = b2 * v + (1 - b2) * (g * g)
+            denom = jnp.sqrt(v / cast(correction, g)) + eps
+            return cast(of_grad, g) * (g / denom) + cast(of_mean, g) * (m / denom), m, v
+
+        updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
+        if decoupled_weight_decay:
+            updates = shrunk(updates, params, rate, weight_decay)
+        return updates, NAdamState(step, mu_product, exp_avg, exp_avg_sq)
+
+    return optax.GradientTransformation(init, update)

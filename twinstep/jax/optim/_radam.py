@@ -1,0 +1,104 @@
+"""torch.optim.RAdam."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from twinstep.jax.optim._adam import AdamState
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    fractions,
+    lerp,
+    over_leaves,
+    rate_at,
+    refuse,
+    shrunk,
+    value_at,
+    zeros_like,
+)
+from twinstep.jax.optim.corrections import bias_correction, table_length
+
+
+def radam(
+    lr: Scheduled = 1e-3,
+    betas: tuple[Scheduled, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    capturable: bool = False,
+    differentiable: bool = False,
+) -> optax.GradientTransformation:
+    """Adam whose second moment counts once enough steps have told of it, and by how much.
+
+    optax.radam adds eps to the corrected root; PyTorch adds it to sqrt(v) before the correction.
+    Raises InputError for a value that PyTorch refuses; beta2 is a number.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RAdam.html
+    """
+    refuse(
+        "radam",
+        lr=at_least_0(lr),
+        betas=fractions(betas),
+        eps=at_least_0(eps),
+        weight_decay=at_least_0(weight_decay),
+    )
+    beta2 = betas[1]
+
+    def init(params: optax.Params) -> AdamState:
+        return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))
+
+    def update(
+        grads: optax.Updates, state: AdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AdamState]:
+        step = state.step + 1
+        rate, beta1 = rate_at(lr, step), value_at(betas[0], step)
+        correction1 = bias_correction(beta1, step)
+        root = jnp.sqrt(bias_correction(beta2, step))
+        trust = rectification(beta2, step)
+        grads = descent(grads, maximize)
+        if not decoupled_weight_decay:
+            grads = decayed(grads, params, weight_decay)
+
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            m = lerp(m, g, cast(1 - beta1, g))
+            v = beta2 * v + (1 - beta2) * (g * g)
+            plain = m / cast(correction1, g) * cast(rate, g)
+            adapted = plain * (cast(root, g) / (jnp.sqrt(v) + eps)) * cast(trust, g)
+            return -jnp.where(trust > 0, adapted, plain), m, v
+
+        updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
+        if decoupled_weight_decay:
+            updates = shrunk(updates, params, rate, weight_decay)
+        return updates, AdamState(step, exp_avg, exp_avg_sq)
+
+    return optax.GradientTransformation(init, update)
+
+
+def rectification(beta2: float, step: jax.Array) -> jax.Array:
+    """r_t, (): how far the second moment is to be trusted; 0 while it is not at all.
+
+    A table made in float64: in float32 rho_t cancels, and the second moment would count from the
+    wrong step on. The last value is the limit.
+    """
+    table = jnp.asarray(np.array(_rectifications(beta2), jnp.result_type(float)))
+    return table[jnp.minimum(step, len(table)) - 1]
+
+
+@functools.cache
+def _rectifications(beta2: float) -> tuple[float, ...]:
+    rho_inf = 2 / (1 - beta2) - 1
+    found = []
+    for t in range(1, table_length(beta2) + 1):
+        rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+        squared = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+        found.append(squared**0.5 if rho > 5 else 0.0)
+    return tuple(found)

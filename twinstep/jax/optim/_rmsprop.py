@@ -1,0 +1,98 @@
+"""torch.optim.RMSprop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    cast,
+    decayed,
+    descent,
+    lerp,
+    over_leaves,
+    rate_at,
+    refuse,
+    value_at,
+    zeros_like,
+)
+
+
+class RMSpropState(NamedTuple):
+    """step: () int32, updates made; the rest like params, None where the options need none.
+
+    square_avg: of g^2; momentum_buffer: of the updates; grad_avg: of g, where centered
+    """
+
+    step: jax.Array
+    square_avg: Any
+    momentum_buffer: Any = None
+    grad_avg: Any = None
+
+
+def rmsprop(
+    lr: Scheduled = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: Scheduled = 0.0,
+    centered: bool = False,
+    *,
+    capturable: bool = False,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    differentiable: bool = False,
+) -> optax.GradientTransformation:
+    """p - lr g / (sqrt(square_avg) + eps), through a momentum buffer where there is momentum.
+
+    optax.rmsprop adds eps under the root, and multiplies by lr before the momentum, which another
+    lr in each step shows.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
+    """
+    refuse(
+        "rmsprop",
+        lr=at_least_0(lr),
+        alpha=at_least_0(alpha),
+        eps=at_least_0(eps),
+        weight_decay=at_least_0(weight_decay),
+        momentum=at_least_0(momentum),
+    )
+    buffered = callable(momentum) or momentum > 0
+
+    def init(params: optax.Params) -> RMSpropState:
+        return RMSpropState(
+            step=jnp.zeros((), jnp.int32),
+            square_avg=zeros_like(params),
+            momentum_buffer=zeros_like(params) if buffered else None,
+            grad_avg=zeros_like(params) if centered else None,
+        )
+
+    def update(
+        grads: optax.Updates, state: RMSpropState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, RMSpropState]:
+        step = state.step + 1
+        rate, beta = rate_at(lr, step), value_at(momentum, step)
+        grads = decayed(descent(grads, maximize), params, weight_decay)
+
+        def rule(g: jax.Array, square: jax.Array, *rest: jax.Array) -> tuple[jax.Array, ...]:
+            square = alpha * square + (1 - alpha) * (g * g)
+            mean = [lerp(rest[-1], g, 1 - alpha)] if centered else []
+            root = jnp.sqrt(square - mean[0] * mean[0] if centered else square) + eps
+            buffer = [cast(beta, g) * rest[0] + g / root] if buffered else []
+            change = buffer[0] if buffered else g / root
+            return -cast(rate, g) * change, square, *buffer, *mean
+
+        kept = [tree for tree in state[1:] if tree is not None]
+        updates, square_avg, *rest = over_leaves(rule, grads, *kept)
+        return updates, RMSpropState(
+            step=step,
+            square_avg=square_avg,
+            momentum_buffer=rest[0] if buffered else None,
+            grad_avg=rest[-1] if centered else None,
+        )
+
+    return optax.GradientTransformation(init, update)

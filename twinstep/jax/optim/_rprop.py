@@ -1,0 +1,75 @@
+"""torch.optim.Rprop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    descent,
+    over_leaves,
+    refuse,
+    value_at,
+    zeros_like,
+)
+
+
+class RpropState(NamedTuple):
+    """step: () int32, updates made; prev: like params, the last gradient, 0 where it turned.
+
+    step_size: like params, how far each entry moves
+    """
+
+    step: jax.Array
+    prev: Any
+    step_size: Any
+
+
+def rprop(
+    lr: Scheduled = 1e-2,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-6, 50),
+    *,
+    capturable: bool = False,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    differentiable: bool = False,
+) -> optax.GradientTransformation:
+    """Each entry by a step of its own, longer while its gradient keeps its sign, else shorter.
+
+    lr is the first step size alone. optax.rprop gives out each update one step late.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Rprop.html
+    """
+    refuse(
+        "rprop",
+        lr=at_least_0(lr),
+        etas=(etas, "one in (0, 1) and one above 1", lambda v: 0.0 < v[0] < 1.0 < v[1]),
+        step_sizes=(step_sizes, "two numbers", lambda v: len(v) == 2),
+    )
+    shorter, longer = etas
+
+    def init(params: optax.Params) -> RpropState:
+        first = value_at(lr, jnp.ones((), jnp.int32))
+        sizes = jax.tree.map(lambda p: jnp.full_like(p, first), params)
+        return RpropState(jnp.zeros((), jnp.int32), zeros_like(params), sizes)
+
+    def update(
+        grads: optax.Updates, state: RpropState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, RpropState]:
+        def rule(g: jax.Array, prev: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
+            turn = g * prev
+            factor = jnp.where(turn > 0, longer, jnp.where(turn < 0, shorter, 1.0))
+            size = jnp.clip(size * factor.astype(g.dtype), *step_sizes)
+            g = jnp.where(turn < 0, jnp.zeros_like(g), g)
+            return -jnp.sign(g) * size, g, size
+
+        updates, prev, step_size = over_leaves(
+            rule, descent(grads, maximize), state.prev, state.step_size
+        )
+        return updates, RpropState(state.step + 1, prev, step_size)
+
+    return optax.GradientTransformation(init, update)

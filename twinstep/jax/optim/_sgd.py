@@ -1,0 +1,89 @@
+"""torch.optim.SGD."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.errors import InputError
+from twinstep.jax.optim.base import (
+    Scheduled,
+    cast,
+    decayed,
+    descent,
+    number,
+    over_leaves,
+    rate_at,
+    refuse,
+    value_at,
+    zeros_like,
+)
+
+
+class SGDState(NamedTuple):
+    """count: () int32, updates made, where something asks for it; else None.
+
+    momentum_buffer: like params with momentum, else None
+    """
+
+    count: Any = None
+    momentum_buffer: Any = None
+
+
+def sgd(
+    lr: Scheduled = 1e-3,
+    momentum: Scheduled = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+    foreach: bool | None = None,
+    differentiable: bool = False,
+    fused: bool | None = None,
+) -> optax.GradientTransformation:
+    """p - lr b, b = momentum b + (1 - dampening) g; the first b is g itself.
+
+    optax.sgd is the same without dampening, under a constant momentum.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    """
+    refuse("sgd", lr=_not_below_0(lr), momentum=_not_below_0(momentum))
+    refuse("sgd", weight_decay=_not_below_0(weight_decay), dampening=number(dampening))
+    buffered = callable(momentum) or momentum != 0
+    if nesterov and (not buffered or dampening != 0):
+        raise InputError("sgd: nesterov is True, expected momentum above 0 and dampening 0 with it")
+    counted = callable(lr) or buffered
+
+    def init(params: optax.Params) -> SGDState:
+        return SGDState(
+            count=jnp.zeros((), jnp.int32) if counted else None,
+            momentum_buffer=zeros_like(params) if buffered else None,
+        )
+
+    def update(
+        grads: optax.Updates, state: SGDState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, SGDState]:
+        step = state.count + 1 if counted else jnp.ones((), jnp.int32)
+        rate, beta = rate_at(lr, step), value_at(momentum, step)
+        grads = decayed(descent(grads, maximize), params, weight_decay)
+        if not buffered:
+            updates = jax.tree.map(lambda g: -cast(rate, g) * g, grads)
+            return updates, SGDState(step if counted else None)
+
+        def rule(g: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+            b = jnp.where(step == 1, g, cast(beta, g) * b + (1 - dampening) * g)
+            change = g + cast(beta, g) * b if nesterov else b
+            return -cast(rate, g) * change, b
+
+        updates, buffer = over_leaves(rule, grads, state.momentum_buffer)
+        return updates, SGDState(step, buffer)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _not_below_0(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+    """Asked this way round by PyTorch's SGD alone, which so lets a NaN pass."""
+    return value, "0 or more", lambda v: not v < 0.0

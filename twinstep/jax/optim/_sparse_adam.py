@@ -1,0 +1,82 @@
+"""torch.optim.SparseAdam."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import (
+    Scheduled,
+    cast,
+    descent,
+    fractions,
+    over_leaves,
+    rate_at,
+    refuse,
+    value_at,
+    zeros_like,
+)
+from twinstep.jax.optim.corrections import bias_correction
+
+
+class SparseAdamState(NamedTuple):
+    """step: () int32, updates made; exp_avg, exp_avg_sq: like params, the moments."""
+
+    step: jax.Array
+    exp_avg: Any
+    exp_avg_sq: Any
+
+
+def sparse_adam(
+    lr: Scheduled = 1e-3,
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
+    eps: float = 1e-8,
+    *,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam that moves only the rows that a gradient touches, moments included.
+
+    PyTorch sees them in a sparse gradient; here `update(..., touched=...)` says it: {like params:
+    (rows,) booleans}, rows being axis 0. A row that is touched by a gradient of 0 moves too.
+    eps is added to the root before its correction, unlike Adam's.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SparseAdam.html
+    """
+    above_0 = ("above 0", lambda v: v > 0.0)
+    refuse("sparse_adam", lr=(lr, *above_0), betas=fractions(betas), eps=(eps, *above_0))
+
+    def init(params: optax.Params) -> SparseAdamState:
+        return SparseAdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))
+
+    def update(
+        grads: optax.Updates,
+        state: SparseAdamState,
+        params: optax.Params | None = None,
+        *,
+        touched: Any,
+        **_: Any,
+    ) -> tuple[optax.Updates, SparseAdamState]:
+        step = state.step + 1
+        beta1, beta2 = (value_at(beta, step) for beta in betas)
+        root = jnp.sqrt(bias_correction(beta2, step))
+        step_size = rate_at(lr, step) * root / bias_correction(beta1, step)
+
+        def rule(
+            g: jax.Array, rows: jax.Array, m: jax.Array, v: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            here = rows.reshape(rows.shape + (1,) * (g.ndim - 1))
+            new_m = m + (g - m) * (1 - cast(beta1, g))
+            new_v = v + (g * g - v) * (1 - cast(beta2, g))
+            change = -cast(step_size, g) * (new_m / (jnp.sqrt(new_v) + eps))
+            return tuple(
+                jnp.where(here, new, old)
+                for new, old in ((change, jnp.zeros_like(g)), (new_m, m), (new_v, v))
+            )
+
+        updates, exp_avg, exp_avg_sq = over_leaves(
+            rule, descent(grads, maximize), touched, state.exp_avg, state.exp_avg_sq
+        )
+        return updates, SparseAdamState(step, exp_avg, exp_avg_sq)
+
+    return optax.GradientTransformationExtraArgs(init, update)

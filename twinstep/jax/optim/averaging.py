@@ -1,0 +1,108 @@
+"""Averaged parameters: torch.optim.swa_utils.
+
+state = averaged(params)                       # AveragedModel(model)
+state = update_averaged(state, params)         # update_parameters(model), after a step
+nnx.merge(graph, state.params)                 # the averaged model
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.jax.optim.base import Scheduled, lerp, refuse, value_at
+
+AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(averaged parameter, current parameter, models averaged so far) -> new averaged parameter"""
+
+_STRATEGIES = ("cos", "linear")
+
+
+class AveragedState(NamedTuple):
+    """params: like the parameters; n_averaged: () int32, updates made."""
+
+    params: Any
+    n_averaged: jax.Array
+
+
+def averaged(params: Any) -> AveragedState:
+    """A copy of the parameters, which the first update replaces.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.AveragedModel.html
+    """
+    copy = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+    return AveragedState(copy, jnp.zeros((), jnp.int32))
+
+
+def swa_avg(average: jax.Array, current: jax.Array, n_averaged: jax.Array) -> jax.Array:
+    """The mean of all so far, by torch.lerp with the weight 1 / (n + 1).
+
+    PyTorch computes the weight in its default dtype: float32 rounds it for float64 models, too.
+    """
+    weight = (1 / (n_averaged + 1).astype(float)).astype(average.dtype)
+    return lerp(average, current, weight)
+
+
+def ema_avg(decay: float = 0.999) -> AvgFn:
+    """decay of the average and 1 - decay of what is new: get_ema_multi_avg_fn(decay).
+
+    Raises InputError for a decay outside [0, 1].
+    """
+    refuse("ema_avg", decay=(decay, "a number from 0 to 1", lambda v: not (v < 0.0 or v > 1.0)))
+    return lambda average, current, n_averaged: lerp(
+        average, current, jnp.asarray(1 - decay, average.dtype)
+    )
+
+
+def update_averaged(state: AveragedState, params: Any, avg_fn: AvgFn = swa_avg) -> AveragedState:
+    """The average with one model more; the first one is copied.
+
+    Integers (counters among a model's buffers) are copied, as they cannot be averaged.
+    """
+    first, n_averaged = state.n_averaged == 0, state.n_averaged
+
+    def rule(average: jax.Array, current: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(average.dtype, jnp.floating):
+            return current
+        return jnp.where(first, current, avg_fn(average, current, n_averaged))
+
+    return AveragedState(jax.tree.map(rule, state.params, params), n_averaged + 1)
+
+
+def swa_lr(
+    lr: Scheduled,
+    swa_lr: float,
+    anneal_epochs: int = 10,
+    anneal_strategy: str = "cos",
+    *,
+    start: int = 0,
+) -> optax.Schedule:
+    """Goes from lr to swa_lr in anneal_epochs, and stays: SWALR.
+
+    lr: the rate before; a schedule is followed up to `start`, whose rate is then left for swa_lr
+    start: the epoch (or step: what the schedule is asked with) in which PyTorch's first moves
+    PyTorch computes each rate from the last one, this from the first: apart by rounding.
+    Raises InputError for a value that PyTorch refuses.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.SWALR.html
+    """
+    refuse(
+        "swa_lr",
+        anneal_epochs=(
+            anneal_epochs,
+            "a whole number of 0 or more",
+            lambda v: isinstance(v, int) and v >= 0,
+        ),
+        anneal_strategy=(anneal_strategy, f"one of {_STRATEGIES}", lambda v: v in _STRATEGIES),
+    )
+
+    def schedule(count: jax.Array) -> jax.Array:
+        done = jnp.asarray(count - start, float) / max(1, anneal_epochs)
+        t = jnp.clip(done if anneal_epochs else jnp.ones(()), 0, 1)
+        alpha = t if anneal_strategy == "linear" else (1 - jnp.cos(math.pi * t)) / 2
+        before = jnp.asarray(value_at(lr, jnp.minimum(count, start) + 1), float)
+        return jnp.where(count < start, before, swa_lr * alpha + before * (1 - alpha))
+
+    return schedule

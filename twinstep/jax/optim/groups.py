@@ -1,0 +1,198 @@
+"""Parameter groups: which optimizer moves which part of the parameters, and with what options."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from twinstep.errors import InputError, nearest
+from twinstep.jax.layout import Layout, by_name
+from twinstep.jax.optim.selecting import Selector, chosen
+
+Factory = Callable[..., optax.GradientTransformation]
+Choice = Callable[[optax.Params], list[str]]
+"""What says which parameters, by the tree's own names."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GroupsState:
+    """states: of each group's optimizer, over {name: array}; members: each group's names."""
+
+    states: tuple[Any, ...]
+    members: tuple[tuple[str, ...], ...] = field(metadata={"static": True})
+
+    def parts(self, params: Any) -> list[tuple[Any, Any]]:
+        """(state, its parameters by name) of each group."""
+        named = by_name(params)
+        return [
+            (state, {name: named[name] for name in names})
+            for state, names in zip(self.states, self.members, strict=True)
+        ]
+
+    def rebuilt(self, states: list[Any]) -> Self:
+        """The same groups with other states."""
+        return replace(self, states=tuple(states))
+
+
+def param_groups(
+    groups: Sequence[Mapping[str, Any]] | Mapping[str, optax.GradientTransformation],
+    optimizer: Factory | None = None,
+    *,
+    layout: Layout | None = None,
+    **defaults: Any,
+) -> optax.GradientTransformation:
+    """PyTorch's list of groups; parameters in no group get gradients and don't move.
+
+    `param_groups([{"params": "gru", "lr": 1e-3}, {"params": "model"}], optimizer=adam, lr=1e-2)`
+    groups: each a dict of `params`, which parameters (see `Selector`), and the options that it has
+        for itself, its own `optimizer` among them. In short, {key at the top of the tree: its
+        optimizer}, with a state of that form
+    optimizer: `adam` or another of this package; defaults: options of the groups without their own
+    layout: a model's, for PyTorch's names of parameters
+    Raises InputError for an option that the optimizer has not, or a value that it refuses, here;
+    for a parameter that does not exist, or is in two groups, when given the parameters.
+    Source: https://docs.pytorch.org/docs/stable/optim.html#per-parameter-options
+    """
+    if isinstance(groups, Mapping):
+        return _by_key(groups)
+    if not groups:
+        raise InputError("param_groups: groups is empty, expected at least one group")
+    if optimizer is not None:
+        made(optimizer, "param_groups", defaults)  # refuses what the defaults alone make wrong
+    parts: list[tuple[Choice, optax.GradientTransformation]] = []
+    for number, group in enumerate(groups):
+        what = f"param_groups: group {number}"
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise InputError(f"{what} is {group!r}, expected a dict with 'params'")
+        options = defaults | {k: v for k, v in group.items() if k not in ("params", "optimizer")}
+        factory = group.get("optimizer", optimizer)
+        if factory is None:
+            raise InputError(f"{what} has no optimizer, expected one, or one for all groups")
+        parts.append((_choice(group["params"], layout, what), made(factory, what, options)))
+    return _over_parts(parts)
+
+
+def frozen(
+    optimizer: optax.GradientTransformation, params: Selector, *, layout: Layout | None = None
+) -> optax.GradientTransformation:
+    """The optimizer over all parameters but some, which neither move nor have a state.
+
+    As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient.
+    params: which are frozen; layout: as for `param_groups`
+    Raises InputError, given the parameters, where one does not exist, or none is left.
+    Source: https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad
+    """
+
+    def rest(tree: optax.Params) -> list[str]:
+        held = set(chosen(tree, params, layout, "frozen"))
+        if not (left := [name for name in by_name(tree) if name not in held]):
+            raise InputError("frozen: params selects every parameter, expected one to move")
+        return left
+
+    return _over_parts([(rest, optimizer)])
+
+
+def made(factory: Factory, what: str, options: Mapping[str, Any]) -> optax.GradientTransformation:
+    """An optimizer of these options; InputError names one that it has not."""
+    known = inspect.signature(factory).parameters
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    if not free and (odd := [name for name in options if name not in known]):
+        raise InputError(f"{what}: option {odd[0]!r} is unknown, {nearest(odd[0], known)}")
+    return factory(**options)
+
+
+def _choice(params: Selector, layout: Layout | None, what: str) -> Choice:
+    return lambda tree: chosen(tree, params, layout, what)
+
+
+def _over_parts(
+    parts: Sequence[tuple[Choice, optax.GradientTransformation]],
+) -> optax.GradientTransformationExtraArgs:
+    """Each optimizer over its own parameters, {name: array}."""
+    optimizers = [optax.with_extra_args_support(optimizer) for _, optimizer in parts]
+
+    def init(params: optax.Params) -> GroupsState:
+        groups = [choice(params) for choice, _ in parts]
+        owner: dict[str, int] = {}
+        for number, names in enumerate(groups):
+            for name in names:
+                if (other := owner.setdefault(name, number)) != number:
+                    raise InputError(
+                        f"param_groups: parameter {name!r} is in groups {other} and {number}, "
+                        "expected in one at most"
+                    )
+        named = by_name(params)
+        states = [
+            optimizer.init({name: named[name] for name in names})
+            for optimizer, names in zip(optimizers, groups, strict=True)
+        ]
+        return GroupsState(tuple(states), tuple(map(tuple, groups)))
+
+    def update(
+        grads: optax.Updates, state: GroupsState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, GroupsState]:
+        structure: Any = jax.tree.structure(grads)
+        given = {"grads": grads, "params": params} | extra
+        by_names = {
+            key: by_name(tree)
+            for key, tree in given.items()
+            if structure == jax.tree.structure(tree)
+        }
+        updates = jax.tree.map(jnp.zeros_like, by_names["grads"])
+        states = []
+        for optimizer, inner, names in zip(optimizers, state.states, state.members, strict=True):
+            # what has the form of the parameters goes in parts, as a mask of touched rows does
+            of_part = given | {k: {n: v[n] for n in names} for k, v in by_names.items()}
+            for key, function in extra.items():
+                if callable(function):
+                    of_part[key] = _of_part(function, names, structure, by_names["params"])
+            moved, new = optimizer.update(
+                of_part.pop("grads"), inner, of_part.pop("params"), **of_part
+            )
+            updates |= moved
+            states.append(new)
+        leaves = [updates[name] for name in by_names["grads"]]
+        return jax.tree.unflatten(structure, leaves), state.rebuilt(states)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _of_part(
+    value_and_grad: Callable[[Any], tuple[jax.Array, Any]],
+    names: Sequence[str],
+    structure: jax.tree_util.PyTreeDef,
+    params: Mapping[str, jax.Array],
+) -> Callable[[Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
+    """LBFGS's closure as a function of some of the parameters, by name; the others stay."""
+
+    def of_part(part: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        leaves = [part.get(name, params[name]) for name in params]
+        value, grads = value_and_grad(jax.tree.unflatten(structure, leaves))
+        named = by_name(grads)
+        return value, {name: named[name] for name in names}
+
+    return of_part
+
+
+def _by_key(groups: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """{key at the top of the parameters' tree: its optimizer}, with a state of that form."""
+
+    def init(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: optimizer.init(params[name]) for name, optimizer in groups.items()}
+
+    def update(
+        grads: Mapping[str, Any], state: Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        updates = {name: jax.tree.map(jnp.zeros_like, grad) for name, grad in grads.items()}
+        new_state = {}
+        for name, optimizer in groups.items():
+            part = None if params is None else params[name]
+            updates[name], new_state[name] = optimizer.update(grads[name], state[name], part)
+        return updates, new_state
+
+    return optax.GradientTransformation(init, update)

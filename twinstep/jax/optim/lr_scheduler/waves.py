@@ -1,0 +1,339 @@
+"""The schedulers that go up and down: cosines, triangles and the one cycle."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from twinstep.errors import InputError
+from twinstep.jax.optim.lr_scheduler.base import (
+    TABLE,
+    Check,
+    Count,
+    Rate,
+    Schedule,
+    absolute,
+    from_table,
+    from_the_start,
+    number,
+    one_of,
+    power,
+    quotient,
+    rate,
+    refuse,
+    rounded,
+    whole,
+    wide,
+)
+
+
+def _half_wave(count: Count, size: Any) -> Any:
+    """(1 + cos(pi count / size)) / 2: 1 at 0, 0 at size.
+
+    In float32 from the distance to the next 0, a whole number, so that it is exact near there.
+    """
+    if wide():
+        return (1 + jnp.cos(quotient(math.pi * count, size))) / 2
+    away = jnp.abs(size - count % (2 * size))
+    return jnp.sin(math.pi / 2 * quotient(away, size)) ** 2
+
+
+@functools.lru_cache(64)
+def _half_waves(size: int) -> tuple[float, ...]:
+    """The same for counts 0, 1, 2, ... by the host's cosine, which is PyTorch's."""
+    return tuple((1 + math.cos(math.pi * count / size)) / 2 for count in range(TABLE))
+
+
+@functools.lru_cache(64)
+def _annealed(lr: float, eta_min: float, size: int) -> tuple[float, ...]:
+    """cosine_annealing_lr's rates for counts 0, 1, 2, ..., each from the one before, as PyTorch's.
+
+    A rise begins with the difference of two near numbers; what that loses, up to size**2 ulps, the
+    rest of the wave keeps, and a closed form has not got.
+    """
+    waves, rates = _half_waves(size), [lr]
+    for count in range(1, TABLE):
+        rate = rates[-1]
+        if (count - 1 - size) % (2 * size) == 0:
+            rates.append(rate + (lr - eta_min) * (1 - math.cos(math.pi / size)) / 2)
+        else:
+            rates.append(waves[count] / waves[count - 1] * (rate - eta_min) + eta_min)
+    return tuple(rates)
+
+
+def cosine_annealing_lr(
+    lr: float,
+    T_max: int,  # noqa: N803 - PyTorch's name
+    eta_min: float = 0.0,
+    last_epoch: int = -1,
+) -> Schedule:
+    """Down to eta_min in half a cosine, by T_max; up again in the next half, and so on.
+
+    Raises InputError for a T_max that is no whole number above 0.
+    Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
+    """
+    name = "cosine_annealing_lr"
+    refuse(
+        name,
+        lr=rate(lr),
+        T_max=whole(T_max, 1),
+        eta_min=number(eta_min),
+        last_epoch=from_the_start(last_epoch),
+    )
+    size, height = int(T_max), lr - eta_min
+    rise = (1 - math.cos(math.pi / size)) / 2
+
+    def half_wave(count: Count) -> Any:
+        return from_table(_half_waves(size), count, _half_wave(count, size))
+
+    def at(count: Count) -> Any:
+        closed = eta_min + height * _half_wave(count, size)
+        return from_table(_annealed(float(lr), float(eta_min), size), count, closed)
+
+    def step(before: Rate, count: Count) -> Any:
+        ratio = half_wave(count) / half_wave(jnp.abs(count - 1))
+        rises = (count - 1 - size) % (2 * size) == 0
+        return jnp.where(
+            rises, before + height * rise, rounded(ratio * (before - eta_min)) + eta_min
+        )
+
+    return Schedule(
+        name=name,
+        lr=lr,
+        at=at,
+        step=step,
+        first=lambda before: before,
+        restart=lambda before: jnp.asarray(lr, float),
+        initial=lr,
+    )
+
+
+def cosine_annealing_warm_restarts(
+    lr: float,
+    T_0: int,  # noqa: N803 - PyTorch's name
+    T_mult: int = 1,  # noqa: N803 - PyTorch's name
+    eta_min: float = 0.0,
+    last_epoch: int = -1,
+) -> Schedule:
+    """Down to eta_min in half a cosine and back at once, each time T_mult times as long.
+
+    Raises InputError for T_0 or T_mult that is no int above 0.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.html
+    """
+    name = "cosine_annealing_warm_restarts"
+    refuse(
+        name,
+        lr=rate(lr),
+        T_0=whole(T_0, 1, strict=True),
+        T_mult=whole(T_mult, 1, strict=True),
+        eta_min=number(eta_min),
+        last_epoch=from_the_start(last_epoch),
+    )
+    sizes = [T_0]
+    while T_mult > 1 and sum(sizes) < 2**31:
+        sizes.append(sizes[-1] * T_mult)
+    # a cycle that no count can reach the end of may be cut to what an integer holds
+    ends = [min(end, 2**31 - 1) for end in itertools.accumulate(sizes)]
+    sizes = [min(size, 2**31 - 1) for size in sizes]
+
+    def at(count: Count) -> Any:
+        if T_mult == 1:
+            place, size = count % T_0, jnp.asarray(T_0, int)
+        else:
+            cycle = sum((count >= end for end in ends[:-1]), start=jnp.zeros((), int))
+            place = count - jnp.array([0, *ends[:-1]], int)[cycle]
+            size = jnp.array(sizes, int)[cycle]
+        return eta_min + (lr - eta_min) * _half_wave(place, size)
+
+    return absolute(name, lr, at)
+
+
+def cyclic_lr(
+    lr: float,
+    base_lr: float,
+    max_lr: float,
+    step_size_up: float = 2000,
+    step_size_down: float | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: str = "cycle",
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.8,
+    max_momentum: float = 0.9,
+    last_epoch: int = -1,
+) -> Schedule:
+    """From base_lr up to max_lr and down again; `.momentum` the other way.
+
+    lr: PyTorch overwrites it with base_lr
+    scale_fn: called with a traced integer, the number of the cycle from 1 or the count
+    Raises InputError for a mode that PyTorch refuses, an empty way up, lists.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CyclicLR.html
+    """
+    name, modes = "cyclic_lr", ("triangular", "triangular2", "exp_range")
+    down = step_size_up if step_size_down is None else step_size_down
+    refuse(
+        name,
+        lr=rate(lr),
+        base_lr=rate(base_lr),
+        max_lr=rate(max_lr),
+        step_size_up=number(step_size_up, "a number above 0", lambda v: v > 0),
+        step_size_down=number(down, "a number, 0 or more", lambda v: v >= 0),
+        mode=(mode, f"one of {', '.join(modes)}", lambda v: v in modes or scale_fn is not None),
+        gamma=number(gamma),
+        base_momentum=number(base_momentum),
+        max_momentum=number(max_momentum),
+        last_epoch=from_the_start(last_epoch),
+    )
+    total = float(step_size_up) + float(down)
+    up = float(step_size_up) / total
+
+    def triangle(count: Count, span: float) -> Any:
+        """Where the count is between 0 and span."""
+        if wide() or not total.is_integer():
+            turns = 1 + quotient(count, total)
+            cycle = jnp.floor(turns).astype(int)
+            place = turns - cycle
+            rises, rising = place <= up, quotient(place, up)
+            falling = quotient(place - 1, up - 1 or -1.0)
+        else:
+            cycle, place = 1 + count // int(total), count % int(total)
+            rises, rising = place <= step_size_up, quotient(place, step_size_up)
+            falling = quotient(int(total) - place, down or 1.0)
+        height = span * jnp.where(rises, rising, falling)
+        if scale_fn is not None:
+            scale = jnp.asarray(scale_fn(cycle if scale_mode == "cycle" else count), float)
+        elif mode == "exp_range":
+            scale = power(gamma, count)
+        else:
+            scale = power(0.5 if mode == "triangular2" else 1.0, cycle - 1)
+        return rounded(height * scale)
+
+    def momentum(count: Count) -> Any:
+        moved = triangle(jnp.asarray(count, int), max_momentum - base_momentum)
+        return jnp.asarray(max_momentum - moved, float)
+
+    return absolute(
+        name,
+        lr,
+        lambda count: base_lr + triangle(count, max_lr - base_lr),
+        initial=base_lr,
+        momentum=momentum if cycle_momentum else None,
+    )
+
+
+def one_cycle_lr(
+    lr: float,
+    max_lr: float,
+    total_steps: int | None = None,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.85,
+    max_momentum: float = 0.95,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    three_phase: bool = False,
+    last_epoch: int = -1,
+) -> Schedule:
+    """Up to max_lr and down to far below the start; `.momentum` the other way.
+
+    lr: PyTorch overwrites it with max_lr / div_factor
+    The rate is NaN after count total_steps, where PyTorch raises.
+    Raises InputError for a value that PyTorch refuses, lists.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html
+    """
+    name = "one_cycle_lr"
+    refuse(
+        name,
+        lr=rate(lr),
+        max_lr=rate(max_lr),
+        **_lengths(total_steps, epochs, steps_per_epoch),
+        pct_start=(
+            pct_start,
+            "a float from 0 to 1",
+            lambda v: isinstance(v, float) and 0 <= v <= 1,
+        ),
+        anneal_strategy=one_of(anneal_strategy, "cos", "linear"),
+        base_momentum=number(base_momentum),
+        max_momentum=number(max_momentum),
+        div_factor=number(div_factor, "a number other than 0", bool),
+        final_div_factor=number(final_div_factor, "a number other than 0", bool),
+        last_epoch=from_the_start(last_epoch),
+    )
+    total = total_steps if total_steps is not None else (epochs or 0) * (steps_per_epoch or 0)
+    start = max_lr / div_factor
+    end = start / final_div_factor
+    peak = float(pct_start * total) - 1
+    if peak == 0:
+        raise InputError(
+            f"{name}: pct_start is {pct_start!r}, expected another than 1 / total_steps: "
+            "PyTorch divides by 0"
+        )
+    # (last count of the phase, rates from and to, momenta from and to)
+    phases = [
+        (peak, (start, max_lr), (max_momentum, base_momentum)),
+        (total - 1, (max_lr, end), (base_momentum, max_momentum)),
+    ]
+    if three_phase:
+        phases[1:] = [
+            (float(2 * pct_start * total) - 2, (max_lr, start), (base_momentum, max_momentum)),
+            (total - 1, (start, end), (max_momentum, max_momentum)),
+        ]
+
+    def annealed(count: Count, which: int) -> Any:
+        last, *ranges = phases[-1]
+        begin = phases[-2][0]
+        value = _between(count, begin, last, *ranges[which], anneal_strategy)
+        begins = [0.0, *(phase[0] for phase in phases[:-2])]
+        for begin, (last, *ranges) in reversed(list(zip(begins, phases[:-1], strict=True))):
+            here = _between(count, begin, last, *ranges[which], anneal_strategy)
+            value = jnp.where(count <= math.floor(last), here, value)
+        return jnp.where(count > total, math.nan, value)
+
+    def momentum(count: Count) -> Any:
+        return jnp.asarray(annealed(jnp.asarray(count, int), 1), float)
+
+    return absolute(
+        name,
+        lr,
+        lambda count: annealed(count, 0),
+        initial=start,
+        momentum=momentum if cycle_momentum else None,
+    )
+
+
+def _between(
+    count: Count, begin: float, last: float, start: float, end: float, strategy: str
+) -> Any:
+    """From start at count `begin` to end at count `last`."""
+    if wide():
+        done = quotient(count - begin, last - begin)
+        if strategy == "cos":
+            return end + rounded((start - end) / 2.0 * (jnp.cos(math.pi * done) + 1))
+        return rounded((end - start) * done) + start
+    done, left = quotient(count - begin, last - begin), quotient(last - count, last - begin)
+    if strategy == "cos":
+        done, left = jnp.sin(math.pi / 2 * done) ** 2, jnp.sin(math.pi / 2 * left) ** 2
+    return start * left + end * done
+
+
+def _lengths(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> dict[str, Check]:
+    """What has to be right of the three: total_steps, or the two others if that is None."""
+    if total_steps is not None or epochs is None or steps_per_epoch is None:
+        value, expected, right = whole(total_steps, 1, strict=True)
+        return {"total_steps": (value, f"{expected}, or epochs and steps_per_epoch", right)}
+    return {
+        "epochs": whole(epochs, 1, strict=True),
+        "steps_per_epoch": whole(steps_per_epoch, 1, strict=True),
+    }
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1

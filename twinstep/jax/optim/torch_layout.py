@@ -1,0 +1,91 @@
+"""An optimizer that sees the parameters as PyTorch's does: by its names, in its layout."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import jax
+import optax
+
+from twinstep.jax.layout import Layout
+from twinstep.jax.optim.base import needed
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TorchLayoutState:
+    """inner: the optimizer's own state, over {PyTorch's name: array in PyTorch's layout}.
+
+    names: the order that it has them in, if any was asked for
+    """
+
+    inner: Any
+    names: tuple[str, ...] | None = field(default=None, metadata={"static": True})
+
+    def parts(self, params: Any) -> list[tuple[Any, Any]]:
+        """The one state, and its parameters by name; params: slots, which need no axes there."""
+        slots = jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "axes"))
+        named = {slot.names[0]: slot._replace(axes=None) for slot in slots}
+        return [(self.inner, _ordered(named, self.names))]
+
+    def rebuilt(self, states: list[Any]) -> Self:
+        """The same around another state."""
+        (inner,) = states
+        return replace(self, inner=inner)
+
+
+def in_torch_layout(
+    optimizer: optax.GradientTransformation,
+    layout: Layout,
+    names: Sequence[str] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer over a Flax tree that is given its arrays as PyTorch has them.
+
+    For those that look at axes: `adafactor` keeps means over the last axis, `muon` scales by rows
+    over columns. The others are entry by entry, the same in any layout.
+    `update`'s further arguments go the same way: `lbfgs`'s closure, and what has the form of the
+    parameters (`sparse_adam`'s rows), which is named only, its axes being its own.
+    layout: the model's, `module_layout(model)`
+    names: PyTorch's order of the parameters, for one that has them all in one vector (`lbfgs`)
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+    order = None if names is None else tuple(names)
+
+    def to_torch(tree: Any) -> dict[str, jax.Array]:
+        return _ordered(layout.to_torch(tree), order)
+
+    def seen(argument: Any) -> Any:
+        if callable(argument):
+
+            def value_and_grad(named: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+                value, grads = argument(layout.from_torch(named))
+                return value, to_torch(grads)
+
+            return value_and_grad
+        if jax.tree.structure(argument) == layout.treedef:
+            of = [slot.names[0] for slot in layout.slots]
+            return _ordered(dict(zip(of, jax.tree.leaves(argument), strict=True)), order)
+        return argument
+
+    def init(params: optax.Params) -> TorchLayoutState:
+        return TorchLayoutState(optimizer.init(to_torch(params)), order)
+
+    def update(
+        grads: optax.Updates,
+        state: TorchLayoutState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, TorchLayoutState]:
+        extra = {key: seen(argument) for key, argument in extra.items()}
+        updates, inner = optimizer.update(
+            to_torch(grads), state.inner, to_torch(needed(params)), **extra
+        )
+        return layout.from_torch(updates), replace(state, inner=inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _ordered(named: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    """The same, its leaves in the order of names; those of a plain dict are sorted by JAX."""
+    return named if names is None else OrderedDict((name, named[name]) for name in names)

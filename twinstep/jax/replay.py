@@ -1,0 +1,299 @@
+"""Teacher forcing: every recorded step made again from the recorded state before it.
+
+Mirror: twinstep/torch/replay.py
+
+Each step is judged alone, and in it each stage: the gradients from the recorded parameters, the
+update from the recorded gradients. So the first entry that is off is where the fault is.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from twinstep.jax import scales
+from twinstep.jax.recording import (
+    Ledger,
+    Recorder,
+    fingerprints,
+    nudged,
+    rounding,
+    take,
+    to_ledger,
+)
+from twinstep.jax.state import Batch, Step, TrainState
+from twinstep.judge.tolerance import NUDGED_RERUNS
+from twinstep.place import CPU, Place
+from twinstep.problems.base import Spec
+from twinstep.problems.batches import IndexChunk
+from twinstep.problems.chunking import steps_at_once
+from twinstep.trace.ledger import Leaves, Trace
+
+_BLOCK = 32  # steps: so few that little is made in vain, so many that calls are rare
+
+
+@dataclass
+class Replay:
+    """Makes the steps of a recording of `spec` again, chunk after chunk, on the JAX side.
+
+    In float64 it also measures how far rounding moves what each step computes: that of float64, or
+    of a float32 recording, whose numbers it takes as they are, in more digits.
+    judged: the dtype of the recording ("": the spec's)
+    """
+
+    example: ModuleType
+    spec: Spec
+    place: Place = CPU
+    judged: str = ""
+    _before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _states: Any = None
+    _steps: int = 0
+    _indices: np.ndarray | None = None
+
+    def __call__(self, recorded: Trace, chunk: IndexChunk) -> tuple[Trace, Leaves]:
+        """The steps from the recorded states, and {"stage/leaf": (T,)} what they round by.
+
+        recorded: the other side's steps; chunk: which samples this side takes in them
+        """
+        self.load(recorded, chunk)
+        ledger, sizes = self.made()
+        before = {name: array[0] for name, array in recorded.params.items()}
+        tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
+        return self._recorder.assemble(chunk, before, ledger, *tested), sizes
+
+    def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What this side's test makes of the last recorded parameters, and the figures."""
+        recorder = self._recorder
+        last = {name: array[-1] for name, array in recorded.params.items()}
+        with recorder.settings():
+            state = recorder.initial
+            params = _like(state.params, last, state.layout)
+            return recorder.evaluated(state.replace(params=params), unit=self.unit)
+
+    def load(self, recorded: Trace, chunk: IndexChunk) -> None:
+        """Takes the states from which the steps of a chunk are made; chunks come in order."""
+        if recorded.start == 0:
+            self._before = {
+                "opt_state": {name: a[None] for name, a in self._initial_opt_state.items()},
+                "grads": {name: np.zeros_like(a[:1]) for name, a in recorded.grads.items()},
+            }
+        self._states = {
+            "params": {name: array[:-1] for name, array in recorded.params.items()},
+            "opt_state": self._preceding("opt_state", recorded.opt_state, len(recorded))
+            | self._counted(recorded),
+            "grads": self._preceding("grads", recorded.grads, len(recorded)),
+            "given": dict(recorded.grads),
+        }
+        self._steps, self._indices = chunk.steps, chunk.indices
+
+    def made(self) -> tuple[Ledger, Leaves]:
+        """The ledger of the chunk's steps, and {"stage/leaf": (T,)} what they round by.
+
+        In blocks of one length, so that one program serves chunks of many.
+        """
+        steps, block = self._steps, min(self.block, self._steps)
+        found = []
+        with self._recorder.settings():
+            data = self._recorder.data
+            for low in range(0, steps, block):
+                rows = np.minimum(np.arange(low, low + block), steps - 1)
+                found.append(self._map(*self._rows(rows), data, self.unit))
+            once = fingerprints(data) if self._indices is None else {}
+        ledger, sizes = jax.tree.map(lambda *parts: np.concatenate(parts)[:steps], *found)
+        if self._indices is None:
+            ledger["batch"] = {name: np.full(steps, np.asarray(f)) for name, f in once.items()}
+        return ledger, sizes
+
+    def remade(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:
+        """The same of some steps, whose sizes are measured with more care."""
+        found = []
+        with self._recorder.settings():
+            for i in rows:
+                row = jax.tree.map(lambda array: array[0], self._rows(np.array([i])))
+                found.append(self._careful(row, self._recorder.data, self.unit))
+        made: tuple[Ledger, Leaves] = jax.tree.map(lambda *parts: np.stack(parts), *found)
+        return made
+
+    def remeasure(self, rows: np.ndarray) -> Leaves:
+        """What some steps round by, {"stage/leaf": (rows,)}, with more care."""
+        return self.remade(rows)[1]
+
+    @property
+    def cheap(self) -> bool:
+        """Whether all that there is to measure is measured in every step."""
+        batches = self.spec.batches()
+        samples = batches.batch_size or len(next(iter(batches.data.values())))
+        entries = sum(array.size for array in self.spec.initial_params().values())
+        return samples * entries <= scales.CHEAP
+
+    @property
+    def block(self) -> int:
+        """How many steps one call of the compiled program makes at most."""
+        return min(_BLOCK, self.spec.total_steps, steps_at_once(self.spec))
+
+    def _rows(self, rows: np.ndarray) -> tuple[Any, np.ndarray | None]:
+        """States and sample numbers of some steps, in this side's dtype."""
+
+        def take(array: np.ndarray) -> np.ndarray:
+            floating = np.issubdtype(array.dtype, np.floating)
+            return array[rows].astype(self.spec.dtype if floating else array.dtype, copy=False)
+
+        indices = None if self._indices is None else self._indices[rows]
+        return jax.tree.map(take, self._states), indices
+
+    @property
+    def unit(self) -> scales.Unit | None:
+        """What is measured; None in float32, which is not for its own program to say."""
+        measures = self.spec.dtype
+        return scales.unit(self.judged or measures, measures) if measures == "float64" else None
+
+    def _preceding(self, stage: str, after: Leaves, steps: int) -> dict[str, np.ndarray]:
+        """What was there before each step, from what was there after each."""
+        rows = {}
+        for name, before in self._before[stage].items():
+            # a name that the recording lacks is found by the comparison; go on until then
+            array = after.get(name, np.repeat(before, steps, axis=0))
+            rows[name] = np.concatenate([before, array[:-1]])
+            self._before[stage][name] = array[-1:]
+        return rows
+
+    def _counted(self, recorded: Trace) -> dict[str, np.ndarray]:
+        """Updates made before each step, for a state that counts them where PyTorch's does not."""
+        before = recorded.start + np.arange(len(recorded))
+        return dict.fromkeys(self._recorder.opt_layout.counters, before)
+
+    @cached_property
+    def _recorder(self) -> Recorder:
+        return Recorder(self.example, self.spec, self.place)
+
+    @cached_property
+    def _initial_opt_state(self) -> dict[str, np.ndarray]:
+        with self._recorder.settings():
+            ledger = to_ledger(self._recorder.initial, self._recorder.opt_layout)
+            return {name: np.asarray(array) for name, array in ledger["opt_state"].items()}
+
+    @cached_property
+    def _map(self) -> Any:
+        """Compiled: recorded states, sample numbers, data, unit -> ledger, sizes, a row a step."""
+
+        @jax.jit
+        def run(states: Any, indices: Any, data: Batch, unit: scales.Unit | None) -> Any:
+            def one(row: Any) -> tuple[Ledger, scales.Scales]:
+                state, batch, step, ledger = self._step(row, data)
+                if row[1] is not None:
+                    ledger["batch"] = fingerprints(batch)
+                if unit is None:
+                    return ledger, {}
+                sizes = scales.affordable(self.example, state, batch, *step, unit)
+                if self.spec.iterates:
+                    ledger["noise"] = self._carried(row, data, ledger, sizes, unit.eps)
+                return ledger, sizes
+
+            return jax.lax.map(one, (states, indices))
+
+        return run
+
+    @cached_property
+    def _careful(self) -> Any:
+        """Compiled: one recorded state and sample numbers, data, unit -> ledger and sizes."""
+
+        @jax.jit
+        def run(row: Any, data: Batch, unit: scales.Unit) -> tuple[Ledger, scales.Scales]:
+            state, batch, step, ledger = self._step(row, data)
+            return ledger, scales.measured(self.example, state, batch, *step, unit)
+
+        return run
+
+    def _carried(
+        self, row: Any, data: Batch, ledger: Ledger, sizes: scales.Scales, eps: Any
+    ) -> dict[str, jax.Array]:
+        """{"stage/name": ()}: how far rounding in its evaluations carries a step's own results."""
+        recorder = self._recorder
+
+        def rerun(key: jax.Array) -> Ledger:
+            return self._step(row, data, (key, sizes, eps))[3]
+
+        keys = jax.random.split(jax.random.key(0), NUDGED_RERUNS)
+        return recorder.farthest(ledger, jax.lax.map(rerun, keys))
+
+    def _step(
+        self, row: Any, data: Batch, nudge: tuple[jax.Array, scales.Scales, Any] | None = None
+    ) -> tuple[TrainState, Batch, Step, Ledger]:
+        """One step from a recorded state: the state, the batch, and what the step left.
+
+        nudge: a key, sizes and an eps, to make it from parameters, losses and gradients so far off
+        """
+        recorded, index = row
+        template, layout = self._recorder.initial, self._recorder.initial.layout
+        opt_layout = self._recorder.opt_layout
+        grads = _like(template.params, recorded["grads"], layout) if template.keep_grads else None
+        state = template.replace(
+            params=_like(template.params, recorded["params"], layout),
+            opt_state=_like(template.opt_state, recorded["opt_state"], opt_layout),
+            grads=grads,
+        )
+        batch = data if index is None else take(data, index)
+        recorded_grads = _like(state.params, recorded["given"], layout)
+        update = state.optimizer
+        if nudge is not None:
+            key, sizes, eps = nudge
+            of_params, of_grads = jax.random.split(key)
+            state = nudged(state, of_params, 0, eps)
+            update = rounding(update, layout, sizes, of_grads)
+        optimizer = Forced(update, recorded_grads)
+        forced = state.replace(optimizer=optimizer.transformation)
+        after, step = self.example.train_step(forced, batch)
+        said = [step.grads, optimizer.was_given, after.grads if template.keep_grads else None]
+        step = step._replace(grads=_farthest(recorded_grads, [g for g in said if g is not None]))
+        return state, batch, step, to_ledger(after, opt_layout, step)
+
+
+def _farthest(recorded: Any, said: list[Any]) -> Any:
+    """Of what a step reports, gives its optimizer and keeps as gradients, what is most wrong.
+
+    The three are one and the same in a step that is right.
+    """
+
+    def farthest(true: jax.Array, *values: jax.Array) -> jax.Array:
+        # no argmax: a TPU's compiler keeps the maximum, of which nobody asks, in bfloat16
+        chosen, most = values[0], _gap(values[0], true)
+        for value in values[1:]:
+            gap = _gap(value, true)
+            further = jnp.isnan(gap) | (gap > most)
+            chosen, most = jnp.where(further, value, chosen), jnp.where(further, gap, most)
+        return chosen
+
+    return jax.tree.map(farthest, recorded, *said)
+
+
+def _gap(value: jax.Array, true: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(value - true), initial=0)
+
+
+class Forced:
+    """An optimizer that updates by the recorded gradients, whatever it is given, and notes that.
+
+    So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
+    """
+
+    def __init__(self, optimizer: optax.GradientTransformation, recorded: Any) -> None:
+        self.was_given: Any = None
+
+        def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            self.was_given = grads
+            return optax.with_extra_args_support(optimizer).update(recorded, state, params, **extra)
+
+        self.transformation = optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def _like(tree: Any, named: Any, layout: Any) -> Any:
+    """The tree of recorded arrays, in this side's dtypes."""
+    pairs = zip(jax.tree.leaves(layout.from_torch(named)), jax.tree.leaves(tree), strict=True)
+    return jax.tree.unflatten(
+        jax.tree.structure(tree), [array.astype(leaf.dtype) for array, leaf in pairs]
+    )

@@ -1,0 +1,162 @@
+"""How far an eps in the numbers that a step's loss and gradients are made of moves them.
+
+A gradient is a mean over samples that may cancel to nothing: it rounds like its terms, and as far
+as forward and backward pass carry rounding on. Both are measured on the step itself, as amounts
+and not as sizes: eps times a size is a number where the size itself may overflow.
+"""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from twinstep.jax.state import Batch, TrainState
+from twinstep.judge import tolerance
+
+Scales = dict[str, jax.Array]
+
+# So many gradient entries, of all samples together, are cheap to measure in every step.
+CHEAP = 2**17
+_NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
+_FEWEST_SAMPLES = 8  # of a large model, evenly spread
+
+
+class Unit(NamedTuple):
+    """What is judged rounds by: numbers, not constants, so that one program serves all dtypes.
+
+    eps: of the dtype that is judged, whatever the one that measures
+    most: how far nudged parameters may be said to move a value, as a part of what it is made of
+    """
+
+    eps: Any
+    most: Any
+
+
+def unit(judged: str, measures: str) -> Unit:
+    """The unit of a run in dtype `judged`, measured by the program in dtype `measures`."""
+    return Unit(
+        np.asarray(tolerance.eps(judged), measures),
+        np.asarray(tolerance.most_moved(judged, measures), measures),
+    )
+
+
+def affordable(
+    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
+) -> Scales:
+    """`measured` where that costs little beside the step, else `apparent`."""
+    if _samples(batch) * _entries(state) <= CHEAP:
+        return measured(example, state, batch, loss, grads, unit)
+    return apparent(state, loss, grads, unit)
+
+
+def apparent(state: TrainState, loss: jax.Array, grads: Any, unit: Unit) -> Scales:
+    """{"loss/loss": (), "grads/name": ()}: the largest entries, below what `measured` finds."""
+    named = state.layout.to_torch(grads).items()
+    found = {"loss/loss": jnp.abs(loss)} | {f"grads/{name}": _largest(g) for name, g in named}
+    return {name: unit.eps * size for name, size in found.items()}
+
+
+def measured(
+    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
+) -> Scales:
+    """{"loss/loss": (), "grads/name": ()}: how far an eps of what they are made of moves entries.
+
+    state: as the step found it; loss and grads: what it made of it
+    loss: by itself, by what moving each parameter by its own size would change (to first order),
+        and by how far it moves when each parameter moves by one eps
+    grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
+    """
+
+    def loss_and_grad(params: Any, batch: Batch) -> Any:
+        def loss_of(params: Any) -> jax.Array:
+            return example.loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+
+        return jax.value_and_grad(loss_of)(params)
+
+    def sample_term(index: jax.Array) -> Any:
+        return loss_and_grad(state.params, {name: a[index][None] for name, a in batch.items()})[1]
+
+    terms = jax.vmap(sample_term)(_chosen(state, batch))
+    sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
+    here = loss_and_grad(state.params, batch)
+    moves = [
+        jax.tree.map(lambda a, b: jnp.abs(b - a) / _NUDGE, here, loss_and_grad(nudged, batch))
+        for nudged in _nudged(state.params, unit)
+    ]
+    loss_move, grad_move = jax.tree.map(jnp.maximum, *moves)
+    pairs = zip(jax.tree.leaves(sizes), jax.tree.leaves(state.params), strict=True)
+    made_of = unit.eps * jnp.abs(loss) + _norm([size * param for size, param in pairs])
+    scales = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
+    named = [state.layout.to_torch(tree) for tree in (grads, sizes, grad_move)]
+    for name in named[0]:
+        grad, size, move = (_largest(leaves[name]) for leaves in named)
+        made_of = jnp.maximum(unit.eps * grad, size)
+        scales[f"grads/{name}"] = made_of + _capped(move, made_of, "grads", unit)
+    return scales
+
+
+def of_outputs(
+    evaluate: Callable[[Any], jax.Array], params: Any, outputs: jax.Array, unit: Unit
+) -> jax.Array:
+    """How far an eps of what they are made of moves outputs, by which samples are named, ().
+
+    evaluate: the outputs at some parameters; outputs: those at `params`
+    """
+    moves = [_largest(evaluate(nudged) - outputs) / _NUDGE for nudged in _nudged(params, unit)]
+    made_of = unit.eps * _largest(outputs)
+    return made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
+
+
+def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:
+    """At most so much that the allowance it adds is `unit.most` of what is rounded."""
+    most = unit.most / tolerance.ONE_STEP_EPS[stage]
+    return jnp.minimum(move, most * (made_of / unit.eps))
+
+
+def _norm(leaves: list[jax.Array]) -> jax.Array:
+    """The root of the sum of squares, where a square may be no number though its root is one."""
+    top = jnp.max(jnp.stack([_largest(leaf) for leaf in leaves]))
+    top = jnp.where(top > 0, top, 1)
+    return top * jnp.sqrt(sum(jnp.sum(jnp.square(leaf / top)) for leaf in leaves))
+
+
+def _samples(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _entries(state: TrainState) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def _chosen(state: TrainState, batch: Batch) -> jax.Array:
+    """The numbers of the samples whose terms are looked at one by one."""
+    samples = _samples(batch)
+    count = min(samples, max(_FEWEST_SAMPLES, CHEAP // _entries(state)))
+    return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
+
+
+def _nudged(params: Any, unit: Unit) -> Iterator[Any]:
+    """Twice: every parameter up or down by _NUDGE of itself, in eps.
+
+    The second time every other tensor the other way, so that what cancels in the one (w x against
+    b) adds up in the other.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    signs = np.random.RandomState(0)
+    first = [signs.choice([-1, 1], leaf.shape) for leaf in leaves]
+    for flip in (1, -1):
+        yield jax.tree.unflatten(
+            treedef,
+            [
+                leaf * (1 + unit.eps * jnp.asarray(flip**i * sign * _NUDGE, leaf.dtype))
+                for i, (leaf, sign) in enumerate(zip(leaves, first, strict=True))
+            ],
+        )
+
+
+def _largest(array: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(array), initial=0)

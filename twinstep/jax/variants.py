@@ -1,0 +1,188 @@
+"""Ways to make one training, for measuring what each costs: step by step, or one compiled loop.
+
+Mirror: twinstep/torch/variants.py
+
+No example is changed: its step is compiled alone, in a scan, and in the scan that records it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from twinstep.jax.recording import Recorder, to_ledger
+from twinstep.place import CPU, Place
+from twinstep.problems.base import Spec
+from twinstep.problems.batches import IndexChunk
+from twinstep.problems.chunking import steps_at_once
+from twinstep.trace.ledger import Trace
+from twinstep.trace.ways import Left, Way
+
+
+def variants(
+    example: ModuleType, spec: Spec, place: Place = CPU, *, compiled: bool = False
+) -> dict[str, Way | str]:
+    """Each way by name, or why there is none. compiled: no matter here, where all of them are."""
+    recorder = Recorder(example, spec, place)
+    return {"step": Steps(recorder), "scan": Scan(recorder), "trace": TraceScan(recorder)}
+
+
+@dataclass
+class Compiled:
+    """What the ways share. All take and give flat leaves, which JAX hands over faster than trees.
+
+    A run changes nothing that it starts from, so there is nothing to go back to.
+    """
+
+    recorder: Recorder
+    _leaves: list[jax.Array] = field(default_factory=list)
+    _losses: list[jax.Array] = field(default_factory=list)
+
+    def settings(self) -> AbstractContextManager[None]:
+        return self.recorder.settings()
+
+    def fresh(self) -> None:
+        """Makes what a run starts from, once."""
+        self.start  # noqa: B018 - made by asking for it
+
+    @abstractmethod
+    def run(self) -> None:
+        """Trains."""
+
+    def left(self) -> Left:
+        recorder = self.recorder
+        with recorder.settings():
+            treedef = jax.tree.structure(recorder.initial)
+            state = jax.tree.unflatten(treedef, self._leaves)
+            named = to_ledger(state, recorder.opt_layout)["params"]
+        losses = [np.atleast_1d(np.asarray(loss)) for loss in self._losses]
+        return Left(np.concatenate(losses), {name: np.asarray(a) for name, a in named.items()})
+
+    def recorded(self) -> Iterator[Trace]:
+        return self.recorder.chunks()
+
+    @cached_property
+    def start(self) -> tuple[list[jax.Array], Any, list[Any]]:
+        """The state's leaves, the samples, and each chunk's sample numbers, on the device."""
+        recorder = self.recorder
+        with recorder.settings():
+            indices = [
+                None if chunk.indices is None else jnp.asarray(chunk.indices)
+                for chunk in self.chunks
+            ]
+            return jax.tree.leaves(recorder.initial), recorder.data, indices
+
+    @cached_property
+    def chunks(self) -> list[IndexChunk]:
+        """The run in pieces of bounded memory."""
+        return list(self.recorder.spec.batches().chunks(steps_at_once(self.recorder.spec)))
+
+
+class Steps(Compiled):
+    """One jitted step a Python call, as a loop over `train_step` is written first."""
+
+    def run(self) -> None:
+        leaves, data, _ = self.start
+        losses = []
+        step = self._step
+        for index in self._index:
+            leaves, loss = step(leaves, data, index)
+            losses.append(loss)
+        self._leaves, self._losses = jax.block_until_ready((leaves, losses))
+
+    @cached_property
+    def _index(self) -> list[Any]:
+        """The sample numbers of each step; cut up before the loop, not one by one within it."""
+        pieces: list[Any] = []
+        with self.recorder.settings():
+            for chunk in self.chunks:
+                rows = [None] * chunk.steps if chunk.indices is None else chunk.indices
+                pieces += [None if row is None else jnp.asarray(row) for row in rows]
+        return pieces
+
+    def fresh(self) -> None:
+        super().fresh()
+        self._index  # noqa: B018 - made by asking for it
+
+    @cached_property
+    def _step(self) -> Any:
+        recorder = self.recorder
+        treedef = jax.tree.structure(recorder.initial)
+
+        @jax.jit
+        def step(leaves: list[jax.Array], data: Any, index: Any) -> Any:
+            state = jax.tree.unflatten(treedef, leaves)
+            after, step = recorder.example.train_step(state, recorder.batch_of(data, index))
+            return jax.tree.leaves(after), step.loss
+
+        return step
+
+
+class Scan(Compiled):
+    """The whole run as one compiled loop, which gives the losses and how it ended."""
+
+    def run(self) -> None:
+        leaves, data, indices = self.start
+        losses = []
+        for chunk, index in zip(self.chunks, indices, strict=True):
+            leaves, loss = self._scan(leaves, data, index, steps=chunk.steps)
+            losses.append(loss)
+        self._leaves, self._losses = jax.block_until_ready((leaves, losses))
+
+    @cached_property
+    def _scan(self) -> Any:
+        recorder = self.recorder
+        treedef = jax.tree.structure(recorder.initial)
+
+        @partial(jax.jit, static_argnames="steps")
+        def scan(leaves: list[jax.Array], data: Any, indices: Any, *, steps: int) -> Any:
+            def body(state: Any, index: Any) -> Any:
+                state, step = recorder.example.train_step(state, recorder.batch_of(data, index))
+                return state, step.loss
+
+            state = jax.tree.unflatten(treedef, leaves)
+            state, losses = jax.lax.scan(body, state, indices, length=steps)
+            return jax.tree.leaves(state), losses
+
+        return scan
+
+
+class TraceScan(Compiled):
+    """The same with loss, gradients, optimizer state and parameters of every step stacked."""
+
+    _ledgers: tuple[Any, ...] = ()
+
+    def run(self) -> None:
+        leaves, data, indices = self.start
+        ledgers = []
+        for chunk, index in zip(self.chunks, indices, strict=True):
+            leaves, _, ledger = self.recorder.scan(
+                leaves, None, data, index, None, steps=chunk.steps
+            )
+            ledgers.append(ledger)
+        self._leaves, ledgers = jax.block_until_ready((leaves, ledgers))
+        self._ledgers = tuple(ledgers)
+        self._losses = [ledger["loss"] for ledger in ledgers]
+
+    def recorded(self) -> Iterator[Trace]:
+        """The last run itself: it has recorded what it did. Another one where there is none."""
+        if not self._ledgers:
+            yield from super().recorded()
+            return
+        recorder = self.recorder
+        with recorder.settings():
+            before = to_ledger(recorder.initial, recorder.opt_layout)["params"]
+            state = jax.tree.unflatten(jax.tree.structure(recorder.initial), self._leaves)
+            tested = recorder.evaluated(state)
+        for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
+            last = chunk is self.chunks[-1]
+            trace = recorder.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
+            before = {name: array[-1] for name, array in trace.params.items()}
+            yield trace

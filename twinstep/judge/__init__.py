@@ -1,0 +1,1 @@
+"""When two trainings are the same: tolerances with their reasons, differences, the verdict."""

@@ -1,0 +1,56 @@
+"""Two traces -> a Comparison. Pure functions over NumPy; no framework, no files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from twinstep.errors import InputError
+from twinstep.judge.findings import Comparison
+from twinstep.judge.judge import Judge
+from twinstep.judge.structure import structure
+from twinstep.trace.ledger import Metadata, Trace, flaw
+
+
+def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> Comparison:
+    """Judges two free runs of the same problem, whichever frameworks and machines they ran on.
+
+    The allowance is the noise that the traces bring (the larger where both do), else a plain
+    bound. `steps`: compare the first ones only. Raises InputError for traces of different
+    problems, names, shapes, dtypes or lengths, and for steps that they do not have.
+    """
+    refuse_other_problem(reference.metadata, candidate.metadata)
+    for which, trace in (("first", reference), ("second", candidate)):
+        if problem := flaw(trace):
+            raise InputError(f"the {which} trace is none: {problem}")
+    if steps is not None:
+        lengths = len(reference), len(candidate)
+        if not 1 <= steps <= min(lengths):
+            raise InputError(f"steps is {steps}, the traces have {lengths[0]} and {lengths[1]}")
+        reference, candidate = reference.cut(0, steps), candidate.cut(0, steps)
+    if difference := structure(reference, candidate):
+        raise InputError(f"the traces differ: {difference}")
+    judge = Judge(reference.metadata.dtype)
+    judge.free(reference, candidate)
+    return judge.comparison()
+
+
+def refuse_other_problem(a: Metadata, b: Metadata) -> None:
+    """Raises InputError when two traces are not of one example with one setting."""
+    if a.example != b.example:
+        raise InputError(f"the traces are of different examples: {a.example} and {b.example}")
+    ours, theirs = dict(a.spec), dict(b.spec)
+    differ = [key for key in sorted(ours.keys() | theirs.keys()) if _differs(ours, theirs, key)]
+    if differ:
+        pairs = ", ".join(f"{key} {ours.get(key)!r} and {theirs.get(key)!r}" for key in differ)
+        raise InputError(f"the traces are of different settings: {pairs}")
+
+
+# Where the run's length and data came from is no part of the problem: the length is compared as
+# such, the data by the fingerprint of every batch.
+_NOT_THE_PROBLEM = {"epochs", "steps", "data_dir"}
+
+
+def _differs(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> bool:
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, tuple) else value
+
+    return key not in _NOT_THE_PROBLEM and plain(ours.get(key)) != plain(theirs.get(key))

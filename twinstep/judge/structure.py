@@ -1,0 +1,47 @@
+"""Names, shapes, dtypes and lengths are compared before values; nothing is broadcast."""
+
+from typing import NamedTuple
+
+from twinstep.trace import evaluation
+from twinstep.trace.ledger import STAGES, Trace
+
+
+class Structure(NamedTuple):
+    """A difference that comes before all values: a name, a shape, a dtype or a length."""
+
+    stage: str
+    leaf: str
+    says: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}, {self.leaf}: {self.says}" if self.leaf else self.says
+
+
+def structure(reference: Trace, candidate: Trace) -> Structure | None:
+    """The first name, shape, dtype or length in which two traces differ; None: in nothing."""
+    if len(reference) != len(candidate):
+        return Structure("", "", f"{len(reference)} steps and {len(candidate)} steps")
+    if reference.start != candidate.start:
+        return Structure("", "", f"they start at steps {reference.start} and {candidate.start}")
+    mine = {(stage, leaf): array for stage, leaf, array in reference.entries()}
+    theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
+    both = dict.fromkeys([*mine, *theirs])
+    for key in sorted(both, key=lambda key: STAGES.index(key[0])):
+        a, b = mine.get(key), theirs.get(key)
+        if a is None or b is None:
+            return Structure(*key, f"only the {'second' if a is None else 'first'} trace has it")
+        if a.shape[1:] != b.shape[1:]:
+            return Structure(*key, f"shapes {a.shape[1:]} and {b.shape[1:]}")
+        if len(a) != len(b):
+            return Structure(*key, f"{len(a)} rows and {len(b)} rows")
+        if a.dtype != b.dtype:
+            return Structure(*key, f"dtypes {a.dtype} and {b.dtype}")
+    one, other = reference.evaluation, candidate.evaluation
+    for name in evaluation.NAMES:
+        if (name in one) != (name in other):
+            which = "first" if name in one else "second"
+            return Structure("evaluation", name, f"only the {which} trace has it")
+        if name in one and one[name].shape != other[name].shape:
+            says = f"shapes {one[name].shape} and {other[name].shape}"
+            return Structure("evaluation", name, says)
+    return None

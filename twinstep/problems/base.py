@@ -1,0 +1,291 @@
+"""A spec is the problem, in NumPy: hyper-parameters, initial parameters, data and batch order.
+
+Both frameworks get the very same read-only arrays. They are what the document's own code draws
+after ``torch.manual_seed(seed)``: `draw` makes the draws in the document's order.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from twinstep import memory
+from twinstep.errors import InputError, unknown
+from twinstep.place import Dtype
+from twinstep.problems.batches import Batches
+from twinstep.problems.torch_random import TorchGenerator
+from twinstep.trace.ledger import Outcome
+
+Arrays = Mapping[str, np.ndarray]
+
+MOST_STEPS = 10**8
+"""Updates of a run: more of them would take years, and their losses alone a GiB."""
+COPIES = 10
+"""Of its parameters that a training holds at least: in NumPy, in the framework with gradients and
+two moments, and a recorded step with the parameters before and after it."""
+
+
+class Document(NamedTuple):
+    """Where an example comes from: the document's number, its title and the place in it."""
+
+    number: str
+    title: str
+    section: str
+
+
+class Claim(NamedTuple):
+    """What the document says, what was measured, and whether it holds (None: nothing to hold)."""
+
+    says: str
+    measured: str
+    holds: bool | None
+
+
+Runner = Callable[["Spec"], Outcome]
+"""Trains a spec and says how it ended."""
+
+
+class Problem(NamedTuple):
+    """The draws: parameters {name: array}, samples {name: (N, ...)}, the generator after them."""
+
+    params: Arrays
+    data: Arrays
+    generator: TorchGenerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every example has; `InputError` names a field that is out of range."""
+
+    name: ClassVar[str]
+    implementation: ClassVar[str]
+    document: ClassVar[Document]
+    model: ClassVar[str]
+    objective: ClassVar[str]
+    update: ClassVar[str]
+    table: ClassVar[str | None] = None
+    """The set that it is a row of."""
+    iterates: ClassVar[bool] = False
+    """Whether a step evaluates the loss several times, each from where the last one led."""
+
+    sized_by: ClassVar[tuple[str, ...]] = ()
+    """The fields that decide how large the model and what it computes are."""
+
+    seed: int = 0
+    """What torch.manual_seed gets before the document's first draw."""
+    dtype: Dtype = "float32"
+    """The type of every parameter, and of the draws."""
+    epochs: int = 1
+    """Passes over the data."""
+    steps: int | None = None
+    """Updates to make, whatever the epochs say."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _as_float(getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
+            _check(self.name, field.name, value, hints[field.name], self.dtype)
+        self.refuse_too_large("training", COPIES)
+
+    def refuse_too_large(self, what: str, copies: int) -> None:
+        """InputError for sizes of which so many copies cannot fit the memory; nothing is drawn."""
+        parameters, step = self.entries()
+        needed = (copies * parameters + step) * np.dtype(self.dtype).itemsize
+        if needed > (most := memory.at_most()):
+            sizes = ", ".join(f"{name} is {getattr(self, name)}" for name in self.sized_by)
+            alone = memory.gib(parameters * np.dtype(self.dtype).itemsize)
+            raise InputError(
+                f"{self.name}: {sizes}: {what} needs at least {memory.gib(needed)}, the "
+                f"parameters alone {alone}; {memory.gib(most)} are to be had"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was drawn from them is drawn again where it is needed."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        """Initial parameters and samples, drawn in the document's order."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
+
+    def entries(self) -> tuple[int, int]:
+        """Numbers in the parameters, and in what a step computes: where `sized_by` decides them."""
+        return 0, 0
+
+    def log_line(self, step: int, loss: float) -> str | None:
+        """What the document prints after update `step` (from 0), if anything."""
+        return None
+
+    def final_lines(self, outcome: Outcome) -> list[str]:
+        """What the document prints when the training is over."""
+        return []
+
+    def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
+        """What the document says of this run, beside what was measured; `run` trains another."""
+        return []
+
+    def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs and labels, (N, ...) and (N,), that the model is tested on after training."""
+        return None
+
+    def initial_params(self) -> Arrays:
+        """The parameters before the first update, by PyTorch's names, in PyTorch's layout."""
+        return self._problem.params
+
+    def batches(self) -> Batches:
+        """What each update trains on."""
+        problem = self._problem
+        return Batches(
+            data=problem.data,
+            batch_size=self._batch_size,
+            shuffle=self._shuffle,
+            generator=problem.generator.copy(),
+            total_steps=self.total_steps,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """The number of updates. InputError for too many."""
+        count = self.steps or self.epochs * self.steps_per_epoch
+        if count > MOST_STEPS:
+            raise InputError(
+                f"{self.name}: epochs is {self.epochs}, which makes {count} steps, "
+                f"expected at most {MOST_STEPS}"
+            )
+        return count
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in a pass over the data."""
+        samples = len(next(iter(self._problem.data.values())))
+        return math.ceil(samples / (self._batch_size or samples))
+
+    @property
+    def total_epochs(self) -> int:
+        """Passes over the data that the updates need; the last may be cut short."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Every field by name, as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def widened(self) -> Self:
+        """The same problem in float64: the numbers as drawn in this dtype, held in more digits."""
+        wide = dataclasses.replace(self, dtype="float64")
+        problem = self._problem
+        # fills the cache, so that nothing is drawn anew: in float64 the stream gives other numbers
+        wide.__dict__["_problem"] = problem._replace(
+            params=_read_only(_cast(problem.params, "float64")),
+            data=_read_only(_cast(problem.data, "float64")),
+        )
+        return wide
+
+    @property
+    def _batch_size(self) -> int | None:
+        """Samples a batch; None: all of them."""
+        return None
+
+    @property
+    def _shuffle(self) -> bool:
+        """Whether a new order is drawn for each epoch."""
+        return False
+
+    @cached_property
+    def _problem(self) -> Problem:
+        generator = TorchGenerator(self.seed)
+        params, data = self.draw(generator)
+        params, data = _cast(params, self.dtype), _cast(data, self.dtype)
+        return Problem(_read_only(params), _read_only(data), generator)
+
+
+def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
+    """Floating arrays in `dtype`; integers (images, labels) as they are."""
+    return {
+        name: array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in arrays.items()
+    }
+
+
+def _read_only(arrays: Arrays) -> dict[str, np.ndarray]:
+    for array in arrays.values():
+        array.setflags(write=False)
+    return dict(arrays)
+
+
+_RANGES = {
+    "seed": (-(2**63), 2**64 - 1),  # what torch.manual_seed takes
+    "data_seed": (0, 2**32 - 1),  # and np.random.seed
+    "steps": (1, MOST_STEPS),
+    "epochs": (1, MOST_STEPS),
+}
+_ANY_SIZE = (1, 2**63 - 1)
+_NOT_NEGATIVE = {"learning_rate", "eps"}
+_FRACTIONS = {"betas"}  # each in [0, 1)
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    """A whole number where a float is meant becomes one: PyTorch takes no mixture."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_as_float(part, float) for part in value)
+    try:
+        return float(value) if hint is float and type(value) is int else value
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
+    """Refuses a value that its field's type or meaning rules out."""
+
+    def refuse(expected: str) -> InputError:
+        try:
+            shown = repr(value)
+        except ValueError:  # Python writes no number of more than 4300 digits
+            shown = "a number of thousands of digits"
+        return InputError(f"{example}: {name} is {shown}, expected {expected}")
+
+    optional = type(None) in get_args(hint)
+    if value is None and optional:
+        return
+    kind = get_args(hint)[0] if optional else hint
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{example}: {unknown(name, value, get_args(kind))}")
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise refuse("true or false")
+    elif kind is int:
+        if not _is_number(value, int):
+            raise refuse("a whole number")
+        low, high = _RANGES.get(name, _ANY_SIZE)
+        if value < low:
+            raise refuse(f"at least {low}")
+        if value > high:
+            raise refuse(f"at most {high}")
+    elif kind is float:
+        if not _is_number(value, (int, float)) or not math.isfinite(value):
+            raise refuse("a finite number")
+        if name in _NOT_NEGATIVE and value < 0:
+            raise refuse("0 or more")
+        if dtype in get_args(Dtype):
+            least, largest = (float(getattr(np.finfo(dtype), name)) for name in ("tiny", "max"))
+            if abs(value) > largest:
+                raise refuse(f"at most {largest:.3g}, the largest {dtype}")
+            if 0 < abs(value) < least:
+                raise refuse(f"0 or at least {least:.3g}: XLA takes what is less for 0")
+    elif kind is str:
+        if not isinstance(value, str) or not value.strip():
+            raise refuse("a name")
+    elif name in _FRACTIONS and not (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_number(part, (int, float)) and 0 <= part < 1 for part in value)
+    ):
+        raise refuse("two numbers from 0 up to, not with, 1")
+
+
+def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)  # True is no 1

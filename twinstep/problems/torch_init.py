@@ -1,0 +1,76 @@
+"""What the default constructors of torch.nn draw, from a `TorchGenerator`: the same initial bits.
+
+Each function draws in the order of its constructor and returns {name: array} with the names, the
+order and the layouts of the layer's state_dict. Only default arguments are covered: one layer, one
+direction, no projection.
+"""
+
+import math
+
+from twinstep.errors import InputError
+from twinstep.problems.torch_random import FloatArray, TorchGenerator
+
+
+def linear(
+    generator: TorchGenerator,
+    in_features: int,
+    out_features: int,
+    *,
+    bias: bool = True,
+    dtype: str = "float32",
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.Linear(in_features, out_features, bias)` starts from.
+
+    weight (out_features, in_features), then bias (out_features,). InputError for a negative size.
+    Source: torch/nn/modules/linear.py, Linear.reset_parameters.
+    """
+    # Both bounds are 1 / sqrt(in_features); the weight's is reached by kaiming_uniform_'s way,
+    # a = sqrt(5), whose rounding differs.
+    gain = math.sqrt(2.0 / (1 + math.sqrt(5) ** 2))
+    bound = math.sqrt(3.0) * (gain / math.sqrt(in_features)) if in_features > 0 else 0
+    params = {"weight": generator.uniform((out_features, in_features), -bound, bound, dtype)}
+    if bias:
+        bound = 1 / math.sqrt(in_features) if in_features > 0 else 0  # not 0.0: -0.0 would show
+        params["bias"] = generator.uniform((out_features,), -bound, bound, dtype)
+    return params
+
+
+def embedding(
+    generator: TorchGenerator, num_embeddings: int, embedding_dim: int, *, dtype: str = "float32"
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.Embedding(num_embeddings, embedding_dim)` starts from.
+
+    weight (num_embeddings, embedding_dim), from the standard normal distribution.
+    InputError for a negative size.
+    Source: torch/nn/modules/sparse.py, Embedding.reset_parameters.
+    """
+    return {"weight": generator.randn(num_embeddings, embedding_dim, dtype=dtype)}
+
+
+def recurrent(
+    generator: TorchGenerator,
+    input_size: int,
+    hidden_size: int,
+    *,
+    gates: int,
+    dtype: str = "float32",
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.RNN`, `GRU` or `LSTM` (1, 3 or 4 gates) starts from.
+
+    With G = gates, H = hidden_size, I = input_size: weight_ih_l0 (G H, I), weight_hh_l0 (G H, H),
+    bias_ih_l0 (G H,), bias_hh_l0 (G H,). InputError for other gates and sizes below 1.
+    Source: torch/nn/modules/rnn.py, RNNBase.reset_parameters.
+    """
+    if gates not in (1, 3, 4):
+        raise InputError(f"gates is {gates}, not 1 (RNN), 3 (GRU) or 4 (LSTM)")
+    if min(input_size, hidden_size) < 1:
+        raise InputError(f"input_size {input_size} and hidden_size {hidden_size} must be positive")
+    bound = 1.0 / math.sqrt(hidden_size)
+    rows = gates * hidden_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "weight_ih_l0": (rows, input_size),
+        "weight_hh_l0": (rows, hidden_size),
+        "bias_ih_l0": (rows,),
+        "bias_hh_l0": (rows,),
+    }
+    return {name: generator.uniform(shape, -bound, bound, dtype) for name, shape in shapes.items()}

@@ -1,0 +1,147 @@
+"""The gate: each recorded step made again by the other side from the same state, and judged alone.
+
+What a float64 step may be off is measured by the program that makes it again. A float32 program
+must not set its own allowance: a fault that it has in float32 alone would excuse itself. So its
+steps are measured by the float64 program, which answers for rounding to float32, after that has
+passed a gate of its own on this very problem.
+"""
+
+import dataclasses
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from twinstep.judge import measure, tolerance
+from twinstep.judge.judge import Judge
+from twinstep.judge.structure import structure
+from twinstep.place import CPU, Place
+from twinstep.problems.base import Spec
+from twinstep.problems.batches import IndexChunk
+from twinstep.runs import launch
+from twinstep.trace.ledger import Leaves, Trace
+
+
+class Gate:
+    """Judges recordings of `spec`, chunk after chunk, from the first step on."""
+
+    def __init__(self, spec: Spec, place: Place = CPU) -> None:
+        self._spec, self._place = spec, place
+        self._replay = launch.replay(spec, place)
+
+    def __call__(self, judge: Judge, recorded: Trace, chunk: IndexChunk) -> None:
+        """Judges the next steps. chunk: which samples they took."""
+        replayed, sizes = self._replay(recorded, chunk)
+        if self._spec.dtype == "float64":
+            judge.gate(recorded, replayed, sizes, self._replay.remeasure)
+            return
+        if structure(recorded, replayed):
+            judge.gate(recorded, replayed, {})  # which says so
+            return
+        reference = self._reference
+        judge.note(reference.says)
+        reference.load(recorded, chunk)
+        remeasure = partial(reference.sizes, recorded, replayed)
+        if recorded.evaluation:
+            replayed = dataclasses.replace(
+                replayed, evaluation=reference.evaluation(recorded, replayed)
+            )
+        if not reference.cheap:
+            judge.gate(recorded, replayed, _apparent(recorded), remeasure)
+            return
+        if self._spec.iterates:
+            replayed = dataclasses.replace(replayed, noise=reference.noise())
+        judge.gate(recorded, replayed, remeasure(np.arange(len(recorded))))
+
+    @cached_property
+    def _reference(self) -> "Reference":
+        return Reference(self._spec, self._place)
+
+
+class Reference:
+    """The float64 program that says how far rounding may move a float32 run of the same problem.
+
+    JAX's, where that passes its gate over the first steps, else PyTorch's own.
+    says: which of them it is, and why
+    """
+
+    def __init__(self, spec: Spec, place: Place) -> None:
+        wide, alone = spec.widened(), place.alone()
+        self._judged = spec.dtype
+        self._program = launch.replay(wide, alone)
+        self._program.judged, judge = "float64", Judge("float64")
+        _first_steps(judge, wide, alone, self._program)
+        tried = judge.comparison().steps
+        self.says = f"{spec.dtype} is measured by JAX's float64, which passed its gate"
+        self.says += f" over the first {tried} steps" if tried < wide.total_steps else ""
+        if fault := judge.fault:
+            self._program = launch.replay(wide, alone, framework="torch")
+            self.says = f"{spec.dtype} is measured by PyTorch's float64, for JAX's failed: {fault}"
+        self._program.judged = spec.dtype  # one compiled program serves both
+
+    @property
+    def cheap(self) -> bool:
+        """Whether every step is to be measured, and not only those that little explains."""
+        return bool(self._program.cheap)
+
+    def load(self, recorded: Trace, chunk: IndexChunk) -> None:
+        """Takes the states from which the steps of a chunk are made."""
+        self._program.load(recorded, chunk)
+
+    def noise(self) -> Leaves:
+        """How far rounding in its evaluations carries what each step results in."""
+        noise: Leaves = self._program.made()[0]["noise"]
+        return noise
+
+    def evaluation(self, recorded: Trace, replayed: Trace) -> Leaves:
+        """What the replay's test made, with how far rounding may move it."""
+        exact = self._program.evaluated(recorded)[0]
+        true = exact["outputs"][None]
+        both = [side.evaluation["outputs"][None] for side in (recorded, replayed)]
+        return {
+            **replayed.evaluation,
+            "rounding": exact["rounding"] + self._lost("evaluation", true, *both)[0],
+        }
+
+    def sizes(self, recorded: Trace, replayed: Trace, rows: np.ndarray) -> Leaves:
+        """{"stage/leaf": (rows,)}: what an eps of their own makes of losses and gradients.
+
+        To what the float64 program says comes the smaller of both sides' distances from it: what
+        float32 loses where no nudge of the parameters shows it. A saturated tanh has a slope
+        1 - h**2 that is all rounding.
+        """
+        program = self._program
+        ledger, sizes = program.made() if program.cheap else program.remade(rows)
+        exact = {("loss", "loss"): ledger["loss"]}
+        exact |= {("grads", name): array for name, array in ledger["grads"].items()}
+        theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
+        found = dict(sizes)
+        for stage, leaf, array in recorded.entries():
+            if (stage, leaf) not in exact:
+                continue
+            both = array[rows], theirs[stage, leaf][rows]
+            found[f"{stage}/{leaf}"] += self._lost(stage, exact[stage, leaf], *both)
+        return found
+
+    def _lost(self, stage: str, exact: np.ndarray, *both: np.ndarray) -> np.ndarray:
+        """(rows,) the smaller of both sides' distances; no more than may be excused by that."""
+        far = [measure.differences(side.astype(exact.dtype), exact) for side in both]
+        most = tolerance.most_carried(self._judged) / tolerance.ONE_STEP_EPS[stage]
+        return np.minimum(np.fmin(*far), most * measure.largest(exact))
+
+
+def _first_steps(judge: Judge, spec: Spec, place: Place, replay: Any) -> None:
+    """The gate over the first block of steps alone."""
+    recorded = next(launch.recorder("torch", spec, place.for_torch()).chunks(replay.block))
+    replayed, sizes = replay(recorded, next(spec.batches().chunks(replay.block)))
+    judge.gate(recorded, replayed, sizes, replay.remeasure)
+
+
+def _apparent(recorded: Trace) -> dict[str, np.ndarray]:
+    """{"stage/leaf": (T,)}: an eps of the largest entries, which is at least what they round by."""
+    eps = tolerance.eps(recorded.metadata.dtype)
+    return {
+        f"{stage}/{leaf}": eps * measure.largest(array)
+        for stage, leaf, array in recorded.entries()
+        if stage in ("loss", "grads")
+    }

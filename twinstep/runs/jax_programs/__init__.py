@@ -1,0 +1,1 @@
+"""Each row of the optimizers' options in JAX. Nothing here imports PyTorch."""

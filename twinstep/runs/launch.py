@@ -1,0 +1,215 @@
+"""(framework, example) -> a run: the only place that imports an implementation, at call time."""
+
+import atexit
+import contextlib
+import dataclasses
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from twinstep import extras, files
+from twinstep.errors import InputError, unknown
+from twinstep.place import CPU, MOST_THREADS, Place, refuse_outside
+from twinstep.problems.base import Spec
+from twinstep.trace.ledger import Trace, join
+
+FRAMEWORKS = ("torch", "jax")
+CACHE_VARIABLE = "TWINSTEP_CACHE"
+PROCESS = ("-m", "twinstep.cli.process", "torch")
+"""What each of PyTorch's processes runs that share a batch."""
+_XLA_OPTION = "xla_cpu_small_while_loop_byte_threshold"
+
+
+def example(framework: str, spec: Spec) -> ModuleType:
+    """The module that implements a spec. InputError for an unknown framework."""
+    return _imported(framework, program(framework, spec))
+
+
+def program(framework: str, spec: Spec | type[Spec]) -> str:
+    """The name of the module that implements a spec: a twin's, or of a row of a table."""
+    home = f"{framework}_impl" if spec.table is None else f"twinstep.runs.{framework}_programs"
+    return f"{home}.{spec.implementation}"
+
+
+def set_up_xla() -> None:
+    """Sets, before JAX first asks for a device, what its compiler reads from the environment then.
+
+    What is set already stays. A framework that this module loads is set up so; importing the kit
+    changes nothing.
+    """
+    # PyTorch computes beside JAX on the same GPU, and several examples may: JAX takes memory as it
+    # needs it, and not three quarters of all there is when it starts.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # XLA runs a small loop as one compiled function instead of one dispatch an operation: a scan
+    # over the steps of a small model is 4 to 16 times as fast.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in flags:
+        option = f"--xla_backend_extra_options={_XLA_OPTION}=1000000000"
+        os.environ["XLA_FLAGS"] = f"{flags} {option}".strip()
+
+
+def check(
+    specs: Sequence[Spec],
+    place: Place = CPU,
+    frameworks: Sequence[str] = FRAMEWORKS,
+    *,
+    threads: int = 1,
+    keep_compiled: bool = False,
+) -> None:
+    """Raises InputError for what cannot be trained, as far as can be told without a framework.
+
+    The specs are drawn for it: their data has to be there.
+    """
+    refuse_outside("threads", threads, 1, MOST_THREADS)
+    if "torch" in frameworks:
+        place.for_torch().refuse_processes()
+    if keep_compiled and "jax" in frameworks:
+        _cache_folder()
+    for spec in specs:
+        spec.initial_params()
+        spec.total_steps  # noqa: B018 - refuses too many
+
+
+def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
+    """What trains `spec` and records it. InputError for an unknown framework or device."""
+    # drawn now: data that is not there is said before a framework is loaded or anything is written
+    check([spec], place, (framework,))
+    if place.devices > 1:
+        home = _module(framework, "parallel")
+        home.find(place.device, place.devices)
+    else:
+        home = _module(framework, "recording")
+    _module(framework, "devices").find(place.device, spec.dtype)
+    options: dict[str, Any] = {"noise": noise} if framework == "jax" else {}
+    if framework == "torch" and place.devices > 1:
+        options["program"] = PROCESS
+    return home.Recorder(example(framework, spec), spec, place, **options)
+
+
+def parallel(framework: str) -> ModuleType:
+    """What one of several processes does that share each batch."""
+    return _module(framework, "parallel")
+
+
+def replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
+    """What makes recorded steps again, each from the recorded state before it."""
+    alone = dataclasses.replace(place, devices=1)
+    return _module(framework, "replay").Replay(example(framework, spec), spec, alone)
+
+
+def exact(spec: Spec, place: Place = CPU) -> Any:
+    """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
+    return recorder("jax", spec, place, noise=True).exact()
+
+
+def variants(
+    framework: str, spec: Spec, place: Place = CPU, *, compiled: bool = False
+) -> dict[str, Any]:
+    """The ways in which a framework trains `spec`, by name: a `bench.ways.Way`, or why not.
+
+    compiled: also those that take long to compile. InputError for an unknown framework or device.
+    """
+    _module(framework, "devices").find(place.device, spec.dtype)
+    make = _module(framework, "variants").variants
+    return make(example(framework, spec), spec, place, compiled=compiled)
+
+
+def set_threads(framework: str, threads: int) -> None:
+    """How many threads PyTorch computes with; JAX chooses for itself. InputError out of range."""
+    refuse_outside("threads", threads, 1, MOST_THREADS)
+    if framework == "torch":
+        _module("torch", "devices").set_threads(threads)
+
+
+def keep_compiled(framework: str) -> None:
+    """From now on JAX's compiled programs are kept in the user's cache folder, and found there.
+
+    TWINSTEP_CACHE names another folder.
+    """
+    if framework == "jax":
+        _module("jax", "compilation_cache").keep(_cache_folder() / "compiled")
+
+
+def _cache_folder() -> Path:
+    """Where compiled programs are kept. InputError for a variable that is a blank."""
+    from platformdirs import user_cache_path
+
+    folder = os.environ.get(CACHE_VARIABLE)
+    return files.named(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
+
+
+def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:
+    """In the meantime no compiled program is kept or found: to time compiling."""
+    if framework == "jax":
+        return _module("jax", "compilation_cache").unused()
+    return contextlib.nullcontext()
+
+
+def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:
+    """Trains `spec`; its trace in pieces that bound the memory."""
+    return recorder(framework, spec, place, noise=noise).chunks()
+
+
+def run(
+    spec: Spec,
+    framework: str,
+    device: str = "cpu",
+    *,
+    devices: int = 1,
+    precision: str = "highest",
+    noise: bool = True,
+) -> Trace:
+    """Trains `spec` and gives its whole trace.
+
+    framework: "jax" or "torch"; device: "cpu", "gpu" or "tpu"
+    devices, precision: how many share each batch, and how they multiply; see `place.Place`
+    noise: on the JAX side, also measure how far rounding carries this run, which `compare` needs;
+        that trains three times more
+    Raises InputError for an unknown framework or a device that is not there.
+    """
+    return join(list(chunks(spec, framework, Place(device, devices, precision), noise=noise)))
+
+
+def refuse_missing(*frameworks: str) -> None:
+    """Raises InputError where one of them is not installed; imports neither."""
+    for framework in frameworks:
+        extras.refuse_missing(framework, f"framework {framework}")
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Loading a framework makes millions of objects, and they stay: to look for garbage among them,
+    meanwhile, later and when the program ends, takes half as long again as loading it.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if "triton" in sys.modules:  # which says at the end, of all that is never freed: leaked
+            atexit.register(gc.unfreeze)
+        if collecting:
+            gc.enable()
+
+
+def _module(framework: str, name: str) -> ModuleType:
+    """A module of the library's side of a framework."""
+    return _imported(framework, f"twinstep.{framework}.{name}")
+
+
+def _imported(framework: str, name: str) -> ModuleType:
+    if framework not in FRAMEWORKS:
+        raise InputError(unknown("framework", framework, FRAMEWORKS))
+    loaded = name in sys.modules
+    if not loaded:
+        refuse_missing(framework)
+    if framework == "jax":
+        set_up_xla()
+    with contextlib.nullcontext() if loaded else _uncollected():
+        return importlib.import_module(name)

@@ -1,0 +1,1 @@
+"""Each row of the optimizers' options in PyTorch. Nothing here imports JAX."""

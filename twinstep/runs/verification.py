@@ -1,0 +1,249 @@
+"""The main job: trains a spec in both frameworks and judges it, chunk by chunk.
+
+PyTorch trains; JAX makes every one of its steps again from the recorded state (the gate), and
+trains on its own beside it (the free run). Nothing is kept that grows with the number of steps,
+unless the traces are asked for.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinstep import files
+from twinstep.errors import InputError
+from twinstep.judge.comparison import refuse_other_problem
+from twinstep.judge.findings import Comparison
+from twinstep.judge.history import Curve
+from twinstep.judge.judge import Judge
+from twinstep.judge.structure import structure
+from twinstep.place import Place
+from twinstep.problems.base import Claim, Spec
+from twinstep.problems.chunking import steps_at_once
+from twinstep.runs import launch
+from twinstep.runs.accuracy import Cost, Referee
+from twinstep.runs.gate import Gate
+from twinstep.trace.ledger import Metadata, Outcome, Trace
+from twinstep.trace.storage import TraceWriter, open_trace, refuse_used
+
+COPIES = 40
+"""Of its parameters that a verification holds at least: both sides, replays, perturbed reruns."""
+
+Progress = Callable[[str, int, int], None]
+"""Told which side ("torch", "jax", "gate" or "claims") goes on, its steps done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying one spec found.
+
+    outcomes: {framework: how its run ended}
+    distances: for float32, {framework: how far its parameters came from the float64 run, relative}
+    costs: for float32 where fast modes are allowed, {framework: what its own costs}
+    claims: what the document says, beside what was measured
+    history: every stage over the steps: {("gate" or "free", stage): Curve}
+    runs: {framework: what ran: device, precision, versions}
+    seconds: what it took
+    """
+
+    spec: Spec
+    comparison: Comparison
+    outcomes: dict[str, Outcome]
+    distances: dict[str, float] | None
+    costs: dict[str, Cost] | None
+    claims: list[Claim]
+    history: dict[tuple[str, str], Curve]
+    runs: dict[str, Metadata]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "example": self.spec.name,
+            "spec": self.spec.hyper_parameters(),
+            **self.comparison.to_dict(),
+            "metrics": {name: dict(outcome.metrics) for name, outcome in self.outcomes.items()},
+            "distance_to_float64": self.distances,
+            "cost_of_fast_modes": self.costs
+            and {name: cost.to_dict() for name, cost in self.costs.items()},
+            "claims": [claim._asdict() for claim in self.claims],
+            "runs": {
+                name: {
+                    "device": run.device,
+                    "precision": run.precision,
+                    "versions": dict(run.versions),
+                }
+                for name, run in self.runs.items()
+            },
+            "seconds": self.seconds,
+        }
+
+
+def verify(
+    spec: Spec,
+    device: str = "cpu",
+    *,
+    devices: int = 1,
+    precision: str = "highest",
+    out: str | Path | None = None,
+    progress: Progress = lambda side, step, steps: None,
+) -> Verification:
+    """Trains `spec` in both frameworks and judges every step.
+
+    device: "cpu", "gpu" or "tpu" (PyTorch stays on the CPU beside a TPU)
+    devices, precision: how many share each batch, and how they multiply; see `place.Place`
+    out: a new folder for both traces; progress: called before a side does its next chunk
+    Raises InputError for a device that is not there or a folder that cannot be written.
+    """
+    start = time.perf_counter()
+    place = Place(device, devices, precision)
+    spec.refuse_too_large("verifying", COPIES)
+    if out is not None:
+        for name in launch.FRAMEWORKS:
+            refuse_used(files.named("out", out) / name)
+    torch_side = launch.recorder("torch", spec, place.for_torch())
+    # float32's noise is measured by the float64 run, which is the referee's
+    jax_side = launch.recorder("jax", spec, place, noise=spec.dtype == "float64")
+    gate = Gate(spec, place)
+    judge = Judge(spec.dtype)
+    tails = {"torch": Tail(), "jax": Tail()}
+    referee = Referee(spec, place) if spec.dtype != "float64" else None
+    with contextlib.ExitStack() as stack:
+        writers = _writers(stack, out, {"torch": torch_side, "jax": jax_side})
+        steps = spec.total_steps
+        sides = (
+            _announced(name, side.chunks(), progress, steps)
+            for name, side in (("torch", torch_side), ("jax", jax_side))
+        )
+        for theirs, ours, index in zip(*sides, _index_chunks(spec), strict=True):
+            progress("gate", theirs.start, steps)
+            gate(judge, theirs, index)
+            if referee:
+                ours = referee.add({"torch": theirs, "jax": ours})
+            judge.free(theirs, ours)
+            for name, chunk in (("torch", theirs), ("jax", ours)):
+                tails[name].add(chunk)
+                if name in writers:
+                    writers[name].write(chunk)
+        outcomes = {name: tail.outcome() for name, tail in tails.items()}
+        for name, writer in writers.items():
+            writer.finish(outcomes[name].metrics)
+    progress("claims", steps, steps)
+    return Verification(
+        spec=spec,
+        comparison=judge.comparison(),
+        outcomes=outcomes,
+        distances=referee.params if referee else None,
+        costs=referee.costs if referee else None,
+        claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, place)),
+        history=judge.history.curves,
+        runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
+        seconds=time.perf_counter() - start,
+    )
+
+
+def compare_stored(
+    reference: str | Path, candidate: str | Path, *, steps: int | None = None
+) -> Comparison:
+    """Judges two saved traces piece by piece, as `compare` judges two in memory.
+
+    Raises InputError for folders that hold no trace, and as `compare` does.
+    """
+    stored = open_trace(reference), open_trace(candidate)
+    a, b = stored
+    refuse_other_problem(a.metadata, b.metadata)
+    lengths = [trace.steps for trace in stored]
+    if steps is None and lengths[0] != lengths[1]:
+        short = min(stored, key=lambda trace: trace.steps)
+        why = "" if short.complete else f" ({short.folder} is of a run that did not end)"
+        raise InputError(
+            f"the traces have {lengths[0]} and {lengths[1]} steps{why}: "
+            f"--steps {min(lengths)} compares what both have"
+        )
+    count = lengths[0] if steps is None else steps
+    if not 1 <= count <= min(lengths):
+        raise InputError(f"steps is {count}, the traces have {lengths[0]} and {lengths[1]}")
+    judge = Judge(a.metadata.dtype)
+    for which, trace in (("first", a), ("second", b)):
+        if not trace.complete:
+            judge.note(f"the run of the {which} trace ended early, after {trace.steps} steps")
+    for ours, theirs in _aligned(a.chunks(), b.chunks(), count):
+        if difference := structure(ours, theirs):
+            raise InputError(f"the traces differ: {difference}")
+        judge.free(ours, theirs)
+    return judge.comparison()
+
+
+def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tuple[Trace, Trace]]:
+    """The first `steps` steps of two runs in pairs of pieces of the same steps."""
+    ours, theirs = next(a), next(b)
+    while True:
+        size = min(len(ours), len(theirs), steps - ours.start)
+        yield ours.cut(0, size), theirs.cut(0, size)
+        if ours.start + size == steps:
+            return
+        ours = ours.cut(size, len(ours)) if size < len(ours) else next(a)
+        theirs = theirs.cut(size, len(theirs)) if size < len(theirs) else next(b)
+
+
+def outcome_of(spec: Spec, place: Place) -> Outcome:
+    """How a training ends, on the JAX side; keeps no trace."""
+    tail = Tail()
+    for chunk in launch.chunks(spec, "jax", place, noise=False):
+        tail.add(chunk)
+    return tail.outcome()
+
+
+class Tail:
+    """What an Outcome needs of a run that is seen chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._losses: list[np.ndarray] = []
+        self._initial: dict[str, np.ndarray] = {}
+        self._last: Trace | None = None
+
+    def add(self, chunk: Trace) -> None:
+        """Takes the next steps."""
+        self._losses.append(np.array(chunk.losses))
+        if not self._initial:
+            self._initial = {name: np.array(array[0]) for name, array in chunk.params.items()}
+        self._last = chunk.cut(len(chunk) - 1, len(chunk))
+
+    def outcome(self) -> Outcome:
+        """How the run ended; ValueError before the first step."""
+        if self._last is None:
+            raise ValueError("a run of no steps has no outcome")
+        return self._last.outcome()._replace(
+            losses=np.concatenate(self._losses), initial_params=self._initial
+        )
+
+
+def _announced(
+    side: str, chunks: Iterator[Trace], progress: Progress, steps: int
+) -> Iterator[Trace]:
+    """The chunks; each is announced before it is made, and the end of all."""
+    done = 0
+    progress(side, done, steps)
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        progress(side, done, steps)
+
+
+def _index_chunks(spec: Spec) -> Iterator[Any]:
+    return spec.batches().chunks(steps_at_once(spec))
+
+
+def _writers(
+    stack: contextlib.ExitStack, out: str | Path | None, recorders: dict[str, Any]
+) -> dict[str, TraceWriter]:
+    if out is None:
+        return {}
+    return {
+        name: stack.enter_context(TraceWriter(Path(out) / name, recorder.metadata))
+        for name, recorder in recorders.items()
+    }

@@ -1,0 +1,1 @@
+"""What a training leaves, step by step: the table of stages, `Trace`, what is saved and how."""
