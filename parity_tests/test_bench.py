@@ -119,7 +119,7 @@ def test_optimizer_that_has_no_such_kind_is_said(monkeypatch: pytest.MonkeyPatch
 
 
 def test_put_in_a_piece_of_a_run() -> None:
-    trace = join(list(launch.recorder("torch", LinearRegression(steps=6)).chunks()))
+    trace = join(list(launch.driver("torch", LinearRegression(steps=6)).chunks()))
     params = {name: array[-1] + 1 for name, array in trace.params.items()}
     left = Left(np.array([50.0, 60.0], "float32"), params)  # those of steps 5 and 6
     assert compare(trace, put_in(trace.cut(0, 3), left, 6), steps=3).verdict == "equal"

@@ -155,7 +155,7 @@ def test_ledger_is_of_the_first_evaluation(plain: Row) -> None:
     """In PyTorch's `.grad` is the last one's after a step; what is recorded is of one point."""
     recorded, _, _ = plain.replayed()
     example: Any = launch.example("torch", plain.spec)
-    with launch.recorder("torch", plain.spec).settings():
+    with launch.driver("torch", plain.spec).settings():
         state = example.init(plain.spec)
         data = {name: torch.tensor(a) for name, a in plain.spec.batches().data.items()}
         loss = example.loss_fn(state.model, state.criterion, data)

@@ -54,7 +54,7 @@ def no_tracing() -> Any:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
-    chunks = launch.recorder("jax", case.spec, noise=case.noise).chunks(case.most)
+    chunks = launch.driver("jax", case.spec, noise=case.noise).chunks(case.most)
     lengths = [len(next(chunks)) for _ in range(case.warm)]
     with no_tracing():
         later = [len(next(chunks)) for _ in range(case.still)]
@@ -64,7 +64,7 @@ def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_replay_compiles_no_chunk_twice(case: Case) -> None:
-    recorded = launch.recorder("torch", case.spec).chunks(case.most)
+    recorded = launch.driver("torch", case.spec).chunks(case.most)
     pairs = zip(recorded, case.spec.batches().chunks(case.most), strict=False)
     replay = launch.replay(case.spec)
     for _ in range(case.warm):
@@ -78,7 +78,7 @@ def test_replay_compiles_no_chunk_twice(case: Case) -> None:
 
 def test_another_length_is_noticed() -> None:
     """Uneven chunks: 100 steps in chunks of 33, 33 and 34 compile twice."""
-    recorder = launch.recorder("jax", LinearRegression(steps=100))
+    recorder = launch.driver("jax", LinearRegression(steps=100))
     chunks = recorder.chunks(34)
     assert len(next(chunks)) == 33
     with no_tracing():
@@ -132,7 +132,7 @@ def test_run_leaves_settings_as_they_were(framework: str, dtype: Any, users: Non
     twinstep.run(LinearRegression(dtype=dtype, steps=3), framework, noise=False)
     assert settings() == before
     # also where a run is broken off
-    chunks = launch.recorder(framework, LinearRegression(dtype=dtype, steps=4)).chunks(2)
+    chunks = launch.driver(framework, LinearRegression(dtype=dtype, steps=4)).chunks(2)
     next(chunks)
     assert settings() == before
     chunks.close()

@@ -320,11 +320,11 @@ for name, devices in (("linear_regression", 4), ("linear_regression", 3), ("with
     assert many.metadata.device == f"cpu x {devices}"
     found["verdicts"][f"{name} {devices}"] = twinstep.compare(one, many).verdict
 
-recorder = launch.recorder("jax", spec_of("linear_regression"), Place(devices=3))
+recorder = launch.driver("jax", spec_of("linear_regression"), Place(devices=3))
 list(recorder.chunks(2))
 found["compilations"] = recorder.scan._cache_size()
 
-recorder = launch.recorder("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
+recorder = launch.driver("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
                            Place(devices=4))
 with recorder.settings():
     chunk = next(recorder.spec.batches().chunks(2))

@@ -220,7 +220,7 @@ def test_jax_multiplies_as_it_says() -> None:
 def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not what was asked for: settings that do not take are told."""
     spec = EXAMPLES["zero_grad"](steps=1)
-    assert launch.recorder(framework, spec).metadata.precision == "highest"
+    assert launch.driver(framework, spec).metadata.precision == "highest"
 
     @contextlib.contextmanager
     def does_nothing(*args: Any, **options: Any) -> Iterator[None]:
@@ -234,7 +234,7 @@ def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(twinstep.jax.devices, "settings", does_nothing)
         monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
         said = "tf32"
-    recorder = launch.recorder(framework, spec)
+    recorder = launch.driver(framework, spec)
     assert recorder.metadata.precision == said
 
 

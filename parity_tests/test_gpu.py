@@ -140,7 +140,7 @@ def test_cost_of_tf32_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_all_is_on_the_gpu(name: str) -> None:
     spec = EXAMPLES[name]()
-    ours, theirs = (launch.recorder(framework, spec, GPU) for framework in launch.FRAMEWORKS)
+    ours, theirs = (launch.driver(framework, spec, GPU) for framework in launch.FRAMEWORKS)
     with ours.settings(), ours._device:
         state, data = ours.initial, ours.data
     chunk = next(spec.batches().chunks(1))

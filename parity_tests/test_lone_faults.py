@@ -131,7 +131,7 @@ def in_its_own_run(train_step: Any) -> Plant:
     """Another step where JAX trains by itself; the steps that it makes again are right."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        recorder = launch.recorder
+        recorder = launch.driver
         wrong = types.ModuleType(example.__name__)
         vars(wrong).update(vars(example))
         vars(wrong)["train_step"] = lambda *given: train_step(example.train_step, *given)

@@ -30,7 +30,7 @@ def program(loop: str, spec: Spec, place: Place = Place()) -> programs.Program: 
     if loop == "replay":
         return programs.replaying(launch.replay(spec, place))
     noise = loop == "training and its noise"
-    return programs.training(launch.recorder("jax", spec, place, noise=noise))
+    return programs.training(launch.driver("jax", spec, place, noise=noise))
 
 
 def precisions(text: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_loop_for_one_platform_alone_is_noticed(monkeypatch: pytest.MonkeyPatch)
 def test_the_program_is_what_is_run(example: str) -> None:
     """The exported program, run here, gives the recorder's very bits."""
     spec = EXAMPLES[example](steps=5)
-    recorder = launch.recorder("jax", spec)
+    recorder = launch.driver("jax", spec)
     chunk = next(spec.batches().chunks(steps_at_once(spec)))
     with recorder.settings():
         leaves = jax.tree.leaves(recorder.initial)

@@ -102,7 +102,7 @@ class Honest:
 
         programs: what the JAX side is compiled to; None: as it is
         """
-        recorder, replay, exact = launch.recorder, launch.replay, launch.exact
+        recorder, replay, exact = launch.driver, launch.replay, launch.exact
 
         def kept_recorder(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
             if framework != self.framework:
@@ -205,7 +205,7 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
 
     The gate, which decides, needs no noise, and measuring it takes most of the time to compile.
     """
-    recorder = launch.recorder
+    recorder = launch.driver
 
     def quiet(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
         return recorder(framework, spec, place)

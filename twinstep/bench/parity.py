@@ -50,7 +50,7 @@ def judgements(
     lefts: what the timed run of each has left
     """
     gate = Gate(spec, place)
-    noisy = launch.recorder("jax", spec, place, noise=True)
+    noisy = launch.driver("jax", spec, place, noise=True)
     found: dict[str, Judgement] = {}
     for name, way in torch.items():
         step_by_step, ends = _judge(way, noisy.chunks(), {name: lefts[name]}, gate, noisy, spec)

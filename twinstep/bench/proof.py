@@ -25,7 +25,7 @@ def gate_cost(spec: Spec, setting: Setting) -> Cost:
     """
     place = setting.place
     judged = Gate(spec, place)
-    recorder = launch.recorder("torch", spec, place.for_torch())
+    recorder = launch.driver("torch", spec, place.for_torch())
     torch, jax = _plain("torch", "eager", spec, place), _plain("jax", "trace", spec, place)
     found: list[Comparison] = []
 

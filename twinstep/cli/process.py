@@ -87,7 +87,7 @@ def _jax(arguments: Sequence[str]) -> None:
     )
     if options.compilation_cache:
         launch.keep_compiled("jax")
-    recorder = launch.recorder("jax", spec, options.place, noise=options.out is not None)
+    recorder = launch.driver("jax", spec, options.place, noise=options.out is not None)
     out, say = (options.out, print) if first else (None, lambda line: None)
     training.train(recorder, spec, out, say)
 

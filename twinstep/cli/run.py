@@ -52,7 +52,7 @@ def command(arguments: list[str]) -> int:
     launch.refuse_missing(*frameworks)
     if options.device != "cpu":  # so that none trains before it is known that all can
         for name in frameworks:
-            launch.recorder(name, spec, _place(name, options))
+            launch.driver(name, spec, _place(name, options))
     with contextlib.ExitStack() as stack:
         train: dict[str, Train] = {
             name: partial(_train, name, spec, options) for name in frameworks
@@ -80,7 +80,7 @@ def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome
     if options.compilation_cache:
         launch.keep_compiled(framework)
     keep = options.out is not None
-    recorder = launch.recorder(framework, spec, _place(framework, options), noise=keep)
+    recorder = launch.driver(framework, spec, _place(framework, options), noise=keep)
     folder = None if options.out is None else Path(options.out) / framework
     return training.train(recorder, spec, folder, say)
 

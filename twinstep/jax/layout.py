@@ -70,6 +70,14 @@ class Layout:
         names = (name for slot in self.slots for name in slot.names)
         return {name for name in names if name.endswith(f".{COUNTER}")}
 
+    def part(self, tree: Tree) -> Self:
+        """The layout of a tree that holds some of the leaves, under the same keys."""
+        whole = jax.tree.unflatten(self.treedef, self.slots)
+        slots = dict(jax.tree_util.tree_leaves_with_path(whole, is_leaf=_is_slot))
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        treedef = jax.tree.structure(tree)
+        return type(self)(treedef, tuple(slots[path] for path in paths))
+
     def to_torch(self, tree: Tree) -> dict[str, jax.Array]:
         """{name: array in PyTorch's layout}, in the order of the tree's leaves."""
         named: dict[str, jax.Array] = {}
@@ -78,7 +86,7 @@ class Layout:
             named |= dict.fromkeys(slot.names, array)
         return named
 
-    def from_torch(self, named: Mapping[str, jax.Array]) -> Tree:
+    def to_jax(self, named: Mapping[str, jax.Array]) -> Tree:
         """The tree of arrays given by name. InputError where names or shapes differ."""
         expected = {name for slot in self.slots for name in slot.names}
         if odd := sorted(expected ^ named.keys()):
@@ -94,6 +102,15 @@ class Layout:
             # the table's axes are their own inverse
             leaves.append(array if slot.axes is None else jnp.transpose(array, slot.axes))
         return jax.tree.unflatten(self.treedef, leaves)
+
+
+def load_params(model: nnx.Module, named: Mapping[str, Any]) -> None:
+    """Gives a model's parameters the arrays, by PyTorch's names, in PyTorch's layout.
+
+    InputError where names or shapes differ.
+    """
+    layout = module_layout(model)
+    nnx.update(model, layout.to_jax({name: jnp.asarray(a) for name, a in named.items()}))
 
 
 def module_layout(model: nnx.Module) -> Layout:

@@ -19,9 +19,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from twinstep.errors import InputError
-from twinstep.jax import devices, recording, scales
-from twinstep.jax.recording import take
-from twinstep.jax.state import Batch, TrainState
+from twinstep.jax import devices, driver, scales
+from twinstep.jax.driver import Data, take
 from twinstep.trace.ledger import Metadata
 
 
@@ -50,7 +49,7 @@ def find(device: str, count: int) -> list[jax.Device]:
 
 
 @dataclass(frozen=True)
-class Recorder(recording.Recorder):
+class Driver(driver.Driver):
     """Runs an example on `place.devices` devices; the trace is that of one."""
 
     @cached_property
@@ -59,10 +58,10 @@ class Recorder(recording.Recorder):
         return dataclasses.replace(super().metadata, device=kind)
 
     @cached_property
-    def data(self) -> Batch:
+    def data(self) -> Data:
         return self.placed(super().data)
 
-    def batch_of(self, data: Batch, index: jax.Array | None) -> Batch:
+    def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on, in parts. A number of samples that N does not divide is fine:
         XLA fills the last part up and leaves what it filled in out of every sum.
         """
@@ -93,9 +92,9 @@ class Recorder(recording.Recorder):
         )
 
     def evaluated(
-        self, state: TrainState, reruns: Any = None, unit: scales.Unit | None = None
+        self, params: Any, reruns: Any = None, unit: scales.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, reruns and reruns[:1]))
+        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (params, reruns and (reruns[0][:1],)))
         return super().evaluated(here[0], here[1], unit)
 
     @cached_property

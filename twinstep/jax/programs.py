@@ -1,6 +1,6 @@
 """An example's compiled loops as programs for any platform, without running them.
 
-What is compiled is the recorder's own scan and the gate's own map, with arrays described and not
+What is compiled is the driver's own scan and the gate's own map, with arrays described and not
 made: so a machine with a CPU alone can say what a GPU or a TPU would be given.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from twinstep.jax import parallel
-from twinstep.jax.recording import Recorder, to_device, to_ledger
+from twinstep.jax.driver import Driver, to_device
 from twinstep.jax.replay import Replay
 from twinstep.problems.batches import IndexChunk
 from twinstep.problems.chunking import steps_at_once
@@ -60,7 +60,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Described(parallel.Recorder):
+class Described(parallel.Driver):
     """Trains on devices that a topology describes: compiles for them, and never runs."""
 
     chips: tuple[jax.Device, ...] = ()
@@ -74,39 +74,39 @@ class Described(parallel.Recorder):
         return jax.devices("cpu")[0]  # where initial values are made
 
 
-def training(recorder: Recorder) -> Program:
-    """The training loop over the first chunk of steps, as the recorder compiles it."""
-    chunk = _first_chunk(recorder)
-    with recorder.settings():
-        state = recorder.initial
-        unit, reruns = recorder.unit, None
+def training(driver: Driver) -> Program:
+    """The training loop over the first chunk of steps, as the driver compiles it."""
+    chunk = _first_chunk(driver)
+    with driver.settings():
+        state = driver.start
+        unit, reruns = driver.unit, None
         if unit is not None:
-            reruns = jax.eval_shape(recorder._reruns, state, unit.eps)
-        arguments = (jax.tree.leaves(state), reruns, _data(recorder), chunk.indices, unit)
-    return Program(recorder.scan, _described(arguments), {"steps": chunk.steps}, recorder.settings)
+            reruns = jax.eval_shape(driver._reruns, state, unit.eps)
+        arguments = (jax.tree.leaves(state), reruns, _data(driver), chunk.indices, unit)
+    return Program(driver.scan, _described(arguments), {"steps": chunk.steps}, driver.settings)
 
 
 def replaying(replay: Replay) -> Program:
     """The gate: a block of recorded steps, each made again from the state before it."""
-    recorder, chunk = replay._recorder, _first_chunk(replay._recorder)
+    driver, chunk = replay._driver, _first_chunk(replay._driver)
     steps = min(replay.block, chunk.steps)
     indices = None if chunk.indices is None else chunk.indices[:steps]
-    with recorder.settings():
-        one = jax.eval_shape(lambda: to_ledger(recorder.initial, recorder.opt_layout))
-        stages = {**one, "grads": one["params"], "given": one["params"]}
+    with driver.settings():
+        one = jax.eval_shape(lambda: driver.ledger(driver.start))
+        stages = {**one, "raw_grads": one["params"], "recorded": one["params"]}
         rows = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype), stages
         )
-        arguments = (rows, indices, _data(recorder), replay.unit)
-    return Program(replay._map, _described(arguments), {}, recorder.settings)
+        arguments = (rows, indices, _data(driver), replay.unit)
+    return Program(replay._map, _described(arguments), {}, driver.settings)
 
 
-def _first_chunk(recorder: Recorder) -> IndexChunk:
-    return next(recorder.spec.batches().chunks(steps_at_once(recorder.spec)))
+def _first_chunk(driver: Driver) -> IndexChunk:
+    return next(driver.spec.batches().chunks(steps_at_once(driver.spec)))
 
 
-def _data(recorder: Recorder) -> Any:
-    return jax.eval_shape(lambda: to_device(recorder.spec))
+def _data(driver: Driver) -> Any:
+    return jax.eval_shape(lambda: to_device(driver.spec))
 
 
 def _described(arguments: Any) -> Any:

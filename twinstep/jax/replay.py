@@ -14,19 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from twinstep.jax import scales
-from twinstep.jax.recording import (
-    Ledger,
-    Recorder,
-    fingerprints,
-    nudged,
-    rounding,
-    take,
-    to_ledger,
-)
-from twinstep.jax.state import Batch, Step, TrainState
+from twinstep.jax.driver import Data, Driver, Ledger, fingerprints, take
+from twinstep.jax.layout import Layout
+from twinstep.jax.perturbing import farthest, nudged, rounding
+from twinstep.jax.watching import Forced, forced
 from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
@@ -64,30 +57,29 @@ class Replay:
         ledger, sizes = self.made()
         before = {name: array[0] for name, array in recorded.params.items()}
         tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
-        return self._recorder.assemble(chunk, before, ledger, *tested), sizes
+        return self._driver.assemble(chunk, before, ledger, *tested), sizes
 
     def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What this side's test makes of the last recorded parameters, and the figures."""
-        recorder = self._recorder
+        driver = self._driver
         last = {name: array[-1] for name, array in recorded.params.items()}
-        with recorder.settings():
-            state = recorder.initial
-            params = _like(state.params, last, state.layout)
-            return recorder.evaluated(state.replace(params=params), unit=self.unit)
+        with driver.settings():
+            params = _like(driver.start[0], last, driver.layout)
+            return driver.evaluated(params, unit=self.unit)
 
     def load(self, recorded: Trace, chunk: IndexChunk) -> None:
         """Takes the states from which the steps of a chunk are made; chunks come in order."""
         if recorded.start == 0:
             self._before = {
                 "opt_state": {name: a[None] for name, a in self._initial_opt_state.items()},
-                "grads": {name: np.zeros_like(a[:1]) for name, a in recorded.grads.items()},
+                "raw_grads": {n: np.zeros_like(a[:1]) for n, a in recorded.raw_grads.items()},
             }
         self._states = {
             "params": {name: array[:-1] for name, array in recorded.params.items()},
             "opt_state": self._preceding("opt_state", recorded.opt_state, len(recorded))
             | self._counted(recorded),
-            "grads": self._preceding("grads", recorded.grads, len(recorded)),
-            "given": dict(recorded.grads),
+            "raw_grads": self._preceding("raw_grads", recorded.raw_grads, len(recorded)),
+            "recorded": dict(recorded.raw_grads),
         }
         self._steps, self._indices = chunk.steps, chunk.indices
 
@@ -98,8 +90,8 @@ class Replay:
         """
         steps, block = self._steps, min(self.block, self._steps)
         found = []
-        with self._recorder.settings():
-            data = self._recorder.data
+        with self._driver.settings():
+            data = self._driver.data
             for low in range(0, steps, block):
                 rows = np.minimum(np.arange(low, low + block), steps - 1)
                 found.append(self._map(*self._rows(rows), data, self.unit))
@@ -112,10 +104,10 @@ class Replay:
     def remade(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:
         """The same of some steps, whose sizes are measured with more care."""
         found = []
-        with self._recorder.settings():
+        with self._driver.settings():
             for i in rows:
                 row = jax.tree.map(lambda array: array[0], self._rows(np.array([i])))
-                found.append(self._careful(row, self._recorder.data, self.unit))
+                found.append(self._careful(row, self._driver.data, self.unit))
         made: tuple[Ledger, Leaves] = jax.tree.map(lambda *parts: np.stack(parts), *found)
         return made
 
@@ -165,16 +157,16 @@ class Replay:
     def _counted(self, recorded: Trace) -> dict[str, np.ndarray]:
         """Updates made before each step, for a state that counts them where PyTorch's does not."""
         before = recorded.start + np.arange(len(recorded))
-        return dict.fromkeys(self._recorder.opt_layout.counters, before)
+        return dict.fromkeys(self._driver.opt_layout.counters, before)
 
     @cached_property
-    def _recorder(self) -> Recorder:
-        return Recorder(self.example, self.spec, self.place)
+    def _driver(self) -> Driver:
+        return Driver(self.example, self.spec, self.place)
 
     @cached_property
     def _initial_opt_state(self) -> dict[str, np.ndarray]:
-        with self._recorder.settings():
-            ledger = to_ledger(self._recorder.initial, self._recorder.opt_layout)
+        with self._driver.settings():
+            ledger = self._driver.ledger(self._driver.start)
             return {name: np.asarray(array) for name, array in ledger["opt_state"].items()}
 
     @cached_property
@@ -182,14 +174,15 @@ class Replay:
         """Compiled: recorded states, sample numbers, data, unit -> ledger, sizes, a row a step."""
 
         @jax.jit
-        def run(states: Any, indices: Any, data: Batch, unit: scales.Unit | None) -> Any:
+        def run(states: Any, indices: Any, data: Data, unit: scales.Unit | None) -> Any:
             def one(row: Any) -> tuple[Ledger, scales.Scales]:
-                state, batch, step, ledger = self._step(row, data)
+                params, batch, ledger = self._step(row, data)
                 if row[1] is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is None:
                     return ledger, {}
-                sizes = scales.affordable(self.example, state, batch, *step, unit)
+                made = ledger["loss"], ledger["raw_grads"]
+                sizes = scales.affordable(self._driver, params, tuple(batch.values()), *made, unit)
                 if self.spec.iterates:
                     ledger["noise"] = self._carried(row, data, ledger, sizes, unit.eps)
                 return ledger, sizes
@@ -203,97 +196,86 @@ class Replay:
         """Compiled: one recorded state and sample numbers, data, unit -> ledger and sizes."""
 
         @jax.jit
-        def run(row: Any, data: Batch, unit: scales.Unit) -> tuple[Ledger, scales.Scales]:
-            state, batch, step, ledger = self._step(row, data)
-            return ledger, scales.measured(self.example, state, batch, *step, unit)
+        def run(row: Any, data: Data, unit: scales.Unit) -> tuple[Ledger, scales.Scales]:
+            params, batch, ledger = self._step(row, data)
+            made = ledger["loss"], ledger["raw_grads"]
+            values = tuple(batch.values())
+            return ledger, scales.measured(self._driver, params, values, *made, unit)
 
         return run
 
     def _carried(
-        self, row: Any, data: Batch, ledger: Ledger, sizes: scales.Scales, eps: Any
+        self, row: Any, data: Data, ledger: Ledger, sizes: scales.Scales, eps: Any
     ) -> dict[str, jax.Array]:
         """{"stage/name": ()}: how far rounding in its evaluations carries a step's own results."""
-        recorder = self._recorder
 
         def rerun(key: jax.Array) -> Ledger:
-            return self._step(row, data, (key, sizes, eps))[3]
+            return self._step(row, data, (key, sizes, eps))[2]
 
         keys = jax.random.split(jax.random.key(0), NUDGED_RERUNS)
-        return recorder.farthest(ledger, jax.lax.map(rerun, keys))
+        return farthest(ledger, jax.lax.map(rerun, keys), self._driver.counted)
 
     def _step(
-        self, row: Any, data: Batch, nudge: tuple[jax.Array, scales.Scales, Any] | None = None
-    ) -> tuple[TrainState, Batch, Step, Ledger]:
-        """One step from a recorded state: the state, the batch, and what the step left.
+        self, row: Any, data: Data, nudge: tuple[jax.Array, scales.Scales, Any] | None = None
+    ) -> tuple[Any, Data, Ledger]:
+        """One step from a recorded state: its parameters, the batch, and what the step left.
 
         nudge: a key, sizes and an eps, to make it from parameters, losses and gradients so far off
         """
         recorded, index = row
-        template, layout = self._recorder.initial, self._recorder.initial.layout
-        opt_layout = self._recorder.opt_layout
-        grads = _like(template.params, recorded["grads"], layout) if template.keep_grads else None
-        state = template.replace(
-            params=_like(template.params, recorded["params"], layout),
-            opt_state=_like(template.opt_state, recorded["opt_state"], opt_layout),
-            grads=grads,
-        )
-        batch = data if index is None else take(data, index)
-        recorded_grads = _like(state.params, recorded["given"], layout)
-        update = state.optimizer
+        driver, optimizer = self._driver, self._driver.optimizer
+        params, watched, *kept = driver.start
+        params = _like(params, recorded["params"], driver.layout)
+        opt_state = _like(watched.inner, recorded["opt_state"], driver.opt_layout)
+        kept = [_part(leaves, recorded["raw_grads"], driver.layout) for leaves in kept]
+        grads = _part(watched.grads, recorded["recorded"], driver.layout)
+        state = (params, Forced(grads, grads, opt_state), *kept)
         if nudge is not None:
             key, sizes, eps = nudge
             of_params, of_grads = jax.random.split(key)
             state = nudged(state, of_params, 0, eps)
-            update = rounding(update, layout, sizes, of_grads)
-        optimizer = Forced(update, recorded_grads)
-        forced = state.replace(optimizer=optimizer.transformation)
-        after, step = self.example.train_step(forced, batch)
-        said = [step.grads, optimizer.was_given, after.grads if template.keep_grads else None]
-        step = step._replace(grads=_farthest(recorded_grads, [g for g in said if g is not None]))
-        return state, batch, step, to_ledger(after, opt_layout, step)
+            optimizer = rounding(optimizer, driver.trained, sizes, of_grads)
+        batch = data if index is None else take(data, index)
+        state, loss = driver.train_step(forced(optimizer))(state, tuple(batch.values()))
+        ledger = driver.ledger(state, loss)
+        ledger["raw_grads"] = self._farthest(recorded["recorded"], state)
+        return params, batch, ledger
+
+    def _farthest(self, recorded: Ledger, state: Any) -> dict[str, jax.Array]:
+        """Of the gradients that a step gives its optimizer and keeps, what is most wrong, by name.
+
+        The two are one and the same in a step that is right.
+        """
+        named: dict[str, list[jax.Array]] = {}
+        for tree in (state[1].grads, *state[2:]):
+            for name, grad in self._driver.layout.part(tree).to_torch(tree).items():
+                named.setdefault(name, []).append(grad)
+        return {name: _most_wrong(recorded[name], grads) for name, grads in named.items()}
 
 
-def _farthest(recorded: Any, said: list[Any]) -> Any:
-    """Of what a step reports, gives its optimizer and keeps as gradients, what is most wrong.
-
-    The three are one and the same in a step that is right.
-    """
-
-    def farthest(true: jax.Array, *values: jax.Array) -> jax.Array:
-        # no argmax: a TPU's compiler keeps the maximum, of which nobody asks, in bfloat16
-        chosen, most = values[0], _gap(values[0], true)
-        for value in values[1:]:
-            gap = _gap(value, true)
-            further = jnp.isnan(gap) | (gap > most)
-            chosen, most = jnp.where(further, value, chosen), jnp.where(further, gap, most)
-        return chosen
-
-    return jax.tree.map(farthest, recorded, *said)
+def _most_wrong(true: jax.Array, said: list[jax.Array]) -> jax.Array:
+    # no argmax: a TPU's compiler keeps the maximum, of which nobody asks, in bfloat16
+    chosen, most = said[0], _gap(said[0], true)
+    for value in said[1:]:
+        gap = _gap(value, true)
+        further = jnp.isnan(gap) | (gap > most)
+        chosen, most = jnp.where(further, value, chosen), jnp.where(further, gap, most)
+    return chosen
 
 
 def _gap(value: jax.Array, true: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(value - true), initial=0)
 
 
-class Forced:
-    """An optimizer that updates by the recorded gradients, whatever it is given, and notes that.
-
-    So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
-    """
-
-    def __init__(self, optimizer: optax.GradientTransformation, recorded: Any) -> None:
-        self.was_given: Any = None
-
-        def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-            self.was_given = grads
-            return optax.with_extra_args_support(optimizer).update(recorded, state, params, **extra)
-
-        self.transformation = optax.GradientTransformationExtraArgs(optimizer.init, update)
+def _part(tree: Any, named: Ledger, layout: Layout) -> Any:
+    """The tree of the recorded arrays that it holds."""
+    part = layout.part(tree)
+    return _like(tree, {name: named[name] for slot in part.slots for name in slot.names}, part)
 
 
-def _like(tree: Any, named: Any, layout: Any) -> Any:
+def _like(tree: Any, named: Any, layout: Layout) -> Any:
     """The tree of recorded arrays, in this side's dtypes."""
-    pairs = zip(jax.tree.leaves(layout.from_torch(named)), jax.tree.leaves(tree), strict=True)
+    pairs = zip(jax.tree.leaves(layout.to_jax(named)), jax.tree.leaves(tree), strict=True)
     return jax.tree.unflatten(
         jax.tree.structure(tree), [array.astype(leaf.dtype) for array, leaf in pairs]
     )

@@ -6,16 +6,14 @@ and not as sizes: eps times a size is a number where the size itself may overflo
 """
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from twinstep.jax.state import Batch, TrainState
 from twinstep.judge import tolerance
+from twinstep.trace.stages import STAGES
 
 Scales = dict[str, jax.Array]
 
@@ -23,6 +21,15 @@ Scales = dict[str, jax.Array]
 CHEAP = 2**17
 _NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
 _FEWEST_SAMPLES = 8  # of a large model, evenly spread
+
+
+class Step(Protocol):
+    """What is measured: losses and gradients of an example, at parameters and a batch of choice."""
+
+    layout: Any
+
+    def loss_and_grads(self, params: Any, batch: Any) -> tuple[jax.Array, Scales]:
+        """The loss, (), and {PyTorch's name: gradient}."""
 
 
 class Unit(NamedTuple):
@@ -45,57 +52,50 @@ def unit(judged: str, measures: str) -> Unit:
 
 
 def affordable(
-    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
+    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: Scales, unit: Unit
 ) -> Scales:
     """`measured` where that costs little beside the step, else `apparent`."""
-    if _samples(batch) * _entries(state) <= CHEAP:
-        return measured(example, state, batch, loss, grads, unit)
-    return apparent(state, loss, grads, unit)
+    if _samples(batch) * _entries(params) <= CHEAP:
+        return measured(step, params, batch, loss, grads, unit)
+    return apparent(loss, grads, unit)
 
 
-def apparent(state: TrainState, loss: jax.Array, grads: Any, unit: Unit) -> Scales:
-    """{"loss/loss": (), "grads/name": ()}: the largest entries, below what `measured` finds."""
-    named = state.layout.to_torch(grads).items()
-    found = {"loss/loss": jnp.abs(loss)} | {f"grads/{name}": _largest(g) for name, g in named}
+def apparent(loss: jax.Array, grads: Scales, unit: Unit) -> Scales:
+    """{"loss/loss": (), "raw_grads/name": ()}: the largest entries, below what is `measured`."""
+    found = {"loss/loss": jnp.abs(loss)}
+    found |= {f"raw_grads/{name}": _largest(grad) for name, grad in grads.items()}
     return {name: unit.eps * size for name, size in found.items()}
 
 
 def measured(
-    example: ModuleType, state: TrainState, batch: Batch, loss: jax.Array, grads: Any, unit: Unit
+    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: Scales, unit: Unit
 ) -> Scales:
-    """{"loss/loss": (), "grads/name": ()}: how far an eps of what they are made of moves entries.
+    """{"loss/loss": (), "raw_grads/name": ()}: how far an eps of what they are made of moves them.
 
-    state: as the step found it; loss and grads: what it made of it
+    params: as the step found them; loss and grads: what it made of them
     loss: by itself, by what moving each parameter by its own size would change (to first order),
         and by how far it moves when each parameter moves by one eps
     grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
     """
 
-    def loss_and_grad(params: Any, batch: Batch) -> Any:
-        def loss_of(params: Any) -> jax.Array:
-            return example.loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def sample_term(index: jax.Array) -> Scales:
+        return step.loss_and_grads(params, tuple(a[index][None] for a in batch))[1]
 
-        return jax.value_and_grad(loss_of)(params)
-
-    def sample_term(index: jax.Array) -> Any:
-        return loss_and_grad(state.params, {name: a[index][None] for name, a in batch.items()})[1]
-
-    terms = jax.vmap(sample_term)(_chosen(state, batch))
+    terms = jax.vmap(sample_term)(_chosen(params, batch))
     sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
-    here = loss_and_grad(state.params, batch)
+    here = step.loss_and_grads(params, batch)
     moves = [
-        jax.tree.map(lambda a, b: jnp.abs(b - a) / _NUDGE, here, loss_and_grad(nudged, batch))
-        for nudged in _nudged(state.params, unit)
+        jax.tree.map(lambda a, b: jnp.abs(b - a) / _NUDGE, here, step.loss_and_grads(off, batch))
+        for off in _nudged(params, unit)
     ]
     loss_move, grad_move = jax.tree.map(jnp.maximum, *moves)
-    pairs = zip(jax.tree.leaves(sizes), jax.tree.leaves(state.params), strict=True)
-    made_of = unit.eps * jnp.abs(loss) + _norm([size * param for size, param in pairs])
+    named = step.layout.to_torch(params)
+    made_of = unit.eps * jnp.abs(loss) + _norm([sizes[name] * named[name] for name in named])
     scales = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
-    named = [state.layout.to_torch(tree) for tree in (grads, sizes, grad_move)]
-    for name in named[0]:
-        grad, size, move = (_largest(leaves[name]) for leaves in named)
+    for name in grads:
+        grad, size, move = (_largest(leaves[name]) for leaves in (grads, sizes, grad_move))
         made_of = jnp.maximum(unit.eps * grad, size)
-        scales[f"grads/{name}"] = made_of + _capped(move, made_of, "grads", unit)
+        scales[f"raw_grads/{name}"] = made_of + _capped(move, made_of, "raw_grads", unit)
     return scales
 
 
@@ -113,7 +113,7 @@ def of_outputs(
 
 def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:
     """At most so much that the allowance it adds is `unit.most` of what is rounded."""
-    most = unit.most / tolerance.ONE_STEP_EPS[stage]
+    most = unit.most / STAGES[stage].one_step
     return jnp.minimum(move, most * (made_of / unit.eps))
 
 
@@ -124,18 +124,18 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
     return top * jnp.sqrt(sum(jnp.sum(jnp.square(leaf / top)) for leaf in leaves))
 
 
-def _samples(batch: Batch) -> int:
-    return len(next(iter(batch.values())))
+def _samples(batch: Any) -> int:
+    return len(batch[0])
 
 
-def _entries(state: TrainState) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+def _entries(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _chosen(state: TrainState, batch: Batch) -> jax.Array:
+def _chosen(params: Any, batch: Any) -> jax.Array:
     """The numbers of the samples whose terms are looked at one by one."""
     samples = _samples(batch)
-    count = min(samples, max(_FEWEST_SAMPLES, CHEAP // _entries(state)))
+    count = min(samples, max(_FEWEST_SAMPLES, CHEAP // _entries(params)))
     return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.jax.recording import Recorder, to_ledger
+from twinstep.jax.driver import Driver
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -30,8 +30,8 @@ def variants(
     example: ModuleType, spec: Spec, place: Place = CPU, *, compiled: bool = False
 ) -> dict[str, Way | str]:
     """Each way by name, or why there is none. compiled: no matter here, where all of them are."""
-    recorder = Recorder(example, spec, place)
-    return {"step": Steps(recorder), "scan": Scan(recorder), "trace": TraceScan(recorder)}
+    driver = Driver(example, spec, place)
+    return {"step": Steps(driver), "scan": Scan(driver), "trace": TraceScan(driver)}
 
 
 @dataclass
@@ -41,12 +41,12 @@ class Compiled:
     A run changes nothing that it starts from, so there is nothing to go back to.
     """
 
-    recorder: Recorder
+    driver: Driver
     _leaves: list[jax.Array] = field(default_factory=list)
     _losses: list[jax.Array] = field(default_factory=list)
 
     def settings(self) -> AbstractContextManager[None]:
-        return self.recorder.settings()
+        return self.driver.settings()
 
     def fresh(self) -> None:
         """Makes what a run starts from, once."""
@@ -57,32 +57,38 @@ class Compiled:
         """Trains."""
 
     def left(self) -> Left:
-        recorder = self.recorder
-        with recorder.settings():
-            treedef = jax.tree.structure(recorder.initial)
-            state = jax.tree.unflatten(treedef, self._leaves)
-            named = to_ledger(state, recorder.opt_layout)["params"]
+        driver = self.driver
+        with driver.settings():
+            treedef = jax.tree.structure(self.state)
+            params = jax.tree.unflatten(treedef, self._leaves)[0]
+            named = driver.layout.to_torch(params)
         losses = [np.atleast_1d(np.asarray(loss)) for loss in self._losses]
         return Left(np.concatenate(losses), {name: np.asarray(a) for name, a in named.items()})
 
     def recorded(self) -> Iterator[Trace]:
-        return self.recorder.chunks()
+        return self.driver.chunks()
 
     @cached_property
     def start(self) -> tuple[list[jax.Array], Any, list[Any]]:
         """The state's leaves, the samples, and each chunk's sample numbers, on the device."""
-        recorder = self.recorder
-        with recorder.settings():
+        driver = self.driver
+        with driver.settings():
             indices = [
                 None if chunk.indices is None else jnp.asarray(chunk.indices)
                 for chunk in self.chunks
             ]
-            return jax.tree.leaves(recorder.initial), recorder.data, indices
+            return jax.tree.leaves(self.state), driver.data, indices
+
+    @cached_property
+    def state(self) -> Any:
+        """What a run starts from."""
+        with self.driver.settings():
+            return self.driver.state(self.driver.optimizer)
 
     @cached_property
     def chunks(self) -> list[IndexChunk]:
         """The run in pieces of bounded memory."""
-        return list(self.recorder.spec.batches().chunks(steps_at_once(self.recorder.spec)))
+        return list(self.driver.spec.batches().chunks(steps_at_once(self.driver.spec)))
 
 
 class Steps(Compiled):
@@ -101,7 +107,7 @@ class Steps(Compiled):
     def _index(self) -> list[Any]:
         """The sample numbers of each step; cut up before the loop, not one by one within it."""
         pieces: list[Any] = []
-        with self.recorder.settings():
+        with self.driver.settings():
             for chunk in self.chunks:
                 rows = [None] * chunk.steps if chunk.indices is None else chunk.indices
                 pieces += [None if row is None else jnp.asarray(row) for row in rows]
@@ -113,14 +119,15 @@ class Steps(Compiled):
 
     @cached_property
     def _step(self) -> Any:
-        recorder = self.recorder
-        treedef = jax.tree.structure(recorder.initial)
+        driver = self.driver
+        treedef = jax.tree.structure(self.state)
 
         @jax.jit
         def step(leaves: list[jax.Array], data: Any, index: Any) -> Any:
-            state = jax.tree.unflatten(treedef, leaves)
-            after, step = recorder.example.train_step(state, recorder.batch_of(data, index))
-            return jax.tree.leaves(after), step.loss
+            batch = tuple(driver.batch_of(data, index).values())
+            train_step = driver.train_step(driver.optimizer)
+            state, loss = train_step(jax.tree.unflatten(treedef, leaves), batch)
+            return jax.tree.leaves(state), loss
 
         return step
 
@@ -138,14 +145,18 @@ class Scan(Compiled):
 
     @cached_property
     def _scan(self) -> Any:
-        recorder = self.recorder
-        treedef = jax.tree.structure(recorder.initial)
+        driver = self.driver
+        treedef = jax.tree.structure(self.state)
 
         @partial(jax.jit, static_argnames="steps")
         def scan(leaves: list[jax.Array], data: Any, indices: Any, *, steps: int) -> Any:
+            train_step = driver.train_step(driver.optimizer)
+
             def body(state: Any, index: Any) -> Any:
-                state, step = recorder.example.train_step(state, recorder.batch_of(data, index))
-                return state, step.loss
+                loss: jax.Array
+                batch = tuple(driver.batch_of(data, index).values())
+                state, loss = train_step(state, batch)
+                return state, loss
 
             state = jax.tree.unflatten(treedef, leaves)
             state, losses = jax.lax.scan(body, state, indices, length=steps)
@@ -159,11 +170,15 @@ class TraceScan(Compiled):
 
     _ledgers: tuple[Any, ...] = ()
 
+    @cached_property
+    def state(self) -> Any:
+        return self.driver.start
+
     def run(self) -> None:
         leaves, data, indices = self.start
         ledgers = []
         for chunk, index in zip(self.chunks, indices, strict=True):
-            leaves, _, ledger = self.recorder.scan(
+            leaves, _, ledger = self.driver.scan(
                 leaves, None, data, index, None, steps=chunk.steps
             )
             ledgers.append(ledger)
@@ -176,13 +191,13 @@ class TraceScan(Compiled):
         if not self._ledgers:
             yield from super().recorded()
             return
-        recorder = self.recorder
-        with recorder.settings():
-            before = to_ledger(recorder.initial, recorder.opt_layout)["params"]
-            state = jax.tree.unflatten(jax.tree.structure(recorder.initial), self._leaves)
-            tested = recorder.evaluated(state)
+        driver = self.driver
+        with driver.settings():
+            before = driver.layout.to_torch(self.state[0])
+            state = jax.tree.unflatten(jax.tree.structure(self.state), self._leaves)
+            tested = driver.evaluated(state[0])
         for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
             last = chunk is self.chunks[-1]
-            trace = recorder.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
+            trace = driver.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace

@@ -35,8 +35,10 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
 
 def refuse_other_problem(a: Metadata, b: Metadata) -> None:
     """Raises InputError when two traces are not of one example with one setting."""
-    if a.example != b.example:
+    if None not in (a.example, b.example) and a.example != b.example:
         raise InputError(f"the traces are of different examples: {a.example} and {b.example}")
+    if a.spec is None or b.spec is None:  # a loop of one's own has none to compare
+        return
     ours, theirs = dict(a.spec), dict(b.spec)
     differ = [key for key in sorted(ours.keys() | theirs.keys()) if _differs(ours, theirs, key)]
     if differ:

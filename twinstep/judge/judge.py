@@ -13,15 +13,16 @@ import numpy as np
 from twinstep.judge import measure, tolerance
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
-from twinstep.judge.structure import Structure, structure
+from twinstep.judge.structure import Structure, pairs, structure
 from twinstep.judge.witness import Witness
 from twinstep.trace import evaluation
-from twinstep.trace.ledger import STAGES, Leaves, Trace
+from twinstep.trace.ledger import Leaves, Trace
+from twinstep.trace.stages import STAGES
 
 
 def _place(finding: Finding) -> tuple[int, int]:
     """Where in the ledger."""
-    return finding.step, STAGES.index(finding.stage)
+    return finding.step, list(STAGES).index(finding.stage)
 
 
 @dataclass
@@ -112,9 +113,9 @@ class Judge:
         theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
-            if stage == "batch":
+            if STAGES[stage].exact:
                 return np.zeros(len(array))
-            if not measured:
+            if f"{stage}/{leaf}" not in noise:
                 sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
                 return self._plain_bound(stage, leaf, sizes, steps)
             carried = self._running(("noise", stage, leaf), noise[f"{stage}/{leaf}"])
@@ -140,12 +141,11 @@ class Judge:
 
     def _unexplained(self, recorded: Trace, replayed: Trace, scales: Leaves) -> np.ndarray:
         """The rows in which a loss or a gradient is further off than the sizes well explain."""
-        theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
         outside = np.zeros(len(recorded), bool)
-        for stage, leaf, array in recorded.entries():
-            if stage in ("loss", "grads"):
+        for stage, leaf, array, other in pairs(recorded, replayed):
+            if f"{stage}/{leaf}" in scales:
                 limit = self._one_step("gate", recorded, scales, stage, leaf, array)
-                gap = measure.differences(array, theirs[stage, leaf])
+                gap = measure.differences(array, other)
                 outside |= ~(gap <= tolerance.WELL_EXPLAINED * limit)
         return np.flatnonzero(outside)
 
@@ -153,10 +153,10 @@ class Judge:
         self, mode: str, trace: Trace, scales: Leaves, stage: str, leaf: str, array: np.ndarray
     ) -> np.ndarray:
         """(T,) what a single step may round, entry by entry."""
-        if stage == "batch":
+        if STAGES[stage].exact:
             return np.zeros(len(array))
-        amount, floor = tolerance.ONE_STEP_EPS[stage], tolerance.floor(self.dtype)
-        if stage in ("loss", "grads"):
+        amount, floor = STAGES[stage].one_step, tolerance.floor(self.dtype)
+        if f"{stage}/{leaf}" in scales:
             return amount * scales[f"{stage}/{leaf}"].astype(float) + floor
         if stage == "params":
             params = trace.params[leaf]
@@ -279,19 +279,18 @@ class Judge:
         self._steps[mode] += len(reference)
         steps = reference.start + np.arange(1, len(reference) + 1)
         beyond = np.zeros(len(steps), bool) if beyond is None else beyond
-        theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
         known = self._first.get(mode)
         firsts, unproved = [known] if known else [], [self._unproved] if self._unproved else []
         worst = np.zeros(len(steps))
-        for stage, leaf, a in reference.entries():
-            b = theirs[stage, leaf]
+        for stage, leaf, a, b in pairs(reference, candidate):
+            exact = STAGES[stage].exact
             with np.errstate(over="ignore"):  # a limit that overflows is inf
                 difference, limit = measure.differences(a, b), allowed(stage, leaf, a)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
-            if stage != "batch":  # which is drawn, not computed: there is no chaos in it
+            if not exact:  # what is drawn, not computed, has no chaos in it
                 limit = np.where(beyond, np.inf, limit)
             ratio = measure.ratios(difference, limit)
-            no_number, past = np.isnan(difference), beyond & (stage != "batch")
+            no_number, past = np.isnan(difference), beyond & (not exact)
             ratio[past & ~no_number] = 0
             open_ended = (difference > 0) & ~np.isfinite(limit) & ~past
             outside = no_number | ((difference > 0) & ~past & ~open_ended & ~(difference <= limit))
@@ -330,7 +329,7 @@ class Judge:
 
     def _of_outputs(self, rounding: float, noise: float = 0.0) -> float:
         """How far apart two outputs may be."""
-        one_step = tolerance.ONE_STEP_EPS["evaluation"] * rounding + tolerance.floor(self.dtype)
+        one_step = STAGES["evaluation"].one_step * rounding + tolerance.floor(self.dtype)
         return tolerance.NOISE_FACTOR * noise + one_step
 
     def _evaluation_bound(self, reference: Trace, candidate: Trace) -> float:

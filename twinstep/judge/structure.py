@@ -1,9 +1,13 @@
 """Names, shapes, dtypes and lengths are compared before values; nothing is broadcast."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from twinstep.trace import evaluation
-from twinstep.trace.ledger import STAGES, Trace
+from twinstep.trace.ledger import Trace
+from twinstep.trace.stages import STAGES, STEPS
 
 
 class Structure(NamedTuple):
@@ -23,10 +27,13 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
         return Structure("", "", f"{len(reference)} steps and {len(candidate)} steps")
     if reference.start != candidate.start:
         return Structure("", "", f"they start at steps {reference.start} and {candidate.start}")
-    mine = {(stage, leaf): array for stage, leaf, array in reference.entries()}
-    theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
+    asked = _asked(reference, candidate)
+    mine, theirs = (
+        {(stage, leaf): array for stage, leaf, array in trace.entries() if stage in asked}
+        for trace in (reference, candidate)
+    )
     both = dict.fromkeys([*mine, *theirs])
-    for key in sorted(both, key=lambda key: STAGES.index(key[0])):
+    for key in sorted(both, key=lambda key: list(STAGES).index(key[0])):
         a, b = mine.get(key), theirs.get(key)
         if a is None or b is None:
             return Structure(*key, f"only the {'second' if a is None else 'first'} trace has it")
@@ -45,3 +52,23 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
             says = f"shapes {one[name].shape} and {other[name].shape}"
             return Structure("evaluation", name, says)
     return None
+
+
+def pairs(
+    reference: Trace, candidate: Trace
+) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """(stage, leaf, both sides' (T, ...) arrays) in the ledger's order, of all that is compared.
+
+    Given gradients that are on both sides what was backpropagated are compared once, as that.
+    """
+    asked = _asked(reference, candidate)
+    theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
+    for stage, leaf, array in reference.entries():
+        once = stage == "grads" and reference.held_once(leaf) and candidate.held_once(leaf)
+        if stage in asked and not once:
+            yield stage, leaf, array, theirs[stage, leaf]
+
+
+def _asked(one: Trace, other: Trace) -> set[str]:
+    """The names of the stages that are compared: some only where both sides have them."""
+    return {s.name for s in STEPS if not s.both or (one.leaves(s) and other.leaves(s))}

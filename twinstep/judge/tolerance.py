@@ -6,13 +6,13 @@ step itself. The same figures serve float64 and float32: rounding is the same in
 
 import numpy as np
 
-# One stage of one step from the same state (teacher-forced), in eps of
+# What one step may round, from the same state (teacher-forced), stands with its stage in
+# `trace.stages`: 4 to 64 eps of
 # loss: itself, and its first-order dependence on the parameters
-# grads: the largest mean absolute per-sample term, and how far rounding moves that
+# raw_grads: the largest mean absolute per-sample term, and how far rounding moves that
 # evaluation: the largest output, and how far rounding moves that
 # opt_state, params: the tensor's largest entry, before or after the update; or the update's own,
 # which is larger where a parameter changes its sign: Adam's is itself off by three or four eps
-ONE_STEP_EPS = {"loss": 16, "grads": 64, "opt_state": 8, "params": 4, "evaluation": 64}
 
 # A size that is cheap to have bounds the true one from below. Where a difference is more than this
 # part of what it allows, the true one is measured: for the verdict, and so that the figure reported
@@ -37,8 +37,8 @@ GRADIENT_NUDGE = 4
 
 
 # A single step that evaluates the loss many times (LBFGS's, `Spec.iterates`) carries the rounding
-# of each evaluation on to the next: 20 of them make hundreds of eps of one, which ONE_STEP_EPS has
-# not. So the gate reruns such a step as often, from nudged parameters and with every evaluation
+# of each evaluation on to the next: 20 of them make hundreds of eps of one, more than
+# the table allows. So the gate reruns such a step as often, from nudged parameters and with every evaluation
 # nudged, and allows its state and parameters NOISE_FACTOR times that beside: honest rows stayed
 # below 0.4 of the sum. But a fault that makes a step chaotic must not explain itself: at most three
 # quarters of the digits may go. In float64 honest steps lose a third, in float32 half. The same

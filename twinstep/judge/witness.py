@@ -23,6 +23,6 @@ class Witness:
         self.loss_moved = self.loss_moved or bool(np.any(losses[1:] != losses[:-1]))
         self._last_loss = float(losses[-1])
         if not self.gradient_seen:
-            self.gradient_seen = any(np.any(array != 0) for array in trace.grads.values())
+            self.gradient_seen = any(np.any(array != 0) for array in trace.raw_grads.values())
         if not self.params_moved:
             self.params_moved = any(np.any(a[1:] != a[:-1]) for a in trace.params.values())

@@ -23,7 +23,7 @@ from twinstep.report.plots import MODES, differences_figure, losses_figure, svg
 from twinstep.report.show import path_of, source
 from twinstep.runs.many import Lost
 from twinstep.runs.verification import Verification
-from twinstep.trace.ledger import STAGES
+from twinstep.trace.stages import STAGES
 
 _PLOT_WIDTH = 4.2  # inches: three stand side by side, and their text is not to shrink
 SIGNS = {
@@ -122,7 +122,7 @@ def page(found: Sequence[Verification | Lost], place: Place = CPU) -> str:
             lost=[str(one) for one in found if isinstance(one, Lost)],
             counts=[(_badge(verdict), count) for verdict, count in counts.items() if count],
             verdicts=[(_badge(verdict), verdict.same) for verdict in Verdict],
-            stages=STAGES[1:],
+            stages=_SHOWN,
             palette=PALETTE,
             tolerance=tolerance,
             eps={dtype: f"{tolerance.eps(dtype):.1e}" for dtype in ("float64", "float32")},
@@ -233,7 +233,7 @@ def _result(result: Verification, name: str, label: str, place: Place) -> Result
         first=None if comparison.first is None else _line("", comparison.first, result.spec.dtype),
         first_mode=_first_mode(comparison),
         steps=comparison.steps,
-        cells={stage: _cell(gate[stage].ratio) if stage in gate else None for stage in STAGES[1:]},
+        cells={stage: _cell(gate[stage].ratio) if stage in gate else None for stage in _SHOWN},
         free=_cell(comparison.smallest_allowance("free")),
         horizon=comparison.horizon,
         seconds=f"{result.seconds:.1f}",

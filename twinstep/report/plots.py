@@ -21,13 +21,14 @@ from twinstep.judge.history import Curve
 from twinstep.report import axis, write_bytes
 from twinstep.report.axis import COLORS
 from twinstep.runs.verification import Verification
+from twinstep.trace.stages import STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-STAGES = ("loss", "grads", "opt_state", "params")
+STAGES = [stage.name for stage in STEPS if stage.noisy]
 MODES = {"gate": "gate", "free": "free run"}
 MOST_POINTS = 256  # what a small panel can show
 _HEIGHT = {"loss": 1.9, "difference": 0.92}  # inches

@@ -23,7 +23,7 @@ STYLES = {
     Verdict.INVALID: "magenta",
 }
 _LOST = "bold red"
-_STAGES = {"loss": 6, "grads": 4, "opt_state": 3, "params": 5}
+_STAGES = {stage.name: stage.column for stage in STEPS if stage.column}
 """{stage of a column: its turn to leave a narrow screen}"""
 _WIDE = 120  # columns from which claims are a table
 

@@ -108,7 +108,7 @@ class Referee:
         if self.costs:
             full = dataclasses.replace(self._place, precision="highest")
             for name, place in (("torch", full.for_torch()), ("jax", full)):
-                runs[name] = launch.recorder(name, self._spec, place).chunks(most)
+                runs[name] = launch.driver(name, self._spec, place).chunks(most)
         return runs
 
 

@@ -20,6 +20,7 @@ from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.runs import launch
 from twinstep.trace.ledger import Leaves, Trace
+from twinstep.trace.stages import STAGES
 
 
 class Gate:
@@ -113,7 +114,7 @@ class Reference:
         program = self._program
         ledger, sizes = program.made() if program.cheap else program.remade(rows)
         exact = {("loss", "loss"): ledger["loss"]}
-        exact |= {("grads", name): array for name, array in ledger["grads"].items()}
+        exact |= {("raw_grads", name): array for name, array in ledger["raw_grads"].items()}
         theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
         found = dict(sizes)
         for stage, leaf, array in recorded.entries():
@@ -126,13 +127,13 @@ class Reference:
     def _lost(self, stage: str, exact: np.ndarray, *both: np.ndarray) -> np.ndarray:
         """(rows,) the smaller of both sides' distances; no more than may be excused by that."""
         far = [measure.differences(side.astype(exact.dtype), exact) for side in both]
-        most = tolerance.most_carried(self._judged) / tolerance.ONE_STEP_EPS[stage]
+        most = tolerance.most_carried(self._judged) / STAGES[stage].one_step
         return np.minimum(np.fmin(*far), most * measure.largest(exact))
 
 
 def _first_steps(judge: Judge, spec: Spec, place: Place, replay: Any) -> None:
     """The gate over the first block of steps alone."""
-    recorded = next(launch.recorder("torch", spec, place.for_torch()).chunks(replay.block))
+    recorded = next(launch.driver("torch", spec, place.for_torch()).chunks(replay.block))
     replayed, sizes = replay(recorded, next(spec.batches().chunks(replay.block)))
     judge.gate(recorded, replayed, sizes, replay.remeasure)
 
@@ -143,5 +144,5 @@ def _apparent(recorded: Trace) -> dict[str, np.ndarray]:
     return {
         f"{stage}/{leaf}": eps * measure.largest(array)
         for stage, leaf, array in recorded.entries()
-        if stage in ("loss", "grads")
+        if stage in ("loss", "raw_grads")
     }

@@ -75,20 +75,20 @@ def check(
         spec.total_steps  # noqa: B018 - refuses too many
 
 
-def recorder(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
-    """What trains `spec` and records it. InputError for an unknown framework or device."""
+def driver(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
+    """What trains `spec`, and records it. InputError for an unknown framework or device."""
     # drawn now: data that is not there is said before a framework is loaded or anything is written
     check([spec], place, (framework,))
     if place.devices > 1:
         home = _module(framework, "parallel")
         home.find(place.device, place.devices)
     else:
-        home = _module(framework, "recording")
+        home = _module(framework, "driver")
     _module(framework, "devices").find(place.device, spec.dtype)
     options: dict[str, Any] = {"noise": noise} if framework == "jax" else {}
     if framework == "torch" and place.devices > 1:
         options["program"] = PROCESS
-    return home.Recorder(example(framework, spec), spec, place, **options)
+    return home.Driver(example(framework, spec), spec, place, **options)
 
 
 def parallel(framework: str) -> ModuleType:
@@ -104,7 +104,7 @@ def replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
 
 def exact(spec: Spec, place: Place = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
-    return recorder("jax", spec, place, noise=True).exact()
+    return driver("jax", spec, place, noise=True).exact()
 
 
 def variants(
@@ -152,7 +152,7 @@ def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:
 
 def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:
     """Trains `spec`; its trace in pieces that bound the memory."""
-    return recorder(framework, spec, place, noise=noise).chunks()
+    return driver(framework, spec, place, noise=noise).chunks()
 
 
 def run(

@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 def train(recorder: Any, spec: Spec, folder: str | Path | None, say: Say) -> Outcome:
     """Trains and says, piece by piece, what the document prints; how it ended.
 
-    recorder: from `launch.recorder`; folder: a new one for the trace, which is kept nowhere else.
+    recorder: from `launch.driver`; folder: a new one for the trace, which is kept nowhere else.
     Raises InputError for a folder that cannot be written.
     """
     metadata = recorder.metadata

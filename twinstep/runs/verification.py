@@ -105,9 +105,9 @@ def verify(
     if out is not None:
         for name in launch.FRAMEWORKS:
             refuse_used(files.named("out", out) / name)
-    torch_side = launch.recorder("torch", spec, place.for_torch())
+    torch_side = launch.driver("torch", spec, place.for_torch())
     # float32's noise is measured by the float64 run, which is the referee's
-    jax_side = launch.recorder("jax", spec, place, noise=spec.dtype == "float64")
+    jax_side = launch.driver("jax", spec, place, noise=spec.dtype == "float64")
     gate = Gate(spec, place)
     judge = Judge(spec.dtype)
     tails = {"torch": Tail(), "jax": Tail()}

@@ -33,22 +33,26 @@ def load_params(model: nn.Module, named: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict(state)
 
 
-def opt_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def named_opt_state(
+    names: Mapping[nn.Parameter, str], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     """The optimizer's state by name: `weight.exp_avg`, for every parameter that has some.
 
     SparseAdam counts its steps in a number: a scalar, as the others have it.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
-        return _lbfgs_state(model, optimizer)
+        return _lbfgs_state(names, optimizer)
     return {
         f"{name}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
-        for name, parameter in model.named_parameters()
+        for parameter, name in names.items()
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, _KEPT)
     }
 
 
-def _lbfgs_state(model: nn.Module, optimizer: torch.optim.LBFGS) -> dict[str, torch.Tensor]:
+def _lbfgs_state(
+    names: Mapping[nn.Parameter, str], optimizer: torch.optim.LBFGS
+) -> dict[str, torch.Tensor]:
     """LBFGS's, of all parameters together and kept with the first, in arrays of fixed shapes.
 
     Its lists, that grow up to history_size, are rows, oldest first and zeros after the last;
@@ -57,7 +61,7 @@ def _lbfgs_state(model: nn.Module, optimizer: torch.optim.LBFGS) -> dict[str, to
     (group,) = optimizer.param_groups
     first = group["params"][0]
     state = optimizer.state[first]
-    (name,) = (name for name, parameter in model.named_parameters() if parameter is first)
+    name = names[first]
     entries = sum(parameter.numel() for parameter in group["params"])
     found = {"stored": first.new_tensor(len(state.get("old_dirs", ())))}
     for key in ("func_evals", "n_iter", "t", "prev_loss"):

@@ -68,6 +68,11 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def name(device: torch.device) -> str:
+    """What a device is called in a trace."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def versions() -> dict[str, str]:
     """What takes part in a run, by name."""
     return {"torch": torch.__version__}

@@ -35,9 +35,9 @@ from twinstep.errors import InputError, LostError
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.torch import devices, recording
-from twinstep.torch.recording import Ledger, take
-from twinstep.torch.state import Batch, Criterion, TrainState
+from twinstep.torch import devices, driver
+from twinstep.torch.driver import Feed
+from twinstep.torch.recorder import Recorder
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.storage import MANIFEST, TraceWriter, open_trace
 from twinstep.workers import PROCESS_ERROR
@@ -58,7 +58,7 @@ def find(device: str, count: int) -> list[torch.device]:
 
 
 @dataclass(frozen=True)
-class Recorder(recording.Recorder):
+class Driver(driver.Driver):
     """Has `place.devices` processes train, and gives what the first of them records.
 
     program: what each of them runs, Python's arguments; with --task FOLDER it calls `serve`
@@ -162,7 +162,7 @@ def failure(log: str, code: int) -> InputError | LostError:
 
 
 @dataclass(frozen=True)
-class Rank(recording.Recorder):
+class Rank(driver.Driver):
     """One of the processes: trains on its part of each batch; what it says is of the whole."""
 
     @cached_property
@@ -178,9 +178,9 @@ class Rank(recording.Recorder):
         yield from super().chunks(most)
         self.__dict__.pop("_shared", None)
 
-    def _run(self, state: TrainState, data: Batch, chunk: IndexChunk) -> Ledger:
+    def _run(self, recorder: Recorder, chunk: IndexChunk) -> Trace:
         rank, world = distributed.get_rank(), distributed.get_world_size()
-        indices = chunk.indices
+        data, indices = self.data, chunk.indices
         samples = len(next(iter(data.values()))) if indices is None else indices.shape[1]
         part = slice(samples * rank // world, samples * (rank + 1) // world)
         mine = part.stop - part.start
@@ -190,16 +190,18 @@ class Rank(recording.Recorder):
             data = {name: tensor[part] for name, tensor in data.items()}
         else:
             chunk = chunk._replace(indices=indices[:, part])
-        self._criterion.weight = mine * world / samples
-        ledger = Ledger(state, chunk.steps)
-        for i, batch in enumerate(take(data, chunk)):
-            _, step = self.example.train_step(self._shared, batch)
-            ledger.record(i, batch, step)
-        ledger.losses = self._sum(ledger.losses) / world
-        for name, fingerprints in ledger.batch.items():  # each a sum over samples
+        _, criterion, optimizer = self.start
+        weighted = Weighted(criterion, mine * world / samples)
+        feed = Feed(data, chunk, recorder.made_on, first=part.start)
+        with recorder:
+            self.train(self._shared, weighted, optimizer, feed)
+        trace = recorder.take()
+        batch = {}
+        for name, fingerprints in trace.batch.items():  # each the sum of those of its parts
             whole = self._sum(fingerprints.astype(np.int64) * bool(mine))
-            ledger.batch[name] = (whole & 0xFFFFFFFF).astype(np.uint32)
-        return ledger
+            batch[name] = (whole & 0xFFFFFFFF).astype(np.uint32)
+        losses = self._sum(trace.losses) / world
+        return dataclasses.replace(trace, losses=losses, batch=batch)
 
     def _sum(self, array: np.ndarray) -> np.ndarray:
         """The sum over all processes."""
@@ -208,14 +210,9 @@ class Rank(recording.Recorder):
         return tensor.cpu().numpy()
 
     @cached_property
-    def _shared(self) -> TrainState:
-        """The same state, with gradients that are averaged over the processes."""
-        model = DistributedDataParallel(self.initial.model)
-        return dataclasses.replace(self.initial, model=model, criterion=self._criterion)
-
-    @cached_property
-    def _criterion(self) -> "Weighted":
-        return Weighted(self.initial.criterion)
+    def _shared(self) -> DistributedDataParallel:
+        """The same model, with gradients that are averaged over the processes."""
+        return DistributedDataParallel(self.start[0])
 
     @cached_property
     def _device(self) -> torch.device:
@@ -227,8 +224,8 @@ class Rank(recording.Recorder):
 class Weighted:
     """A criterion times a weight, by which a mean over processes is a mean over samples."""
 
-    criterion: Criterion
-    weight: float = 1.0
+    criterion: Any
+    weight: float
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.criterion(output, target) * self.weight

@@ -19,9 +19,12 @@ from twinstep.judge import tolerance
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.torch.recording import Recorder
-from twinstep.torch.state import Batch
+from twinstep.torch.driver import Driver
+from twinstep.torch.recorder import Recorder
 from twinstep.trace.ledger import Leaves, Trace
+from twinstep.trace.stages import STAGES
+
+Batch = tuple[torch.Tensor, ...]
 
 _NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
 _MOST_SAMPLES = 32  # of a batch, evenly spread: each is a forward and a backward pass
@@ -46,23 +49,23 @@ class Replay:
     def load(self, recorded: Trace, chunk: IndexChunk) -> None:
         """Takes the states from which the steps of a chunk are made; chunks come in order."""
         if recorded.start == 0:
-            self._before = {name: np.zeros_like(a[:1]) for name, a in recorded.grads.items()}
+            self._before = {name: np.zeros_like(a[:1]) for name, a in recorded.raw_grads.items()}
         self._recorded, self._indices = recorded, chunk.indices
         self._preceding = {
             name: np.concatenate([self._before[name], array[:-1]])
-            for name, array in recorded.grads.items()
+            for name, array in recorded.raw_grads.items()
         }
-        self._before = {name: array[-1:] for name, array in recorded.grads.items()}
+        self._before = {name: array[-1:] for name, array in recorded.raw_grads.items()}
 
     def remade(self, rows: np.ndarray) -> tuple[dict[str, Any], Leaves]:
-        """{"loss": (rows,), "grads": {name: (rows, ...)}} of some steps, and what they round by.
+        """{"loss": (rows,), "raw_grads": {name: (rows, ...)}} of some steps, and what they round by.
 
         {"stage/leaf": (rows,)}, as twinstep/jax/scales.py has it
         """
         found = [self._measured(self._params(i), self._batch(i), self._grads(i)) for i in rows]
         losses, grads, sizes = zip(*found, strict=True)
         named = {name: np.stack([each[name] for each in grads]) for name in grads[0]}
-        ledger = {"loss": np.array(losses), "grads": named}
+        ledger = {"loss": np.array(losses), "raw_grads": named}
         return ledger, {name: np.array([each[name] for each in sizes]) for name in sizes[0]}
 
     def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -78,11 +81,10 @@ class Replay:
         return {**found, "rounding": rounding}, figures
 
     def _tested(self, params: Leaves) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        with self._recorder.settings():
-            state = self._recorder.initial
-            for name, parameter in state.model.named_parameters():
+        with self._driver.settings():
+            for name, parameter in self._driver.start[0].named_parameters():
                 parameter.data.copy_(torch.tensor(params[name]))
-            return self._recorder.evaluated(state)
+            return self._driver.evaluated()
 
     def _measured(
         self, params: Leaves, batch: Batch, before: Leaves
@@ -96,15 +98,15 @@ class Replay:
         parts = np.concatenate([(sizes[name] * params[name]).ravel() for name in params])
         made_of = {"loss/loss": eps * abs(loss) + float(_norm(parts))}
         made_of |= {
-            f"grads/{n}": float(max(eps * _largest(grads[n]), _largest(sizes[n]))) for n in params
+            f"raw_grads/{n}": float(max(eps * _largest(grads[n]), _largest(sizes[n]))) for n in params
         }
         moves = dict.fromkeys(made_of, 0.0)
         for off in _nudged(params, eps):
             moved, theirs = self._evaluate(off, batch, before)
             gaps = {"loss/loss": abs(moved - loss)}
-            gaps |= {f"grads/{n}": _largest(theirs[n] - grads[n]) for n in params}
+            gaps |= {f"raw_grads/{n}": _largest(theirs[n] - grads[n]) for n in params}
             moves = {name: max(moves[name], gap / _NUDGE) for name, gap in gaps.items()}
-        amount = {name: tolerance.ONE_STEP_EPS[name.partition("/")[0]] for name in moves}
+        amount = {name: STAGES[name.partition("/")[0]].one_step for name in moves}
         rounds = {
             name: size + min(moves[name], most / amount[name] * (size / eps))
             for name, size in made_of.items()
@@ -115,21 +117,18 @@ class Replay:
         self, params: Leaves, batch: Batch, before: Leaves
     ) -> tuple[float, dict[str, np.ndarray]]:
         """The loss and the gradients of a step; before: what it finds in `.grad`."""
-        recorder = self._recorder
-        with recorder.settings():
-            state = recorder.initial
-            parameters = dict(state.model.named_parameters())
-            for name, parameter in parameters.items():
+        driver = self._driver
+        with driver.settings():
+            model, criterion, optimizer = driver.start
+            for name, parameter in model.named_parameters():
                 parameter.data.copy_(torch.tensor(params[name]))
-                kept = before.get(name) if state.keep_grads else None
+                kept = before.get(name)  # cleared by the loop, if it clears at all
                 parameter.grad = None if kept is None else torch.tensor(kept)
-            _, step = self.example.train_step(state, batch)
-            grads = {}
-            for name, parameter in parameters.items():
-                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dense = grad.to_dense() if grad.is_sparse else grad
-                grads[name] = dense.cpu().numpy().copy()
-            return step.loss.item(), grads
+            recorder = Recorder(model, metadata=driver.metadata, rows=1)
+            with recorder:
+                driver.train(model, criterion, optimizer, [batch])
+            trace = recorder.take()
+        return trace.losses[0].item(), {name: a[0] for name, a in trace.raw_grads.items()}
 
     def _params(self, i: int) -> dict[str, np.ndarray]:
         return {n: array[i].astype(self.spec.dtype) for n, array in self._recorded.params.items()}
@@ -139,18 +138,18 @@ class Replay:
 
     def _batch(self, i: int) -> Batch:
         index = slice(None) if self._indices is None else torch.tensor(self._indices[i].copy())
-        return {name: tensor[index] for name, tensor in self._recorder.data.items()}
+        return tuple(tensor[index] for tensor in self._driver.data.values())
 
     @cached_property
-    def _recorder(self) -> Recorder:
-        return Recorder(self.example, self.spec, self.place)
+    def _driver(self) -> Driver:
+        return Driver(self.example, self.spec, self.place)
 
 
 def _samples(batch: Batch) -> Iterator[Batch]:
     """Some samples, a batch of one each."""
-    count = len(next(iter(batch.values())))
+    count = len(batch[0])
     for i in np.unique(np.linspace(0, count - 1, min(count, _MOST_SAMPLES)).astype(int)):
-        yield {name: tensor[i : i + 1] for name, tensor in batch.items()}
+        yield tuple(tensor[i : i + 1] for tensor in batch)
 
 
 def _nudged(params: Leaves, eps: float) -> Iterator[dict[str, np.ndarray]]:

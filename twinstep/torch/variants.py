@@ -2,28 +2,27 @@
 
 Mirror: twinstep/jax/variants.py
 
-No example is changed: its optimizer is made anew with a flag, its loss is handed to the compiler.
+No example is changed: its loop is given the optimizer made anew with a flag, or a compiled model.
 """
 
-import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, cast
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch import nn
 
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.chunking import steps_at_once
 from twinstep.torch import devices
 from twinstep.torch.conversion import load_params
-from twinstep.torch.recording import Recorder, take
-from twinstep.torch.state import Batch, TrainState
+from twinstep.torch.driver import Driver, Feed, Started
 from twinstep.trace.ledger import Trace
 from twinstep.trace.ways import Left, Way
 
@@ -43,7 +42,7 @@ def variants(
     """
     found: dict[str, Way | str] = {}
     for name, flags in OPTIMIZERS.items():
-        loop = Loop(_with_flags(example, flags), spec, place)
+        loop = Loop(Changed(example, spec, place, change=lambda start, f=flags: _made(*start, f)))
         try:
             loop.start  # noqa: B018  # an optimizer that has no such kind says so when it is made
         except (RuntimeError, TypeError, ValueError) as error:
@@ -53,87 +52,97 @@ def variants(
         else:
             found[name] = loop
     if compiled:
-        found["compile"] = _compiled(example, spec, place)
+        found["compile"] = Loop(Changed(example, spec, place, change=_compiled))
     return found
+
+
+@dataclass(frozen=True)
+class Changed(Driver):
+    """Drives the example's loop with something else than it builds."""
+
+    change: Callable[[Started], Started] = lambda start: start
+
+    @cached_property
+    def start(self) -> Started:
+        with self.settings(), self._device:
+            return self.change(super().start)
 
 
 @dataclass
 class Loop:
     """The document's loop: a Python call a step, nothing recorded."""
 
-    example: ModuleType
-    spec: Spec
-    place: Place
-    _loss: torch.Tensor = field(default_factory=lambda: torch.tensor(torch.nan))
+    driver: Driver
 
     def settings(self) -> AbstractContextManager[None]:
-        return self._recorder.settings()
+        return self.driver.settings()
 
     def fresh(self) -> None:
         """In place: for another model and another optimizer torch.compile would start again."""
-        state, _ = self.start
-        load_params(state.model, self.spec.initial_params())
-        for parameter in state.model.parameters():
+        model, _, optimizer = self.start
+        load_params(_plain(model), self.driver.spec.initial_params())
+        for parameter in model.parameters():
             parameter.grad = None
-        for moments in state.optimizer.state.values():
+        for moments in optimizer.state.values():
             for moment in moments.values():
                 if isinstance(moment, torch.Tensor):
                     moment.zero_()
 
     def run(self) -> None:
-        state, data = self.start
-        train_step = self.example.train_step
+        model, criterion, optimizer = self.start
         for chunk in self._chunks:
-            for batch in take(data, chunk):
-                state, step = train_step(state, batch)
-        self._loss = step.loss
-        if self._loss.is_cuda:
-            torch.cuda.synchronize(self._loss.device)
+            self.driver.train(model, criterion, optimizer, Feed(self.driver.data, chunk))
+        if criterion.last.is_cuda:
+            torch.cuda.synchronize(criterion.last.device)
 
     def left(self) -> Left:
+        model, criterion, _ = self.start
         params = {
             name: parameter.detach().cpu().numpy().copy()
-            for name, parameter in self.start[0].model.named_parameters()
+            for name, parameter in _plain(model).named_parameters()
         }
-        return Left(self._loss.detach().cpu().numpy().reshape(1).copy(), params)
+        return Left(criterion.last.detach().cpu().numpy().reshape(1).copy(), params)
 
     def recorded(self) -> Iterator[Trace]:
         with self.settings():
             self.fresh()
-        return self._recorder.chunks()
+        return self.driver.chunks()
 
     @cached_property
-    def start(self) -> tuple[TrainState, Batch]:
-        """The one state, which every run changes, and the samples."""
-        with self.settings(), devices.find(self.place.device, self.spec.dtype):
-            return self._recorder.initial, self._recorder.data
+    def start(self) -> Started:
+        """What every run changes; the criterion keeps the last loss."""
+        model, criterion, optimizer = self.driver.start
+        self.driver.data  # noqa: B018 - made by asking for it
+        return model, _Kept(criterion), optimizer
 
     @cached_property
     def _chunks(self) -> list[Any]:
-        return list(self.spec.batches().chunks(steps_at_once(self.spec)))
-
-    @cached_property
-    def _recorder(self) -> Recorder:
-        return Recorder(self.example, self.spec, self.place)
+        spec = self.driver.spec
+        return list(spec.batches().chunks(steps_at_once(spec)))
 
 
-def _with_flags(example: ModuleType, flags: dict[str, bool]) -> ModuleType:
-    """The example with its optimizer made of another kind."""
+class _Kept:
+    """A criterion that keeps the last loss that it made."""
 
-    def init(spec: Spec) -> TrainState:
-        state = example.init(spec)
-        if not flags:
-            return state
-        old = state.optimizer
-        kind = cast(Any, type(old))
-        groups = [{k: v for k, v in g.items() if k not in flags} for g in old.param_groups]
-        return dataclasses.replace(state, optimizer=kind(groups, **{**old.defaults, **flags}))
+    def __init__(self, criterion: Any) -> None:
+        self.criterion = criterion
+        self.last = torch.tensor(torch.nan)
 
-    return cast(ModuleType, SimpleNamespace(**{**vars(example), "init": init}))
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.last = self.criterion(output, target)
+        return self.last
 
 
-def _compiled(example: ModuleType, spec: Spec, place: Place) -> Way:
-    """The loop with torch.compile of the model and its loss, forward and backward.
+def _made(model: nn.Module, criterion: Any, optimizer: Any, flags: dict[str, bool]) -> Started:
+    """The same with an optimizer of another kind."""
+    if not flags:
+        return model, criterion, optimizer
+    groups = [{k: v for k, v in g.items() if k not in flags} for g in optimizer.param_groups]
+    return model, criterion, type(optimizer)(groups, **{**optimizer.defaults, **flags})
+
+
+def _compiled(start: Started) -> Started:
+    """torch.compile of the model and of its loss, forward and backward.
 
     Not of the optimizer: compiled Adam corrects its bias in the run's dtype, where the one that is
     not does it in Python's float64; in float32 that is off by some 1e-5 of an update.
@@ -144,12 +153,15 @@ def _compiled(example: ModuleType, spec: Spec, place: Place) -> Way:
     torch.compiler.reset()  # and not for another run in this process
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torch")
-    names = {**vars(example), "loss_fn": torch.compile(example.loss_fn)}
-    step = example.train_step
-    names["train_step"] = FunctionType(
-        step.__code__, names, step.__name__, step.__defaults__, step.__closure__
-    )  # the same code, which finds another `loss_fn`
-    return Loop(cast(ModuleType, SimpleNamespace(**names)), spec, place)
+    model, criterion, optimizer = start
+    compiled: Any = torch.compile(model)
+    return compiled, torch.compile(criterion), optimizer
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The model itself, where torch.compile has wrapped it."""
+    plain: nn.Module = getattr(model, "_orig_mod", model)
+    return plain
 
 
 def _first_line(error: Exception) -> str:

@@ -1,13 +1,12 @@
-"""A trace is what a run leaves: the ledger of every step, in the order in which it is made.
+"""A trace is what a run leaves: the ledger of every step, in the order of `stages.STAGES`.
 
-A step's entries are batch, loss, grads, opt_state, params; after the last one comes, where the
-document tests, what the test made of the last parameters. Parameters and everything of their shape
-bear PyTorch's ``state_dict`` names and layouts, whichever framework wrote the trace.
+Parameters and everything of their shape bear PyTorch's ``state_dict`` names and layouts, whichever
+framework wrote the trace.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +14,10 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace import evaluation
+from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
 
 if TYPE_CHECKING:
     from os import PathLike
-
-STAGES = ("batch", "loss", "grads", "opt_state", "params", "evaluation")
 
 Leaves = Mapping[str, np.ndarray]
 
@@ -36,10 +34,14 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ran: example, its hyper-parameters, framework, dtype, device, precision, versions."""
+    """What ran: framework, dtype, device, precision, versions.
 
-    example: str
-    spec: Mapping[str, Any]
+    example, spec: of a documents' example, its name and hyper-parameters; None: of a loop of one's
+        own
+    """
+
+    example: str | None
+    spec: Mapping[str, Any] | None
     framework: str
     dtype: str
     device: str
@@ -53,7 +55,8 @@ class Trace:
 
     losses: (T,)
     batch: {name: (T,)} uint32 fingerprints of what each step trained on
-    grads: {name: (T, ...)} what the optimizer was given
+    raw_grads: {name: (T, ...)} what was backpropagated
+    grads: {name: (T, ...)} what the optimizer was given: the very same array where it is the same
     opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
     params: {name: (T + 1, ...)} the initial ones first
     noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if measured
@@ -63,11 +66,17 @@ class Trace:
     metrics: {name: value} measured when the training was over
     evaluation: of N tested samples, when the training was over: "outputs" (N, classes),
         "predictions" (N,); "noise" and "rounding" (): what noise and scales are to the outputs
+    rng, activations: {name: (T, ...)} on request
+    buffers: {name: (T + 1, ...)} such as BatchNorm's running mean, of any type
+    hyper_parameters: {"group.name": (T,)} of the optimizer, before each update, if it has any
+    inputs: {name: {fingerprint: array}} what the batches were, if that is kept
+    joined: {"stage/name": step} of leaves that came later: they have rows from that step on
     """
 
     metadata: Metadata
     losses: np.ndarray
     batch: Leaves
+    raw_grads: Leaves
     grads: Leaves
     opt_state: Leaves
     params: Leaves
@@ -76,37 +85,66 @@ class Trace:
     start: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation: Leaves = field(default_factory=dict)
+    rng: Leaves = field(default_factory=dict)
+    activations: Leaves = field(default_factory=dict)
+    buffers: Leaves = field(default_factory=dict)
+    hyper_parameters: Leaves = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    joined: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.losses)
 
+    def leaves(self, stage: Stage) -> Leaves:
+        """What the trace holds of a stage, by name."""
+        held: Leaves = {"loss": self.losses} if stage.name == "loss" else getattr(self, stage.field)
+        return held
+
     def entries(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """(stage, leaf, (T, ...) array) in the ledger's order; params without the initial ones."""
-        yield from (("batch", name, array) for name, array in self.batch.items())
-        yield "loss", "loss", self.losses
-        yield from (("grads", name, array) for name, array in self.grads.items())
-        yield from (("opt_state", name, array) for name, array in self.opt_state.items())
-        yield from (("params", name, array[1:]) for name, array in self.params.items())
+        for stage in STEPS:
+            for leaf, array in self.leaves(stage).items():
+                late = max(0, self.joined.get(f"{stage.name}/{leaf}", 0) - self.start)
+                rows = array[stage.before :]
+                if late:  # nothing was there, on either side, or the structure differs
+                    rows = np.concatenate([np.zeros((late, *rows.shape[1:]), rows.dtype), rows])
+                yield stage.name, leaf, rows
+
+    def held_once(self, leaf: str) -> bool:
+        """Whether the optimizer was given what was backpropagated, bit for bit."""
+        return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
     def cut(self, low: int, high: int) -> "Trace":
         """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks."""
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
 
-        def rows(leaves: Leaves, extra: int = 0) -> dict[str, np.ndarray]:
-            return {name: array[low : high + extra] for name, array in leaves.items()}
+        def rows(key: str, array: np.ndarray, before: int) -> np.ndarray:
+            late = max(0, self.joined.get(key, 0) - self.start)
+            return array[max(0, low - late) : max(0, high - late) + before]
 
-        return dataclasses.replace(
-            self,
-            losses=self.losses[low:high],
-            batch=rows(self.batch),
-            grads=rows(self.grads),
-            opt_state=rows(self.opt_state),
-            params=rows(self.params, extra=1),
-            noise=None if self.noise is None else rows(self.noise),
-            scales=None if self.scales is None else rows(self.scales),
+        def measured(leaves: Leaves | None) -> Leaves | None:
+            return leaves and {name: array[low:high] for name, array in leaves.items()}
+
+        return self._each(
+            rows,
+            noise=measured(self.noise),
+            scales=measured(self.scales),
             start=self.start + low,
         )
+
+    def _each(self, change: Callable[[str, np.ndarray, int], np.ndarray], **others: Any) -> "Trace":
+        """With the rows of every leaf changed; what is held once stays so."""
+        changed: dict[str, Any] = {}
+        for stage in STEPS:
+            made = {
+                leaf: changed["raw_grads"][leaf]
+                if stage.name == "grads" and self.held_once(leaf)
+                else change(f"{stage.name}/{leaf}", array, stage.before)
+                for leaf, array in self.leaves(stage).items()
+            }
+            changed[stage.field] = made["loss"] if stage.name == "loss" else made
+        return dataclasses.replace(self, **changed, **others)
 
     def with_noise_of(self, exact: "Trace") -> "Trace":
         """This trace with what was measured on another run of the same problem."""
@@ -122,7 +160,7 @@ class Trace:
             losses=self.losses,
             initial_params={name: array[0] for name, array in self.params.items()},
             params={name: array[-1] for name, array in self.params.items()},
-            grads={name: array[-1] for name, array in self.grads.items()},
+            grads={name: array[-1] for name, array in self.raw_grads.items()},
             metrics=self.metrics,
         )
 
@@ -141,20 +179,23 @@ def flaw(trace: Trace) -> str | None:
         return f"loss has shape {trace.losses.shape}, expected one number a step"
     if problem := evaluation.flaw(trace.evaluation, trace.metadata.dtype):
         return f"evaluation, {problem}"
-    for stage in STAGES[:-1]:
-        leaves = {"loss": trace.losses} if stage == "loss" else getattr(trace, stage)
-        rows = len(trace) + (stage == "params")  # the initial ones are a row more
-        for leaf, array in leaves.items():
+    for stage in STEPS:
+        for leaf, array in trace.leaves(stage).items():
+            key = f"{stage.name}/{leaf}"
+            late = min(len(trace), max(0, trace.joined.get(key, 0) - trace.start))
+            rows = len(trace) - late + stage.before
             if array.shape[:1] != (rows,):
-                return f"{stage}, {leaf} has shape {array.shape}, expected {rows} rows"
-            if stage != "batch" and array.dtype != trace.metadata.dtype:
-                return f"{stage}, {leaf} is {array.dtype}, expected {trace.metadata.dtype}"
-            measured = [trace.noise] if stage != "batch" else []
-            measured += [trace.scales] if stage in ("loss", "grads") else []
+                return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
+            if stage.numbers and array.dtype != trace.metadata.dtype:
+                return f"{stage.name}, {leaf} is {array.dtype}, expected {trace.metadata.dtype}"
+            measured = [trace.noise] if stage.noisy else []
+            measured += [trace.scales] if stage.name in ("loss", "raw_grads") else []
             for sizes in measured:
-                size = None if sizes is None else sizes.get(f"{stage}/{leaf}")
+                size = None if sizes is None else sizes.get(key)
                 if sizes is not None and (size is None or size.shape != (len(trace),)):
-                    return f"{stage}, {leaf}: what rounding does to it is not known for every step"
+                    return (
+                        f"{stage.name}, {leaf}: what rounding does to it is not known for every step"
+                    )
     return None
 
 
@@ -168,36 +209,44 @@ def join(chunks: Sequence[Trace]) -> Trace:
             raise InputError(
                 f"steps {after.start} follow steps that end at {before.start + len(before)}"
             )
+        for stage in LEAVES:
+            ours, theirs = (_like(piece, stage) for piece in (before, after))
+            for leaf in ours.keys() | theirs.keys():
+                late = after.joined.get(f"{stage.name}/{leaf}", 0) >= after.start
+                if ours.get(leaf) != theirs.get(leaf) and not (leaf not in ours and late):
+                    raise InputError(
+                        f"the {stage.name} of steps {after.start} on are not of the names, shapes "
+                        "and dtypes of those before"
+                    )
 
-        for pick in ("batch", "grads", "opt_state", "params"):
-            if _like(getattr(before, pick)) != _like(getattr(after, pick)):
-                raise InputError(
-                    f"the {pick} of steps {after.start} on are not of the names, shapes and dtypes "
-                    "of those before"
-                )
+    def rows(key: str, last_rows: np.ndarray, before: int) -> np.ndarray:
+        name, _, leaf = key.partition("/")
+        every = [chunk.leaves(STAGES[name]) for chunk in chunks]
+        held = [leaves[leaf] for leaves in every if leaf in leaves]
+        return np.concatenate([held[0][:before], *(array[before:] for array in held)])
 
-    def rows(pick: str) -> dict[str, np.ndarray]:
+    def measured(pick: str) -> Any:
         pieces = [getattr(chunk, pick) for chunk in chunks]
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
-    measured = all(chunk.noise is not None and chunk.scales is not None for chunk in chunks)
-    return dataclasses.replace(
-        first,
-        losses=np.concatenate([chunk.losses for chunk in chunks]),
-        batch=rows("batch"),
-        grads=rows("grads"),
-        opt_state=rows("opt_state"),
-        params={
-            name: np.concatenate([first.params[name][:1], *(c.params[name][1:] for c in chunks)])
-            for name in first.params
+    known = all(chunk.noise is not None and chunk.scales is not None for chunk in chunks)
+    once = {leaf for leaf in last.grads if all(c.held_once(leaf) for c in chunks if leaf in c.grads)}
+    grads = {n: last.raw_grads[n] if n in once else np.array(a) for n, a in last.grads.items()}
+    return dataclasses.replace(last, grads=grads)._each(
+        rows,
+        noise=measured("noise") if known else None,
+        scales=measured("scales") if known else None,
+        inputs={
+            name: {n: a for chunk in chunks for n, a in chunk.inputs.get(name, {}).items()}
+            for name in last.inputs
         },
-        noise=rows("noise") if measured else None,
-        scales=rows("scales") if measured else None,
+        start=first.start,
         metrics=last.metrics,
         evaluation=last.evaluation,
     )
 
 
-def _like(leaves: Leaves) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _like(trace: Trace, stage: Stage) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """What the pieces of one run have in common: names, shapes of a step and dtypes."""
-    return {name: (array.shape[1:], array.dtype) for name, array in leaves.items()}
+    leaves = trace.leaves(stage).items()
+    return {name: (array.shape[1:], array.dtype) for name, array in leaves}

@@ -22,9 +22,10 @@ from twinstep.errors import InputError
 from twinstep.files import replace as _replace
 from twinstep.place import Dtype
 from twinstep.trace.ledger import Metadata, Trace, flaw, join
+from twinstep.trace.stages import LEAVES
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 MOST_MANIFEST = 64 * 2**20
 """Bytes of a manifest: some 300,000 shards."""
 
@@ -69,6 +70,7 @@ class TraceWriter:
             "metadata": dataclasses.asdict(metadata),
             "metrics": {},
             "leaves": [],
+            "joined": {},
             "shards": [],
         }
         self._write_manifest()
@@ -77,7 +79,7 @@ class TraceWriter:
         """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
         from safetensors.numpy import save
 
-        tensors = _tensors(chunk)
+        tensors, late = _tensors(chunk), _late(chunk.joined, chunk.start)
         shards = self._manifest["shards"]
         expected = sum(shard["steps"] for shard in shards)
         problem = flaw(chunk)
@@ -85,13 +87,15 @@ class TraceWriter:
             problem = "it has no steps"
         elif chunk.start != expected:
             problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif shards and list(tensors) != self._manifest["leaves"]:
+        elif shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
             problem = "its leaves are not those of the steps before"
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
-        self._manifest["leaves"] = list(tensors)
-        evaluation = {_EVALUATION + n: np.asarray(a) for n, a in chunk.evaluation.items()}
-        content = save(tensors | evaluation)
+        self._manifest["leaves"] = list(dict.fromkeys([*self._manifest["leaves"], *tensors]))
+        self._manifest["joined"] = dict(chunk.joined)
+        once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
+        stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
+        content = save(stored | _others(chunk))
         name = _shard_name(chunk.start, len(chunk))
         self._put(name, content)
         shards.append(
@@ -101,6 +105,7 @@ class TraceWriter:
                 "steps": len(chunk),
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
+                "held_once": once,
             }
         )
         self._write_manifest()
@@ -143,6 +148,7 @@ class StoredTrace:
     steps: how many it holds
     complete: whether the run that wrote it came to its end
     leaves: the names of a shard's arrays, in the ledger's order
+    joined: {leaf: step} of those that came later
     """
 
     folder: Path
@@ -150,6 +156,7 @@ class StoredTrace:
     metrics: Mapping[str, float]
     complete: bool
     leaves: tuple[str, ...]
+    joined: Mapping[str, int]
     shards: tuple[Mapping[str, Any], ...]
 
     @property
@@ -181,12 +188,16 @@ class StoredTrace:
             tensors = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
-        evaluation = {name for name in tensors if name.startswith(_EVALUATION)}
-        if tensors.keys() - evaluation != set(self.leaves):
+        others = {name: a for name, a in tensors.items() if name.startswith(_OTHERS)}
+        once = {f"grads/{leaf}": tensors.get(f"raw_grads/{leaf}") for leaf in shard["held_once"]}
+        held = tensors | once
+        end = shard["start"] + shard["steps"]
+        expected = set(self.leaves) - _late(self.joined, end)
+        if held.keys() - others.keys() != expected or any(a is None for a in once.values()):
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
-        ordered = {name: tensors[name] for name in (*self.leaves, *sorted(evaluation))}
-        chunk = _trace(ordered, self.metadata, shard["start"], self.metrics)
+        ordered = {name: held[name] for name in self.leaves if name in expected}
+        chunk = self._trace(ordered, others, shard["start"], end)
         if problem := flaw(chunk):
             raise InputError(f"trace shard {path} holds no trace: {problem}")
         if len(chunk) != shard["steps"]:
@@ -194,6 +205,26 @@ class StoredTrace:
                 f"trace shard {path} holds {len(chunk)} steps, expected {shard['steps']}"
             )
         return chunk
+
+
+    def _trace(
+        self, held: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], start: int, end: int
+    ) -> Trace:
+        leaves: dict[str, Any] = {
+            stage.field: _below(f"{stage.name}/", held) for stage in LEAVES
+        }
+        return Trace(
+            metadata=self.metadata,
+            losses=held["loss"],
+            **leaves,
+            noise=_below("noise/", held) or None,
+            scales=_below("scales/", held) or None,
+            start=start,
+            metrics=self.metrics,
+            evaluation=_below(_EVALUATION, others),
+            inputs=_inputs(others),
+            joined={name: step for name, step in self.joined.items() if step < end},
+        )
 
 
 def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
@@ -241,7 +272,8 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
     if metadata.keys() != fields:
         raise ValueError(f"metadata has {sorted(metadata)}, expected {sorted(fields)}")
     for name in fields:
-        _get(metadata, name, dict if name in ("spec", "versions") else str)
+        if metadata[name] is not None or name not in ("example", "spec"):
+            _get(metadata, name, dict if name in ("spec", "versions") else str)
     if metadata["dtype"] not in get_args(Dtype):
         raise ValueError(f"dtype is {metadata['dtype']!r}, expected one of {get_args(Dtype)}")
     metrics = _get(manifest, "metrics", dict)
@@ -251,6 +283,10 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
     shards = _get(manifest, "shards", list)
     if shards and ("loss" not in leaves or not all(isinstance(name, str) for name in leaves)):
         raise ValueError("leaves lists no loss, or what is no name")
+    joined = _get(manifest, "joined", dict)
+    for name in joined:
+        if _get(joined, name, int) < 1 or name not in leaves:
+            raise ValueError(f"joined has {name!r} at {joined[name]}, expected a leaf and a step")
     expected = 0
     for shard in shards:
         if not isinstance(shard, dict):
@@ -258,6 +294,8 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         file, start = _get(shard, "file", str), _get(shard, "start", int)
         steps = _get(shard, "steps", int)
         _get(shard, "sha256", str)
+        if not all(isinstance(leaf, str) for leaf in _get(shard, "held_once", list)):
+            raise ValueError("held_once lists what is no name")
         if start != expected:
             raise ValueError(f"{file!r} starts at step {start}, expected {expected}")
         if _get(shard, "bytes", int) < 0:
@@ -273,6 +311,7 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         metrics=metrics,
         complete=_get(manifest, "complete", bool),
         leaves=tuple(leaves),
+        joined=joined,
         shards=tuple(shards),
     )
 
@@ -298,38 +337,49 @@ def _shard_name(start: int, steps: int) -> str:
 
 
 _EVALUATION = "evaluation/"  # in the last shard, where there is one
-_STAGES = ("batch", "grads", "opt_state", "params")
+_INPUTS = "inputs/"  # NAME/FINGERPRINT, of a recording that keeps its batches
+_OTHERS = (_EVALUATION, _INPUTS)
 _MEASURED = ("noise", "scales")
+
+
+def _late(joined: Mapping[str, int], step: int) -> set[str]:
+    """The leaves that come with a step, or after it."""
+    return {name for name, first in joined.items() if first >= step}
 
 
 def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
     """Every array of a chunk under "stage/name"; what is measured, under "noise/stage/name"."""
     tensors = {"loss": chunk.losses}
-    for stage in _STAGES:
-        tensors |= {f"{stage}/{name}": array for name, array in getattr(chunk, stage).items()}
+    for stage in LEAVES:
+        leaves = chunk.leaves(stage).items()
+        tensors |= {f"{stage.name}/{name}": array for name, array in leaves}
     for measured in _MEASURED:
-        leaves = getattr(chunk, measured) or {}
-        tensors |= {f"{measured}/{name}": array for name, array in leaves.items()}
+        leaves = (getattr(chunk, measured) or {}).items()
+        tensors |= {f"{measured}/{name}": array for name, array in leaves}
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
 
-def _trace(
-    tensors: Mapping[str, np.ndarray], metadata: Metadata, start: int, metrics: Mapping[str, float]
-) -> Trace:
-    def below(prefix: str) -> dict[str, np.ndarray]:
-        return {
-            name.removeprefix(prefix): array
-            for name, array in tensors.items()
-            if name.startswith(prefix)
-        }
+def _others(chunk: Trace) -> dict[str, np.ndarray]:
+    """What is not of every step."""
+    others = {_EVALUATION + name: np.asarray(array) for name, array in chunk.evaluation.items()}
+    for name, arrays in chunk.inputs.items():
+        others |= {f"{_INPUTS}{name}/{number}": np.asarray(a) for number, a in arrays.items()}
+    return others
 
-    return Trace(
-        metadata=metadata,
-        losses=tensors["loss"],
-        **{stage: below(f"{stage}/") for stage in _STAGES},
-        noise=below("noise/") or None,
-        scales=below("scales/") or None,
-        start=start,
-        metrics=metrics,
-        evaluation=below(_EVALUATION),
-    )
+
+def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _inputs(others: Mapping[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
+    """{name: {fingerprint: array}}; ValueError for what is no fingerprint."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for key, array in _below(_INPUTS, others).items():
+        name, _, number = key.rpartition("/")
+        found.setdefault(name, {})[int(number)] = array
+    return found

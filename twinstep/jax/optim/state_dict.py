@@ -120,7 +120,7 @@ def _filled(opt_state: Any, layout: Layout, given: dict[str, Any], count: int | 
                 raise InputError(f"optimizer state {key!r} differs between parameters")
             dtype = named[slot.names[0]].dtype
             named |= dict.fromkeys(slot.names, jnp.array(arrays[0], dtype))
-    return named_layout.from_torch(named)
+    return named_layout.to_jax(named)
 
 
 def _entries(opt_state: Any, layout: Layout) -> dict[str, dict[str, Any]]:

@@ -59,7 +59,7 @@ def in_torch_layout(
         if callable(argument):
 
             def value_and_grad(named: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
-                value, grads = argument(layout.from_torch(named))
+                value, grads = argument(layout.to_jax(named))
                 return value, to_torch(grads)
 
             return value_and_grad
@@ -81,7 +81,7 @@ def in_torch_layout(
         updates, inner = optimizer.update(
             to_torch(grads), state.inner, to_torch(needed(params)), **extra
         )
-        return layout.from_torch(updates), replace(state, inner=inner)
+        return layout.to_jax(updates), replace(state, inner=inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

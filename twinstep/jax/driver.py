@@ -1,0 +1,370 @@
+"""Drives an example's own step in a compiled scan over chunks of steps, and stacks what it leaves.
+
+Mirror: twinstep/torch/driver.py
+
+The step is the one that the example's loop calls. It is handed a watched optimizer, from whose
+state the gradients are read; nothing else in it is changed.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from twinstep.jax import devices, scales
+from twinstep.jax.layout import Layout, module_layout, opt_state_layout
+from twinstep.jax.perturbing import STEADY, farthest, nudged, rounding, split
+from twinstep.jax.watching import Watched, watch
+from twinstep.judge.tolerance import NUDGED_RERUNS
+from twinstep.place import CPU, Place
+from twinstep.problems.base import Spec
+from twinstep.problems.batches import IndexChunk
+from twinstep.problems.chunking import steps_at_once
+from twinstep.trace.fingerprint import MIX
+from twinstep.trace.ledger import Metadata, Trace
+
+Tree = Any
+State = tuple[Any, ...]
+"""(params, opt_state), and behind them what else an example's step carries: gradients it keeps."""
+Data = dict[str, jax.Array]
+Ledger = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """An example's module, what it trains, where, and whether to measure the run's noise.
+
+    noise: train three times more, with every gradient and, after each step, every parameter nudged
+        by some eps, and record how far that carries each leaf; float32's is what its eps does to
+        the float64 program: what is judged must not set its own allowance
+    rounds: the dtype whose eps that is; None: the spec's own
+    """
+
+    example: ModuleType
+    spec: Spec
+    place: Place = CPU
+    noise: bool = False
+    rounds: str | None = None
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        return Metadata(
+            example=self.spec.name,
+            spec=self.spec.hyper_parameters(),
+            framework="jax",
+            dtype=self.spec.dtype,
+            device=self._device.device_kind,
+            precision=self._precision,
+            versions=devices.versions(),
+        )
+
+    def chunks(self, most: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `most`."""
+        most = most or steps_at_once(self.spec)
+        if self.noise and self.spec.dtype != "float64":
+            plain = dataclasses.replace(self, noise=False)
+            for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):
+                yield trace.with_noise_of(exact)
+            return
+        batches = self.spec.batches()
+        with self.settings():
+            before = self.ledger(self.start)["params"]
+            reruns = None
+            if self.unit is not None:
+                reruns = self.placed(self._reruns(self.start, self.unit.eps))
+            state, data = self.placed(self.start), self.data
+        for chunk in batches.chunks(most):
+            with self.settings():
+                state, reruns, ledger = self._run(state, reruns, data, chunk)
+                last = chunk.start + chunk.steps == batches.total_steps
+                evaluation, metrics = self.evaluated(state[0], reruns) if last else ({}, {})
+            trace = self.assemble(chunk, before, ledger, evaluation, metrics)
+            before = {name: array[-1] for name, array in trace.params.items()}
+            yield trace
+
+    def exact(self) -> "Driver":
+        """What trains the same problem in float64, and measures this dtype's noise on it."""
+        wide, place = self.spec.widened(), self.place.alone()
+        return Driver(self.example, wide, place, noise=True, rounds=self.spec.dtype)
+
+    def _run(
+        self, state: State, reruns: Any, data: Data, chunk: IndexChunk
+    ) -> tuple[State, Any, Ledger]:
+        indices = None if chunk.indices is None else self.placed(jnp.asarray(chunk.indices))
+        leaves, reruns, ledger = self.scan(
+            jax.tree.leaves(state), reruns, data, indices, self.unit, steps=chunk.steps
+        )
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), reruns, ledger
+
+    # The example's own parts
+
+    @cached_property
+    def _built(self) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+        with self.settings():
+            built: tuple[nnx.Module, Any, optax.GradientTransformation]
+            built = self.example.build(self.spec)
+            return built
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return self._built[2]
+
+    def train_step(self, optimizer: optax.GradientTransformation) -> Any:
+        """The example's step with this optimizer: (state, (x, y)) -> (state, loss)."""
+        model, criterion, _ = self._built
+        return self.example.make_train_step(model, criterion, optimizer)
+
+    def state(self, optimizer: optax.GradientTransformation) -> State:
+        """What the example's loop starts from, with this optimizer."""
+        state: State = self.example.init_state(self._built[0], optimizer)
+        return state
+
+    @cached_property
+    def start(self) -> State:
+        """The same, watched."""
+        with self.settings():
+            return self.state(watch(self.optimizer))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the parameters go by PyTorch's names."""
+        return module_layout(self._built[0])
+
+    @cached_property
+    def trained(self) -> Layout:
+        """The same of those that the optimizer is given."""
+        return self.layout.part(self.start[1].grads)
+
+    @cached_property
+    def opt_layout(self) -> Layout:
+        return opt_state_layout(self.start[1].inner, self.trained)
+
+    def grads(self, state: State) -> dict[str, jax.Array]:
+        """{PyTorch's name: gradient} that a step has left: in the optimizer's state, or kept."""
+        named = self.trained.to_torch(state[1].grads)
+        for kept in state[2:]:
+            named = {**self.layout.part(kept).to_torch(kept), **named}
+        return named
+
+    def loss_and_grads(self, params: Tree, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of a batch at some parameters, and its gradients by name."""
+        optimizer = watch(optax.identity())
+        state, loss = self.train_step(optimizer)((params, *self.state(optimizer)[1:]), batch)
+        return loss, self.grads(state)
+
+    # The compiled loop
+
+    @cached_property
+    def scan(self) -> Any:
+        """Compiled: leaves of the state, reruns, data, sample numbers, unit -> the same, ledger.
+
+        Takes and gives flat leaves, which JAX hands over faster than trees.
+        """
+        treedef = jax.tree.structure(self.start)
+
+        @partial(jax.jit, static_argnames="steps", out_shardings=self.everywhere)
+        def scan(
+            leaves: list[jax.Array],
+            reruns: Any,
+            data: Data,
+            indices: Any,
+            unit: scales.Unit | None,
+            *,
+            steps: int,
+        ) -> tuple[list[jax.Array], Any, Ledger]:
+            train_step = self.train_step(watch(self.optimizer))
+
+            def body(carry: Any, index: Any) -> tuple[Any, Ledger]:
+                state, reruns = carry
+                batch = self.batch_of(data, index)
+                before = state
+                state, loss = train_step(state, tuple(batch.values()))
+                ledger = self.ledger(state, loss)
+                if index is not None:
+                    ledger["batch"] = fingerprints(batch)
+                if unit is not None:
+                    ledger["scales"] = scales.affordable(
+                        self, before[0], tuple(batch.values()), loss, ledger["raw_grads"], unit
+                    )
+                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger, unit)
+                return (state, reruns), ledger
+
+            state = jax.tree.unflatten(treedef, leaves)
+            (state, reruns), ledger = jax.lax.scan(body, (state, reruns), indices, length=steps)
+            if indices is None:  # the same batch each time
+                once = fingerprints(data)
+                ledger["batch"] = {n: jnp.broadcast_to(f, (steps,)) for n, f in once.items()}
+            return jax.tree.leaves(state), reruns, ledger
+
+        return scan
+
+    def ledger(self, state: State, loss: jax.Array | None = None) -> Ledger:
+        """A step's entries by PyTorch's names, in its layout; scalars as floats, as it has."""
+        kind = jax.tree.leaves(state[0])[0].dtype
+        opt_state = {
+            name: array.astype(kind)
+            for name, array in self.opt_layout.to_torch(state[1].inner).items()
+            if name not in self.opt_layout.counters
+        }
+        ledger: Ledger = {"opt_state": opt_state, "params": self.layout.to_torch(state[0])}
+        return ledger if loss is None else {**ledger, "loss": loss, "raw_grads": self.grads(state)}
+
+    def _reruns(self, state: State, eps: Any) -> tuple[State, jax.Array]:
+        """The states of the nudged reruns, stacked, and their random keys."""
+        keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), NUDGED_RERUNS)
+        keys, _, of_params = split(jnp.where(STEADY, keys[0], keys))
+        return jax.vmap(nudged, in_axes=(None, 0, 0, None))(state, of_params, STEADY, eps), keys
+
+    def _nudge(
+        self, reruns: Any, batch: Data, ledger: Ledger, unit: scales.Unit
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
+        states, keys = reruns
+        keys, of_grads, of_params = split(keys)
+        sizes = ledger["scales"]
+
+        def rerun(each: tuple[State, jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+            state, key, way = each
+            off = {name: way * size for name, size in sizes.items()}
+            optimizer = watch(rounding(self.optimizer, self.trained, off, key))
+            after: tuple[State, jax.Array]
+            after = self.train_step(optimizer)(state, tuple(batch.values()))
+            return after
+
+        # one after the other: batched, small matrix products are several times slower on a CPU
+        ways = jnp.where(STEADY < 0, -1.0, 1.0)
+        states, losses = jax.lax.map(rerun, (states, of_grads, ways))
+        theirs = jax.vmap(self.ledger)(states, losses)
+        states = jax.vmap(nudged, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
+        return (states, keys), farthest(ledger, theirs, self.counted)
+
+    def assemble(
+        self,
+        chunk: IndexChunk,
+        before: Ledger,
+        ledger: Ledger,
+        evaluation: dict[str, np.ndarray],
+        metrics: dict[str, float],
+    ) -> Trace:
+        """The trace of a chunk. before: the parameters before it; ledger: its steps', stacked."""
+        names = list(self.spec.initial_params())
+        host = jax.tree.map(np.asarray, ledger)
+        raw_grads = {name: host["raw_grads"][name] for name in names}
+        given = {name for slot in self.trained.slots for name in slot.names}
+        return Trace(
+            metadata=self.metadata,
+            losses=host["loss"],
+            batch=host["batch"],
+            raw_grads=raw_grads,
+            grads={name: grad for name, grad in raw_grads.items() if name in given},
+            opt_state=host["opt_state"],
+            params={
+                name: np.concatenate([np.asarray(before[name])[None], host["params"][name]])
+                for name in names
+            },
+            noise=host.get("noise"),
+            scales=host.get("scales"),
+            start=chunk.start,
+            metrics=metrics,
+            evaluation=evaluation,
+        )
+
+    def batch_of(self, data: Data, index: jax.Array | None) -> Data:
+        """What an update trains on. index: (batch size,), or None: all samples."""
+        return data if index is None else take(data, index)
+
+    def placed(self, tree: Any) -> Any:
+        """A tree of arrays where the scan wants it."""
+        return tree
+
+    @property
+    def everywhere(self) -> jax.sharding.Sharding | None:
+        """How the scan's results lie; None: as they come, on one device."""
+        return None
+
+    def evaluated(
+        self, params: Tree, reruns: Any = None, unit: scales.Unit | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What its test makes of parameters, for an example that has one, and the figures.
+
+        reruns: how far rounding carries the outputs is measured on them; unit: and how far it
+            moves them at once (with reruns, by what they are nudged)
+        """
+        if (test_set := self.spec.test_set()) is None:
+            return {}, {}
+        images, labels = (jnp.asarray(array) for array in test_set)
+        graph = nnx.graphdef(self._built[0])
+
+        def tested(params: Tree) -> Any:
+            return self.example.evaluate(nnx.merge(graph, params), images, labels)
+
+        outputs, predictions, correct = tested(params)
+        found = {"outputs": outputs, "predictions": predictions}
+        if reruns is not None:
+            unit = self.unit
+            each = jax.lax.map(lambda params: tested(params)[0], reruns[0][0])
+            found["noise"] = jnp.max(jnp.abs(each - outputs), initial=0)
+        if unit is not None:
+            found["rounding"] = scales.of_outputs(lambda p: tested(p)[0], params, outputs, unit)
+        figures = {"correct": float(correct), "test_images": float(len(labels))}
+        return {name: np.asarray(array) for name, array in found.items()}, figures
+
+    @property
+    def unit(self) -> scales.Unit | None:
+        """What the noise is of; None where none is measured."""
+        return scales.unit(self.rounds or self.spec.dtype, self.spec.dtype) if self.noise else None
+
+    def settings(self) -> Any:
+        return devices.settings(self.spec.dtype, self._device, self.place.precision)
+
+    @cached_property
+    def _device(self) -> jax.Device:
+        return devices.find(self.place.device, self.spec.dtype)
+
+    @property
+    def _precision(self) -> str:
+        with self.settings():  # asked of JAX there, not taken from the place
+            return devices.in_force(self.spec.dtype, self._device)
+
+    @cached_property
+    def data(self) -> Data:
+        return to_device(self.spec)
+
+    @cached_property
+    def counted(self) -> set[str]:
+        """The names of the optimizer's state that are whole numbers."""
+        named = self.opt_layout.to_torch(self.start[1].inner)
+        return {name for name, a in named.items() if jnp.issubdtype(a.dtype, jnp.integer)}
+
+
+def to_device(spec: Spec) -> Data:
+    """The spec's samples as JAX arrays."""
+    return {name: jnp.asarray(array) for name, array in spec.batches().data.items()}
+
+
+def take(data: Data, index: jax.Array) -> Data:
+    """The samples that an update trains on. index: (batch size,)"""
+    return {name: array[index] for name, array in data.items()}
+
+
+def fingerprints(batch: Data) -> dict[str, jax.Array]:
+    """{name: () uint32}, as `twinstep.trace.fingerprint` has it of NumPy's arrays."""
+
+    def one(array: jax.Array) -> jax.Array:
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            words = jax.lax.bitcast_convert_type(array, jnp.uint32).reshape(-1)
+        else:
+            words = array.astype(jnp.uint32).reshape(-1)
+        words = (words ^ (words >> 15)) + jnp.uint32(1)
+        place = jax.lax.iota(jnp.uint32, len(words))
+        return jnp.sum(words * (place * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)), dtype=jnp.uint32)
+
+    return {name: one(array) for name, array in batch.items()}

@@ -1,0 +1,145 @@
+"""An optimizer that carries its gradients in its state, so that a step need not give them out.
+
+It works inside jit, scan and vmap, and leaves the bits of a training as they are.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from twinstep.errors import InputError
+
+Tree = Any
+
+
+class Watched(NamedTuple):
+    """The state of a watched optimizer: the gradients of its last update, and its own state."""
+
+    grads: Tree
+    inner: optax.OptState
+
+
+class Given(NamedTuple):
+    """The state of `watch("grads")`: the gradients that came by in the last update."""
+
+    grads: Tree
+
+
+def watch(
+    optimizer: optax.GradientTransformation | str,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose state also holds the gradients of its last update.
+
+    Args:
+        optimizer: Any of optax's or the kit's. Or "grads": a link of a chain that holds what comes
+            by there, and changes nothing; before the rule itself that is what the rule is given.
+
+    Returns:
+        An optimizer that makes the same updates, bit for bit.
+
+    Raises:
+        InputError: For a word that is not "grads".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = watch(optax.chain(optax.clip(1.0), watch("grads"), optax.sgd(0.1)))
+        >>> params = {"w": jnp.ones(2)}
+        >>> _, state = tx.update({"w": jnp.full(2, 3.0)}, tx.init(params), params)
+        >>> raw, given = gradients(state)
+        >>> raw["w"][0].item(), given["w"][0].item()
+        (3.0, 1.0)
+
+    Source: https://optax.readthedocs.io/en/latest/api/transformations.html
+    """
+    if isinstance(optimizer, str):
+        if optimizer != "grads":
+            raise InputError(f"watch takes an optimizer or 'grads', not {optimizer!r}")
+        return optax.GradientTransformationExtraArgs(_given_none, _given)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> Watched:
+        return Watched(jax.tree.map(jax.numpy.zeros_like, params), inner.init(params))
+
+    def update(grads: Tree, state: Watched, params: Tree = None, **extra: Any) -> Any:
+        updates, after = inner.update(grads, state.inner, params, **extra)
+        return updates, Watched(grads, after)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
+    """What a watched optimizer's state holds: what was backpropagated, and what the rule was given.
+
+    Raises:
+        InputError: For the state of an optimizer that is not watched, or is twice in one place.
+    """
+    raw = _only(opt_state, Watched)
+    inner = _found(raw.inner, Given)
+    if len(inner) > 1:
+        raise InputError(f"{len(inner)} links are watch('grads'), expected one before the rule")
+    return raw.grads, inner[0].grads if inner else raw.grads
+
+
+def unwatched(opt_state: optax.OptState) -> optax.OptState:
+    """The state without what `watch` adds: what the optimizer itself keeps."""
+
+    def own(node: Any) -> Any:
+        if isinstance(node, Watched):
+            return unwatched(node.inner)
+        return optax.EmptyState() if isinstance(node, Given) else node
+
+    return jax.tree.map(own, opt_state, is_leaf=_is_watch)
+
+
+def _given_none(params: Tree) -> Given:
+    return Given(jax.tree.map(jax.numpy.zeros_like, params))
+
+
+def _given(grads: Tree, state: Given, params: Tree = None, **extra: Any) -> Any:
+    return grads, Given(grads)
+
+
+def _is_watch(node: Any) -> bool:
+    return isinstance(node, Watched | Given)
+
+
+def _found(tree: Tree, kind: type) -> list[Any]:
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
+
+
+def _only(opt_state: optax.OptState, kind: type) -> Any:
+    found = _found(opt_state, kind)
+    if len(found) != 1:
+        raise InputError(
+            f"the optimizer's state has {len(found)} watched optimizers, expected one: "
+            "tx = watch(optax.chain(...)) around everything"
+        )
+    return found[0]
+
+
+class Forced(NamedTuple):
+    """The state of `forced`: what to update by, what came instead, and the optimizer's own."""
+
+    recorded: Tree
+    grads: Tree
+    inner: optax.OptState
+
+
+def forced(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that updates by the gradients in its state, whatever it is given.
+
+    So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> Forced:
+        zeros = jax.tree.map(jax.numpy.zeros_like, params)
+        return Forced(zeros, zeros, inner.init(params))
+
+    def update(grads: Tree, state: Forced, params: Tree = None, **extra: Any) -> Any:
+        updates, after = inner.update(state.recorded, state.inner, params, **extra)
+        return updates, Forced(state.recorded, grads, after)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,393 @@
+"""Records a PyTorch training from outside; not a line of it is written for that.
+
+PyTorch's global step hooks find the optimizer, whoever made it; the loss is what `backward` is
+called on; what a module is given is noted when it is called.
+Mirror: twinstep/jax/recorder.py
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+import torch._dynamo  # by the first optimizer anyway: here the collector rests meanwhile
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from twinstep.errors import InputError, unknown
+from twinstep.torch import devices
+from twinstep.torch.conversion import named_opt_state
+from twinstep.trace.ledger import Metadata, Trace
+from twinstep.trace.rows import Rows, rows_at_once
+from twinstep.trace.streaming import Stream
+
+Batch = Literal["values", "fingerprint"]
+_WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's and DistributedDataParallel's own part
+
+
+def record(
+    *modules: nn.Module,
+    out: str | PathLike[str] | None = None,
+    activations: Sequence[str] = (),
+    batch: Batch = "values",
+    raw_grads: bool = True,
+    opt_state: bool = True,
+) -> "Recorder":
+    """What records, in a `with` block, every update of the modules' parameters.
+
+    Args:
+        modules: Whose parameters are recorded, under their `state_dict` names; of several, each
+            behind its number. None: those of the optimizer that steps first.
+        out: A new folder for the trace, written as it comes; None: it stays in memory.
+        activations: Paths of submodules, as `named_modules` has them, whose outputs are kept.
+        batch: "values" keeps what each step trained on, "fingerprint" a number that tells it.
+        raw_grads: Whether gradients before clipping are kept beside those that are given.
+        opt_state: Whether the optimizer's state is kept.
+
+    Returns:
+        A context manager; its `trace` is what was recorded.
+
+    Raises:
+        InputError: For modules without parameters that learn, a path that is no submodule's, an
+            `out` that exists, and in the block for what cannot be recorded.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with record(model) as rec:
+        ...     for _ in range(3):
+        ...         loss = model(torch.ones(4, 2)).square().mean()
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        >>> rec.trace.losses.shape
+        (3,)
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html
+    """
+    return Recorder(
+        *modules,
+        out=out,
+        activations=activations,
+        batch=batch,
+        raw_grads=raw_grads,
+        opt_state=opt_state,
+    )
+
+
+class Recorder:
+    """What `record` makes; it can be entered again, and then goes on.
+
+    metadata, rows: of the trace, and of a piece of it, where they are not to be found out
+    """
+
+    def __init__(
+        self,
+        *modules: nn.Module,
+        out: str | PathLike[str] | None = None,
+        activations: Sequence[str] = (),
+        batch: Batch = "values",
+        raw_grads: bool = True,
+        opt_state: bool = True,
+        metadata: Metadata | None = None,
+        rows: int | None = None,
+    ) -> None:
+        if batch not in get_args(Batch):
+            raise InputError(unknown("batch", batch, get_args(Batch)))
+        self._modules = {f"{i}." if len(modules) > 1 else "": m for i, m in enumerate(modules)}
+        self._names = {p: name for name, p in self._each("named_parameters")}
+        if modules and not any(parameter.requires_grad for parameter in self._names):
+            kinds = ", ".join(type(module).__name__ for module in modules)
+            raise InputError(f"{kinds} has no parameter that learns: there is nothing to record")
+        self._activations = {path: self._submodule(path) for path in activations}
+        self._stream = Stream(out)
+        self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
+        self._metadata, self._piece = metadata, rows
+        self._rows: Rows | None = None
+        self._backward, self._stepping = 0, None
+        self._loss: float | None = None
+        self._evaluated = False
+        self._noted: dict[str, list[torch.Tensor]] = {}
+        self._said: dict[str, list[torch.Tensor]] = {}
+        self._fingerprints: dict[str, int] = {}
+        self._undo: list[Callable[[], Any]] = []
+
+    @property
+    def trace(self) -> Trace:
+        """All that was recorded. InputError where nothing was."""
+        self._hand_on()
+        return self._stream.whole()
+
+    def batch(self, **tensors: torch.Tensor) -> None:
+        """Says what the next update trains on, in place of what the modules are given.
+
+        Several before one update, as of its micro-batches, are one after the other.
+        """
+        for name, tensor in tensors.items():
+            self._said.setdefault(name, []).append(tensor.detach())
+
+    def made_on(self, fingerprints: Mapping[str, int]) -> None:
+        """Says it by fingerprints that are known."""
+        self._fingerprints = dict(fingerprints)
+
+    def take(self) -> Trace:
+        """The steps since the last call, and no more."""
+        self._hand_on()
+        return self._stream.take()
+
+    def __enter__(self) -> Self:
+        backward = torch.autograd.backward
+        torch.autograd.backward = self._around(backward)  # type: ignore[assignment]
+        self._undo = [
+            lambda: setattr(torch.autograd, "backward", backward),
+            register_optimizer_step_pre_hook(self._before_step).remove,
+            register_optimizer_step_post_hook(self._after_step).remove,
+        ]
+        for prefix, module in self._modules.items() if self._notes else ():
+            hook = module.register_forward_pre_hook(self._note(prefix), with_kwargs=True)
+            self._undo.append(hook.remove)
+        for name, module in self._activations.items():
+            self._undo.append(module.register_forward_hook(self._activated(name)).remove)
+        if self._names:
+            self._open()  # now: a forward pass may change buffers
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._undo:
+            self._undo.pop()()
+        self._hand_on()
+        if kind is None and self._piece is None:
+            self._stream.close()
+
+    # A backward pass
+
+    def _around(self, backward: Callable[..., None]) -> Callable[..., None]:
+        def around(tensors: Any, *args: Any, **options: Any) -> None:
+            self._backward += 1  # a checkpoint calls it from inside itself
+            try:
+                before = self._grads() if self._backward == 1 else None
+                backward(tensors, *args, **options)
+                if before is not None and before != self._grads():
+                    cleared = all(grad is None for grad, _ in before)
+                    self._backpropagated(cleared, tensors, *args, **options)
+            finally:
+                self._backward -= 1
+
+        return around
+
+    def _grads(self) -> list[tuple[int | None, int]]:
+        """What tells whether a gradient has changed; (None, 0) of none and of zeros."""
+        found: list[tuple[int | None, int]] = []
+        cleared = True  # as far as seen: whether one is all zeros is asked until one is not
+        for parameter in self._names:
+            grad = parameter.grad
+            cleared = cleared and (grad is None or not (grad.is_sparse or grad.any()))
+            found.append((None, 0) if grad is None or cleared else (id(grad), grad._version))
+        return found
+
+    def _backpropagated(
+        self, cleared: bool, tensors: Any, grad_tensors: Any = None, *_: Any, **options: Any
+    ) -> None:
+        if self._evaluated:  # of an update that evaluates many times, the first one counts
+            return
+        outputs = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        given = options.get("grad_tensors", grad_tensors)
+        weights = given if isinstance(given, Sequence) else [given] * len(outputs)
+        with torch.no_grad():
+            loss = sum(
+                (output if weight is None else (output * weight).sum()).item()
+                for output, weight in zip(outputs, weights, strict=True)
+            )
+        self._loss = loss if cleared or self._loss is None else self._loss + loss
+        if self._raw:
+            rows = self._open()
+            for parameter, name in self._names.items():
+                if parameter.requires_grad:
+                    rows.put("raw_grads", name, _grad(parameter))
+
+    # An update
+
+    def _before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
+        if self._stepping is not None or not self._is_ours(optimizer):
+            return None
+        self._stepping = optimizer
+        self._open().hyper_parameters(_numbers(optimizer))
+        closure = args[0] if args else options.get("closure")
+        if closure is None:
+            self._given()
+            return None
+
+        def evaluated() -> Any:
+            value = closure()
+            if not self._evaluated:
+                self._evaluated = True
+                self._given()
+            return value
+
+        return ((evaluated, *args[1:]), options) if args else (args, {**options, "closure": evaluated})
+
+    def _given(self) -> None:
+        rows, optimizer = self._open(), self._stepping
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    rows.given(self._names[parameter], _grad(parameter))
+
+    def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
+        if optimizer is not self._stepping:
+            return
+        rows = self._open()
+        if self._loss is None:
+            raise InputError(
+                f"step {rows.step}: the update's loss is not known: nothing was backpropagated to "
+                "its parameters since the last one"
+            )
+        if self._state:
+            for name, tensor in named_opt_state(self._names, optimizer).items():
+                rows.put("opt_state", name, _array(tensor))
+        for parameter, name in self._names.items():
+            rows.put("params", name, _array(parameter))
+        for name, buffer in self._each("named_buffers"):
+            rows.put("buffers", name, _array(buffer))
+        made_on = {name: _joined(parts) for name, parts in (self._said or self._noted).items()}
+        rows.batch(self._fingerprints or made_on, self._values)
+        rows.finish(self._loss)
+        self._stepping, self._loss, self._evaluated = None, None, False
+        self._said, self._noted = {}, {}
+        if rows.full:
+            self._hand_on()
+
+    def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it updates what is recorded; names what it brings that no module has."""
+        groups = enumerate(optimizer.param_groups)
+        owned = {p: f"{g}.{i}" for g, group in groups for i, p in enumerate(group["params"])}
+        if self._modules and not owned.keys() & self._names.keys():
+            return False
+        for parameter, name in owned.items():
+            if parameter not in self._names:
+                self._names[parameter] = name
+                self._open().before("params", name, _array(parameter))
+        return True
+
+    # What a step was made of
+
+    @property
+    def _notes(self) -> bool:
+        """Whether what the modules are given is to be noted: a twin's batch is said."""
+        return self._piece is None
+
+    def _note(self, prefix: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, options: Any) -> None:
+            if not torch.is_grad_enabled() or self._said:
+                return
+            forward = inspect.signature(getattr(module, "_orig_mod", module).forward)
+            for name, value in forward.bind(*args, **options).arguments.items():
+                if isinstance(value, torch.Tensor):  # copied: it may be filled anew afterwards
+                    self._noted.setdefault(prefix + name, []).append(value.detach().clone())
+
+        return hook
+
+    def _activated(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if torch.is_grad_enabled() and not self._evaluated:
+                first = output[0] if isinstance(output, tuple) else output
+                self._open().put("activations", name, _array(first))
+
+        return hook
+
+    def _submodule(self, path: str) -> nn.Module:
+        found = dict(self._each("named_modules"))
+        if path not in found:
+            raise InputError(unknown("activations", path, [name for name in found if name]))
+        return found[path]
+
+    def _each(self, named: str) -> Iterator[tuple[str, Any]]:
+        """Every parameter, buffer or submodule by its name."""
+        for prefix, module in self._modules.items():
+            for name, one in getattr(module, named)():
+                for wrapper in _WRAPPERS:
+                    name = name.replace(wrapper, "") if name.startswith(wrapper) else name
+                yield prefix + name, one
+
+    def _open(self) -> Rows:
+        """The rows of this step; what there is before the first one is put there first."""
+        if self._rows is None:
+            self._metadata = self._metadata or _metadata(list(self._names))
+            dtype = self._metadata.dtype
+            bytes_a_step = sum(4 * p.numel() for p in self._names) * np.dtype(dtype).itemsize
+            self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)
+            for parameter, name in self._names.items():
+                self._rows.before("params", name, _array(parameter))
+            for name, buffer in self._each("named_buffers"):
+                self._rows.before("buffers", name, _array(buffer))
+        return self._rows
+
+    def _hand_on(self) -> None:
+        """Gives the finished rows away."""
+        if self._rows is not None and self._rows.made and self._metadata is not None:
+            self._stream.add(self._rows.take(self._metadata, reuse=self._stream.writes))
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's own memory, where it is the CPU's."""
+    tensor = tensor.detach()
+    return (tensor if tensor.device.type == "cpu" else tensor.cpu()).numpy()
+
+
+def _grad(parameter: nn.Parameter) -> np.ndarray:
+    """What backpropagation left; zeros where it left nothing."""
+    grad = parameter.grad
+    if grad is None:
+        return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
+    return _array(grad.coalesce().to_dense() if grad.is_sparse else grad)  # summed as by the optimizer
+
+
+def _joined(parts: list[torch.Tensor]) -> np.ndarray:
+    """The parts of a batch one after the other, (N, ...)."""
+    arrays = [_array(part) for part in parts]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(list(map(np.atleast_1d, arrays)))
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """{"group.name": value}: each number of each group; of a tuple, each of its own."""
+    found: dict[str, float] = {}
+    for i, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            parts = {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
+            for part, number in parts.items():
+                if isinstance(number, torch.Tensor) and number.ndim == 0:
+                    number = number.item()
+                if isinstance(number, int | float):
+                    found[f"{i}.{key}{part}"] = float(number)
+    return found
+
+
+def _metadata(parameters: list[nn.Parameter]) -> Metadata:
+    """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
+    kinds = {str(p.dtype).removeprefix("torch."): p for p in parameters}
+    if len(kinds) > 1 or not kinds.keys() <= {"float32", "float64"}:
+        raise InputError(
+            f"parameters are {' and '.join(sorted(kinds))}, expected all float32 or all float64"
+        )
+    (dtype,) = kinds
+    device = parameters[0].device
+    return Metadata(
+        example=None,
+        spec=None,
+        framework="torch",
+        dtype=dtype,
+        device=devices.name(device),
+        precision=devices.in_force(dtype, device),
+        versions=devices.versions(),
+    )

@@ -1,0 +1,53 @@
+"""Where the pieces of a recording go: into memory, or to disk as they come."""
+
+from os import PathLike
+
+from twinstep.errors import InputError
+from twinstep.trace.ledger import Trace, join
+from twinstep.trace.storage import TraceWriter, load_trace, refuse_used
+
+_NOTHING = "nothing was recorded: no step was made"
+
+
+class Stream:
+    """Takes consecutive pieces of a trace. InputError for an `out` that exists.
+
+    writes: whether a piece's memory is free again when `add` comes back
+    """
+
+    def __init__(self, out: str | PathLike[str] | None) -> None:
+        if out is not None:
+            refuse_used(out)
+        self.writes = out is not None
+        self._out = out
+        self._steps = 0
+        self._writer: TraceWriter | None = None
+        self._pieces: list[Trace] = []
+
+    def add(self, piece: Trace) -> None:
+        """Takes the next steps."""
+        self._steps += len(piece)
+        if self._out is None:
+            self._pieces.append(piece)
+            return
+        if self._writer is None:
+            self._writer = TraceWriter(self._out, piece.metadata)
+        self._writer.write(piece)
+
+    def take(self) -> Trace:
+        """The steps since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return join(pieces)
+
+    def whole(self) -> Trace:
+        """All steps. InputError where there are none."""
+        if not self._steps:
+            raise InputError(_NOTHING)
+        return join(self._pieces) if self._out is None else load_trace(self._out)
+
+    def close(self) -> None:
+        """The run came to its end. InputError if it left no step."""
+        if not self._steps:
+            raise InputError(_NOTHING)
+        if self._writer is not None:
+            self._writer.finish({})
