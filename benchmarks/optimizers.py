@@ -19,6 +19,9 @@ from twinstep.bench import markdown
 from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
 from twinstep.cli.parsing import parse
 from twinstep.jax.optim import adam, adamw, rmsprop, sgd
+from twinstep.runs import launch
+
+launch.set_up_xla()  # as users train
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- optimizers -->", "<!-- /optimizers -->"

@@ -20,6 +20,8 @@ import jax
 import numpy as np
 import torch
 
+from twinstep.runs import launch
+
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / "docs" / "differences.md"
 VERSIONS = ", ".join(
@@ -343,6 +345,7 @@ def rewritten(text: str, page: str, prologue: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Prints every gap, or with --write brings the pages up to date. 1 where one is not true."""
+    launch.set_up_xla()
     if "--write" in arguments:
         (prologue,) = _CODE.findall(INDEX.read_text())
         for page in pages():

@@ -21,6 +21,7 @@ import torch
 from twinstep.jax import optim
 from twinstep.jax.optim import lr_scheduler
 from twinstep.jax.optim._from_torch import TORCH
+from twinstep.runs import launch
 
 # where pytest finds these, and `python -m` does not
 sys.path.insert(0, str(Path(__file__).parent))
@@ -327,6 +328,7 @@ def faults(text: str, measure: Measure = gaps) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Prints the page, or with --write writes it."""
+    launch.set_up_xla()
     torch.set_num_threads(1)
     if "--write" in arguments:
         PAGE.parent.mkdir(parents=True, exist_ok=True)

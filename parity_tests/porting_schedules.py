@@ -20,6 +20,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from twinstep.jax.optim import lr_scheduler as schedules
+from twinstep.runs import launch
 
 PAGE = Path(__file__).parents[1] / "docs" / "porting" / "schedules.md"
 STEPS = 200
@@ -269,6 +270,7 @@ def faults(text: str, measure: Callable[[Row], tuple[float, float]] = gaps) -> l
 
 def main(arguments: list[str]) -> int:
     """Prints the page, or with --write writes it."""
+    launch.set_up_xla()
     if "--write" in arguments:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page())

@@ -1,8 +1,8 @@
 """The house's rules hold: imports point one way, twins mirror each other, what is public is said.
 
 Every rule is a function from source text to what breaks it, so that each can be given a text that
-does. The imports are checked a second time by importing: in a new process, every module of a
-package is loaded and the frameworks that are there afterwards are counted.
+does. The imports are checked a second time by importing: in a new process, every module of a side
+is loaded and the frameworks that are there afterwards are counted.
 """
 
 import ast
@@ -15,19 +15,48 @@ from typing import NamedTuple
 
 import pytest
 
+import twinstep
 from twinstep.problems import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("twinstep", "jax_impl", "torch_impl")
-_JAX = {"jax", "jaxlib", "flax", "optax", "jax_impl"}
-_TORCH = {"torch", "torchvision", "torch_impl"}
+_ROOT = {"root"}
+_BELOW = _ROOT | {"trace", "judge", "problems"}
+ROOMS = {
+    "root": _ROOT,
+    "trace": _ROOT | {"trace"},
+    "judge": _ROOT | {"trace", "judge"},
+    "problems": _ROOT | {"trace", "problems"},
+    "torch": _BELOW | {"torch"},
+    "jax": _BELOW | {"jax"},
+    "torch_impl": {"problems", "torch", "torch_impl"},
+    "jax_impl": {"problems", "jax", "jax_impl"},
+    "torch_programs": {"problems", "torch", "torch_programs"},
+    "jax_programs": {"problems", "jax", "jax_programs"},
+    "runs": _BELOW | {"runs"},  # launch names the six above
+    "report": _BELOW | {"runs", "report"},
+    "bench": _BELOW | {"runs", "report", "bench"},
+    "cli": _BELOW | {"runs", "report", "bench", "cli"},
+    "start": {"cli"},
+    "front": set(),  # names what is public; nothing in the house asks for it
+}
+"""{room: the rooms that it may import}"""
+SIDES = {
+    "jax": ("jax_impl", "twinstep/jax", "twinstep/runs/jax_programs"),
+    "torch": ("torch_impl", "twinstep/torch", "twinstep/runs/torch_programs"),
+}
+MIRRORS = dict(zip(SIDES["jax"], SIDES["torch"], strict=True))
+MIRRORS |= {theirs: ours for ours, theirs in MIRRORS.items()}
+_OURS = {side: {folder.replace("/", ".") for folder in folders} for side, folders in SIDES.items()}
+_JAX = {"jax", "jaxlib", "flax", "optax"} | _OURS["jax"]
+_TORCH = {"torch", "torchvision"} | _OURS["torch"]
 _ABOVE = {"examples", "parity_tests", "benchmarks"}
 FORBIDDEN = {
-    "twinstep": _JAX | _TORCH | _ABOVE,
-    "jax_impl": _TORCH | _ABOVE,
-    "torch_impl": _JAX | _ABOVE,
+    "neither": _JAX | _TORCH | _ABOVE,
+    "jax": _TORCH | _ABOVE,
+    "torch": _JAX | _ABOVE,
 }
-MIRRORS = {"jax_impl": "torch_impl", "torch_impl": "jax_impl"}
+KNOWN_CIRCLE = {"twinstep.trace.ledger", "twinstep.trace.storage"}  # a trace saves itself
 MOST_LINES = 400
 FILES = {
     str(path.relative_to(ROOT)): path
@@ -42,18 +71,93 @@ def package_of(file: str) -> str:
     return file.partition("/")[0]
 
 
+def folder_of(file: str) -> str | None:
+    """The folder of one framework's side that a file is in; None: of neither."""
+    folders = [folder for folder in MIRRORS if file.startswith(f"{folder}/")]
+    return folders[0] if folders else None
+
+
+def side_of(file: str) -> str:
+    """The framework whose side a file is on, or "neither"."""
+    folder = folder_of(file)
+    return next((side for side, folders in SIDES.items() if folder in folders), "neither")
+
+
+def module_of(file: str) -> str:
+    """The dotted name of a file."""
+    return file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """The room that a module is in."""
+    parts = module.split(".")
+    if parts[0] != "twinstep":
+        return parts[0]
+    if parts[1:2] == ["runs"] and len(parts) > 2 and f"{parts[2]}" in ROOMS:
+        return parts[2]
+    if len(parts) > 1 and parts[1] in ROOMS:
+        return parts[1]
+    return {"twinstep": "front", "twinstep.__main__": "start"}.get(module, "root")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
 # Imports
 
 
 def imports(source: str) -> set[str]:
-    """The top-level names of all that a text imports, wherever in it; "." for a relative one."""
+    """The dotted names of all that a text imports, wherever in it; "." for a relative one."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0] if node.level == 0 else ".")
+            found.add(".")
     return found
+
+
+def within(names: set[str], homes: set[str]) -> set[str]:
+    """Of some homes, those that a name is of."""
+    return {home for home in homes for name in names if f"{name}.".startswith(f"{home}.")}
+
+
+def modules_in(source: str) -> set[str]:
+    """The house's own modules that a text imports."""
+    found = set()
+    for name in imports(source):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found - {""}
+
+
+def wrong_rooms(module: str, source: str) -> set[str]:
+    """The modules that a module's text imports from rooms that its own may not."""
+    return {other for other in modules_in(source) if room_of(other) not in ROOMS[room_of(module)]}
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that import each other, around any number of corners."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        ahead = [*graph[start]]
+        while ahead:
+            if (name := ahead.pop()) not in found:
+                found.add(name)
+                ahead += graph[name]
+        return found
+
+    reach = {name: reached(name) for name in graph}
+    every = {
+        frozenset(other for other in reach[name] if name in reach[other])
+        for name in graph
+        if name in reach[name]
+    }
+    return [set(circle) for circle in every]
 
 
 def imports_by_name(source: str) -> list[str]:
@@ -70,18 +174,79 @@ def imports_by_name(source: str) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_point_one_way(file: str) -> None:
-    found = imports(FILES[file].read_text())
-    assert not found & FORBIDDEN[package_of(file)]
+    source, module = FILES[file].read_text(), module_of(file)
+    found = imports(source)
     assert "." not in found  # absolute, so that the rule can be read off
+    assert within(found, FORBIDDEN[side_of(file)]) == set()
+    if room_of(module) != "front":
+        assert wrong_rooms(module, source) == set()
+
+
+def test_every_file_is_in_a_room() -> None:
+    """And every room is in use, by another room but for the ends."""
+    assert {room_of(module) for module in MODULES} == ROOMS.keys()
+    for room, below in ROOMS.items():
+        assert below <= ROOMS.keys()
+        for other in below - {room}:
+            assert room not in ROOMS[other], "the table itself goes in a circle"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Those by name counted: launch may load any module of a framework's side."""
+    graph = {module: modules_in(FILES[file].read_text()) for module, file in MODULES.items()}
+    del graph["twinstep"]  # which is asked for nothing, as the rooms have it
+    graph["twinstep.runs.launch"] |= {
+        module for module, file in MODULES.items() if side_of(file) != "neither"
+    }
+    assert circles(graph) == [KNOWN_CIRCLE]
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("twinstep.trace.ledger", "from twinstep.judge import judge", {"twinstep.judge.judge"}),
+        ("twinstep.judge.judge", "from twinstep.problems import Spec", {"twinstep.problems"}),
+        ("twinstep.errors", "import twinstep.trace.ledger", {"twinstep.trace.ledger"}),
+        ("twinstep.jax.state", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
+        ("jax_impl.zero_grad", "from twinstep.judge.judge import Judge", {"twinstep.judge.judge"}),
+        ("twinstep.runs.many", "def f():\n    from twinstep.cli import main", {"twinstep.cli"}),
+        ("twinstep.report.page", "from twinstep import verify", {"twinstep"}),
+        ("twinstep.cli.run", "from twinstep.jax import state", {"twinstep.jax.state"}),
+        ("twinstep.cli.run", "from twinstep.runs import launch", set()),
+        ("twinstep.jax.optim._adam", "from twinstep.jax.optim.base import value_at", set()),
+    ],
+)
+def test_import_of_a_room_above_is_noticed(module: str, source: str, found: set[str]) -> None:
+    assert wrong_rooms(module, source) == found
+
+
+def test_circle_is_noticed() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
+    assert sorted(map(sorted, circles(graph))) == [["b", "c"], ["e"]]
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_only_launch_imports_by_name(file: str) -> None:
     calls = imports_by_name(FILES[file].read_text())
     if file == "twinstep/runs/launch.py":
-        assert calls == ["importlib.import_module(f'{framework}_impl.{name}')"]
+        assert calls == ["importlib.import_module(name)"]
+    elif file == "twinstep/__init__.py":  # what is public, when it is asked for
+        assert calls == ["importlib.import_module(_HOMES[name])"]
     else:
         assert calls == []
+
+
+def test_what_is_public_has_a_home() -> None:
+    """And is what the types are told."""
+    assert twinstep._HOMES.keys() == {*twinstep.__all__} <= {*dir(twinstep)}
+    typed = imports(FILES["twinstep/__init__.py"].read_text())
+    assert {f"{home}.{name}" for name, home in twinstep._HOMES.items()} == {
+        name for name in typed if name.startswith("twinstep.")
+    }
+    for name in twinstep.__all__:
+        assert getattr(twinstep, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'verifi'"):
+        getattr(twinstep, "verifi")  # noqa: B009 - no attribute to types
 
 
 @pytest.mark.parametrize(
@@ -89,15 +254,22 @@ def test_only_launch_imports_by_name(file: str) -> None:
     [
         ("import torch", "torch"),
         ("import os, torch.nn as nn", "torch"),
-        ("from twinstep.jax.nn.layers import Linear", "jax_impl"),
+        ("from jax_impl.zero_grad import Linear", "jax_impl"),
+        ("from twinstep.torch import state", "twinstep.torch"),
+        ("from twinstep import torch", "twinstep.torch"),
+        ("import twinstep.runs.torch_programs.matrix_training", "twinstep.runs.torch_programs"),
         ("def f():\n    if True:\n        from flax import nnx", "flax"),
         ("try:\n    import jax.numpy\nexcept ImportError:\n    pass", "jax"),
-        ("from . import state", "."),
-        ("from ..torch_impl import state", "."),
     ],
 )
 def test_forbidden_import_is_noticed(source: str, name: str) -> None:
-    assert name in imports(source)
+    assert within(imports(source), FORBIDDEN["neither"]) == {name}
+
+
+@pytest.mark.parametrize("source", ["from . import state", "from ..torch_impl import state"])
+def test_relative_import_is_noticed(source: str) -> None:
+    assert "." in imports(source)
+    assert within(imports("from twinstep.jax_like import torches"), _JAX | _TORCH) == set()
 
 
 @pytest.mark.parametrize(
@@ -114,40 +286,71 @@ def test_import_by_name_is_noticed(source: str) -> None:
 
 
 _LOAD_ALL = """
-import importlib, pathlib, sys
-import {package}
-folder = pathlib.Path({package}.__file__).parent
-for path in sorted(folder.rglob("*.py")):
-    parts = (folder.name, *path.relative_to(folder).with_suffix("").parts)
-    if parts[-1] != "__main__":
-        importlib.import_module(".".join(parts).removesuffix(".__init__"))
-        print(".".join(parts))
+import importlib, sys
+for name in {modules}:
+    importlib.import_module(name)
 {more}
-print("loaded:", *sorted(name for name in {names} if name in sys.modules))
+print(*sorted(name for name in {names} if name in sys.modules))
 """
 
 
-def loaded(package: str, more: str = "") -> list[str]:
-    """Which of the names that a package may not import are there once all its modules are."""
-    names = sorted(FORBIDDEN[package])
-    script = _LOAD_ALL.format(package=package, more=more, names=names)
+def printed(script: str) -> list[str]:
+    """The words that a script prints in a new process."""
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    *modules, last = done.stdout.splitlines()
-    assert len(modules) == sum(
-        package_of(file) == package and not file.endswith("__main__.py") for file in FILES
-    )
-    return last.removeprefix("loaded:").split()
+    return done.stdout.split()
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_loading_a_package_loads_nothing_that_it_may_not(package: str) -> None:
-    assert loaded(package) == []
+def loaded(side: str, more: str = "") -> list[str]:
+    """Which of the names that a side may not import are there once all its modules are."""
+    modules = [
+        module
+        for module, file in MODULES.items()
+        if side_of(file) == side and not file.endswith("__main__.py")
+    ]
+    assert len(modules) > len(IMPLEMENTATIONS)
+    names = sorted(FORBIDDEN[side])
+    return printed(_LOAD_ALL.format(modules=modules, more=more, names=names))
+
+
+@pytest.mark.parametrize("side", FORBIDDEN)
+def test_loading_a_side_loads_nothing_that_it_may_not(side: str) -> None:
+    assert loaded(side) == []
 
 
 def test_loaded_framework_is_noticed() -> None:
-    assert loaded("twinstep", more="import twinstep.torch.conversion") == ["torch", "torch_impl"]
+    assert loaded("neither", more="import twinstep.torch.conversion") == ["torch", "twinstep.torch"]
+
+
+# What a process may have besides: the frameworks themselves set some variables.
+_KIT = """
+import os, sys
+import jax, flax.nnx, optax
+before = dict(os.environ)
+import twinstep.jax.optim.lr_scheduler
+import twinstep.jax.nn
+{more}
+print(*sorted({{*before.items()}} ^ {{*os.environ.items()}}))
+print(*sorted({{name.split(".")[1] for name in sys.modules if name.startswith("twinstep.")}}))
+"""
+
+
+def test_the_kit_changes_nothing_and_loads_no_judge() -> None:
+    assert printed(_KIT.format(more="")) == ["errors", "jax"]
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ("from twinstep.runs import launch", "runs"),
+        ("import twinstep; twinstep.compare", "judge"),
+        ("from twinstep.runs import launch; launch.set_up_xla()", "'XLA_FLAGS',"),
+    ],
+)
+def test_kit_that_does_more_is_noticed(more: str, word: str) -> None:
+    script = "import os; os.environ.pop('XLA_FLAGS', None)" + _KIT.format(more=more)
+    assert word in " ".join(printed(script)).replace("('", "'").split()
 
 
 # Twins
@@ -196,7 +399,8 @@ def third_line(source: str) -> str:
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_twins_have_the_same_functions_in_the_same_order(implementation: str) -> None:
     ours, theirs = (
-        surface((ROOT / package / f"{implementation}.py").read_text()) for package in MIRRORS
+        surface((ROOT / package / f"{implementation}.py").read_text())
+        for package in ("jax_impl", "torch_impl")
     )
     assert ours == theirs
     names = [signature.name for signature in ours if signature.name[0].islower()]
@@ -207,7 +411,7 @@ def test_twins_have_the_same_functions_in_the_same_order(implementation: str) ->
     ]
 
 
-@pytest.mark.parametrize("package", MIRRORS)
+@pytest.mark.parametrize("package", ["jax_impl", "torch_impl"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_line_three_of_a_twin_names_its_mirror(implementation: str, package: str) -> None:
     source = (ROOT / package / f"{implementation}.py").read_text()
@@ -217,21 +421,27 @@ def test_line_three_of_a_twin_names_its_mirror(implementation: str, package: str
 def test_every_mirror_is_mirrored_back() -> None:
     named = {file: mirror_of(path.read_text()) for file, path in FILES.items()}
     named = {file: mirror for file, mirror in named.items() if mirror}
-    assert len(named) > 2 * len(IMPLEMENTATIONS)  # the kits have some too
+    assert len(named) > 2 * len(IMPLEMENTATIONS)  # the library has some too
     for file, mirror in named.items():
         assert mirror in FILES, f"{file} names {mirror}, which is not there"
         assert Path(file).name == Path(mirror).name
-        assert MIRRORS[package_of(file)] == package_of(mirror)
+        folder = folder_of(file)
+        assert folder is not None
+        assert MIRRORS[folder] == folder_of(mirror)
         assert named.get(mirror) == file, f"{mirror} does not name {file}"
 
 
 def test_files_of_one_name_are_mirrors() -> None:
-    """What bears the same name in both packages is meant to be read side by side."""
-    names = [{p.name for p in (ROOT / package).glob("[!_]*.py")} for package in MIRRORS]
-    for package, mirror in MIRRORS.items():
-        for name in sorted(names[0] & names[1]):
-            source = (ROOT / package / name).read_text()
-            assert mirror_of(source) == f"{mirror}/{name}", f"{package}/{name}"
+    """What bears the same name on both sides is meant to be read side by side."""
+    seen = 0
+    for folder, mirror in MIRRORS.items():
+        theirs = {path.name: path for path in (ROOT / mirror).rglob("[!_]*.py")}
+        for path in (ROOT / folder).rglob("[!_]*.py"):
+            if path.name in theirs:
+                other = str(theirs[path.name].relative_to(ROOT))
+                assert mirror_of(path.read_text()) == other, path
+                seen += 1
+    assert seen > 2 * len(IMPLEMENTATIONS)
 
 
 _TWIN = '''"""One line.
@@ -278,7 +488,33 @@ def test_missing_mirror_is_noticed() -> None:
     assert third_line('"""One line."""') == ""
 
 
-# What is public is said; what is long is split
+# What is public is said, and no module is in its way; what is long is split
+
+
+def hidden(file: str, source: str) -> set[str]:
+    """Of the names that a package exports, those that a module of it bears: either is in the way.
+
+    A module that the package exports itself is none.
+    """
+    tree, package = ast.parse(source), module_of(file)
+    lists = (
+        n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"
+    )
+    names = {name for node in lists for name in ast.literal_eval(node.value)}
+    exported = {name.rpartition(".")[2] for name in imports(source) if name in MODULES}
+    return {name for name in names - exported if f"{package}.{name}" in MODULES}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith("__init__.py")])
+def test_no_module_bears_the_name_of_a_public_function(file: str) -> None:
+    assert hidden(file, FILES[file].read_text()) == set()
+
+
+def test_module_in_the_way_of_a_function_is_noticed() -> None:
+    source = 'from twinstep.jax.nn.layers import functional\n__all__ = ["functional", "Linear"]'
+    assert hidden("twinstep/jax/nn/__init__.py", source) == {"functional"}
+    source = source.replace(".layers", "")
+    assert hidden("twinstep/jax/nn/__init__.py", source) == set()
 
 
 def undocumented(source: str) -> list[str]:
@@ -324,6 +560,7 @@ def test_broken_rule_is_noticed(rule: Callable[[str], object], source: str, find
 def test_rules_see_the_files() -> None:
     """No rule holds because it was shown nothing."""
     assert {package_of(file) for file in FILES} == set(PACKAGES)
-    for package in MIRRORS:
+    for package in ("jax_impl", "torch_impl"):
         assert {f"{package}/{name}.py" for name in IMPLEMENTATIONS} <= FILES.keys()
     assert "twinstep/runs/launch.py" in FILES
+    assert {side_of(file) for file in FILES} == FORBIDDEN.keys()

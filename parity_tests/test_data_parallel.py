@@ -215,7 +215,7 @@ def test_a_process_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     program.write_text(FAILING)
     monkeypatch.setattr(launch, "PROCESS", (str(program),))
     with pytest.raises(
-        InputError, match=r"process 1: ValueError: planted fault \(.*:6\)"
+        InputError, match=r"process 1: ValueError: planted fault \(.*:7\)"
     ) as caught:
         twinstep.run(EXAMPLES["linear_regression"](steps=3), "torch", devices=2)
     assert "\n" not in str(caught.value)

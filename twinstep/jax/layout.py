@@ -3,7 +3,6 @@
 Flax keeps a dense kernel as (in, out), PyTorch as (out, in); Flax nests, PyTorch dots. Optimizer
 state has the shape of the parameters and goes the same way, under PyTorch's names for it
 (`weight.exp_avg`).
-Mirror: twinstep/torch/conversion.py
 """
 
 from collections.abc import Mapping

@@ -110,7 +110,7 @@ def exact(spec: Spec, place: Place = CPU) -> Any:
 def variants(
     framework: str, spec: Spec, place: Place = CPU, *, compiled: bool = False
 ) -> dict[str, Any]:
-    """The ways in which a framework trains `spec`, by name: a `bench.ways.Way`, or why not.
+    """The ways in which a framework trains `spec`, by name: a `trace.ways.Way`, or why not.
 
     compiled: also those that take long to compile. InputError for an unknown framework or device.
     """

@@ -1,7 +1,4 @@
-"""Between PyTorch's modules and arrays by name.
-
-Mirror: twinstep/jax/layout.py
-"""
+"""Between PyTorch's modules and arrays by name."""
 
 from collections.abc import Mapping
 

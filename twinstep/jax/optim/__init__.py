@@ -2,9 +2,11 @@
 
 Each optimizer gives an `optax.GradientTransformation` whose state's fields are PyTorch's state
 names. Beside them: parameter groups and frozen parameters, gradient clipping and accumulation,
-averaged parameters, and the way from and to PyTorch's own optimizers and their state.
+averaged parameters, and the way from and to PyTorch's own optimizers and their state. Schedules are
+in `lr_scheduler`.
 """
 
+from twinstep.jax.optim import lr_scheduler
 from twinstep.jax.optim._accumulate import accumulate
 from twinstep.jax.optim._adadelta import adadelta
 from twinstep.jax.optim._adafactor import adafactor
@@ -44,6 +46,7 @@ __all__ = [
     "frozen",
     "in_torch_layout",
     "lbfgs",
+    "lr_scheduler",
     "muon",
     "nadam",
     "opt_state_from_torch",
