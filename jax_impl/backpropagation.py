@@ -1,17 +1,20 @@
-"""One update of a small network, its gradients looked at (document 004).
+"""Gradients of a small network by automatic differentiation (document 004).
 
 Mirror: torch_impl/backpropagation.py
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from twinstep.jax.layout import load_params, module_layout
+from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
-from twinstep.jax.nn.layers import Linear
-from twinstep.jax.optim import sgd
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.backprop import Backpropagation
+from twinstep.problems.torch_random import TorchGenerator
 
 
 class SimpleNetwork(nnx.Module):
@@ -19,37 +22,79 @@ class SimpleNetwork(nnx.Module):
 
     def __init__(self) -> None:
         self.layer1 = Linear(10, 20)
-        self.relu = nnx.relu
         self.layer2 = Linear(20, 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layer1(x)
-        x = self.relu(x)
-        x = self.layer2(x)
-        return x
+        x = nnx.relu(x)
+        return self.layer2(x)
 
 
-def init(spec: Backpropagation) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: Backpropagation) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
     model = SimpleNetwork()
+    load_params(model, problem.initial_params())  # PyTorch's draws
     criterion = mse_loss
-    optimizer = sgd(lr=spec.learning_rate)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    optimizer = optax.sgd(problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x: (5, 10), y: (5, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+    """What the first step is given."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params, optimizer.init(params)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        output = nnx.merge(graph, params)(x)
+        return criterion(output, y)
 
-    loss, grads = jax.value_and_grad(loss_of)(state.params)  # new each time: nothing to zero
-    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. x: (5, 10), y: (5, 1)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for batch in batches:
+        state, loss = train_step(state, batch)
+        log(f"Loss: {loss.item()}")
+    return state
+
+
+def load_data(problem: Backpropagation) -> tuple[Any, Any]:
+    """What the document trains on, drawn as it draws it."""
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 10, dtype=problem.dtype)
+    y = generator.randn(5, 1, dtype=problem.dtype)
+    return jnp.asarray(x), jnp.asarray(y)
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = Backpropagation.from_flags()
+    jax.config.update("jax_enable_x64", problem.dtype == "float64")
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+    grads = nnx.to_pure_dict(nnx.grad(lambda model: criterion(model(x), y))(model))
+    named = module_layout(model).to_torch(grads)
+    for name in problem.initial_params() if problem.total_steps == 1 else ():
+        grad = named[name]
+        print(f"{name}.grad: {grad.shape}, largest entry {jnp.abs(grad).max():.6f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,19 @@
-"""A linear model by SGD (document 002); a batch is all points, or one.
+"""A linear model by SGD, all points in each update (document 002, its code).
 
 Mirror: torch_impl/sgd_linear_model.py
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
+from twinstep.jax.layout import load_params, module_layout
+from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
-from twinstep.jax.nn.layers import Linear
-from twinstep.jax.optim import sgd
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.sgd import SgdLinearModel
 
 
@@ -24,27 +27,68 @@ class LinearModel(nnx.Module):
         return self.linear(x)
 
 
-def init(spec: SgdLinearModel) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: SgdLinearModel) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
     model = LinearModel()
+    load_params(model, problem.initial_params())  # PyTorch's draws
     criterion = mse_loss
-    optimizer = sgd(lr=spec.learning_rate)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    optimizer = optax.sgd(problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x, y: (N, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+    """What the first step is given."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params, optimizer.init(params)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        output = nnx.merge(graph, params)(x)
+        return criterion(output, y)
 
-    loss, grads = jax.value_and_grad(loss_of)(state.params)  # new each time: nothing to zero
-    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. x, y: (100, 1)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for epoch, batch in enumerate(batches):
+        state, loss = train_step(state, batch)
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
+    return state
+
+
+def load_data(problem: SgdLinearModel) -> tuple[Any, Any]:
+    """What the document trains on, drawn as it draws it."""
+    np.random.seed(problem.data_seed)
+    x = np.random.rand(100, 1)
+    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
+    dtype = jnp.dtype(problem.dtype)
+    return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = SgdLinearModel.from_flags()
+    jax.config.update("jax_enable_x64", problem.dtype == "float64")
+    x, y = load_data(problem)
+    model, criterion, optimizer = build(problem)
+    params, _ = train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+    print("训练后的模型参数:", module_layout(model).to_torch(params))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,55 +1,86 @@
-"""Clearing gradients before each backward pass, or letting them pile up (document 003).
+"""Clearing gradients before each backward pass (document 003).
 
 Mirror: torch_impl/zero_grad.py
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from twinstep.jax.layout import load_params
+from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
-from twinstep.jax.nn.layers import Linear
-from twinstep.jax.optim import sgd
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.backprop import ZeroGrad
+from twinstep.problems.torch_random import TorchGenerator
 
 
-def network() -> nnx.Module:
-    """10 inputs, 5 hidden units, 1 output."""
-    return nnx.Sequential(
+def build(problem: ZeroGrad) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
+    model = nnx.Sequential(
         Linear(10, 5),
         nnx.relu,
         Linear(5, 1),
     )
-
-
-def init(spec: ZeroGrad) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = network()
+    load_params(model, problem.initial_params())  # PyTorch's draws
     criterion = mse_loss
-    optimizer = sgd(lr=spec.learning_rate)
-    return TrainState.create(
-        model, spec.initial_params(), criterion, optimizer, keep_grads=not spec.zero_grad
-    )
+    optimizer = optax.sgd(problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x: (5, 10), y: (5, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+    """What the first step is given."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params, optimizer.init(params)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        output = nnx.merge(graph, params)(x)
+        return criterion(output, y)
 
-    loss, grads = jax.value_and_grad(loss_of)(state.params)
-    if state.keep_grads:  # what leaving out zero_grad comes to has to be written out
-        grads = jax.tree.map(jnp.add, state.grads, grads)
-        state = state.replace(grads=grads)
-    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. x: (5, 10), y: (5, 1)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for epoch, batch in enumerate(batches):
+        state, loss = train_step(state, batch)
+        log(f"Epoch {epoch + 1}, Loss: {loss.item()}")
+    return state
+
+
+def load_data(problem: ZeroGrad) -> tuple[Any, Any]:
+    """What the document trains on, drawn as it draws it."""
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 10, dtype=problem.dtype)
+    y = generator.randn(5, 1, dtype=problem.dtype)
+    return jnp.asarray(x), jnp.asarray(y)
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = ZeroGrad.from_flags()
+    jax.config.update("jax_enable_x64", problem.dtype == "float64")
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

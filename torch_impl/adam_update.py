@@ -1,35 +1,54 @@
-"""Loss, zero_grad, backward, step with Adam (document 001, section 3).
+"""zero_grad, backward and step with Adam (document 001, section 3).
 
 Mirror: jax_impl/adam_update.py
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from twinstep.problems.regression import AdamUpdate
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
-def init(spec: AdamUpdate) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: AdamUpdate) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = nn.Linear(10, 1)
     criterion = nn.MSELoss()
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=spec.learning_rate, betas=spec.betas, eps=spec.eps
+        model.parameters(), lr=problem.learning_rate, betas=problem.betas, eps=problem.eps
     )
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x: (5, 10), y: (5, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x: (5, 10), y: (5, 1)"""
+    for x, y in batches:
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        log(f"Loss: {loss.item()}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: AdamUpdate) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.randn(5, 10)
+    y = torch.randn(5, 1)
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = AdamUpdate.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(problem.seed)
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

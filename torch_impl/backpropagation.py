@@ -1,13 +1,14 @@
-"""One update of a small network, its gradients looked at (document 004).
+"""Gradients of a small network by automatic differentiation (document 004).
 
 Mirror: jax_impl/backpropagation.py
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from twinstep.problems.backprop import Backpropagation
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class SimpleNetwork(nn.Module):
@@ -22,28 +23,47 @@ class SimpleNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer1(x)
         x = self.relu(x)
-        x = self.layer2(x)
-        return x
+        return self.layer2(x)
 
 
-def init(spec: Backpropagation) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: Backpropagation) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = SimpleNetwork()
     criterion = nn.MSELoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x: (5, 10), y: (5, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x: (5, 10), y: (5, 1)"""
+    for x, y in batches:
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        log(f"Loss: {loss.item()}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: Backpropagation) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.randn(5, 10)
+    y = torch.randn(5, 1)
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = Backpropagation.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+    for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
+        grad = parameter.grad
+        print(f"{name}.grad: {tuple(grad.shape)}, largest entry {grad.abs().max().item():.6f}")
+
+
+if __name__ == "__main__":
+    main()

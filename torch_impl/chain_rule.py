@@ -3,20 +3,21 @@
 Mirror: jax_impl/chain_rule.py
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from twinstep.problems.backprop import ChainRule
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class Chain(nn.Module):
     """One hidden neuron, one output neuron, identity activations, no bias."""
 
-    def __init__(self) -> None:
+    def __init__(self, w1: float, w2: float) -> None:
         super().__init__()
-        self.w1 = nn.Parameter(torch.zeros(()))
-        self.w2 = nn.Parameter(torch.zeros(()))
+        self.w1 = nn.Parameter(torch.tensor(w1))
+        self.w2 = nn.Parameter(torch.tensor(w2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z1 = self.w1 * x
@@ -28,24 +29,43 @@ def half_squared_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return torch.mean((target - output) ** 2 / 2)
 
 
-def init(spec: ChainRule) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = Chain()
+def build(problem: ChainRule) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = Chain(problem.w1, problem.w2)
     criterion = half_squared_error
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x, y: (1,)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x, y: (1,)"""
+    for x, y in batches:
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        log(f"Loss: {loss.item()}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: ChainRule) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    return torch.tensor([problem.x]), torch.tensor([problem.y])
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = ChainRule.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    by_hand = problem.gradients_by_hand({"w1": problem.w1, "w2": problem.w2})
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+    for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
+        grad = parameter.grad.item()
+        print(f"dL/d{name}: by hand {by_hand[name]}, by automatic differentiation {grad}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,39 +1,52 @@
-"""Linear regression, full batch, with the loss and optimizer of the spec (document 000).
+"""Linear regression, full batch (document 000, its case).
 
 Mirror: jax_impl/linear_regression.py
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from twinstep.problems.regression import LinearRegression
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
-
-CRITERIA = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}
 
 
-def init(spec: LinearRegression) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: LinearRegression) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = nn.Linear(1, 1)
-    criterion = CRITERIA[spec.loss]
-    optimizer = (
-        torch.optim.Adam(model.parameters(), lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
-        if spec.optimizer == "adam"
-        else torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
-    )
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    criterion = nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x, y: (100, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x, y: (100, 1)"""
+    for epoch, (x, y) in enumerate(batches):
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: LinearRegression) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.linspace(0, 10, 100).reshape(-1, 1)
+    y = 2 * x + 1 + torch.randn(100, 1) * 2  # y = 2x + 1 + noise
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = LinearRegression.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    x, y = load_data(problem)
+    model, criterion, optimizer = build(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

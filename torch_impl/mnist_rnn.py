@@ -3,12 +3,13 @@
 Mirror: jax_impl/mnist_rnn.py
 """
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from twinstep.problems.mnist_rnn import MnistRnn
-from twinstep.torch.layers import to_tensor
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class RNN(nn.Module):
@@ -26,40 +27,60 @@ class RNN(nn.Module):
         return self.fc(out[:, -1, :])
 
 
-def init(spec: MnistRnn) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = RNN(28, spec.hidden_size, 10)
+def build(problem: MnistRnn) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = RNN(28, problem.hidden_size, 10)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=spec.learning_rate, betas=spec.betas, eps=spec.eps
+        model.parameters(), lr=problem.learning_rate, betas=problem.betas, eps=problem.eps
     )
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). images: (N, 28, 28) bytes, labels: (N,)"""
-    images = to_tensor(batch["images"]).reshape(-1, 28, 28)
-    outputs = model(images)
-    return criterion(outputs, batch["labels"])
-
-
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. batches: of each epoch what gives images (N, 28, 28), bytes, and labels (N,)"""
+    for epoch, loader in enumerate(batches):
+        for i, (images, labels) in enumerate(loader):
+            images = images.reshape(-1, 28, 28) / 255  # torchvision's ToTensor
+            outputs = model(images)
+            loss = criterion(outputs, labels)
+            optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+            loss.backward()
+            optimizer.step()  # changes the parameters in place
+            if (i + 1) % min(100, len(loader)) == 0:
+                where = f"Epoch [{epoch + 1}/{len(batches)}], Step [{i + 1}/{len(loader)}]"
+                log(f"{where}, Loss: {loss.item():.4f}")
 
 
 @torch.no_grad()
-def evaluate(
-    state: TrainState, images: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The outputs (N, 10), the digits named (N,), and how many rightly, ().
-
-    images: (N, 28, 28), labels: (N,)
-    """
-    outputs = state.model(to_tensor(images).reshape(-1, 28, 28))
+def evaluate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Any:
+    """The outputs (N, 10), the digits named (N,), and how many rightly, ()."""
+    outputs = model(images.reshape(-1, 28, 28) / 255)
     predictions = torch.argmax(outputs, dim=1)
     return outputs, predictions, torch.sum(predictions == labels)
+
+
+def load_data(problem: MnistRnn) -> Any:
+    """What the document trains on, drawn as it draws it."""
+    images = problem.images
+    train_set = torch.tensor(images.train_images), torch.tensor(images.train_labels)
+    test_set = torch.tensor(images.test_images), torch.tensor(images.test_labels)
+    return train_set, test_set
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = MnistRnn.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    train_set, (images, labels) = load_data(problem)
+    loader = DataLoader(TensorDataset(*train_set), problem.batch_size, shuffle=True)
+    model, criterion, optimizer = build(problem)
+    train(model, criterion, optimizer, [loader] * problem.epochs)
+    _, _, correct = evaluate(model, images, labels)
+    accuracy = 100 * correct.item() / len(labels)
+    print(f"Test Accuracy of the model on the {len(labels)} test images: {accuracy} %")
+
+
+if __name__ == "__main__":
+    main()

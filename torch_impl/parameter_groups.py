@@ -1,13 +1,14 @@
-"""One Adam over two networks, or over one of them (document 001, section 2).
+"""One Adam over two networks (document 001, section 2).
 
 Mirror: jax_impl/parameter_groups.py
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from twinstep.problems.groups import ParameterGroups
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class Networks(nn.Module):
@@ -24,29 +25,47 @@ class Networks(nn.Module):
         return self.model(out[:, -1, :])
 
 
-def init(spec: ParameterGroups) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: ParameterGroups) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = Networks()
     criterion = nn.MSELoss()
-    groups = [{"params": model.model.parameters()}]
-    if spec.update_gru:
-        groups.append({"params": model.gru.parameters()})
-    optimizer = torch.optim.Adam(groups, lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
-    return TrainState.create(
-        model, spec.initial_params(), criterion, optimizer, keep_grads=not spec.update_gru
+    optimizer = torch.optim.Adam(
+        [{"params": model.model.parameters()}, {"params": model.gru.parameters()}],
+        lr=problem.learning_rate,
+        betas=problem.betas,
+        eps=problem.eps,
     )
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x: (5, 7, 10), y: (5, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x: (5, 7, 10), y: (5, 1)"""
+    for epoch, (x, y) in enumerate(batches):
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # clears what the optimizer is given: another network's .grad grows
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: ParameterGroups) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.randn(5, 7, 10)  # (batch, time, features)
+    y = torch.randn(5, 1)
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = ParameterGroups.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,15 @@
-"""A linear model by SGD (document 002); a batch is all points, or one.
+"""A linear model by SGD, all points in each update (document 002, its code).
 
 Mirror: jax_impl/sgd_linear_model.py
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
 from twinstep.problems.sgd import SgdLinearModel
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class LinearModel(nn.Module):
@@ -21,24 +23,45 @@ class LinearModel(nn.Module):
         return self.linear(x)
 
 
-def init(spec: SgdLinearModel) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: SgdLinearModel) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = LinearModel()
     criterion = nn.MSELoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x, y: (N, 1)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x, y: (100, 1)"""
+    for epoch, (x, y) in enumerate(batches):
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        output = model(x)
+        loss = criterion(output, y)
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    loss = loss_fn(state.model, state.criterion, batch)
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def load_data(problem: SgdLinearModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    np.random.seed(problem.data_seed)
+    x = np.random.rand(100, 1)
+    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
+    dtype = torch.get_default_dtype()
+    return torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype)
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = SgdLinearModel.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    x, y = load_data(problem)
+    model, criterion, optimizer = build(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+    print("训练后的模型参数:", model.state_dict())
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,13 @@ from typing import Any
 from twinstep.cli.bench import BenchFlags, BenchOptions
 from twinstep.cli.compare import CompareOptions
 from twinstep.cli.listing import ListOptions
-from twinstep.cli.parsing import CommonFlags, flags_of
+from twinstep.cli.parsing import CommonFlags
 from twinstep.cli.run import RunOptions
 from twinstep.cli.show import ShowOptions
 from twinstep.cli.verify import VerifyOptions
 from twinstep.errors import InputError, unknown
 from twinstep.problems import EXAMPLES, SETS
+from twinstep.problems.flags import flags_of
 from twinstep.report import write_text
 
 _PRINT, _WRITE = FLAGS = ("--print-completion", "--write-completion")

@@ -22,7 +22,7 @@ from flax import nnx
 from twinstep.jax import devices, scales
 from twinstep.jax.layout import Layout, module_layout, opt_state_layout
 from twinstep.jax.perturbing import STEADY, farthest, nudged, rounding, split
-from twinstep.jax.watching import Watched, watch
+from twinstep.jax.watching import watch
 from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
@@ -365,6 +365,8 @@ def fingerprints(batch: Data) -> dict[str, jax.Array]:
             words = array.astype(jnp.uint32).reshape(-1)
         words = (words ^ (words >> 15)) + jnp.uint32(1)
         place = jax.lax.iota(jnp.uint32, len(words))
-        return jnp.sum(words * (place * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)), dtype=jnp.uint32)
+        return jnp.sum(
+            words * (place * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)), dtype=jnp.uint32
+        )
 
     return {name: one(array) for name, array in batch.items()}

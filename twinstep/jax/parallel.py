@@ -94,7 +94,9 @@ class Driver(driver.Driver):
     def evaluated(
         self, params: Any, reruns: Any = None, unit: scales.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (params, reruns and (reruns[0][:1],)))
+        here = jax.tree.map(
+            lambda leaf: leaf.addressable_data(0), (params, reruns and (reruns[0][:1],))
+        )
         return super().evaluated(here[0], here[1], unit)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What rounding does to a training, tried out: parameters and gradients that are off by some eps."""
+"""What rounding does to a training, tried out: with parameters and gradients off by some eps."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -60,7 +60,10 @@ def drawn_like(tree: Any, key: jax.Array) -> Any:
 
 
 def rounding(
-    optimizer: optax.GradientTransformation, layout: Layout, sizes: Mapping[str, jax.Array], key: jax.Array
+    optimizer: optax.GradientTransformation,
+    layout: Layout,
+    sizes: Mapping[str, jax.Array],
+    key: jax.Array,
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by some eps of what they are made of.
 

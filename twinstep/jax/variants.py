@@ -178,9 +178,7 @@ class TraceScan(Compiled):
         leaves, data, indices = self.start
         ledgers = []
         for chunk, index in zip(self.chunks, indices, strict=True):
-            leaves, _, ledger = self.driver.scan(
-                leaves, None, data, index, None, steps=chunk.steps
-            )
+            leaves, _, ledger = self.driver.scan(leaves, None, data, index, None, steps=chunk.steps)
             ledgers.append(ledger)
         self._leaves, ledgers = jax.block_until_ready((leaves, ledgers))
         self._ledgers = tuple(ledgers)

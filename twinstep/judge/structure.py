@@ -54,9 +54,7 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
     return None
 
 
-def pairs(
-    reference: Trace, candidate: Trace
-) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+def pairs(reference: Trace, candidate: Trace) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """(stage, leaf, both sides' (T, ...) arrays) in the ledger's order, of all that is compared.
 
     Given gradients that are on both sides what was backpropagated are compared once, as that.

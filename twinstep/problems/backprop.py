@@ -20,7 +20,6 @@ class ZeroGrad(Spec):
     """Sequential(Linear(10, 5), ReLU, Linear(5, 1)), 5 samples, 5 epochs."""
 
     name: ClassVar[str] = "zero_grad"
-    implementation: ClassVar[str] = "zero_grad"
     document: ClassVar[Document] = Document("003", "SGD、Adam", "如何使用 optimizer.zero_grad()")
     model: ClassVar[str] = "Sequential(10-5, ReLU, 5-1)"
     objective: ClassVar[str] = "MSE"
@@ -30,14 +29,15 @@ class ZeroGrad(Spec):
     """Passes over the data, an update each."""
     learning_rate: float = 0.01
     """SGD's step size."""
-    zero_grad: bool = True
-    """Whether gradients are cleared before each backward pass; else they pile up."""
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         first = linear(generator, 10, 5, dtype=self.dtype)
         second = linear(generator, 5, 1, dtype=self.dtype)
         params = {f"0.{name}": array for name, array in first.items()}
-        params |= {f"2.{name}": array for name, array in second.items()}
+        return params | {f"2.{name}": array for name, array in second.items()}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         x = generator.randn(5, 10, dtype=self.dtype)
         return params, {"x": x, "y": generator.randn(5, 1, dtype=self.dtype)}
 
@@ -55,12 +55,8 @@ class WithoutZeroGrad(ZeroGrad):
     name: ClassVar[str] = "without_zero_grad"
     document: ClassVar[Document] = Document("003", "SGD、Adam", "为什么需要 optimizer.zero_grad()")
 
-    zero_grad: bool = False
-    """Whether gradients are cleared before each backward pass; else they pile up."""
-
     def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
-        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        cleared = run(ZeroGrad(**settings | {"zero_grad": True}))
+        cleared = run(ZeroGrad(**self.__getstate__()))
         apart = np.flatnonzero(outcome.losses != cleared.losses)
         from_update = f"from update {apart[0] + 1} on" if len(apart) else "in none of the losses"
         return [
@@ -78,7 +74,6 @@ class ChainRule(Spec):
     """The 1-1-1 identity network, L = (y - w2 w1 x)^2 / 2: gradients by hand and by machine."""
 
     name: ClassVar[str] = "chain_rule"
-    implementation: ClassVar[str] = "chain_rule"
     document: ClassVar[Document] = Document("004", _BACKPROPAGATION, "具体示例")
     model: ClassVar[str] = "1-1-1, identity, no bias"
     objective: ClassVar[str] = "(y - y_hat)^2 / 2"
@@ -95,9 +90,11 @@ class ChainRule(Spec):
     w2: float = -1.5
     """The weight from the hidden neuron to the output."""
 
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        return {"w1": np.array(self.w1), "w2": np.array(self.w2)}
+
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
-        params = {"w1": np.array(self.w1), "w2": np.array(self.w2)}
-        return params, {"x": np.array([self.x]), "y": np.array([self.y])}
+        return self.draw_params(generator), {"x": np.array([self.x]), "y": np.array([self.y])}
 
     def gradients_by_hand(self, params: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The document's chain rule at `params`: dL/dw2 = -(y - y_hat) z1, dL/dw1 = ... w2 x."""
@@ -137,7 +134,6 @@ class Backpropagation(Spec):
     """SimpleNetwork: 10-20-ReLU-1, 5 samples, one update; the gradients are shown."""
 
     name: ClassVar[str] = "backpropagation"
-    implementation: ClassVar[str] = "backpropagation"
     document: ClassVar[Document] = Document("004", _BACKPROPAGATION, "PyTorch中的实现")
     model: ClassVar[str] = "10-20-ReLU-1"
     objective: ClassVar[str] = "MSE"
@@ -146,11 +142,14 @@ class Backpropagation(Spec):
     learning_rate: float = 0.01
     """SGD's step size."""
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         first = linear(generator, 10, 20, dtype=self.dtype)
         second = linear(generator, 20, 1, dtype=self.dtype)
         params = {f"layer1.{name}": array for name, array in first.items()}
-        params |= {f"layer2.{name}": array for name, array in second.items()}
+        return params | {f"layer2.{name}": array for name, array in second.items()}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         x = generator.randn(5, 10, dtype=self.dtype)
         return params, {"x": x, "y": generator.randn(5, 1, dtype=self.dtype)}
 
@@ -158,6 +157,8 @@ class Backpropagation(Spec):
         return f"Loss: {loss}"
 
     def final_lines(self, outcome: Outcome) -> list[str]:
+        if self.total_steps > 1:
+            return []
         return [
             f"{name}.grad: {tuple(grad.shape)}, largest entry {np.abs(grad).max():.6f}"
             for name, grad in outcome.grads.items()

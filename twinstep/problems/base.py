@@ -4,10 +4,11 @@ Both frameworks get the very same read-only arrays. They are what the document's
 after ``torch.manual_seed(seed)``: `draw` makes the draws in the document's order.
 """
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -16,7 +17,9 @@ import numpy as np
 from twinstep import memory
 from twinstep.errors import InputError, unknown
 from twinstep.place import Dtype
+from twinstep.problems import flags
 from twinstep.problems.batches import Batches
+from twinstep.problems.flags import HIDDEN
 from twinstep.problems.torch_random import TorchGenerator
 from twinstep.trace.ledger import Outcome
 
@@ -62,11 +65,12 @@ class Spec:
     """What every example has; `InputError` names a field that is out of range."""
 
     name: ClassVar[str]
-    implementation: ClassVar[str]
     document: ClassVar[Document]
     model: ClassVar[str]
     objective: ClassVar[str]
     update: ClassVar[str]
+    implementation: ClassVar[str | None] = None
+    """The file of both its twins, where that is not its name."""
     table: ClassVar[str | None] = None
     """The set that it is a row of."""
     iterates: ClassVar[bool] = False
@@ -83,13 +87,14 @@ class Spec:
     """Passes over the data."""
     steps: int | None = None
     """Updates to make, whatever the epochs say."""
+    drawn_as: "Spec | None" = field(default=None, repr=False, metadata=HIDDEN)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _as_float(getattr(self, field.name), hints[field.name])
-            object.__setattr__(self, field.name, value)
-            _check(self.name, field.name, value, hints[field.name], self.dtype)
+        for one in flags.shown(type(self)):
+            value = _as_float(getattr(self, one.name), hints[one.name])
+            object.__setattr__(self, one.name, value)
+            _check(self.name, one.name, value, hints[one.name], self.dtype)
         self.refuse_too_large("training", COPIES)
 
     def refuse_too_large(self, what: str, copies: int) -> None:
@@ -106,7 +111,20 @@ class Spec:
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was drawn from them is drawn again where it is needed."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+
+    @classmethod
+    def from_flags(cls, arguments: Sequence[str] | None = None) -> Self:
+        """The spec that a command line asks for, a flag a field; ends the program where it cannot.
+
+        arguments: the command line's words; None: this program's own
+        """
+        made: Self = flags.of_program(cls, cls.name, arguments, without=_OF_COMMANDS)
+        return made
+
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        """Initial parameters, drawn in the order of the document's model."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
 
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         """Initial parameters and samples, drawn in the document's order."""
@@ -170,19 +188,13 @@ class Spec:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
     def hyper_parameters(self) -> dict[str, Any]:
-        """Every field by name, as plain JSON values."""
-        return dataclasses.asdict(self)
+        """Every hyper-parameter by name, as plain JSON values."""
+        values = {one.name: getattr(self, one.name) for one in flags.shown(type(self))}
+        return copy.deepcopy(values)
 
     def widened(self) -> Self:
         """The same problem in float64: the numbers as drawn in this dtype, held in more digits."""
-        wide = dataclasses.replace(self, dtype="float64")
-        problem = self._problem
-        # fills the cache, so that nothing is drawn anew: in float64 the stream gives other numbers
-        wide.__dict__["_problem"] = problem._replace(
-            params=_read_only(_cast(problem.params, "float64")),
-            data=_read_only(_cast(problem.data, "float64")),
-        )
-        return wide
+        return dataclasses.replace(self, dtype="float64", drawn_as=self)
 
     @property
     def _batch_size(self) -> int | None:
@@ -196,8 +208,11 @@ class Spec:
 
     @cached_property
     def _problem(self) -> Problem:
-        generator = TorchGenerator(self.seed)
-        params, data = self.draw(generator)
+        if self.drawn_as is None:
+            generator = TorchGenerator(self.seed)
+            params, data = self.draw(generator)
+        else:  # in another dtype the stream would give other numbers
+            params, data, generator = self.drawn_as._problem
         params, data = _cast(params, self.dtype), _cast(data, self.dtype)
         return Problem(_read_only(params), _read_only(data), generator)
 
@@ -215,6 +230,9 @@ def _read_only(arrays: Arrays) -> dict[str, np.ndarray]:
         array.setflags(write=False)
     return dict(arrays)
 
+
+_OF_COMMANDS = ("steps", "log_every")
+"""What commands ask for; a twin by itself makes the document's updates and prints its lines."""
 
 _RANGES = {
     "seed": (-(2**63), 2**64 - 1),  # what torch.manual_seed takes

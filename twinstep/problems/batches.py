@@ -25,6 +25,28 @@ class IndexChunk(NamedTuple):
 
 
 @dataclass(frozen=True)
+class DataLoader:
+    """Batches of samples in the order in which PyTorch's loader of that name gives them.
+
+    Each pass over it is an epoch, for which a new order is drawn.
+    Source: https://docs.pytorch.org/docs/stable/data.html
+    """
+
+    samples: tuple[np.ndarray, ...]
+    batch_size: int
+    generator: TorchGenerator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples[0]) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        order = self.generator.shuffled_epoch(len(self.samples[0]))
+        for low in range(0, len(order), self.batch_size):
+            index = order[low : low + self.batch_size]
+            yield tuple(array[index] for array in self.samples)
+
+
+@dataclass(frozen=True)
 class Batches:
     """The samples {name: (N, ...)}, and which of them each update takes.
 

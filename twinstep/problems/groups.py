@@ -18,7 +18,6 @@ class ParameterGroups(Spec):
     """A GRU reads a sequence, a linear model its last output; one Adam updates both."""
 
     name: ClassVar[str] = "parameter_groups"
-    implementation: ClassVar[str] = "parameter_groups"
     document: ClassVar[Document] = _DOCUMENT
     model: ClassVar[str] = "GRU(10, 16), Linear(16, 1)"
     objective: ClassVar[str] = "MSE"
@@ -32,14 +31,15 @@ class ParameterGroups(Spec):
     """Adam's decay of the gradient's first and second moment."""
     eps: float = 1e-8
     """What Adam adds to the root of the second moment."""
-    update_gru: bool = True
-    """Whether the optimizer is given the GRU's parameters too."""
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         model = linear(generator, 16, 1, dtype=self.dtype)
         gru = recurrent(generator, 10, 16, gates=3, dtype=self.dtype)
         params = {f"model.{name}": array for name, array in model.items()}
-        params |= {f"gru.{name}": array for name, array in gru.items()}
+        return params | {f"gru.{name}": array for name, array in gru.items()}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         x = generator.randn(5, 7, 10, dtype=self.dtype)  # (batch, time, features)
         return params, {"x": x, "y": generator.randn(5, 1, dtype=self.dtype)}
 
@@ -65,9 +65,6 @@ class SelectiveUpdate(ParameterGroups):
 
     name: ClassVar[str] = "selective_update"
     update: ClassVar[str] = "Adam, model only"
-
-    update_gru: bool = False
-    """Whether the optimizer is given the GRU's parameters too."""
 
     def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
         model, gru = _moved(outcome, "model."), _moved(outcome, "gru.")

@@ -20,7 +20,6 @@ class MnistRnn(Spec):
     """RNN(28, 128), the last step to Linear(128, 10), cross entropy, shuffled batches of 64."""
 
     name: ClassVar[str] = "mnist_rnn"
-    implementation: ClassVar[str] = "mnist_rnn"
     document: ClassVar[Document] = Document(
         "001", "pytorch中网络loss传播和参数更新理解", "评论: 手写数字识别"
     )
@@ -67,11 +66,14 @@ class MnistRnn(Spec):
         """The training and the test images."""
         return load_mnist(self.data_dir) if self.data == "mnist" else load_digits()
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         rnn = recurrent(generator, 28, self.hidden_size, gates=1, dtype=self.dtype)
         fc = linear(generator, self.hidden_size, 10, dtype=self.dtype)
         params = {f"rnn.{name}": array for name, array in rnn.items()}
-        params |= {f"fc.{name}": array for name, array in fc.items()}
+        return params | {f"fc.{name}": array for name, array in fc.items()}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         return params, {"images": self.images.train_images, "labels": self.images.train_labels}
 
     def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:

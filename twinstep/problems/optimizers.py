@@ -229,11 +229,15 @@ class OptimizerTraining(Spec):
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.optimizer}({options})"
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         params: dict[str, np.ndarray] = {}
         for i, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
             layer = linear(generator, inputs, outputs, bias=self.bias, dtype=self.dtype)
             params |= {f"layer{i}.{name}": array for name, array in layer.items()}
+        return params
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         x = generator.randn(SAMPLES, WIDTHS[0], dtype=self.dtype)
         return params, {"x": x, "y": generator.randn(SAMPLES, WIDTHS[-1], dtype=self.dtype)}
 
@@ -290,9 +294,12 @@ class SparseTraining(OptimizerTraining):
     optimizer: str = "SparseAdam"
     """SparseAdam."""
 
-    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
         layer = embedding(generator, *TABLE, dtype=self.dtype)
-        params = {f"embedding.{name}": array for name, array in layer.items()}
+        return {f"embedding.{name}": array for name, array in layer.items()}
+
+    def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
+        params = self.draw_params(generator)
         rows, width = TABLE
         low = generator.rand(SAMPLES, dtype=self.dtype) ** 3  # the last row about once in 200
         x = (rows * low).astype(np.int64)

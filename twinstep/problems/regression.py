@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,7 +19,6 @@ class GradientUpdate(Spec):
     """Forward, loss, backward, one update: 5 samples of 10 features."""
 
     name: ClassVar[str] = "gradient_update"
-    implementation: ClassVar[str] = "gradient_update"
     document: ClassVar[Document] = Document("000", _TITLE, "梯度更新的基本流程")
     model: ClassVar[str] = "Linear(10, 1)"
     objective: ClassVar[str] = "MSE"
@@ -28,8 +27,11 @@ class GradientUpdate(Spec):
     learning_rate: float = 0.01
     """SGD's step size."""
 
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        return linear(generator, 10, 1, dtype=self.dtype)
+
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
-        params = linear(generator, 10, 1, dtype=self.dtype)
+        params = self.draw_params(generator)
         x = generator.randn(5, 10, dtype=self.dtype)
         return params, {"x": x, "y": generator.randn(5, 1, dtype=self.dtype)}
 
@@ -45,7 +47,6 @@ class AdamUpdate(Spec):
     """zero_grad, backward, step with Adam; ten updates, where the document shows the loop once."""
 
     name: ClassVar[str] = "adam_update"
-    implementation: ClassVar[str] = "adam_update"
     document: ClassVar[Document] = Document(
         "001", "pytorch中网络loss传播和参数更新理解", "3. loss计算和参数更新"
     )
@@ -62,8 +63,11 @@ class AdamUpdate(Spec):
     eps: float = 1e-8
     """What Adam adds to the root of the second moment."""
 
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        return linear(generator, 10, 1, dtype=self.dtype)
+
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
-        params = linear(generator, 10, 1, dtype=self.dtype)
+        params = self.draw_params(generator)
         x = generator.randn(5, 10, dtype=self.dtype)
         return params, {"x": x, "y": generator.randn(5, 1, dtype=self.dtype)}
 
@@ -91,7 +95,6 @@ class LinearRegression(Spec):
     """y = 2x + 1 and noise of deviation 2 on linspace(0, 10, 100), full batch."""
 
     name: ClassVar[str] = "linear_regression"
-    implementation: ClassVar[str] = "linear_regression"
     document: ClassVar[Document] = Document("000", _TITLE, "实际案例:线性回归")
     model: ClassVar[str] = "Linear(1, 1)"
     objective: ClassVar[str] = "MSE"
@@ -101,20 +104,15 @@ class LinearRegression(Spec):
     """Passes over the data, an update each."""
     learning_rate: float = 0.01
     """The optimizer's step size."""
-    loss: Literal["mse", "l1"] = "mse"
-    """The loss: squared or absolute error, its mean."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """The update rule."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """With Adam: decay of the gradient's first and second moment."""
-    eps: float = 1e-8
-    """With Adam: added to the root of the second moment."""
+
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        return linear(generator, 1, 1, dtype=self.dtype)
 
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         # within an ulp of torch.linspace, whose last bit depends on the processor's vector width
         x = np.linspace(0, 10, 100).astype(self.dtype).reshape(-1, 1)
         y = 2 * x + 1 + generator.randn(100, 1, dtype=self.dtype) * 2
-        return linear(generator, 1, 1, dtype=self.dtype), {"x": x, "y": y}
+        return self.draw_params(generator), {"x": x, "y": y}
 
     def log_line(self, step: int, loss: float) -> str | None:
         if (step + 1) % 10:
@@ -152,9 +150,6 @@ class LinearRegressionL1(_Exercise):
     name: ClassVar[str] = "linear_regression_l1"
     objective: ClassVar[str] = "L1"
 
-    loss: Literal["mse", "l1"] = "l1"
-    """The loss: squared or absolute error, its mean."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LinearRegressionAdam(_Exercise):
@@ -163,8 +158,10 @@ class LinearRegressionAdam(_Exercise):
     name: ClassVar[str] = "linear_regression_adam"
     update: ClassVar[str] = "Adam"
 
-    optimizer: Literal["sgd", "adam"] = "adam"
-    """The update rule."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay of the gradient's first and second moment."""
+    eps: float = 1e-8
+    """What Adam adds to the root of the second moment."""
 
 
 def _update_rule(spec: GradientUpdate, outcome: Outcome) -> Claim:

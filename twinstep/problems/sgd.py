@@ -19,7 +19,6 @@ class SgdLinearModel(Spec):
     """100 points of 2x + 1 + 0.1 noise from NumPy's own generator, all of them in each update."""
 
     name: ClassVar[str] = "sgd_linear_model"
-    implementation: ClassVar[str] = "sgd_linear_model"
     document: ClassVar[Document] = Document("002", _TITLE, "代码")
     model: ClassVar[str] = "LinearModel: linear = Linear(1, 1)"
     objective: ClassVar[str] = "MSE"
@@ -32,12 +31,15 @@ class SgdLinearModel(Spec):
     data_seed: int = 42
     """What np.random.seed gets before the data are drawn."""
 
+    def draw_params(self, generator: TorchGenerator) -> Arrays:
+        params = linear(generator, 1, 1, dtype=self.dtype)
+        return {f"linear.{name}": array for name, array in params.items()}
+
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         numbers = np.random.RandomState(self.data_seed)
         x = numbers.rand(100, 1)
         y = 2 * x + 1 + 0.1 * numbers.randn(100, 1)
-        params = linear(generator, 1, 1, dtype=self.dtype)
-        return {f"linear.{name}": array for name, array in params.items()}, {"x": x, "y": y}
+        return self.draw_params(generator), {"x": x, "y": y}
 
     def log_line(self, step: int, loss: float) -> str | None:
         epoch, i = divmod(step + 1, self.steps_per_epoch)

@@ -16,6 +16,7 @@ from twinstep.judge import tolerance
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Claim, Spec
+from twinstep.problems.flags import shown
 from twinstep.report import write_text
 from twinstep.report.highlight import Row, twin_rows
 from twinstep.report.palette import PALETTE
@@ -25,6 +26,7 @@ from twinstep.runs.many import Lost
 from twinstep.runs.verification import Verification
 from twinstep.trace.stages import STAGES
 
+_SHOWN = [stage.name for stage in STAGES.values() if stage.noisy]
 _PLOT_WIDTH = 4.2  # inches: three stand side by side, and their text is not to shrink
 SIGNS = {
     Verdict.EQUAL: "=",
@@ -139,7 +141,7 @@ def command_of(spec: Spec, place: Place = CPU) -> str:
     """The shell command that verifies this very spec; every value that is not the default."""
     example = [spec.name] if spec.table is None else [spec.table, "--row", spec.name]
     words = ["twinstep", "verify", *example, "--dtype", spec.dtype, "--seed", str(spec.seed)]
-    default = {field.name: field.default for field in dataclasses.fields(spec)}
+    default = {field.name: field.default for field in shown(spec)}
     for name, value in spec.hyper_parameters().items():
         said = name in ("dtype", "seed") or (spec.table is not None and name != "steps")
         if not said and value != default[name]:

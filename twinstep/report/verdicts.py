@@ -14,6 +14,7 @@ from twinstep.report import table
 from twinstep.report.table import Column
 from twinstep.runs.many import Lost
 from twinstep.runs.verification import Verification
+from twinstep.trace.stages import STEPS
 
 STYLES = {
     Verdict.EQUAL: "bold green",

@@ -223,7 +223,8 @@ class Recorder:
             return None
         self._stepping = optimizer
         self._open().hyper_parameters(_numbers(optimizer))
-        closure = args[0] if args else options.get("closure")
+        of, *given = args  # the optimizer itself, and the closure where it takes one
+        closure = given[0] if given else options.get("closure")
         if closure is None:
             self._given()
             return None
@@ -235,7 +236,9 @@ class Recorder:
                 self._given()
             return value
 
-        return ((evaluated, *args[1:]), options) if args else (args, {**options, "closure": evaluated})
+        if given:
+            return (of, evaluated, *given[1:]), options
+        return args, {**options, "closure": evaluated}
 
     def _given(self) -> None:
         rows, optimizer = self._open(), self._stepping
@@ -350,7 +353,9 @@ def _grad(parameter: nn.Parameter) -> np.ndarray:
     grad = parameter.grad
     if grad is None:
         return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
-    return _array(grad.coalesce().to_dense() if grad.is_sparse else grad)  # summed as by the optimizer
+    return _array(
+        grad.coalesce().to_dense() if grad.is_sparse else grad
+    )  # summed as by the optimizer
 
 
 def _joined(parts: list[torch.Tensor]) -> np.ndarray:
@@ -364,7 +369,9 @@ def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     found: dict[str, float] = {}
     for i, group in enumerate(optimizer.param_groups):
         for key, value in group.items():
-            parts = {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
+            parts = (
+                {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
+            )
             for part, number in parts.items():
                 if isinstance(number, torch.Tensor) and number.ndim == 0:
                     number = number.item()

@@ -58,7 +58,7 @@ class Replay:
         self._before = {name: array[-1:] for name, array in recorded.raw_grads.items()}
 
     def remade(self, rows: np.ndarray) -> tuple[dict[str, Any], Leaves]:
-        """{"loss": (rows,), "raw_grads": {name: (rows, ...)}} of some steps, and what they round by.
+        """{"loss": (rows,), "raw_grads": {name: (rows, ...)}} of some steps, what they round by.
 
         {"stage/leaf": (rows,)}, as twinstep/jax/scales.py has it
         """
@@ -98,7 +98,8 @@ class Replay:
         parts = np.concatenate([(sizes[name] * params[name]).ravel() for name in params])
         made_of = {"loss/loss": eps * abs(loss) + float(_norm(parts))}
         made_of |= {
-            f"raw_grads/{n}": float(max(eps * _largest(grads[n]), _largest(sizes[n]))) for n in params
+            f"raw_grads/{n}": float(max(eps * _largest(grads[n]), _largest(sizes[n])))
+            for n in params
         }
         moves = dict.fromkeys(made_of, 0.0)
         for off in _nudged(params, eps):

@@ -20,7 +20,6 @@ from torch import nn
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.chunking import steps_at_once
-from twinstep.torch import devices
 from twinstep.torch.conversion import load_params
 from twinstep.torch.driver import Driver, Feed, Started
 from twinstep.trace.ledger import Trace

@@ -29,4 +29,6 @@ def fingerprint(array: np.ndarray, first: int = 0) -> int:
     # the high bits of a float, where round numbers differ, go into the low ones too; then each
     # place has a factor of its own
     word = (word ^ (word >> np.uint32(15))) + np.uint32(1)
-    return int(np.sum(word * (place * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32))
+    return int(
+        np.sum(word * (place * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32)
+    )

@@ -194,7 +194,8 @@ def flaw(trace: Trace) -> str | None:
                 size = None if sizes is None else sizes.get(key)
                 if sizes is not None and (size is None or size.shape != (len(trace),)):
                     return (
-                        f"{stage.name}, {leaf}: what rounding does to it is not known for every step"
+                        f"{stage.name}, {leaf}: what rounding does to it is not known for every "
+                        "step"
                     )
     return None
 
@@ -230,7 +231,9 @@ def join(chunks: Sequence[Trace]) -> Trace:
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
     known = all(chunk.noise is not None and chunk.scales is not None for chunk in chunks)
-    once = {leaf for leaf in last.grads if all(c.held_once(leaf) for c in chunks if leaf in c.grads)}
+    once = {
+        leaf for leaf in last.grads if all(c.held_once(leaf) for c in chunks if leaf in c.grads)
+    }
     grads = {n: last.raw_grads[n] if n in once else np.array(a) for n, a in last.grads.items()}
     return dataclasses.replace(last, grads=grads)._each(
         rows,

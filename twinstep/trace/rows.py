@@ -101,16 +101,16 @@ class Rows:
         if len(self._now) != sum(map(len, self._held.values())):
             held = {(stage, name) for stage, leaves in self._held.items() for name in leaves}
             stage, name = min(held - self._now)
-            raise InputError(f"step {self.step}: {stage}, {name} is missing, the steps before had it")
+            raise InputError(
+                f"step {self.step}: {stage}, {name} is missing, the steps before had it"
+            )
         self._losses[self.made] = loss
         self._now.clear()
         self.made += 1
 
     def take(self, metadata: Metadata, reuse: bool) -> Trace:
         """The finished steps. reuse: their memory is filled anew with those that follow."""
-        ends = {
-            key: self._row(*key.split("/", 1)) for key in self._joined
-        }
+        ends = {key: self._row(*key.split("/", 1)) for key in self._joined}
 
         def rows(stage: Stage, name: str, array: np.ndarray) -> np.ndarray:
             return array[: ends.get(f"{stage.name}/{name}", self.made) + stage.before]
@@ -163,7 +163,7 @@ class Rows:
             )
         # a counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32)
         dtype = self._dtype if kept else array.dtype
-        if (now := self.start + self.made):
+        if now := self.start + self.made:
             self._joined[f"{stage}/{name}"] = now
         rows = self.most - self.made + STAGES[stage].before
         room = self._held[stage][name] = np.empty((rows, *array.shape), dtype)

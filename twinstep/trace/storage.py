@@ -206,13 +206,10 @@ class StoredTrace:
             )
         return chunk
 
-
     def _trace(
         self, held: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], start: int, end: int
     ) -> Trace:
-        leaves: dict[str, Any] = {
-            stage.field: _below(f"{stage.name}/", held) for stage in LEAVES
-        }
+        leaves: dict[str, Any] = {stage.field: _below(f"{stage.name}/", held) for stage in LEAVES}
         return Trace(
             metadata=self.metadata,
             losses=held["loss"],

@@ -3,41 +3,56 @@
 Mirror: twinstep/runs/torch_programs/closure_training.py
 """
 
+from functools import partial
+from typing import Any
+
 import jax
 import optax
 from flax import nnx
 
-from twinstep.jax.layout import module_layout
-from twinstep.jax.nn.functional import mse_loss
+from twinstep.jax.layout import load_params, module_layout
 from twinstep.jax.optim import from_torch, in_torch_layout
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.closures import ClosureTraining
 from twinstep.problems.optimizers import WIDTHS
-from twinstep.runs.jax_programs.optimizer_training import Network, loss_fn
+from twinstep.runs.jax_programs.optimizer_training import Network, init_state, loss_of
 
 
-def init(spec: ClosureTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: ClosureTraining) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
     model = Network(*WIDTHS)
-    params = spec.initial_params()
-    mse = mse_loss
-    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
+    params = problem.initial_params()
+    load_params(model, params)
     optimizer = in_torch_layout(  # in PyTorch's order: all parameters are one vector to it
-        from_torch(spec.optimizer, **spec.options), module_layout(model), names=list(params)
+        from_torch(problem.optimizer, **problem.options), module_layout(model), names=list(params)
     )
-    return TrainState.create(model, params, criterion, optimizer)
+    return model, loss_of(problem), optimizer
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward; an update that does so again, as often as it likes."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(x: jax.Array, y: jax.Array, params: Any) -> jax.Array:
+        loss: jax.Array = criterion(nnx.merge(graph, params)(x), y)
+        return loss
 
-    closure = jax.value_and_grad(loss_of)
-    loss, grads = closure(state.params)  # PyTorch's step makes this evaluation itself
-    updates, opt_state = state.optimizer.update(
-        grads, state.opt_state, state.params, value=loss, value_and_grad_fn=closure
-    )
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        closure = jax.value_and_grad(partial(loss_fn, *batch))
+        loss, grads = closure(params)  # PyTorch's step makes this evaluation itself
+        updates, opt_state = optimizer.update(
+            grads, opt_state, params, value=loss, value_and_grad_fn=closure
+        )
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. batches: x, y of each epoch, (N, ...)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for batch in batches:
+        state, _ = train_step(state, batch)
+    return state

@@ -3,20 +3,30 @@
 Mirror: twinstep/runs/torch_programs/matrix_training.py
 """
 
-from twinstep.jax.layout import module_layout
+from typing import Any
+
+import optax
+from flax import nnx
+
+from twinstep.jax.layout import load_params, module_layout
 from twinstep.jax.nn.functional import mse_loss
 from twinstep.jax.optim import in_torch_layout, muon
-from twinstep.jax.state import TrainState
 from twinstep.problems.optimizers import WIDTHS, MatrixTraining
-from twinstep.runs.jax_programs.optimizer_training import Network, loss_fn, train_step
+from twinstep.runs.jax_programs.optimizer_training import (
+    Network,
+    init_state,
+    make_train_step,
+    train,
+)
 
-__all__ = ["Network", "init", "loss_fn", "train_step"]
+__all__ = ["Network", "build", "init_state", "make_train_step", "train"]
 
 
-def init(spec: MatrixTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = Network(*WIDTHS, bias=spec.bias)
+def build(problem: MatrixTraining) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
+    model = Network(*WIDTHS, bias=problem.bias)
+    load_params(model, problem.initial_params())
     optimizer = in_torch_layout(  # which scales by rows and columns
-        muon(**spec.options, round_to_bfloat16=spec.bfloat16), module_layout(model)
+        muon(**problem.options, round_to_bfloat16=problem.bfloat16), module_layout(model)
     )
-    return TrainState.create(model, spec.initial_params(), mse_loss, optimizer)
+    return model, mse_loss, optimizer

@@ -1,18 +1,19 @@
-"""Any optimizer of torch.optim on a small network: one row of the set `optimizers`.
+"""torch.optim's optimizers on a small network: the rows of the set `optimizers`.
 
 Mirror: twinstep/runs/torch_programs/optimizer_training.py
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from twinstep.jax.layout import module_layout
+from twinstep.jax.layout import load_params, module_layout
+from twinstep.jax.nn import Linear
 from twinstep.jax.nn.functional import mse_loss
-from twinstep.jax.nn.layers import Linear
 from twinstep.jax.optim import from_torch, in_torch_layout
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.optimizers import WIDTHS, OptimizerTraining
 
 
@@ -32,30 +33,51 @@ class Network(nnx.Module):
         return self.layer3(x)
 
 
-def init(spec: OptimizerTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = Network(*WIDTHS)
+def loss_of(problem: OptimizerTraining) -> Any:
+    """The criterion: the squared error, or what is largest where that is smallest."""
     mse = mse_loss
-    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
+    return (lambda output, y: -mse(output, y)) if problem.maximize else mse
+
+
+def build(problem: OptimizerTraining) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
+    model = Network(*WIDTHS)
+    load_params(model, problem.initial_params())
     optimizer = in_torch_layout(  # some look at axes
-        from_torch(spec.optimizer, **spec.options), module_layout(model)
+        from_torch(problem.optimizer, **problem.options), module_layout(model)
     )
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return model, loss_of(problem), optimizer
 
 
-def loss_fn(model: nnx.Module, criterion: Criterion, batch: Batch) -> jax.Array:
-    """The loss of a batch, (). x: (N, ...), y: (N, outputs)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+    """What the first step is given."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params, optimizer.init(params)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        loss: jax.Array = criterion(nnx.merge(graph, params)(x), y)
+        return loss
 
-    loss, grads = jax.value_and_grad(loss_of)(state.params)  # new each time: nothing to zero
-    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. batches: of each epoch what gives its x, y: (N, ...)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for loader in batches:
+        for batch in loader:
+            state, _ = train_step(state, batch)
+    return state

@@ -3,17 +3,20 @@
 Mirror: twinstep/runs/torch_programs/sparse_training.py
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from twinstep.jax.nn.functional import mse_loss
-from twinstep.jax.nn.layers import Embedding
+from twinstep.jax.layout import load_params
+from twinstep.jax.nn import Embedding
 from twinstep.jax.optim import from_torch
-from twinstep.jax.state import Batch, Criterion, Step, TrainState, Tree
 from twinstep.problems.optimizers import TABLE, SparseTraining
-from twinstep.runs.jax_programs.optimizer_training import loss_fn
+from twinstep.runs.jax_programs.optimizer_training import init_state, loss_of
+
+__all__ = ["Network", "build", "init_state", "make_train_step", "train"]
 
 
 class Network(nnx.Module):
@@ -26,27 +29,39 @@ class Network(nnx.Module):
         return jnp.tanh(self.embedding(x))
 
 
-def init(spec: SparseTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: SparseTraining) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+    """The model, the loss and the optimizer."""
     model = Network(*TABLE)
-    mse = mse_loss
-    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
-    optimizer = from_torch(spec.optimizer, **spec.options)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    load_params(model, problem.initial_params())
+    return model, loss_of(problem), from_torch(problem.optimizer, **problem.options)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
+def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+    """The step, compiled: (state, batch) -> (state, loss)."""
+    graph = nnx.graphdef(model)
 
-    def loss_of(params: Tree) -> jax.Array:
-        return loss_fn(nnx.merge(state.graph, params), state.criterion, batch)
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        loss: jax.Array = criterion(nnx.merge(graph, params)(x), y)
+        return loss
 
-    loss, grads = jax.value_and_grad(loss_of)(state.params)  # dense: 0 where no sample is
-    touched = jax.tree.map(  # so the rows of the batch are said, (rows,)
-        lambda table: jnp.zeros(len(table), bool).at[batch["x"]].set(True), state.params
-    )
-    updates, opt_state = state.optimizer.update(
-        grads, state.opt_state, state.params, touched=touched
-    )
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, opt_state=opt_state), Step(loss, grads)
+    @jax.jit
+    def train_step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # dense: 0 where no sample is
+        touched = jax.tree.map(  # so the rows of the batch are said, (rows,)
+            lambda table: jnp.zeros(len(table), bool).at[batch[0]].set(True), params
+        )
+        updates, opt_state = optimizer.update(grads, opt_state, params, touched=touched)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+    """The loop. batches: of each epoch what gives its x, y: (N, ...)"""
+    train_step = make_train_step(model, criterion, optimizer)
+    state = init_state(model, optimizer)
+    for loader in batches:
+        for batch in loader:
+            state, _ = train_step(state, batch)
+    return state

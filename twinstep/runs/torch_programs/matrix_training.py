@@ -3,18 +3,20 @@
 Mirror: twinstep/runs/jax_programs/matrix_training.py
 """
 
+from typing import Any
+
+import torch
 from torch import nn
 
 from twinstep.problems.optimizers import WIDTHS, MatrixTraining
-from twinstep.runs.torch_programs.optimizer_training import Network, loss_fn, train_step
+from twinstep.runs.torch_programs.optimizer_training import Network, train
 from twinstep.torch.muon import Muon
-from twinstep.torch.state import TrainState
 
-__all__ = ["Network", "init", "loss_fn", "train_step"]
+__all__ = ["Network", "build", "train"]
 
 
-def init(spec: MatrixTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = Network(*WIDTHS, bias=spec.bias)
-    optimizer = Muon(model.parameters(), **spec.options, round_to_bfloat16=spec.bfloat16)
-    return TrainState.create(model, spec.initial_params(), nn.MSELoss(), optimizer)
+def build(problem: MatrixTraining) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = Network(*WIDTHS, bias=problem.bias)
+    optimizer = Muon(model.parameters(), **problem.options, round_to_bfloat16=problem.bfloat16)
+    return model, nn.MSELoss(), optimizer

@@ -1,13 +1,14 @@
-"""Any optimizer of torch.optim on a small network: one row of the set `optimizers`.
+"""torch.optim's optimizers on a small network: the rows of the set `optimizers`.
 
 Mirror: twinstep/runs/jax_programs/optimizer_training.py
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from twinstep.problems.optimizers import WIDTHS, OptimizerTraining
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
 
 
 class Network(nn.Module):
@@ -27,25 +28,24 @@ class Network(nn.Module):
         return self.layer3(x)
 
 
-def init(spec: OptimizerTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
-    model = Network(*WIDTHS)
+def loss_of(problem: OptimizerTraining) -> Any:
+    """The criterion: the squared error, or what is largest where that is smallest."""
     mse = nn.MSELoss()
-    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
-    optimizer = getattr(torch.optim, spec.optimizer)(model.parameters(), **spec.options)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
+    return (lambda output, y: -mse(output, y)) if problem.maximize else mse
 
 
-def loss_fn(model: nn.Module, criterion: Criterion, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, (). x: (N, ...), y: (N, outputs)"""
-    output = model(batch["x"])
-    return criterion(output, batch["y"])
+def build(problem: OptimizerTraining) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = Network(*WIDTHS)
+    optimizer = getattr(torch.optim, problem.optimizer)(model.parameters(), **problem.options)
+    return model, loss_of(problem), optimizer
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss = loss_fn(state.model, state.criterion, batch)
-    loss.backward()
-    state.optimizer.step()  # changes the parameters in place
-    return state, Step(loss)
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. batches: of each epoch what gives its x, y: (N, ...)"""
+    for loader in batches:
+        for x, y in loader:
+            optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.step()  # changes the parameters in place

@@ -3,12 +3,15 @@
 Mirror: twinstep/runs/jax_programs/sparse_training.py
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from twinstep.problems.optimizers import TABLE, SparseTraining
-from twinstep.runs.torch_programs.optimizer_training import loss_fn
-from twinstep.torch.state import Batch, Criterion, Step, TrainState
+from twinstep.runs.torch_programs.optimizer_training import loss_of, train
+
+__all__ = ["Network", "build", "train"]
 
 
 class Network(nn.Module):
@@ -16,25 +19,15 @@ class Network(nn.Module):
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
+        # .grad is sparse: it has the rows of the batch, whatever is in them; those are updated
         self.embedding = nn.Embedding(rows, width, sparse=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.embedding(x))
 
 
-def init(spec: SparseTraining) -> TrainState:
-    """The model with the spec's parameters, the criterion and the optimizer."""
+def build(problem: SparseTraining) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
     model = Network(*TABLE)
-    mse = nn.MSELoss()
-    criterion: Criterion = (lambda output, y: -mse(output, y)) if spec.maximize else mse
-    optimizer = getattr(torch.optim, spec.optimizer)(model.parameters(), **spec.options)
-    return TrainState.create(model, spec.initial_params(), criterion, optimizer)
-
-
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Step]:
-    """Forward, loss, backward, update."""
-    state.optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
-    loss = loss_fn(state.model, state.criterion, batch)
-    loss.backward()  # .grad is sparse: it has the rows of the batch, whatever is in them
-    state.optimizer.step()  # changes those rows, of the parameters and of its state, in place
-    return state, Step(loss)
+    optimizer = getattr(torch.optim, problem.optimizer)(model.parameters(), **problem.options)
+    return model, loss_of(problem), optimizer

@@ -1,0 +1,52 @@
+"""Linear regression with the mean absolute error (document 000, its exercise).
+
+Mirror: jax_impl/linear_regression_l1.py
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from twinstep.problems.regression import LinearRegressionL1
+
+
+def build(problem: LinearRegressionL1) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = nn.Linear(1, 1)
+    criterion = nn.L1Loss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
+
+
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x, y: (100, 1)"""
+    for epoch, (x, y) in enumerate(batches):
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
+
+
+def load_data(problem: LinearRegressionL1) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.linspace(0, 10, 100).reshape(-1, 1)
+    y = 2 * x + 1 + torch.randn(100, 1) * 2  # y = 2x + 1 + noise
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = LinearRegressionL1.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    x, y = load_data(problem)
+    model, criterion, optimizer = build(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

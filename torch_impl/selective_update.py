@@ -1,0 +1,68 @@
+"""One Adam over one of two networks (document 001, section 2).
+
+Mirror: jax_impl/selective_update.py
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from twinstep.problems.groups import SelectiveUpdate
+
+
+class Networks(nn.Module):
+    """A GRU reads the sequence; the model reads the GRU's last output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(16, 1)
+        self.gru = nn.GRU(10, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h0 = torch.zeros(1, x.size(0), 16, device=x.device)
+        out, _ = self.gru(x, h0)
+        return self.model(out[:, -1, :])
+
+
+def build(problem: SelectiveUpdate) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = Networks()
+    criterion = nn.MSELoss()
+    optimizer = torch.optim.Adam(
+        model.model.parameters(), lr=problem.learning_rate, betas=problem.betas, eps=problem.eps
+    )
+    return model, criterion, optimizer
+
+
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. x: (5, 7, 10), y: (5, 1)"""
+    for epoch, (x, y) in enumerate(batches):
+        output = model(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()  # clears what the optimizer is given: the GRU's .grad grows
+        loss.backward()
+        optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
+
+
+def load_data(problem: SelectiveUpdate) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    x = torch.randn(5, 7, 10)  # (batch, time, features)
+    y = torch.randn(5, 1)
+    return x, y
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = SelectiveUpdate.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    model, criterion, optimizer = build(problem)
+    x, y = load_data(problem)
+    train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
+
+
+if __name__ == "__main__":
+    main()

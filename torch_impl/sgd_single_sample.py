@@ -1,0 +1,70 @@
+"""A linear model by SGD, one sample an update (document 002, its text).
+
+Mirror: jax_impl/sgd_single_sample.py
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from twinstep.problems.sgd import SgdSingleSample
+
+
+class LinearModel(nn.Module):
+    """One input feature, one output feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+def build(problem: SgdSingleSample) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+    """The model, the loss and the optimizer."""
+    model = LinearModel()
+    criterion = nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
+
+
+def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+    """The loop. batches: of each epoch what gives its x, y: (1, 1)"""
+    for epoch, loader in enumerate(batches):
+        for x, y in loader:
+            optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
+            output = model(x)
+            loss = criterion(output, y)
+            loss.backward()
+            optimizer.step()  # changes the parameters in place
+        if (epoch + 1) % 10 == 0:
+            log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
+
+
+def load_data(problem: SgdSingleSample) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the document trains on, drawn as it draws it."""
+    np.random.seed(problem.data_seed)
+    x = np.random.rand(100, 1)
+    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
+    dtype = torch.get_default_dtype()
+    return torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype)
+
+
+def main() -> None:
+    """Trains as the document does, and prints its lines."""
+    problem = SgdSingleSample.from_flags()
+    torch.set_default_dtype(getattr(torch, problem.dtype))
+    torch.manual_seed(problem.seed)
+    x, y = load_data(problem)
+    model, criterion, optimizer = build(problem)
+    loader = DataLoader(TensorDataset(x, y), batch_size=1, shuffle=True)
+    train(model, criterion, optimizer, [loader] * problem.epochs)
+    print("训练后的模型参数:", model.state_dict())
+
+
+if __name__ == "__main__":
+    main()
