@@ -32,9 +32,9 @@ ROW_PATTERN = re.compile(r"^\| `([^`]+)` \|(.*)\| ([^|]+) \| ([^|]+) (\| [^|]* \
 _HEAD = f"""# Porting learning rate schedulers
 
 What to write for each of `torch.optim.lr_scheduler`: the twin in `twinstep.jax.optim.lr_scheduler`,
-which gives PyTorch's rates, and the nearest that optax has. `opt` is an optimizer with `lr=0.1`. A
-gap is the largest difference over {STEPS} updates, in float64, relative to PyTorch's largest rate;
-"last bits" are up to 16 eps. A twin's `lr` is the learning rate that is given to PyTorch's
+which gives PyTorch's rates, and the nearest that optax has. `opt` is an optimizer with `lr=0.1`.
+A gap is the largest difference over {STEPS} updates, in float64, relative to PyTorch's largest
+rate; "last bits" are up to 16 eps. A twin's `lr` is the learning rate that is given to PyTorch's
 optimizer.
 
 A schedule is a function of the updates made so far, so where `scheduler.step()` is called once an

@@ -137,7 +137,7 @@ def test_a_row_of_each_kind_is_the_same_in_both(verified: Any) -> None:
 def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
     for spec in PROBES.values():
         assert html.escape(spec.name) in verified[1]
-        assert f"torch_impl/{spec.implementation}.py" in verified[1]
+        assert f"twinstep/runs/torch_programs/{spec.implementation}.py" in verified[1]
 
 
 @pytest.mark.parametrize("row", ["Adam", "NAdam()", "Muon(weight"])
