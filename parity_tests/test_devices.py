@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
+import twinstep.torch.recording
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_impl.mnist_rnn
@@ -22,7 +23,6 @@ import twinstep
 import twinstep.jax.devices
 import twinstep.jax.nn.layers
 import twinstep.torch.devices
-import twinstep.torch.recording
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.place import Place

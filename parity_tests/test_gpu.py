@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import twinstep.torch.recording
 
 import twinstep
 import twinstep.jax.devices
 import twinstep.torch.devices
-import twinstep.torch.recording
 from twinstep.cli import main
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES

@@ -6,7 +6,8 @@ number, the worst distance in units of what rounding explains (0 where not a bit
 beside each stands a fault that this number shows.
 """
 
-from collections.abc import Callable, Mapping
+from collections import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import twinstep.torch.layers
 from flax import nnx
 from torch.nn import functional
+from twinstep.jax.state import TrainState
 
 import twinstep
 import twinstep.jax.nn.layers
-import twinstep.torch.layers
 from twinstep.errors import InputError
 from twinstep.jax import devices
-from twinstep.jax.layout import Layout, module_layout, opt_state_layout
+from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
 from twinstep.jax.nn import functional as kit
 from twinstep.jax.optim import adam, sgd
 from twinstep.jax.optim._adam import bias_correction
-from twinstep.jax.state import TrainState
 from twinstep.judge import tolerance
 from twinstep.runs import launch
 
@@ -171,7 +172,7 @@ def layer_off(
     ours: Any,
     theirs: Any,
     sizes: tuple[int, int, tuple[int, ...]],
-    change: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]] = dict,
+    change: Callable[[dict[str, np.ndarray]], abc.Mapping[str, np.ndarray]] = dict,
 ) -> float:
     """How far a layer's outputs and gradients are from torch.nn's, in 16 eps of the largest entry.
 
@@ -292,7 +293,7 @@ def test_conversion_there_and_back_changes_nothing(name: str) -> None:
         assert {key: array.shape for key, array in named.items()} == expected
         for key, array in spec.initial_params().items():
             np.testing.assert_array_equal(named[key], array)
-        assert not leaves_differ(state.layout.from_torch(named), state.params)
+        assert not leaves_differ(state.layout.to_jax(named), state.params)
         # optimizer state, of Adam over everything, with different numbers in every entry
         opt_state = adam().init(state.params)
         numbers = iter(range(10**6))
@@ -307,16 +308,16 @@ def test_conversion_there_and_back_changes_nothing(name: str) -> None:
             for key, shape in expected.items()
             for moment in ("exp_avg", "exp_avg_sq")
         }
-        assert not leaves_differ(layout.from_torch(named), opt_state)
+        assert not leaves_differ(layout.to_jax(named), opt_state)
 
 
 def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     """Even of a square matrix, whose shape does not tell."""
     with settings("float64"):
         layout = module_layout(twinstep.jax.nn.layers.Linear(3, 3))
-        forgetful = Layout(layout.treedef, tuple(s._replace(axes=None) for s in layout.slots))
+        forgetful = Mapping(layout.treedef, tuple(s._replace(axes=None) for s in layout.slots))
         named = {"weight": jnp.arange(9.0).reshape(3, 3), "bias": jnp.zeros(3)}
-        assert leaves_differ(forgetful.from_torch(named), layout.from_torch(named))
+        assert leaves_differ(forgetful.to_jax(named), layout.to_jax(named))
     linear = LAYERS["Linear"]
 
     def transposed(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -337,7 +338,7 @@ def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
 def test_parameters_that_do_not_fit_are_refused(named: dict[str, Any], says: str) -> None:
     layout = module_layout(twinstep.jax.nn.layers.Linear(3, 2))
     with pytest.raises(InputError, match=says):
-        layout.from_torch({name: jnp.zeros(shape) for name, shape in named.items()})
+        layout.to_jax({name: jnp.zeros(shape) for name, shape in named.items()})
 
 
 # Adam's bias correction

@@ -25,7 +25,7 @@ from training import (
 )
 
 from twinstep.errors import InputError
-from twinstep.jax.layout import Layout, tree_layout
+from twinstep.jax.layout import Mapping, tree_layout
 from twinstep.jax.optim import (
     accumulate,
     adam,
@@ -69,7 +69,7 @@ def test_groups_of_a_flax_model_both_ways(numbered: bool) -> None:
     theirs = torch_steps(model, optimizer, STEPS[HALF:])
     with settings():
         layout, _, loss = flax_parts()
-        start = layout.from_torch({name: jnp.asarray(a) for name, a in params.items()})
+        start = layout.to_jax({name: jnp.asarray(a) for name, a in params.items()})
         ours = from_torch(grouped(model), model.named_parameters(), layout=layout)
         opt_state = opt_state_from_torch(state_dict, ours.init(start), layout, names=GROUPED)
         _, _, seen = jax_steps(ours, start, opt_state, STEPS[HALF:], loss)
@@ -99,7 +99,7 @@ def test_lbfgs_of_a_flax_model_both_ways(wrapped: bool) -> None:
     theirs = torch_steps(model, optimizer, FULL[2:])
     with settings():
         layout, _, loss = flax_parts()
-        start = layout.from_torch({name: jnp.asarray(a) for name, a in params.items()})
+        start = layout.to_jax({name: jnp.asarray(a) for name, a in params.items()})
         ours = in_torch_layout(lbfgs(**options), layout) if wrapped else lbfgs(**options)
         opt_state = opt_state_from_torch(state_dict, ours.init(start), layout, names=NAMES)
         _, _, seen = jax_steps(ours, start, opt_state, FULL[2:], loss)
@@ -118,7 +118,7 @@ def test_adafactor_of_a_flax_model() -> None:
     theirs = torch_steps(model, optimizer, STEPS[HALF:])
     with settings():
         layout, _, loss = flax_parts()
-        start = layout.from_torch({name: jnp.asarray(a) for name, a in params.items()})
+        start = layout.to_jax({name: jnp.asarray(a) for name, a in params.items()})
         ours = in_torch_layout(from_torch(optimizer), layout)
         opt_state = opt_state_from_torch(state_dict, ours.init(start), layout, names=NAMES)
         _, _, seen = jax_steps(ours, start, opt_state, STEPS[HALF:], loss)
@@ -196,7 +196,7 @@ def test_state_that_does_not_fit_is_refused(spoil: Any, names: Any, says: str) -
     state_dict = adam_state()
     spoil(state_dict)
     with settings():
-        layout: Layout = tree_layout(jax_params())
+        layout: Mapping = tree_layout(jax_params())
         with pytest.raises(InputError, match=says):
             opt_state_from_torch(state_dict, adam().init(jax_params()), layout, names=names)
 

@@ -113,7 +113,7 @@ def flax_parts() -> tuple[Any, Any, Callable[..., jax.Array]]:
     model = FlaxNetwork()
     layout = module_layout(model)
     graph = nnx.graphdef(model)
-    params = layout.from_torch({name: jnp.asarray(array) for name, array in PARAMS.items()})
+    params = layout.to_jax({name: jnp.asarray(array) for name, array in PARAMS.items()})
 
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.mean((nnx.merge(graph, params)(x) - y) ** 2)

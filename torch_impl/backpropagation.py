@@ -61,7 +61,7 @@ def main() -> None:
     x, y = load_data(problem)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
-        grad = parameter.grad
+        grad: Any = parameter.grad
         print(f"{name}.grad: {tuple(grad.shape)}, largest entry {grad.abs().max().item():.6f}")
 
 

@@ -63,8 +63,9 @@ def main() -> None:
     by_hand = problem.gradients_by_hand({"w1": problem.w1, "w2": problem.w2})
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
-        grad = parameter.grad.item()
-        print(f"dL/d{name}: by hand {by_hand[name]}, by automatic differentiation {grad}")
+        grad: Any = parameter.grad
+        automatic = grad.item()
+        print(f"dL/d{name}: by hand {by_hand[name]}, by automatic differentiation {automatic}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import pytest
-
 import twinstep.jax.recording
+
 import twinstep.jax.replay
 from planted.dials import Dial, dialled
 from twinstep import Finding, Spec, Verification, verify

@@ -13,11 +13,11 @@ import numpy as np
 import optax
 import pytest
 import torch
+import twinstep.jax.recording
+import twinstep.torch.recording
 from torch import nn
 from torch.nn import functional
 
-import twinstep.jax.recording
-import twinstep.torch.recording
 from planted import dials
 from planted.dials import either
 from planted.pairs import Plant

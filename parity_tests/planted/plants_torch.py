@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+import twinstep.torch.recording
 from torch import nn
 from torch.nn import functional
 
-import twinstep.torch.recording
 from planted.pairs import Hook, Plant
 from twinstep import Spec
 from twinstep.problems.batches import IndexChunk

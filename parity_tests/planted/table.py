@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import twinstep.jax.recording
 from flax import nnx
 
 import jax_impl.backpropagation
 import twinstep.jax.layout
-import twinstep.jax.recording
 from planted import dials
 from planted.pairs import Pair, Plant, Side, Spot, pair
 from planted.plants_anywhere import compiled

@@ -20,7 +20,7 @@ import optax
 from flax import nnx
 
 from twinstep.jax import devices, scales
-from twinstep.jax.layout import Layout, module_layout, opt_state_layout
+from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
 from twinstep.jax.perturbing import STEADY, farthest, nudged, rounding, split
 from twinstep.jax.watching import watch
 from twinstep.judge.tolerance import NUDGED_RERUNS
@@ -134,17 +134,17 @@ class Driver:
             return self.state(watch(self.optimizer))
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> Mapping:
         """How the parameters go by PyTorch's names."""
         return module_layout(self._built[0])
 
     @cached_property
-    def trained(self) -> Layout:
+    def trained(self) -> Mapping:
         """The same of those that the optimizer is given."""
         return self.layout.part(self.start[1].grads)
 
     @cached_property
-    def opt_layout(self) -> Layout:
+    def opt_layout(self) -> Mapping:
         return opt_state_layout(self.start[1].inner, self.trained)
 
     def grads(self, state: State) -> dict[str, jax.Array]:

@@ -5,7 +5,7 @@ state has the shape of the parameters and goes the same way, under PyTorch's nam
 (`weight.exp_avg`).
 """
 
-from collections.abc import Mapping
+from collections import abc
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -57,7 +57,7 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class Mapping:
     """How a tree goes by PyTorch's names; slots in the order of the tree's leaves."""
 
     treedef: jax.tree_util.PyTreeDef
@@ -85,7 +85,7 @@ class Layout:
             named |= dict.fromkeys(slot.names, array)
         return named
 
-    def to_jax(self, named: Mapping[str, jax.Array]) -> Tree:
+    def to_jax(self, named: abc.Mapping[str, jax.Array]) -> Tree:
         """The tree of arrays given by name. InputError where names or shapes differ."""
         expected = {name for slot in self.slots for name in slot.names}
         if odd := sorted(expected ^ named.keys()):
@@ -103,7 +103,7 @@ class Layout:
         return jax.tree.unflatten(self.treedef, leaves)
 
 
-def load_params(model: nnx.Module, named: Mapping[str, Any]) -> None:
+def load_params(model: nnx.Module, named: abc.Mapping[str, Any]) -> None:
     """Gives a model's parameters the arrays, by PyTorch's names, in PyTorch's layout.
 
     InputError where names or shapes differ.
@@ -112,7 +112,7 @@ def load_params(model: nnx.Module, named: Mapping[str, Any]) -> None:
     nnx.update(model, layout.to_jax({name: jnp.asarray(a) for name, a in named.items()}))
 
 
-def module_layout(model: nnx.Module) -> Layout:
+def module_layout(model: nnx.Module) -> Mapping:
     """The layout of a model's parameters.
 
     A parameter that a module of one's own holds itself is the same in both, under its path.
@@ -134,13 +134,13 @@ def module_layout(model: nnx.Module) -> Layout:
         name, rule = rules.get(path, (".".join(_torch_path(path)), Rule(path, None)))
         shape = tuple(leaf.shape[axis] for axis in rule.axes or range(leaf.ndim))
         slots.append(Slot((name,), shape, rule.axes))
-    return Layout(treedef, tuple(slots))
+    return Mapping(treedef, tuple(slots))
 
 
-def tree_layout(params: Tree) -> Layout:
+def tree_layout(params: Tree) -> Mapping:
     """The layout of a tree whose arrays are as PyTorch has them, under its own keys, dotted."""
     slots = [Slot((name,), jnp.shape(leaf), None) for name, leaf in by_name(params).items()]
-    return Layout(jax.tree.structure(params), tuple(slots))
+    return Mapping(jax.tree.structure(params), tuple(slots))
 
 
 def by_name(tree: Tree) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Nested(Protocol):
         """The same with other states in their places."""
 
 
-def opt_state_layout(opt_state: Tree, params: Layout) -> Layout:
+def opt_state_layout(opt_state: Tree, params: Mapping) -> Mapping:
     """The layout of an optimizer's state, by PyTorch's names for it.
 
     Knows the states of `twinstep.jax.optim`: a NamedTuple's fields are PyTorch's state names, each
@@ -169,7 +169,7 @@ def opt_state_layout(opt_state: Tree, params: Layout) -> Layout:
     """
     named = _named(opt_state, jax.tree.unflatten(params.treedef, params.slots))
     slots = jax.tree.leaves(named, is_leaf=_is_slot)
-    return Layout(jax.tree.structure(opt_state), tuple(slots))
+    return Mapping(jax.tree.structure(opt_state), tuple(slots))
 
 
 def _named(state: Tree, part: Tree) -> Tree:
@@ -182,7 +182,7 @@ def _named(state: Tree, part: Tree) -> Tree:
         return type(state)(
             *(_named_field(name, getattr(state, name), part) for name in state._fields)
         )
-    if isinstance(state, Mapping):
+    if isinstance(state, abc.Mapping):
         return {key: _named(inner, part[key]) for key, inner in state.items()}
     return None if state is None else tuple(_named(inner, part) for inner in state)
 

@@ -1,6 +1,7 @@
 """What rounding does to a training, tried out: with parameters and gradients off by some eps."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections import abc
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from twinstep.jax.layout import Layout
+from twinstep.jax.layout import Mapping
 from twinstep.judge.tolerance import GRADIENT_NUDGE, NUDGED_RERUNS
 
 # Two reruns are nudged alike at every step, one each way; others as it comes. Of 32 bits in either
@@ -26,7 +27,7 @@ def split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def farthest(
-    ledger: Mapping[str, Any], theirs: Mapping[str, Any], counted: Collection[str]
+    ledger: abc.Mapping[str, Any], theirs: abc.Mapping[str, Any], counted: Collection[str]
 ) -> dict[str, jax.Array]:
     """{"stage/name": ()}: how far the farthest of some ledgers, stacked, is from one of a step.
 
@@ -61,8 +62,8 @@ def drawn_like(tree: Any, key: jax.Array) -> Any:
 
 def rounding(
     optimizer: optax.GradientTransformation,
-    layout: Layout,
-    sizes: Mapping[str, jax.Array],
+    layout: Mapping,
+    sizes: abc.Mapping[str, jax.Array],
     key: jax.Array,
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by some eps of what they are made of.

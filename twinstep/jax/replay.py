@@ -17,7 +17,7 @@ import numpy as np
 
 from twinstep.jax import scales
 from twinstep.jax.driver import Data, Driver, Ledger, fingerprints, take
-from twinstep.jax.layout import Layout
+from twinstep.jax.layout import Mapping
 from twinstep.jax.perturbing import farthest, nudged, rounding
 from twinstep.jax.watching import Forced, forced
 from twinstep.judge.tolerance import NUDGED_RERUNS
@@ -267,13 +267,13 @@ def _gap(value: jax.Array, true: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(value - true), initial=0)
 
 
-def _part(tree: Any, named: Ledger, layout: Layout) -> Any:
+def _part(tree: Any, named: Ledger, layout: Mapping) -> Any:
     """The tree of the recorded arrays that it holds."""
     part = layout.part(tree)
     return _like(tree, {name: named[name] for slot in part.slots for name in slot.names}, part)
 
 
-def _like(tree: Any, named: Any, layout: Layout) -> Any:
+def _like(tree: Any, named: Any, layout: Mapping) -> Any:
     """The tree of recorded arrays, in this side's dtypes."""
     pairs = zip(jax.tree.leaves(layout.to_jax(named)), jax.tree.leaves(tree), strict=True)
     return jax.tree.unflatten(

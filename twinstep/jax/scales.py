@@ -26,7 +26,9 @@ _FEWEST_SAMPLES = 8  # of a large model, evenly spread
 class Step(Protocol):
     """What is measured: losses and gradients of an example, at parameters and a batch of choice."""
 
-    layout: Any
+    @property
+    def layout(self) -> Any:
+        """How parameters go by PyTorch's names."""
 
     def loss_and_grads(self, params: Any, batch: Any) -> tuple[jax.Array, Scales]:
         """The loss, (), and {PyTorch's name: gradient}."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class ChainRule(Spec):
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
         return self.draw_params(generator), {"x": np.array([self.x]), "y": np.array([self.y])}
 
-    def gradients_by_hand(self, params: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def gradients_by_hand(self, params: Mapping[str, Any]) -> dict[str, float]:
         """The document's chain rule at `params`: dL/dw2 = -(y - y_hat) z1, dL/dw1 = ... w2 x."""
         w1, w2 = float(params["w1"]), float(params["w2"])
         z1 = w1 * self.x

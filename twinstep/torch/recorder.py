@@ -110,7 +110,8 @@ class Recorder:
         self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
         self._metadata, self._piece = metadata, rows
         self._rows: Rows | None = None
-        self._backward, self._stepping = 0, None
+        self._backward = 0
+        self._stepping: Any = None
         self._loss: float | None = None
         self._evaluated = False
         self._noted: dict[str, list[torch.Tensor]] = {}
@@ -143,7 +144,7 @@ class Recorder:
 
     def __enter__(self) -> Self:
         backward = torch.autograd.backward
-        torch.autograd.backward = self._around(backward)  # type: ignore[assignment]
+        torch.autograd.backward = self._around(backward)
         self._undo = [
             lambda: setattr(torch.autograd, "backward", backward),
             register_optimizer_step_pre_hook(self._before_step).remove,

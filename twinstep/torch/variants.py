@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +41,7 @@ def variants(
     """
     found: dict[str, Way | str] = {}
     for name, flags in OPTIMIZERS.items():
-        loop = Loop(Changed(example, spec, place, change=lambda start, f=flags: _made(*start, f)))
+        loop = Loop(Changed(example, spec, place, change=partial(_made, flags)))
         try:
             loop.start  # noqa: B018  # an optimizer that has no such kind says so when it is made
         except (RuntimeError, TypeError, ValueError) as error:
@@ -132,12 +132,14 @@ class _Kept:
         return self.last
 
 
-def _made(model: nn.Module, criterion: Any, optimizer: Any, flags: dict[str, bool]) -> Started:
+def _made(flags: dict[str, bool], start: Started) -> Started:
     """The same with an optimizer of another kind."""
     if not flags:
-        return model, criterion, optimizer
+        return start
+    model, criterion, optimizer = start
+    kind: Any = type(optimizer)
     groups = [{k: v for k, v in g.items() if k not in flags} for g in optimizer.param_groups]
-    return model, criterion, type(optimizer)(groups, **{**optimizer.defaults, **flags})
+    return model, criterion, kind(groups, **{**optimizer.defaults, **flags})
 
 
 def _compiled(start: Started) -> Started:

@@ -6,6 +6,7 @@ Python's garbage collector busy for longer than the copies take.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ class Rows:
         def rows(stage: Stage, name: str, array: np.ndarray) -> np.ndarray:
             return array[: ends.get(f"{stage.name}/{name}", self.made) + stage.before]
 
-        found: dict[str, dict[str, np.ndarray]] = {
+        found: dict[str, Any] = {
             stage.name: {n: rows(stage, n, a) for n, a in self._held[stage.name].items()}
             for stage in LEAVES
         }

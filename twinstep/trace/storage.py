@@ -189,11 +189,11 @@ class StoredTrace:
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
         others = {name: a for name, a in tensors.items() if name.startswith(_OTHERS)}
-        once = {f"grads/{leaf}": tensors.get(f"raw_grads/{leaf}") for leaf in shard["held_once"]}
-        held = tensors | once
+        raw = {f"grads/{leaf}": f"raw_grads/{leaf}" for leaf in shard["held_once"]}
+        held = tensors | {name: tensors[of] for name, of in raw.items() if of in tensors}
         end = shard["start"] + shard["steps"]
         expected = set(self.leaves) - _late(self.joined, end)
-        if held.keys() - others.keys() != expected or any(a is None for a in once.values()):
+        if held.keys() - others.keys() != expected:
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
         ordered = {name: held[name] for name in self.leaves if name in expected}

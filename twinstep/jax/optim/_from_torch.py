@@ -4,13 +4,14 @@ PyTorch is not imported: its objects are asked for their class' name, their grou
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections import abc
+from collections.abc import Iterable
 from typing import Any
 
 import optax
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Layout
+from twinstep.jax.layout import Mapping
 from twinstep.jax.optim._adadelta import adadelta
 from twinstep.jax.optim._adafactor import adafactor
 from twinstep.jax.optim._adagrad import adagrad
@@ -57,7 +58,7 @@ def from_torch(
     optimizer: Any,
     named_parameters: Iterable[tuple[str, Any]] | None = None,
     *,
-    layout: Layout | None = None,
+    layout: Mapping | None = None,
     **options: Any,
 ) -> optax.GradientTransformation:
     """`from_torch("Adam", lr=1e-2)`, or `from_torch(torch_optimizer, model.named_parameters())`.
@@ -89,7 +90,7 @@ def torch_options(name: str) -> dict[str, Any]:
 
 
 def _of_object(
-    optimizer: Any, named_parameters: Iterable[tuple[str, Any]] | None, layout: Layout | None
+    optimizer: Any, named_parameters: Iterable[tuple[str, Any]] | None, layout: Mapping | None
 ) -> optax.GradientTransformation:
     kinds = [kind.__name__ for kind in type(optimizer).__mro__]
     name = next((kind for kind in kinds if kind in TORCH), kinds[0])
@@ -110,7 +111,7 @@ def _of_object(
 
 
 def _names(
-    number: int, group: Mapping[str, Any], names: Mapping[int, str] | None, first: int
+    number: int, group: abc.Mapping[str, Any], names: abc.Mapping[int, str] | None, first: int
 ) -> list[str | int]:
     """What a group's parameters are called, those without a gradient left out."""
     if names is not None:
@@ -124,7 +125,7 @@ def _names(
     return [c for c, p in zip(called, group["params"], strict=True) if p.requires_grad]
 
 
-def _check(name: str, options: Mapping[str, Any]) -> None:
+def _check(name: str, options: abc.Mapping[str, Any]) -> None:
     """Refuses what PyTorch refuses before it looks at the numbers themselves."""
     known = torch_options(name)
     if odd := [key for key in options if key not in known]:
@@ -151,7 +152,7 @@ def _is_tensor(value: Any) -> bool:
     return hasattr(value, "numel")
 
 
-def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(options: abc.Mapping[str, Any]) -> dict[str, Any]:
     """The options with tensors as the numbers in them."""
 
     def plain(value: Any) -> Any:

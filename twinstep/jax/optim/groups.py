@@ -1,7 +1,8 @@
 """Parameter groups: which optimizer moves which part of the parameters, and with what options."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Layout, by_name
+from twinstep.jax.layout import Mapping, by_name
 from twinstep.jax.optim.selecting import Selector, chosen
 
 Factory = Callable[..., optax.GradientTransformation]
@@ -40,10 +41,10 @@ class GroupsState:
 
 
 def param_groups(
-    groups: Sequence[Mapping[str, Any]] | Mapping[str, optax.GradientTransformation],
+    groups: Sequence[abc.Mapping[str, Any]] | abc.Mapping[str, optax.GradientTransformation],
     optimizer: Factory | None = None,
     *,
-    layout: Layout | None = None,
+    layout: Mapping | None = None,
     **defaults: Any,
 ) -> optax.GradientTransformation:
     """PyTorch's list of groups; parameters in no group get gradients and don't move.
@@ -58,7 +59,7 @@ def param_groups(
     for a parameter that does not exist, or is in two groups, when given the parameters.
     Source: https://docs.pytorch.org/docs/stable/optim.html#per-parameter-options
     """
-    if isinstance(groups, Mapping):
+    if isinstance(groups, abc.Mapping):
         return _by_key(groups)
     if not groups:
         raise InputError("param_groups: groups is empty, expected at least one group")
@@ -67,7 +68,7 @@ def param_groups(
     parts: list[tuple[Choice, optax.GradientTransformation]] = []
     for number, group in enumerate(groups):
         what = f"param_groups: group {number}"
-        if not isinstance(group, Mapping) or "params" not in group:
+        if not isinstance(group, abc.Mapping) or "params" not in group:
             raise InputError(f"{what} is {group!r}, expected a dict with 'params'")
         options = defaults | {k: v for k, v in group.items() if k not in ("params", "optimizer")}
         factory = group.get("optimizer", optimizer)
@@ -78,7 +79,7 @@ def param_groups(
 
 
 def frozen(
-    optimizer: optax.GradientTransformation, params: Selector, *, layout: Layout | None = None
+    optimizer: optax.GradientTransformation, params: Selector, *, layout: Mapping | None = None
 ) -> optax.GradientTransformation:
     """The optimizer over all parameters but some, which neither move nor have a state.
 
@@ -97,7 +98,9 @@ def frozen(
     return _over_parts([(rest, optimizer)])
 
 
-def made(factory: Factory, what: str, options: Mapping[str, Any]) -> optax.GradientTransformation:
+def made(
+    factory: Factory, what: str, options: abc.Mapping[str, Any]
+) -> optax.GradientTransformation:
     """An optimizer of these options; InputError names one that it has not."""
     known = inspect.signature(factory).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
@@ -106,7 +109,7 @@ def made(factory: Factory, what: str, options: Mapping[str, Any]) -> optax.Gradi
     return factory(**options)
 
 
-def _choice(params: Selector, layout: Layout | None, what: str) -> Choice:
+def _choice(params: Selector, layout: Mapping | None, what: str) -> Choice:
     return lambda tree: chosen(tree, params, layout, what)
 
 
@@ -166,11 +169,11 @@ def _of_part(
     value_and_grad: Callable[[Any], tuple[jax.Array, Any]],
     names: Sequence[str],
     structure: jax.tree_util.PyTreeDef,
-    params: Mapping[str, jax.Array],
-) -> Callable[[Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
+    params: abc.Mapping[str, jax.Array],
+) -> Callable[[abc.Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
     """LBFGS's closure as a function of some of the parameters, by name; the others stay."""
 
-    def of_part(part: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def of_part(part: abc.Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         leaves = [part.get(name, params[name]) for name in params]
         value, grads = value_and_grad(jax.tree.unflatten(structure, leaves))
         named = by_name(grads)
@@ -179,14 +182,16 @@ def _of_part(
     return of_part
 
 
-def _by_key(groups: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+def _by_key(groups: abc.Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
     """{key at the top of the parameters' tree: its optimizer}, with a state of that form."""
 
-    def init(params: Mapping[str, Any]) -> dict[str, Any]:
+    def init(params: abc.Mapping[str, Any]) -> dict[str, Any]:
         return {name: optimizer.init(params[name]) for name, optimizer in groups.items()}
 
     def update(
-        grads: Mapping[str, Any], state: Mapping[str, Any], params: Mapping[str, Any] | None = None
+        grads: abc.Mapping[str, Any],
+        state: abc.Mapping[str, Any],
+        params: abc.Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         updates = {name: jax.tree.map(jnp.zeros_like, grad) for name, grad in grads.items()}
         new_state = {}

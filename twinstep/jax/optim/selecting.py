@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Layout, by_name
+from twinstep.jax.layout import Mapping, by_name
 
 Selector = str | int | Iterable[str | int] | Callable[[str], bool]
 """Which parameters: a name, the start of names up to a dot, a list of those, or what takes a name.
@@ -14,7 +14,7 @@ names ("model.weight") do as well, and are what a function is asked about.
 """
 
 
-def chosen(params: Any, selector: Selector, layout: Layout | None, what: str) -> list[str]:
+def chosen(params: Any, selector: Selector, layout: Mapping | None, what: str) -> list[str]:
     """The tree's own names of the parameters that are meant, in the order of its leaves.
 
     what: who asks, for the InputError where a name, or the whole selector, means no parameter

@@ -5,7 +5,8 @@ what each number is called: `[name for name, _ in model.named_parameters()]` whe
 given `model.parameters()`; not needed where it was given names itself, or for a list of arrays.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Layout, opt_state_layout
+from twinstep.jax.layout import Mapping, opt_state_layout
 from twinstep.jax.optim._from_torch import torch_options
 from twinstep.jax.optim._lbfgs import LBFGSState
 from twinstep.jax.optim._sparse_adam import SparseAdamState
@@ -25,8 +26,8 @@ _CLOCKS = ("step", "count", "func_evals")  # say by 0 that there was no step yet
 
 def opt_state_to_torch(
     opt_state: Any,
-    param_groups: Sequence[Mapping[str, Any]],
-    layout: Layout,
+    param_groups: Sequence[abc.Mapping[str, Any]],
+    layout: Mapping,
     *,
     names: Sequence[str] | None = None,
     optimizer: str | None = None,
@@ -57,9 +58,9 @@ def opt_state_to_torch(
 
 
 def opt_state_from_torch(
-    state_dict: Mapping[str, Any],
+    state_dict: abc.Mapping[str, Any],
     opt_state: Any,
-    layout: Layout,
+    layout: Mapping,
     *,
     names: Sequence[str] | None = None,
     count: int | None = None,
@@ -93,7 +94,7 @@ def opt_state_from_torch(
     return _filled(opt_state, layout, given, count)
 
 
-def _filled(opt_state: Any, layout: Layout, given: dict[str, Any], count: int | None) -> Any:
+def _filled(opt_state: Any, layout: Mapping, given: dict[str, Any], count: int | None) -> Any:
     """opt_state with the entries that are given by name, {name.key: tensor or number}."""
     named_layout = opt_state_layout(opt_state, layout)
     named = named_layout.to_torch(opt_state)
@@ -123,7 +124,7 @@ def _filled(opt_state: Any, layout: Layout, given: dict[str, Any], count: int | 
     return named_layout.to_jax(named)
 
 
-def _entries(opt_state: Any, layout: Layout) -> dict[str, dict[str, Any]]:
+def _entries(opt_state: Any, layout: Mapping) -> dict[str, dict[str, Any]]:
     """{parameter: {PyTorch's name: array}}, of those that have made a step."""
     whole_steps = any(
         isinstance(node, SparseAdamState)
@@ -147,7 +148,7 @@ def _entries(opt_state: Any, layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def _numbered(
-    param_groups: Sequence[Mapping[str, Any]], names: Sequence[str] | None, layout: Layout
+    param_groups: Sequence[abc.Mapping[str, Any]], names: Sequence[str] | None, layout: Mapping
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """The groups with numbers for parameters, and {number: name}."""
     groups: list[dict[str, Any]] = []
@@ -170,7 +171,7 @@ def _numbered(
     return groups, called
 
 
-def _slots(layout: Layout) -> Any:
+def _slots(layout: Mapping) -> Any:
     return jax.tree.unflatten(layout.treedef, layout.slots)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import jax
 import optax
 
-from twinstep.jax.layout import Layout
+from twinstep.jax.layout import Mapping
 from twinstep.jax.optim.base import needed
 
 
@@ -37,7 +37,7 @@ class TorchLayoutState:
 
 def in_torch_layout(
     optimizer: optax.GradientTransformation,
-    layout: Layout,
+    layout: Mapping,
     names: Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer over a Flax tree that is given its arrays as PyTorch has them.
