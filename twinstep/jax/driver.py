@@ -123,9 +123,16 @@ class Driver:
         return self.example.make_train_step(model, criterion, optimizer)
 
     def state(self, optimizer: optax.GradientTransformation) -> State:
-        """What the example's loop starts from, with this optimizer."""
-        state: State = self.example.init_state(self._built[0], optimizer)
-        return state
+        """What the example's loop starts from, with this optimizer.
+
+        That is its `init_state`, where there is more to it than parameters and optimizer's state.
+        """
+        model = self._built[0]
+        if (init_state := getattr(self.example, "init_state", None)) is not None:
+            state: State = init_state(model, optimizer)
+            return state
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        return params, optimizer.init(params)
 
     @cached_property
     def start(self) -> State:

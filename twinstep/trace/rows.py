@@ -12,7 +12,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint
-from twinstep.trace.ledger import Leaves, Metadata, Trace
+from twinstep.trace.ledger import Leaves, Metadata, Trace, flaw
 from twinstep.trace.stages import LEAVES, STAGES, Stage
 
 MOST_BYTES = 16 * 2**20
@@ -133,6 +133,52 @@ class Rows:
             **found,
         )
         self._go_on(found, reuse)
+        return trace
+
+    def stacked(
+        self,
+        metadata: Metadata,
+        losses: np.ndarray,
+        found: Mapping[str, Leaves],
+        inputs: Mapping[str, Mapping[int, np.ndarray]],
+    ) -> Trace:
+        """T steps that are there at once, after those that were given away.
+
+        losses: (T,); found: {stage: {leaf: (T, ...)}}. InputError for another form than before.
+        """
+        before = {stage: self._held[stage] for stage in ("params", "buffers")}
+        leaves: dict[str, Any] = {stage.field: dict(found.get(stage.name, {})) for stage in LEAVES}
+        for stage, held in before.items():
+            if held.keys() != leaves[stage].keys():
+                odd = min(held.keys() ^ leaves[stage].keys())
+                raise InputError(f"step {self.step}: {stage}, {odd} is not what was there before")
+            for name, array in leaves[stage].items():
+                if held[name].shape[1:] != array.shape[1:]:
+                    raise InputError(
+                        f"step {self.step}: {stage}, {name} has shape {array.shape[1:]}, before it "
+                        f"had {held[name].shape[1:]}"
+                    )
+                leaves[stage][name] = np.concatenate([held[name][:1], array])
+                held[name][0] = array[-1]
+        for name, array in leaves["grads"].items():
+            raw = leaves["raw_grads"].get(name)
+            if array is not raw and raw is not None and np.array_equal(array, raw):
+                leaves["grads"][name] = raw
+        kinds = {stage.field for stage in LEAVES if stage.numbers}
+        for stage in kinds & leaves.keys():
+            for name, array in leaves[stage].items():
+                if array.ndim == 1 and array.dtype != self._dtype:  # counters, as rows keep them
+                    leaves[stage][name] = array.astype(self._dtype)
+        trace = Trace(
+            metadata=metadata,
+            losses=losses.astype(self._dtype),
+            start=self.start,
+            inputs=inputs,
+            **leaves,
+        )
+        if problem := flaw(trace):
+            raise InputError(f"step {self.step}: {problem}")
+        self.start += len(losses)
         return trace
 
     def _go_on(self, found: Mapping[str, Leaves], reuse: bool) -> None:
