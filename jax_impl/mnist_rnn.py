@@ -85,9 +85,9 @@ def main():
     """Trains as the document does, and prints its lines."""
     problem = MnistRnn.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
-    images = problem.images
-    train_set = jnp.asarray(images.train_images), jnp.asarray(images.train_labels)
-    images, labels = jnp.asarray(images.test_images), jnp.asarray(images.test_labels)
+    digits = problem.images
+    train_set = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
+    images, labels = jnp.asarray(digits.test_images), jnp.asarray(digits.test_labels)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first
     loader = DataLoader(train_set, problem.batch_size, generator)

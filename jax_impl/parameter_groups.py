@@ -37,8 +37,8 @@ def build(problem: ParameterGroups):
     load_params(model, problem.initial_params())  # PyTorch's draws
     criterion = mse_loss
     groups = [{"params": "model"}, {"params": "gru"}]
-    options = {"lr": problem.learning_rate, "betas": problem.betas, "eps": problem.eps}
-    optimizer = param_groups(groups, adam, **options)
+    rate, betas, eps = problem.learning_rate, problem.betas, problem.eps
+    optimizer = param_groups(groups, adam, lr=rate, betas=betas, eps=eps)
     return model, criterion, optimizer
 
 

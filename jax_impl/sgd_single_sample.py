@@ -72,10 +72,9 @@ def main():
     problem = SgdSingleSample.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     np.random.seed(problem.data_seed)
-    x = np.random.rand(100, 1)
-    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
-    dtype = jnp.dtype(problem.dtype)
-    x, y = jnp.asarray(x, dtype), jnp.asarray(y, dtype)
+    points = np.random.rand(100, 1)
+    values = 2 * points + 1 + 0.1 * np.random.randn(100, 1)
+    x, y = (jnp.asarray(a, problem.dtype) for a in (points, values))
     model, criterion, optimizer = build(problem)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first

@@ -19,7 +19,7 @@ from storing import HERE, SHARDS, bits, write
 from twinstep import cli, files, load_trace, open_trace
 from twinstep.problems import chunking
 from twinstep.report import plots, write_json, write_text
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 Fill = Callable[[int], None]
 

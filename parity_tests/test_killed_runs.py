@@ -15,14 +15,14 @@ import twinstep
 from twinstep import Verdict, load_trace, open_trace
 from twinstep.problems import chunking
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- killed runs
 
 ENDLESS = """
 import sys
 from handmade import made
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 writer = TraceWriter(sys.argv[1], made().metadata)
 trace = made(100_000)

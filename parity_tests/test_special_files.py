@@ -23,7 +23,7 @@ from twinstep.problems import datasets
 from twinstep.report import refuse_unwritable, write_json, write_text
 from twinstep.runs.verification import compare_stored
 from twinstep.trace import storage
-from twinstep.trace.storage import MANIFEST
+from twinstep.trace.writing import MANIFEST
 
 GIANT = 2**42  # bytes of a file of nothing, which takes none of the disk
 

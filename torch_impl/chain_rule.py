@@ -56,7 +56,7 @@ def main():
     by_hand = problem.gradients_by_hand({"w1": problem.w1, "w2": problem.w2})
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
-        automatic = parameter.grad.item()  # type: ignore[union-attr]
+        automatic = parameter.grad.item()
         print(f"dL/d{name}: by hand {by_hand[name]}, by automatic differentiation {automatic}")
 
 

@@ -63,9 +63,9 @@ def main():
     problem = MnistRnn.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
-    images = problem.images
-    train_set = torch.tensor(images.train_images), torch.tensor(images.train_labels)
-    images, labels = torch.tensor(images.test_images), torch.tensor(images.test_labels)
+    digits = problem.images
+    train_set = torch.tensor(digits.train_images), torch.tensor(digits.train_labels)
+    images, labels = torch.tensor(digits.test_images), torch.tensor(digits.test_labels)
     loader = DataLoader(TensorDataset(*train_set), problem.batch_size, shuffle=True)
     model, criterion, optimizer = build(problem)
     train(model, criterion, optimizer, [loader] * problem.epochs)

@@ -27,8 +27,8 @@ def build(problem: ParameterGroups):
     model = Networks()
     criterion = nn.MSELoss()
     groups = [{"params": model.model.parameters()}, {"params": model.gru.parameters()}]
-    options = {"lr": problem.learning_rate, "betas": problem.betas, "eps": problem.eps}
-    optimizer = torch.optim.Adam(groups, **options)
+    rate, betas, eps = problem.learning_rate, problem.betas, problem.eps
+    optimizer = torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps)
     return model, criterion, optimizer
 
 

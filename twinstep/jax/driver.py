@@ -27,7 +27,6 @@ from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.trace.fingerprint import MIX
 from twinstep.trace.ledger import Metadata, Trace
 
@@ -68,7 +67,7 @@ class Driver:
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `most`."""
-        most = most or steps_at_once(self.spec)
+        most = most or self.spec.steps_at_once
         if self.noise and self.spec.dtype != "float64":
             plain = dataclasses.replace(self, noise=False)
             for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):

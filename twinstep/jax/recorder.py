@@ -290,7 +290,7 @@ def _by_path(tree: Tree) -> Named:
 
 def _by_slots(layout: Mapping, tree: Tree, lead: int) -> Named:
     """{PyTorch's name: array in its layout}; lead: axes that stand in front"""
-    named = {}
+    named: Named = {}
     front = tuple(range(lead))
     for slot, leaf in zip(layout.slots, jax.tree.leaves(tree), strict=True):
         array = np.asarray(leaf)

@@ -15,6 +15,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.trace import evaluation
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
+from twinstep.trace.writing import TraceWriter
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -164,40 +165,35 @@ class Trace:
             metrics=self.metrics,
         )
 
-    def save(self, folder: "str | PathLike[str]") -> None:
-        """Writes the trace to a new folder; see `twinstep.trace.storage`. Raises InputError."""
-        from twinstep.trace.storage import TraceWriter
+    def flaw(self) -> str | None:
+        """What keeps this from being T steps of one dtype, in a few words; None: nothing does."""
+        if self.losses.ndim != 1:
+            return f"loss has shape {self.losses.shape}, expected one number a step"
+        if problem := evaluation.flaw(self.evaluation, self.metadata.dtype):
+            return f"evaluation, {problem}"
+        for stage in STEPS:
+            for leaf, array in self.leaves(stage).items():
+                key = f"{stage.name}/{leaf}"
+                late = min(len(self), max(0, self.joined.get(key, 0) - self.start))
+                rows = len(self) - late + stage.before
+                if array.shape[:1] != (rows,):
+                    return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
+                if stage.numbers and array.dtype != self.metadata.dtype:
+                    return f"{stage.name}, {leaf} is {array.dtype}, expected {self.metadata.dtype}"
+                measured = [self.noise] if stage.noisy else []
+                measured += [self.scales] if stage.name in ("loss", "raw_grads") else []
+                for sizes in measured:
+                    size = None if sizes is None else sizes.get(key)
+                    if sizes is not None and (size is None or size.shape != (len(self),)):
+                        what = f"{stage.name}, {leaf}"
+                        return f"{what}: what rounding does to it is not known for every step"
+        return None
 
+    def save(self, folder: "str | PathLike[str]") -> None:
+        """Writes the trace to a new folder. Raises InputError."""
         with TraceWriter(folder, self.metadata) as writer:
             writer.write(self)
             writer.finish(self.metrics)
-
-
-def flaw(trace: Trace) -> str | None:
-    """What keeps a trace from being T steps of one dtype, in a few words; None: nothing does."""
-    if trace.losses.ndim != 1:
-        return f"loss has shape {trace.losses.shape}, expected one number a step"
-    if problem := evaluation.flaw(trace.evaluation, trace.metadata.dtype):
-        return f"evaluation, {problem}"
-    for stage in STEPS:
-        for leaf, array in trace.leaves(stage).items():
-            key = f"{stage.name}/{leaf}"
-            late = min(len(trace), max(0, trace.joined.get(key, 0) - trace.start))
-            rows = len(trace) - late + stage.before
-            if array.shape[:1] != (rows,):
-                return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
-            if stage.numbers and array.dtype != trace.metadata.dtype:
-                return f"{stage.name}, {leaf} is {array.dtype}, expected {trace.metadata.dtype}"
-            measured = [trace.noise] if stage.noisy else []
-            measured += [trace.scales] if stage.name in ("loss", "raw_grads") else []
-            for sizes in measured:
-                size = None if sizes is None else sizes.get(key)
-                if sizes is not None and (size is None or size.shape != (len(trace),)):
-                    return (
-                        f"{stage.name}, {leaf}: what rounding does to it is not known for every "
-                        "step"
-                    )
-    return None
 
 
 def join(chunks: Sequence[Trace]) -> Trace:

@@ -12,7 +12,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint
-from twinstep.trace.ledger import Leaves, Metadata, Trace, flaw
+from twinstep.trace.ledger import Leaves, Metadata, Trace
 from twinstep.trace.stages import LEAVES, STAGES, Stage
 
 MOST_BYTES = 16 * 2**20
@@ -176,7 +176,7 @@ class Rows:
             inputs=inputs,
             **leaves,
         )
-        if problem := flaw(trace):
+        if problem := trace.flaw():
             raise InputError(f"step {self.step}: {problem}")
         self.start += len(losses)
         return trace
