@@ -4,13 +4,23 @@
 the smallest and the largest stand beside it.
 """
 
+import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 import torch
 from torch import nn
+
+import twinstep.jax
+from twinstep.jax import watch
+from twinstep.torch import record
 
 TURNS = 5
 Recording = Callable[[nn.Module], AbstractContextManager[Any]]
@@ -89,7 +99,7 @@ def jax_seconds(recorded: bool, steps: int = 2000) -> float:
         if not recorded:
             jax.block_until_ready(left)
             return
-        with record_jax(params) as rec:
+        with twinstep.jax.record(params) as rec:
             stacked, opt_state, losses = left
             rec.steps(loss=losses, params=stacked, opt_state=opt_state)
 
