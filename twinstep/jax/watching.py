@@ -36,7 +36,8 @@ def watch(
             by there, and changes nothing; before the rule itself that is what the rule is given.
 
     Returns:
-        An optimizer that makes the same updates, bit for bit.
+        An optimizer that makes the same updates, bit for bit; but behind a clipping whose factors
+        XLA would multiply into the rule's own, "grads" keeps them apart: the last bit may differ.
 
     Raises:
         InputError: For a word that is not "grads".

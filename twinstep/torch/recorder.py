@@ -43,7 +43,7 @@ def record(
 
     Args:
         modules: Whose parameters are recorded, under their `state_dict` names; of several, each
-            behind its number. None: those of the optimizer that steps first.
+            behind its number. What their optimizer updates besides bears its group and place.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
         activations: Paths of submodules, as `named_modules` has them, whose outputs are kept.
         batch: "values" keeps what each step trained on, "fingerprint" a number that tells it.
@@ -54,7 +54,7 @@ def record(
         A context manager; its `trace` is what was recorded.
 
     Raises:
-        InputError: For modules without parameters that learn, a path that is no submodule's, an
+        InputError: For no module, or none that learns, a path that is no submodule's, an
             `out` that exists, and in the block for what cannot be recorded.
 
     Example:
@@ -102,14 +102,15 @@ class Recorder:
             raise InputError(unknown("batch", batch, get_args(Batch)))
         self._modules = {f"{i}." if len(modules) > 1 else "": m for i, m in enumerate(modules)}
         self._names = {p: name for name, p in self._each("named_parameters")}
-        if modules and not any(parameter.requires_grad for parameter in self._names):
-            kinds = ", ".join(type(module).__name__ for module in modules)
+        if not any(parameter.requires_grad for parameter in self._names):
+            kinds = ", ".join(type(module).__name__ for module in modules) or "no module"
             raise InputError(f"{kinds} has no parameter that learns: there is nothing to record")
         self._activations = {path: self._submodule(path) for path in activations}
         self._stream = Stream(out)
         self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
         self._metadata, self._piece = metadata, rows
         self._rows: Rows | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
@@ -143,6 +144,7 @@ class Recorder:
         return self._stream.take()
 
     def __enter__(self) -> Self:
+        self._open()  # now: a forward pass may change buffers
         backward = torch.autograd.backward
         torch.autograd.backward = self._around(backward)
         self._undo = [
@@ -155,8 +157,6 @@ class Recorder:
             self._undo.append(hook.remove)
         for name, module in self._activations.items():
             self._undo.append(module.register_forward_hook(self._activated(name)).remove)
-        if self._names:
-            self._open()  # now: a forward pass may change buffers
         return self
 
     def __exit__(
@@ -189,6 +189,8 @@ class Recorder:
 
     def _grads(self) -> list[tuple[int | None, int]]:
         """What tells whether a gradient has changed; (None, 0) of none and of zeros."""
+        if self._optimizer is not None:
+            self._is_ours(self._optimizer)  # it may have been given more
         found: list[tuple[int | None, int]] = []
         cleared = True  # as far as seen: whether one is all zeros is asked until one is not
         for parameter in self._names:
@@ -222,7 +224,7 @@ class Recorder:
     def _before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
-        self._stepping = optimizer
+        self._stepping = self._optimizer = optimizer
         self._open().hyper_parameters(_numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
@@ -276,7 +278,7 @@ class Recorder:
         """Whether it updates what is recorded; names what it brings that no module has."""
         groups = enumerate(optimizer.param_groups)
         owned = {p: f"{g}.{i}" for g, group in groups for i, p in enumerate(group["params"])}
-        if self._modules and not owned.keys() & self._names.keys():
+        if not owned.keys() & self._names.keys():
             return False
         for parameter, name in owned.items():
             if parameter not in self._names:

@@ -6,6 +6,7 @@ framework wrote the trace.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -164,6 +165,23 @@ class Trace:
             grads={name: array[-1] for name, array in self.raw_grads.items()},
             metrics=self.metrics,
         )
+
+    def summary(self) -> str:
+        """What was recorded, a line a stage: its leaves and numbers a step; and what is odd."""
+        ran, first, last = self.metadata, float(self.losses[0]), float(self.losses[-1])
+        lines = [
+            f"{ran.framework}, {ran.dtype} on {ran.device}: {len(self)} steps, "
+            f"loss {first:.6g} to {last:.6g}"
+        ]
+        for stage in LEAVES:
+            if leaves := self.leaves(stage):
+                numbers = sum(math.prod(array.shape[1:]) for array in leaves.values())
+                lines.append(f"{stage.name}: {len(leaves)} leaves, {numbers} numbers a step")
+        if changed := [leaf for leaf in self.grads if not self.held_once(leaf)]:
+            lines.append(f"given gradients differ from raw ones: {len(changed)} leaves")
+        for key, step in self.joined.items():
+            lines.append(f"{key} from step {step + 1} on")
+        return "\n".join(lines)
 
     def flaw(self) -> str | None:
         """What keeps this from being T steps of one dtype, in a few words; None: nothing does."""

@@ -38,6 +38,7 @@ class Rows:
         self._held: dict[str, dict[str, np.ndarray]] = {stage.name: {} for stage in LEAVES}
         self._joined: dict[str, int] = {}
         self._now: set[tuple[str, str]] = set()
+        self._stacked: set[tuple[str, str]] = set()
         self._inputs: dict[str, dict[int, np.ndarray]] = {}
 
     @property
@@ -73,13 +74,13 @@ class Rows:
         """
         held, raw = (self._held[stage] for stage in ("grads", "raw_grads"))
         if name in raw and held.get(name, raw[name]) is raw[name]:
+            if (key := f"raw_grads/{name}") in self._joined:
+                self._joined[f"grads/{name}"] = self._joined[key]
             if np.array_equal(raw[name][self._row("raw_grads", name)], array):
                 held[name] = raw[name]
                 self._now.add(("grads", name))
                 return
             held[name] = raw[name].copy()
-            if (key := f"raw_grads/{name}") in self._joined:
-                self._joined[f"grads/{name}"] = self._joined[key]
         self.put("grads", name, array)
 
     def batch(self, arrays: Mapping[str, np.ndarray] | Mapping[str, int], values: bool) -> None:
@@ -169,11 +170,19 @@ class Rows:
             for name, array in leaves[stage].items():
                 if array.ndim == 1 and array.dtype != self._dtype:  # counters, as rows keep them
                     leaves[stage][name] = array.astype(self._dtype)
+        new = {(stage.name, name) for stage in LEAVES for name in leaves[stage.field]}
+        known = {(stage, name) for stage, held in self._held.items() for name in held}
+        if self.start:
+            self._joined |= {
+                f"{stage}/{name}": self.start for stage, name in new - known - self._stacked
+            }
+        self._stacked |= new
         trace = Trace(
             metadata=metadata,
             losses=losses.astype(self._dtype),
             start=self.start,
             inputs=inputs,
+            joined=dict(self._joined),
             **leaves,
         )
         if problem := trace.flaw():
@@ -210,7 +219,7 @@ class Rows:
             )
         # a counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32)
         dtype = self._dtype if kept else array.dtype
-        if now := self.start + self.made:
+        if (now := self.start + self.made) and (stage, name) not in self._stacked:
             self._joined[f"{stage}/{name}"] = now
         rows = self.most - self.made + STAGES[stage].before
         room = self._held[stage][name] = np.empty((rows, *array.shape), dtype)
