@@ -4,6 +4,7 @@
 the smallest and the largest stand beside it.
 """
 
+import itertools
 import statistics
 import sys
 import tempfile
@@ -71,9 +72,7 @@ def jax_seconds(recorded: bool, steps: int = 2000) -> float:
     keys = jax.random.split(jax.random.key(0), len(sizes))
     params = {
         str(i): jax.random.normal(key, shape) / 4
-        for i, (key, shape) in enumerate(
-            zip(keys, zip(sizes, sizes[1:], strict=False), strict=False)
-        )
+        for i, (key, shape) in enumerate(zip(keys, itertools.pairwise(sizes), strict=False))
     }
     x, y = jax.random.normal(keys[-1], (64, 16)), jnp.ones((64, 1))
 

@@ -7,6 +7,7 @@ state the gradients are read; nothing else in it is changed.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -119,7 +120,9 @@ class Driver:
     def train_step(self, optimizer: optax.GradientTransformation) -> Any:
         """The example's step with this optimizer: (state, (x, y)) -> (state, loss)."""
         model, criterion, _ = self._built
-        return self.example.make_train_step(model, criterion, optimizer)
+        step = self.example.make_train_step(model, criterion, optimizer)
+        # within a compiled loop it is traced in its place: of a call XLA makes other last bits
+        return inspect.unwrap(step)
 
     def state(self, optimizer: optax.GradientTransformation) -> State:
         """What the example's loop starts from, with this optimizer.
