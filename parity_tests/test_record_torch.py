@@ -130,9 +130,10 @@ def test_own_loop_is_recorded_saved_and_loaded(loop: Any, tmp_path: Path) -> Non
     assert trace.flaw() is None
     assert trace.metadata.example is None
     assert trace.metadata.spec is None
-    loaded = twinstep.load_trace(tmp_path / "trace")
-    assert twinstep.compare(trace, loaded).verdict == "equal"
-    assert loaded.summary() == trace.summary()
+    in_memory, _ = recorded(loop)
+    for one in (trace, twinstep.load_trace(tmp_path / "trace")):
+        assert twinstep.compare(in_memory, one).verdict == "equal"
+        assert one.summary() == in_memory.summary()
     assert f"{len(trace)} steps" in trace.summary()
 
 
@@ -287,6 +288,30 @@ def test_compiled_and_wrapped_names_are_the_models_own() -> None:
     with record(torch.compile(model, backend="eager")) as rec:  # type: ignore[arg-type]
         step(model, torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(3, 2)).sum())
     assert list(rec.trace.params) == ["weight", "bias"]
+
+
+def test_pieces_are_one_trace(tmp_path: Path) -> None:
+    """However many steps are held at once, in memory or on their way to disk, nothing is lost."""
+    from twinstep.torch.recorder import Recorder
+
+    def run(**options: Any) -> Trace:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        with Recorder(model, **options) as rec:
+            for i in range(7):
+                loss = model(torch.randn(4, 2)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                if i == 4:
+                    nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+                optimizer.step()
+        return rec.trace
+
+    whole = run()
+    for rows in (1, 2, 3, 7):
+        for options in ({}, {"out": tmp_path / f"{rows}"}):
+            assert twinstep.compare(whole, run(rows=rows, **options)).verdict == "equal"
 
 
 def test_batch_by_fingerprint_keeps_no_values() -> None:

@@ -256,8 +256,7 @@ class Recorder:
 
     def _hand_on(self) -> None:
         """Gives the finished rows away."""
-        if self._rows.made:
-            self._stream.add(self._rows.take(self._metadata, reuse=self._stream.writes))
+        self._rows.hand_on(self._metadata, self._stream)
 
 
 def _parts(state: Any) -> tuple[Tree, Tree]:

@@ -84,7 +84,8 @@ def record(
 class Recorder:
     """What `record` makes; it can be entered again, and then goes on.
 
-    metadata, rows: of the trace, and of a piece of it, where they are not to be found out
+    metadata: of the trace of a loop that is driven: it says its batches, and ends when it is taken
+    rows: how many steps are held at once, where that is not to be found out
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Recorder:
         self._activations = {path: self._submodule(path) for path in activations}
         self._stream = Stream(out)
         self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
-        self._metadata, self._piece = metadata, rows
+        self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._backward = 0
@@ -152,7 +153,7 @@ class Recorder:
             register_optimizer_step_pre_hook(self._before_step).remove,
             register_optimizer_step_post_hook(self._after_step).remove,
         ]
-        for prefix, module in self._modules.items() if self._notes else ():
+        for prefix, module in () if self._driven else self._modules.items():
             hook = module.register_forward_pre_hook(self._note(prefix), with_kwargs=True)
             self._undo.append(hook.remove)
         for name, module in self._activations.items():
@@ -168,7 +169,7 @@ class Recorder:
         while self._undo:
             self._undo.pop()()
         self._hand_on()
-        if kind is None and self._piece is None:
+        if kind is None and not self._driven:
             self._stream.close()
 
     # A backward pass
@@ -288,11 +289,6 @@ class Recorder:
 
     # What a step was made of
 
-    @property
-    def _notes(self) -> bool:
-        """Whether what the modules are given is to be noted: a twin's batch is said."""
-        return self._piece is None
-
     def _note(self, prefix: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, options: Any) -> None:
             if not torch.is_grad_enabled() or self._said:
@@ -341,8 +337,8 @@ class Recorder:
 
     def _hand_on(self) -> None:
         """Gives the finished rows away."""
-        if self._rows is not None and self._rows.made and self._metadata is not None:
-            self._stream.add(self._rows.take(self._metadata, reuse=self._stream.writes))
+        if self._rows is not None and self._metadata is not None:
+            self._rows.hand_on(self._metadata, self._stream)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

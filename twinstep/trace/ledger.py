@@ -116,6 +116,14 @@ class Trace:
         """Whether the optimizer was given what was backpropagated, bit for bit."""
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
+    def inputs_of(self, step: int) -> dict[str, np.ndarray]:
+        """{name: array} that a step was made on (from 0). InputError where that was not kept."""
+        if not 0 <= step < len(self):
+            raise InputError(f"step {step} of a trace that has {len(self)}")
+        if missing := [name for name in self.batch if name not in self.inputs]:
+            raise InputError(f"the trace has no values of batch {missing[0]}, a fingerprint alone")
+        return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
+
     def cut(self, low: int, high: int) -> "Trace":
         """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks."""
         if not 0 <= low <= high <= len(self):

@@ -14,6 +14,7 @@ from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Leaves, Metadata, Trace
 from twinstep.trace.stages import LEAVES, STAGES, Stage
+from twinstep.trace.streaming import Stream
 
 MOST_BYTES = 16 * 2**20
 MOST_ROWS = 4096
@@ -25,7 +26,7 @@ def rows_at_once(bytes_a_step: int) -> int:
 
 
 class Rows:
-    """The entries of up to `most` steps at a time; `take` gives them away and goes on.
+    """The entries of up to `most` steps at a time; `hand_on` gives them away and goes on.
 
     Each leaf keeps the shape that it comes with; one that comes late has rows from then on.
     start: how many steps were given away; made: how many there are since
@@ -110,8 +111,10 @@ class Rows:
         self._now.clear()
         self.made += 1
 
-    def take(self, metadata: Metadata, reuse: bool) -> Trace:
-        """The finished steps. reuse: their memory is filled anew with those that follow."""
+    def hand_on(self, metadata: Metadata, to: Stream) -> None:
+        """Gives the finished steps away; if they are written, their memory is filled anew."""
+        if not self.made:
+            return
         ends = {key: self._row(*key.split("/", 1)) for key in self._joined}
 
         def rows(stage: Stage, name: str, array: np.ndarray) -> np.ndarray:
@@ -133,8 +136,8 @@ class Rows:
             joined=dict(self._joined),
             **found,
         )
-        self._go_on(found, reuse)
-        return trace
+        to.add(trace)
+        self._go_on(found, reuse=to.writes)
 
     def stacked(
         self,
