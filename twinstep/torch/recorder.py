@@ -113,7 +113,7 @@ class Recorder:
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
-        self._evaluated = False
+        self._evaluated, self._depth = False, 0
         self._noted: dict[str, list[torch.Tensor]] = {}
         self._said: dict[str, list[torch.Tensor]] = {}
         self._fingerprints: dict[str, int] = {}
@@ -177,25 +177,21 @@ class Recorder:
         def around(tensors: Any, *args: Any, **options: Any) -> None:
             self._backward += 1  # a checkpoint calls it from inside itself
             try:
-                before = self._grads() if self._backward == 1 else None
+                before = self._grads() if self._backward == 1 else []
+                cleared = not any(g is not None and (g.is_sparse or g.any()) for g, _ in before)
                 backward(tensors, *args, **options)
-                if before is not None and before != self._grads():
-                    cleared = all(grad is None for grad, _ in before)
+                pairs = zip(before, self._grads(), strict=False)
+                if any(a is not b or times != now for (a, times), (b, now) in pairs):
                     self._backpropagated(cleared, tensors, *args, **options)
             finally:
                 self._backward -= 1
 
         return around
 
-    def _grads(self) -> list[tuple[int | None, int]]:
-        """What tells whether a gradient has changed; (None, 0) of none and of zeros."""
-        found: list[tuple[int | None, int]] = []
-        cleared = True  # as far as seen: whether one is all zeros is asked until one is not
-        for parameter in self._names:
-            grad = parameter.grad
-            cleared = cleared and (grad is None or not (grad.is_sparse or grad.any()))
-            found.append((None, 0) if grad is None or cleared else (id(grad), grad._version))
-        return found
+    def _grads(self) -> list[tuple[torch.Tensor | None, int]]:
+        """Every gradient and how often it was written: zeros that were written count too."""
+        grads = [parameter.grad for parameter in self._names]
+        return [(grad, 0 if grad is None else grad._version) for grad in grads]
 
     def _backpropagated(
         self, cleared: bool, tensors: Any, grad_tensors: Any = None, *_: Any, **options: Any
@@ -220,9 +216,11 @@ class Recorder:
     # An update
 
     def _before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
+        if optimizer is self._stepping:
+            self._depth += 1  # a class whose step calls that of the one it is made from
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
-        self._stepping = optimizer
+        self._stepping, self._depth = optimizer, 1
         self._open().hyper_parameters(_numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
@@ -249,7 +247,8 @@ class Recorder:
                     rows.given(self._names[parameter], _grad(parameter))
 
     def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
-        if optimizer is not self._stepping:
+        self._depth -= optimizer is self._stepping
+        if optimizer is not self._stepping or self._depth:
             return
         rows = self._open()
         if self._loss is None:
@@ -354,9 +353,9 @@ def _grad(parameter: nn.Parameter) -> np.ndarray:
     grad = parameter.grad
     if grad is None:
         return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
-    return _array(
-        grad.coalesce().to_dense() if grad.is_sparse else grad
-    )  # summed as by the optimizer
+    if grad.is_sparse:  # summed as by the optimizer
+        grad = grad.coalesce().to_dense()
+    return _array(grad)
 
 
 def _joined(parts: list[torch.Tensor]) -> np.ndarray:
