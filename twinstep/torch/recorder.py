@@ -28,6 +28,7 @@ from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
 
 Batch = Literal["values", "fingerprint"]
+_MANNERS = ("foreach", "fused", "capturable", "differentiable")
 _WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's and DistributedDataParallel's own part
 
 
@@ -365,18 +366,16 @@ def _joined(parts: list[torch.Tensor]) -> np.ndarray:
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """{"group.name": value}: each number of each group; of a tuple, each of its own."""
+    """{"group.name": value}: each number of each group, but for those that say how to compute."""
     found: dict[str, float] = {}
     for i, group in enumerate(optimizer.param_groups):
-        for key, value in group.items():
-            parts = (
-                {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
-            )
-            for part, number in parts.items():
+        for key, value in ((k, v) for k, v in group.items() if k not in _MANNERS):
+            several = enumerate(value) if type(value) is tuple else [(None, value)]
+            for k, number in several:
                 if isinstance(number, torch.Tensor) and number.ndim == 0:
                     number = number.item()
                 if isinstance(number, int | float):
-                    found[f"{i}.{key}{part}"] = float(number)
+                    found[f"{i}.{key}" if k is None else f"{i}.{key}.{k}"] = float(number)
     return found
 
 
