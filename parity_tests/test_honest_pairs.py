@@ -13,11 +13,10 @@ import torch
 from planted.honest import HonestPair, judged
 from planted.models_torch import gru
 from planted.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
-from planted.plants_anywhere import criterion
+from planted.plants_anywhere import criterion, rewritten
 from planted.plants_jax import jax_adam
 from planted.plants_torch import (
     forward,
-    rewritten,
     torch_built,
     torch_optimizer,
 )

@@ -6,12 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from planted.models_torch import gru, time_first, transposed_hidden
-from planted.plants_anywhere import attribute, initial_params, ulp_more
+from planted.plants_anywhere import attribute, initial_params, rewritten, ulp_more
 from planted.plants_jax import GRUWithoutHiddenBias, jax_float32
 from planted.plants_torch import (
     entry,
     forward,
-    rewritten,
     swapped,
     torch_batch,
     torch_built,

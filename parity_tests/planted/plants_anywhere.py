@@ -5,7 +5,9 @@ A plant changes what a module of one side holds while a test runs, never a sourc
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,19 @@ def twin(name: str, *functions: str) -> Plant:
         home = importlib.import_module(f"{example.__name__.partition('.')[0]}.{name}")
         for function in functions:
             patch.setattr(example, function, getattr(home, function))
+
+    return plant
+
+
+def rewritten(function: str, old: str, new: str) -> Plant:
+    """A function of the example with another expression in its text."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        text = inspect.getsource(example)
+        assert old in inspect.getsource(getattr(example, function))
+        copy = ModuleType(example.__name__)
+        exec(compile(text.replace(old, new), f"<{example.__name__}>", "exec"), vars(copy))
+        patch.setattr(example, function, getattr(copy, function))
 
     return plant
 

@@ -5,9 +5,7 @@ and changes nothing but what the hook changes.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,19 +180,6 @@ def backpropagated(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
             parameter.register_post_accumulate_grad_hook(hook)
 
     return torch_built(other)
-
-
-def rewritten(function: str, old: str, new: str) -> Plant:
-    """A function of the example with another expression in its text."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        text = inspect.getsource(example)
-        assert old in inspect.getsource(getattr(example, function))
-        copy = ModuleType(example.__name__)
-        exec(compile(text.replace(old, new), f"<{example.__name__}>", "exec"), vars(copy))
-        patch.setattr(example, function, getattr(copy, function))
-
-    return plant
 
 
 def at(step: int, hook: Hook) -> Hook:
