@@ -121,11 +121,11 @@ def test_the_trajectory_is_that_of_one_device(
 
 HONEST = [*EXAMPLES]
 FAULTS = {
-    "summed": ("linear_regression", (1, "grads", "weight")),
+    "summed": ("linear_regression", (1, "raw_grads", "weight")),
     "unweighted": ("linear_regression", (1, "loss", "loss")),
     "other_part": ("linear_regression", (1, "batch", "x")),
     "other_order": ("sgd_single_sample", (1, "batch", "x")),
-    "alone": ("linear_regression", (1, "grads", "weight")),
+    "alone": ("linear_regression", (1, "raw_grads", "weight")),
     "other_start": ("linear_regression", (1, "loss", "loss")),
     "drifting": ("linear_regression", (2, "loss", "loss")),
 }
@@ -201,11 +201,11 @@ import os, sys
 from torch_impl import linear_regression
 from twinstep.cli import process
 
-def fail(state, batch):
+def fail(*parts, log):
     raise ValueError("planted\\nfault")
 
 if os.environ["RANK"] == "1":
-    linear_regression.train_step = fail
+    linear_regression.train = fail
 sys.exit(process.main(["torch", *sys.argv[1:]]))
 """
 

@@ -107,7 +107,7 @@ class Driver:
 
 
 class Feed:
-    """The batches of a chunk as a loop asks for them, (x, y) each, told to the recorder.
+    """The batches of a chunk as a loop asks for them, (x, y) each, told to a recorder, if any.
 
     first: which sample of each batch is the first, where this process takes a part of it
     """
@@ -116,7 +116,7 @@ class Feed:
         self,
         data: Data,
         chunk: IndexChunk,
-        made_on: Callable[[dict[str, int]], None] = lambda fingerprints: None,
+        made_on: Callable[[dict[str, int]], None] | None = None,
         first: int = 0,
     ) -> None:
         self._data, self._chunk, self._made_on, self._first = data, chunk, made_on, first
@@ -127,7 +127,8 @@ class Feed:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         for batch in take(self._data, self._chunk):
-            self._made_on({name: self._fingerprint(name, tensor) for name, tensor in batch.items()})
+            if self._made_on is not None:
+                self._made_on({name: self._fingerprint(name, x) for name, x in batch.items()})
             yield tuple(batch.values())
 
     def _fingerprint(self, name: str, tensor: torch.Tensor) -> int:

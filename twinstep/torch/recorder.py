@@ -28,6 +28,7 @@ from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
 
 Batch = Literal["values", "fingerprint"]
+_MANNERS = ("foreach", "fused", "capturable", "differentiable")
 _WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's and DistributedDataParallel's own part
 
 
@@ -115,7 +116,7 @@ class Recorder:
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
-        self._evaluated = False
+        self._evaluated, self._depth = False, 0
         self._noted: dict[str, list[torch.Tensor]] = {}
         self._said: dict[str, list[torch.Tensor]] = {}
         self._fingerprints: dict[str, int] = {}
@@ -178,27 +179,23 @@ class Recorder:
         def around(tensors: Any, *args: Any, **options: Any) -> None:
             self._backward += 1  # a checkpoint calls it from inside itself
             try:
-                before = self._grads() if self._backward == 1 else None
+                before = self._grads() if self._backward == 1 else []
+                cleared = not any(g is not None and (g.is_sparse or g.any()) for g, _ in before)
                 backward(tensors, *args, **options)
-                if before is not None and before != self._grads():
-                    cleared = all(grad is None for grad, _ in before)
+                pairs = zip(before, self._grads(), strict=False)
+                if any(a is not b or times != now for (a, times), (b, now) in pairs):
                     self._backpropagated(cleared, tensors, *args, **options)
             finally:
                 self._backward -= 1
 
         return around
 
-    def _grads(self) -> list[tuple[int | None, int]]:
-        """What tells whether a gradient has changed; (None, 0) of none and of zeros."""
+    def _grads(self) -> list[tuple[torch.Tensor | None, int]]:
+        """Every gradient and how often it was written: zeros that were written count too."""
         if self._optimizer is not None:
             self._is_ours(self._optimizer)  # it may have been given more
-        found: list[tuple[int | None, int]] = []
-        cleared = True  # as far as seen: whether one is all zeros is asked until one is not
-        for parameter in self._names:
-            grad = parameter.grad
-            cleared = cleared and (grad is None or not (grad.is_sparse or grad.any()))
-            found.append((None, 0) if grad is None or cleared else (id(grad), grad._version))
-        return found
+        grads = [parameter.grad for parameter in self._names]
+        return [(grad, 0 if grad is None else grad._version) for grad in grads]
 
     def _backpropagated(
         self, cleared: bool, tensors: Any, grad_tensors: Any = None, *_: Any, **options: Any
@@ -223,9 +220,12 @@ class Recorder:
     # An update
 
     def _before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
+        if optimizer is self._stepping:
+            self._depth += 1  # a class whose step calls that of the one it is made from
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
         self._stepping = self._optimizer = optimizer
+        self._depth = 1
         self._open().hyper_parameters(_numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
@@ -252,7 +252,8 @@ class Recorder:
                     rows.given(self._names[parameter], _grad(parameter))
 
     def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
-        if optimizer is not self._stepping:
+        self._depth -= optimizer is self._stepping
+        if optimizer is not self._stepping or self._depth:
             return
         rows = self._open()
         if self._loss is None:
@@ -352,9 +353,9 @@ def _grad(parameter: nn.Parameter) -> np.ndarray:
     grad = parameter.grad
     if grad is None:
         return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
-    return _array(
-        grad.coalesce().to_dense() if grad.is_sparse else grad
-    )  # summed as by the optimizer
+    if grad.is_sparse:  # summed as by the optimizer
+        grad = grad.coalesce().to_dense()
+    return _array(grad)
 
 
 def _joined(parts: list[torch.Tensor]) -> np.ndarray:
@@ -364,18 +365,16 @@ def _joined(parts: list[torch.Tensor]) -> np.ndarray:
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """{"group.name": value}: each number of each group; of a tuple, each of its own."""
+    """{"group.name": value}: each number of each group, but for those that say how to compute."""
     found: dict[str, float] = {}
     for i, group in enumerate(optimizer.param_groups):
-        for key, value in group.items():
-            parts = (
-                {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
-            )
-            for part, number in parts.items():
+        for key, value in ((k, v) for k, v in group.items() if k not in _MANNERS):
+            several = enumerate(value) if type(value) is tuple else [(None, value)]
+            for k, number in several:
                 if isinstance(number, torch.Tensor) and number.ndim == 0:
                     number = number.item()
                 if isinstance(number, int | float):
-                    found[f"{i}.{key}{part}"] = float(number)
+                    found[f"{i}.{key}" if k is None else f"{i}.{key}.{k}"] = float(number)
     return found
 
 
