@@ -33,6 +33,7 @@ from twinstep.problems import mnist_rnn as mnist_rnn_spec
 from twinstep.problems.datasets import Images, load_digits
 from twinstep.problems.sgd import SgdLinearModel
 from twinstep.trace.ledger import Outcome, Trace
+from twinstep.trace.stages import STAGES
 
 _SGD, _ADAM = "torch.optim.SGD(", "torch.optim.Adam("
 _BACKWARD = "# 反向传播\nloss.backward()\n"
@@ -236,7 +237,7 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     eps = tolerance.eps(dtype)
     noise = np.max([np.abs(rerun.losses - ran.losses) for rerun in nudged], axis=0)
     limit = tolerance.NOISE_FACTOR * np.maximum.accumulate(noise) + (
-        tolerance.ONE_STEP_EPS["loss"] * eps * np.maximum.accumulate(ran.losses)
+        STAGES["loss"].one_step * eps * np.maximum.accumulate(ran.losses)
     )
     assert np.all(np.abs(ran.losses - trace.losses) <= limit)
     # where another order of the samples would show: it moves a loss by a tenth
@@ -245,7 +246,7 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     for name, array in ran.params.items():
         gap = np.max(np.abs(array - trace.params[name][-1]))
         noise = np.max([np.abs(rerun.params[name] - array) for rerun in nudged])
-        one_step = tolerance.ONE_STEP_EPS["params"] * eps * np.max(np.abs(array))
+        one_step = STAGES["params"].one_step * eps * np.max(np.abs(array))
         assert gap <= tolerance.NOISE_FACTOR * noise + one_step
     ours = printed_lines(spec, [loss.item() for loss in trace.losses], trace.outcome())
     assert [line.split("Loss")[0] for line in ours[:-1]] == [

@@ -179,7 +179,7 @@ def in_child(name, prepare):
 
 ended = {}
 # loaded once for all; no thread of PyTorch's is started here, which a forked child would lack
-import torch_impl.linear_regression, twinstep.torch.recording
+import torch_impl.linear_regression, twinstep.torch.driver
 import twinstep.cli.run
 
 for number, moment in killed:
