@@ -191,7 +191,11 @@ def test_where_nothing_happens_nothing_is_proved(
 def test_it_takes_two_runs_in_which_something_happens() -> None:
     """Which trace is named first does not matter."""
     gain = nudged(entry(made(), "params", "gain", 0), 1)
-    for stage, start, value in (("loss", 1, 1 + EPS), ("raw_grads", 0, 1e-300), ("params", None, gain)):
+    for stage, start, value in (
+        ("loss", 1, 1 + EPS),
+        ("raw_grads", 0, 1e-300),
+        ("params", None, gain),
+    ):
         still = _still(made(), stage, start)
         moves = planted(still, stage, "loss" if stage == "loss" else "gain", 3, value)
         assert compare(still, moves).verdict is Verdict.INVALID

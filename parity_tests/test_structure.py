@@ -68,7 +68,10 @@ OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "two parameters less": (without("params", "gain", "weight"), ("params, weight",)),
     "no optimizer state": (without("opt_state", *LEAVES["opt_state"]), ("weight.exp_avg",)),
     "a leaf more": (lambda t: with_leaf(t, "batch", "z", t.batch["x"]), ("batch, z", "second")),
-    "(3,) and (3, 1)": (_reshaped("raw_grads", "bias", STEPS, 3, 1), ("raw_grads, bias", "(3,)", "(3, 1)")),
+    "(3,) and (3, 1)": (
+        _reshaped("raw_grads", "bias", STEPS, 3, 1),
+        ("raw_grads, bias", "(3,)", "(3, 1)"),
+    ),
     "() and (1,)": (_reshaped("params", "gain", STEPS + 1, 1), ("params, gain", "()", "(1,)")),
     "(3, 2) and (2, 3)": (_reshaped("raw_grads", "weight", STEPS, 2, 3), ("(3, 2)", "(2, 3)")),
     "(0,) and (0, 5)": (_reshaped("raw_grads", "none", STEPS, 0, 5), ("raw_grads, none", "(0, 5)")),
