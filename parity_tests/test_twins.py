@@ -163,8 +163,8 @@ def said_alike(theirs: str, mine: str, relative: float) -> bool:
     relative: what a number may be off by; one that is rounded to some places, by a unit of the last
     too, unless it has to be exact. An array's brackets are a framework's own, and its places.
     """
-    words, others = (NUMBER.sub("#", _ARRAYS.sub("", line)) for line in (theirs, mine))
-    if words != others:
+    words = [NUMBER.sub("#", _ARRAYS.sub(" ", line)).split() for line in (theirs, mine)]
+    if words[0] != words[1]:
         return False
     for one, other in zip(*(NUMBER.findall(line) for line in (theirs, mine)), strict=True):
         places = [len(number.partition(".")[2]) for number in (one, other)]
