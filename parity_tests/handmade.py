@@ -98,17 +98,17 @@ def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
 def planted(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
     """The same trace with one entry, the last of the leaf, replaced at a step (from 1).
 
-    Step 0 is what was there before the first update; only params have it.
+    Step 0 is what was there before the first update; only params and buffers have it.
     """
     array = leaf_of(trace, stage, leaf).copy()
-    row = array[step if stage == "params" else step - 1, ...]
+    row = array[step - 1 + STAGES[stage].before, ...]
     row[(-1,) * row.ndim] = value
     return with_leaf(trace, stage, leaf, array)
 
 
 def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
     """The entry that `planted` would replace."""
-    row = leaf_of(trace, stage, leaf)[step if stage == "params" else step - 1]
+    row = leaf_of(trace, stage, leaf)[step - 1 + STAGES[stage].before]
     return float(row[(-1,) * row.ndim])
 
 

@@ -31,7 +31,7 @@ def bits(trace: Trace) -> dict[str, Any]:
         "scales": trace.scales and leaves(trace.scales),
         "start": trace.start,
         "joined": dict(trace.joined),
-        "inputs": {name: leaves(arrays) for name, arrays in trace.inputs.items()},
+        "inputs": {name: leaves(dict(sorted(a.items()))) for name, a in trace.inputs.items()},
         "metrics": dict(trace.metrics),
         "evaluation": leaves(dict(sorted(trace.evaluation.items()))),
     }
