@@ -297,7 +297,7 @@ def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_setting_that_one_trace_alone_has_is_another_problem(which: int) -> None:
     trace = made()
-    spec = {**trace.metadata.spec, "momentum": 0.9}
+    spec = {**(trace.metadata.spec or {}), "momentum": 0.9}
     other = dataclasses.replace(trace, metadata=dataclasses.replace(trace.metadata, spec=spec))
     pair = (trace, other) if which else (other, trace)
     refused(lambda: compare(*pair), "different settings", "momentum", "0.9")

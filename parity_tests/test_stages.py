@@ -8,6 +8,7 @@ import dataclasses
 import html
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,8 @@ def test_what_one_side_alone_may_hold(stage: Stage) -> None:
     trace = full()
     if stage.name == "loss":
         return
-    without = dataclasses.replace(trace, **{stage.field: {}})
+    fields: dict[str, Any] = {stage.field: {}}
+    without = dataclasses.replace(trace, **fields)
     for pair in ((trace, without), (without, trace)):
         if stage.both:
             assert compare(*pair).verdict is Verdict.EQUAL
@@ -180,7 +182,8 @@ def test_what_one_side_alone_may_hold(stage: Stage) -> None:
     kept = dict(trace.leaves(stage))
     kept.pop(LEAF[stage.name])
     if kept:  # where both have some of it, both have to have all
-        part = dataclasses.replace(trace, **{stage.field: kept})
+        fields = {stage.field: kept}
+        part = dataclasses.replace(trace, **fields)
         refused(lambda: compare(trace, part), f"{stage.name}, {LEAF[stage.name]}")
 
 

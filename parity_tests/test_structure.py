@@ -40,7 +40,7 @@ from twinstep.judge.structure import structure
 
 def _spec(**changes: Any) -> Change:
     def change(trace: Trace) -> Trace:
-        spec = {**trace.metadata.spec, **changes}
+        spec = {**(trace.metadata.spec or {}), **changes}
         return dataclasses.replace(trace, metadata=metadata(spec=spec))
 
     return change

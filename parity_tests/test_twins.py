@@ -75,7 +75,7 @@ class Said(NamedTuple):
 def environment() -> dict[str, str]:
     """One thread for PyTorch, by which sums are grouped; and the tests' compiled programs."""
     compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_COMPILATION_CACHE_DIR": str(Path(os.environ["TWINSTEP_CACHE"]) / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     return {**os.environ, **compiled, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -341,7 +341,8 @@ def test_it_starts_from_the_problem_s_own_numbers(side: str, name: str, dtype: s
 
 def epochs_of(spec: Spec, data: dict[str, jax.Array]) -> list[Any]:
     """What a twin's loop is given: an epoch's one batch, or what gives its batches."""
-    batches, arrays = spec.batches(), tuple(data.values())
+    batches = spec.batches()
+    arrays: tuple[Any, ...] = tuple(data.values())
     if batches.batch_size is None:
         return [arrays] * spec.total_steps
     generator = TorchGenerator(spec.seed)
