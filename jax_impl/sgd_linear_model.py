@@ -74,7 +74,8 @@ def main():
     x, y = (jnp.asarray(a, problem.dtype) for a in (points, values))
     model, criterion, optimizer = build(problem)
     params, _ = train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
-    print("训练后的模型参数:", module_layout(model).to_torch(params))
+    named = module_layout(model).to_torch(params)
+    print("训练后的模型参数:", {name: named[name] for name in problem.initial_params()})
 
 
 if __name__ == "__main__":

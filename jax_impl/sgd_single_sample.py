@@ -80,7 +80,8 @@ def main():
     problem.draw_params(generator)  # the model's own draws come first
     loader = DataLoader((x, y), batch_size=1, generator=generator)
     params, _ = train(model, criterion, optimizer, [loader] * problem.epochs)
-    print("训练后的模型参数:", module_layout(model).to_torch(params))
+    named = module_layout(model).to_torch(params)
+    print("训练后的模型参数:", {name: named[name] for name in problem.initial_params()})
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-IMPLEMENTATIONS = sorted({spec.implementation for spec in EXAMPLES.values()})
+IMPLEMENTATIONS = sorted(EXAMPLES)
+JAX_ALONE = ("init_state", "make_train_step")  # what PyTorch keeps in model and optimizer
 
 
 def package_of(file: str) -> str:
@@ -207,11 +208,11 @@ def test_no_import_goes_in_a_circle() -> None:
         ("twinstep.trace.ledger", "from twinstep.judge import judge", {"twinstep.judge.judge"}),
         ("twinstep.judge.judge", "from twinstep.problems import Spec", {"twinstep.problems"}),
         ("twinstep.errors", "import twinstep.trace.ledger", {"twinstep.trace.ledger"}),
-        ("twinstep.jax.state", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
+        ("twinstep.jax.driver", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
         ("jax_impl.zero_grad", "from twinstep.judge.judge import Judge", {"twinstep.judge.judge"}),
         ("twinstep.runs.many", "def f():\n    from twinstep.cli import main", {"twinstep.cli"}),
         ("twinstep.report.page", "from twinstep import verify", {"twinstep"}),
-        ("twinstep.cli.run", "from twinstep.jax import state", {"twinstep.jax.state"}),
+        ("twinstep.cli.run", "from twinstep.jax import driver", {"twinstep.jax.driver"}),
         ("twinstep.cli.run", "from twinstep.runs import launch", set()),
         ("twinstep.jax.optim._adam", "from twinstep.jax.optim.base import value_at", set()),
     ],
@@ -255,7 +256,7 @@ def test_what_is_public_has_a_home() -> None:
         ("import torch", "torch"),
         ("import os, torch.nn as nn", "torch"),
         ("from jax_impl.zero_grad import Linear", "jax_impl"),
-        ("from twinstep.torch import state", "twinstep.torch"),
+        ("from twinstep.torch import driver", "twinstep.torch"),
         ("from twinstep import torch", "twinstep.torch"),
         ("import twinstep.runs.torch_programs.matrix_training", "twinstep.runs.torch_programs"),
         ("def f():\n    if True:\n        from flax import nnx", "flax"),
@@ -266,7 +267,7 @@ def test_forbidden_import_is_noticed(source: str, name: str) -> None:
     assert within(imports(source), FORBIDDEN["neither"]) == {name}
 
 
-@pytest.mark.parametrize("source", ["from . import state", "from ..torch_impl import state"])
+@pytest.mark.parametrize("source", ["from . import driver", "from ..torch_impl import driver"])
 def test_relative_import_is_noticed(source: str) -> None:
     assert "." in imports(source)
     assert within(imports("from twinstep.jax_like import torches"), _JAX | _TORCH) == set()
@@ -276,7 +277,7 @@ def test_relative_import_is_noticed(source: str) -> None:
     "source",
     [
         "import importlib\nm = importlib.import_module('torch')",
-        "from importlib import import_module\nm = import_module('twinstep.torch.state')",
+        "from importlib import import_module\nm = import_module('twinstep.torch.driver')",
         "m = __import__('jax')",
         "exec('import torch')",
     ],
@@ -396,19 +397,31 @@ def third_line(source: str) -> str:
     return lines[2] if len(lines) > 2 else ""
 
 
+_ALONE = """
+def init_state(model, optimizer): ...
+def make_train_step(model, criterion, optimizer): ...
+"""
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_twins_have_the_same_functions_in_the_same_order(implementation: str) -> None:
     ours, theirs = (
         surface((ROOT / package / f"{implementation}.py").read_text())
         for package in ("jax_impl", "torch_impl")
     )
-    assert ours == theirs
-    names = [signature.name for signature in ours if signature.name[0].islower()]
-    assert [n for n in names if n in ("init", "loss_fn", "train_step", "evaluate")][:3] == [
-        "init",
-        "loss_fn",
-        "train_step",
+    alone = [signature for signature in ours if signature.name in JAX_ALONE]
+    assert [signature for signature in ours if signature not in alone] == theirs
+    assert alone == surface(_ALONE)
+    names = [signature.name for signature in theirs if signature.name[0].islower()]
+    common = ("build", "train", "evaluate", "load_data", "main")
+    tested = EXAMPLES[implementation]().test_set() is not None
+    assert [name for name in names if name in common] == [
+        name for name in common if tested or name != "evaluate"
     ]
+    # what makes the step stands between what it is made of and the loop that calls it
+    order = [signature.name for signature in ours]
+    first = order.index("build")
+    assert order[first : first + 4] == ["build", *JAX_ALONE, "train"]
 
 
 @pytest.mark.parametrize("package", ["jax_impl", "torch_impl"])
@@ -446,24 +459,24 @@ def test_files_of_one_name_are_mirrors() -> None:
 
 _TWIN = '''"""One line.
 
-Mirror: twinstep/torch/state.py
+Mirror: twinstep/torch/driver.py
 """
 class Net:
     def __init__(self, size): ...
     def __call__(self, x): ...
-def init(spec): ...
-def loss_fn(model, *, batch): ...
+def build(problem): ...
+def train(model, *, batches): ...
 def _own(): ...
 '''
-_INIT, _LOSS = "def init(spec): ...\n", "def loss_fn(model, *, batch): ...\n"
+_BUILD, _TRAIN = "def build(problem): ...\n", "def train(model, *, batches): ...\n"
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (_INIT + _LOSS, _LOSS + _INIT),
-        ("batch", "data"),
-        (_INIT, ""),
+        (_BUILD + _TRAIN, _TRAIN + _BUILD),
+        ("batches", "data"),
+        (_BUILD, ""),
         ("def __call__(self, x)", "def apply(self, x)"),
         ("def _own", "def own"),
         ("size", "width"),
@@ -479,11 +492,11 @@ def test_twin_that_differs_is_noticed(old: str, new: str) -> None:
 
 
 def test_missing_mirror_is_noticed() -> None:
-    assert third_line(_TWIN) == "Mirror: twinstep/torch/state.py"
-    assert mirror_of(_TWIN) == "twinstep/torch/state.py"
+    assert third_line(_TWIN) == "Mirror: twinstep/torch/driver.py"
+    assert mirror_of(_TWIN) == "twinstep/torch/driver.py"
     later = _TWIN.replace("\n\nMirror", "\n\nAnother line.\nMirror")
     assert third_line(later) == "Another line."
-    assert mirror_of(later) == "twinstep/torch/state.py"
+    assert mirror_of(later) == "twinstep/torch/driver.py"
     assert mirror_of(_TWIN.replace("Mirror:", "See")) is None
     assert third_line('"""One line."""') == ""
 

@@ -7,7 +7,7 @@ framework wrote the trace.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -125,9 +125,13 @@ class Trace:
         return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
 
     def cut(self, low: int, high: int) -> "Trace":
-        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks."""
+        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks.
+
+        A leaf that comes after them is not in them.
+        """
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
+        later = {key for key, first in self.joined.items() if first >= self.start + high}
 
         def rows(key: str, array: np.ndarray, before: int) -> np.ndarray:
             late = max(0, self.joined.get(key, 0) - self.start)
@@ -138,13 +142,20 @@ class Trace:
 
         return self._each(
             rows,
+            later,
             noise=measured(self.noise),
             scales=measured(self.scales),
             start=self.start + low,
+            joined={key: first for key, first in self.joined.items() if key not in later},
         )
 
-    def _each(self, change: Callable[[str, np.ndarray, int], np.ndarray], **others: Any) -> "Trace":
-        """With the rows of every leaf changed; what is held once stays so."""
+    def _each(
+        self,
+        change: Callable[[str, np.ndarray, int], np.ndarray],
+        without: Collection[str] = (),
+        **others: Any,
+    ) -> "Trace":
+        """With the rows of every leaf changed, but for some; what is held once stays so."""
         changed: dict[str, Any] = {}
         for stage in STEPS:
             made = {
@@ -152,6 +163,7 @@ class Trace:
                 if stage.name == "grads" and self.held_once(leaf)
                 else change(f"{stage.name}/{leaf}", array, stage.before)
                 for leaf, array in self.leaves(stage).items()
+                if f"{stage.name}/{leaf}" not in without
             }
             changed[stage.field] = made["loss"] if stage.name == "loss" else made
         return dataclasses.replace(self, **changed, **others)

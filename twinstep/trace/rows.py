@@ -75,14 +75,18 @@ class Rows:
         """
         held, raw = (self._held[stage] for stage in ("grads", "raw_grads"))
         if name in raw and held.get(name, raw[name]) is raw[name]:
-            if (key := f"raw_grads/{name}") in self._joined:
-                self._joined[f"grads/{name}"] = self._joined[key]
+            self._held_since(name)
             if np.array_equal(raw[name][self._row("raw_grads", name)], array):
                 held[name] = raw[name]
                 self._now.add(("grads", name))
                 return
             held[name] = raw[name].copy()
         self.put("grads", name, array)
+
+    def _held_since(self, name: str) -> None:
+        """The gradient that is given has the rows of the one that was backpropagated."""
+        if (first := self._joined.get(f"raw_grads/{name}")) is not None:
+            self._joined[f"grads/{name}"] = first
 
     def batch(self, arrays: Mapping[str, np.ndarray] | Mapping[str, int], values: bool) -> None:
         """What the step was made on: its fingerprints, and with `values` the arrays, each once."""
