@@ -15,6 +15,7 @@ from handmade import entry, made, planted
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
 from twinstep.report.page import page
+from twinstep.runs.claims import with_claims
 from twinstep.runs.verification import Verification, verify
 
 _VOID = {"meta", "br", "wbr", "hr", "img", "link", "input", "area", "base", "col", "source"}
@@ -140,7 +141,7 @@ def results() -> tuple[Verification, ...]:
         ("chain_rule", {}),
     ]
     return tuple(
-        verify(made_spec(name, dtype=dtype, **settings))
+        with_claims(verify(made_spec(name, dtype=dtype, **settings)))
         for dtype in ("float64", "float32")
         for name, settings in wanted
     )
