@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from twinstep import Trace
 from twinstep.trace.stages import LEAVES
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 HERE = Path(__file__).parent
 SHARDS = ((0, 2), (2, 3), (3, 6))  # how the trace of `stored` is cut

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted.plants_anywhere import loss
 from stuck import dies, fails, hangs
 
 import twinstep.jax.variants
@@ -92,7 +93,7 @@ def test_optimizer_is_of_the_kind_that_is_asked_for(kind: str) -> None:
     for name in ("linear_regression", "parameter_groups"):
         spec = EXAMPLES[name](steps=1)
         plain, other = (launch.variants("torch", spec)[way] for way in ("eager", kind))
-        before, after = plain.start[0].optimizer, other.start[0].optimizer
+        before, after = plain.start[2], other.start[2]
         assert type(before) is type(after)
         for a, b in zip(before.param_groups, after.param_groups, strict=True):
             assert b[kind] is True
@@ -164,47 +165,36 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def scaled_step(patch: pytest.MonkeyPatch) -> None:
     """JAX's step takes gradients that are off by a thousandth: no side is above suspicion."""
     module = launch.example("jax", LinearRegression())
-    honest = module.train_step
+    honest = module.make_train_step
 
-    def train_step(state: Any, batch: Any) -> Any:
+    def make_train_step(model: Any, criterion: Any, optimizer: Any) -> Any:
         import optax
 
-        off = optax.chain(optax.scale(1.001), state.optimizer)
-        update = lambda g, s, p: off.update(g, (optax.EmptyState(), s), p)  # noqa: E731
-        changed = optax.GradientTransformation(
-            state.optimizer.init, lambda g, s, p=None: (u := update(g, s, p), (u[0], u[1][1]))[1]
-        )
-        after, step = honest(state.replace(optimizer=changed), batch)
-        return after.replace(optimizer=state.optimizer), step
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            off = {name: 1.001 * grad for name, grad in grads.items()}
+            return optimizer.update(off, state, params)
 
-    patch.setattr(module, "train_step", train_step)
+        return honest(model, criterion, optax.GradientTransformation(optimizer.init, update))
+
+    patch.setattr(module, "make_train_step", make_train_step)
 
 
 def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
     """PyTorch's step, of every kind of optimizer."""
-    module = launch.example("torch", LinearRegression())
-    honest = module.loss_fn
-    patch.setattr(module, "loss_fn", lambda *arguments: honest(*arguments) * 1.001)
+    loss(lambda value: value * 1.001)(patch, launch.example("torch", LinearRegression()))
 
 
 def wrong_lr(patch: pytest.MonkeyPatch) -> None:
     """The foreach optimizer has another learning rate."""
-    honest = twinstep.torch.variants._with_flags
+    honest = twinstep.torch.variants._made
 
-    def planted(example: Any, flags: dict[str, bool]) -> Any:
-        changed: Any = honest(example, flags)
+    def planted(flags: dict[str, bool], start: Any) -> Any:
+        made = honest(flags, start)
         if flags.get("foreach"):
-            init = changed.init
+            made[2].param_groups[0]["lr"] *= 1.001
+        return made
 
-            def off(spec: Any) -> Any:
-                state = init(spec)
-                state.optimizer.param_groups[0]["lr"] *= 1.001
-                return state
-
-            changed.init = off
-        return changed
-
-    patch.setattr(twinstep.torch.variants, "_with_flags", planted)
+    patch.setattr(twinstep.torch.variants, "_made", planted)
 
 
 def lost_step(patch: pytest.MonkeyPatch) -> None:
@@ -212,7 +202,7 @@ def lost_step(patch: pytest.MonkeyPatch) -> None:
     honest = twinstep.torch.variants.Loop.run
 
     def run(self: Any) -> None:
-        if self.start[0].optimizer.defaults["fused"]:
+        if self.start[2].defaults["fused"]:
             self._chunks[:] = [chunk._replace(steps=4) for chunk in self._chunks]
         honest(self)
 

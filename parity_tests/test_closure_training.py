@@ -20,7 +20,6 @@ from twinstep.errors import InputError
 from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
 from twinstep.problems import SETS
-from twinstep.problems.chunking import steps_at_once
 from twinstep.problems.closures import ClosureTraining, rows
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
@@ -44,7 +43,7 @@ class Row:
 
     def replayed(self) -> tuple[Trace, Trace, Any]:
         """PyTorch's steps now, the same made again, and their sizes."""
-        (index,) = self.spec.batches().chunks(steps_at_once(self.spec))
+        (index,) = self.spec.chunks()
         (recorded,) = launch.chunks(self.spec, "torch", noise=False)
         return recorded, *self._replay(recorded, index)
 
@@ -71,7 +70,8 @@ def test_both_frameworks_train_the_same(row: str, request: pytest.FixtureRequest
     assert comparison.verdict in (Verdict.EQUAL, Verdict.ROUNDING), comparison.reason
     assert comparison.bound == "noise measured on this run"
     for mode in ("gate", "free"):
-        assert comparison.worst[mode].keys() == {"batch", "loss", "grads", "opt_state", "params"}
+        stages = {"batch", "loss", "raw_grads", "opt_state", "params"}  # grads: held once
+        assert comparison.worst[mode].keys() == stages
         assert comparison.smallest_allowance(mode) < 0.5
 
 
@@ -154,15 +154,16 @@ def test_counts_that_differ_are_a_mismatch_whatever_was_measured(wolfe: Row) -> 
 def test_ledger_is_of_the_first_evaluation(plain: Row) -> None:
     """In PyTorch's `.grad` is the last one's after a step; what is recorded is of one point."""
     recorded, _, _ = plain.replayed()
-    example: Any = launch.example("torch", plain.spec)
-    with launch.driver("torch", plain.spec).settings():
-        state = example.init(plain.spec)
-        data = {name: torch.tensor(a) for name, a in plain.spec.batches().data.items()}
-        loss = example.loss_fn(state.model, state.criterion, data)
+    driver = launch.driver("torch", plain.spec)
+    model, criterion, _ = driver.start
+    x, y = driver.data.values()
+    with driver.settings():
+        loss = criterion(model(x), y)
         loss.backward()
     assert recorded.losses[0] == loss.item()
-    for name, parameter in state.model.named_parameters():
-        assert np.array_equal(recorded.grads[name][0], parameter.grad)
+    for name, parameter in model.named_parameters():
+        for grads in (recorded.raw_grads, recorded.grads):
+            assert np.array_equal(grads[name][0], parameter.grad)
 
 
 def test_step_that_moves_nothing_leaves_the_initial_state() -> None:
@@ -189,11 +190,11 @@ def test_measured_noise_of_a_replay_widens_what_an_update_may_round() -> None:
         replayed = dataclasses.replace(replayed, noise=noise)
         assert gate(recorded, replayed, sizes(recorded)).verdict is Verdict.ROUNDING
     wide = {name: array + 1.0 for name, array in noise.items()}
+    off = {n: a * (1 + 1e-9) for n, a in recorded.raw_grads.items()}
     for changed in (
         dataclasses.replace(recorded, losses=recorded.losses * (1 + 1e-9), noise=wide),
-        dataclasses.replace(
-            recorded, grads={n: a * (1 + 1e-9) for n, a in recorded.grads.items()}, noise=wide
-        ),
+        dataclasses.replace(recorded, raw_grads=off, grads=off, noise=wide),
+        dataclasses.replace(recorded, grads=off, noise=wide),
     ):
         assert gate(recorded, changed, sizes(recorded)).verdict is Verdict.MISMATCH
 

@@ -36,7 +36,7 @@ from judging import (
 from twinstep import Trace, Verdict, compare
 from twinstep.judge.judge import Judge
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 # ----------------------------------------------------------------------------------------- verdicts
 

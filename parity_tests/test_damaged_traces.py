@@ -19,7 +19,7 @@ from storing import SEARCH, bits, write
 
 from twinstep import InputError, Trace, Verdict, cli, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import MANIFEST
+from twinstep.trace.writing import MANIFEST
 
 # ----------------------------------------------------------------------------------- damaged shards
 

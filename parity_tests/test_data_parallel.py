@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ranks import PLANTS, spec_of
@@ -24,7 +25,6 @@ from twinstep.cli import main, process
 from twinstep.errors import LostError
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.storage import open_trace
@@ -107,8 +107,8 @@ def test_the_trajectory_is_that_of_one_device(
     many = twinstep.load_trace(found / framework)
     devices = devices or {"torch": 2, "jax": 4}[framework]
     assert many.metadata.device == f"cpu x {devices}"
-    fields = {**many.metadata.spec, "dtype": "float64"}
-    one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, noise=False)
+    fields: Any = {**(many.metadata.spec or {}), "dtype": "float64"}
+    one = twinstep.run(EXAMPLES[str(many.metadata.example)](**fields), framework, noise=False)
     assert one.metadata.device == "cpu"
     found_out = twinstep.compare(one, many.with_noise_of(noise))
     assert found_out.verdict in (Verdict.ROUNDING, Verdict.EQUAL), found_out.reason
@@ -121,11 +121,11 @@ def test_the_trajectory_is_that_of_one_device(
 
 HONEST = [*EXAMPLES]
 FAULTS = {
-    "summed": ("linear_regression", (1, "grads", "weight")),
+    "summed": ("linear_regression", (1, "raw_grads", "weight")),
     "unweighted": ("linear_regression", (1, "loss", "loss")),
     "other_part": ("linear_regression", (1, "batch", "x")),
     "other_order": ("sgd_single_sample", (1, "batch", "x")),
-    "alone": ("linear_regression", (1, "grads", "weight")),
+    "alone": ("linear_regression", (1, "raw_grads", "weight")),
     "other_start": ("linear_regression", (1, "loss", "loss")),
     "drifting": ("linear_regression", (2, "loss", "loss")),
 }
@@ -146,7 +146,7 @@ def gate(folder: Path, case: str) -> Comparison:
     spec = spec_of(case)
     gated, judge = Gate(spec), Judge(spec.dtype)
     pieces = open_trace(folder / case.replace(":", "-")).chunks()
-    for recorded, index in zip(pieces, spec.batches().chunks(steps_at_once(spec)), strict=True):
+    for recorded, index in zip(pieces, spec.chunks(), strict=True):
         gated(judge, recorded, index)
     return judge.comparison()
 
@@ -201,11 +201,11 @@ import os, sys
 from torch_impl import linear_regression
 from twinstep.cli import process
 
-def fail(state, batch):
+def fail(*parts, log):
     raise ValueError("planted\\nfault")
 
 if os.environ["RANK"] == "1":
-    linear_regression.train_step = fail
+    linear_regression.train = fail
 sys.exit(process.main(["torch", *sys.argv[1:]]))
 """
 

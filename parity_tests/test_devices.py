@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-import twinstep.torch.recording
+from planted.plants_anywhere import rewritten
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_impl.mnist_rnn
@@ -30,6 +30,8 @@ from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.report.verdicts import print_verifications
 from twinstep.runs import launch
+from twinstep.torch.conversion import load_params
+from twinstep.torch.driver import take
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 META = torch.device("meta")
@@ -47,18 +49,34 @@ def train_on_meta(spec: Spec) -> None:
     """Makes and trains what a run does, on a device that no CPU tensor may meet."""
     example = launch.example("torch", spec)
     chunk = next(spec.batches().chunks(2))
-    with FakeTensorMode():
-        with META:
-            state, data = example.init(spec), twinstep.torch.recording.to_device(spec)
-        for batch in twinstep.torch.recording.take(data, chunk):
+    losses = []
+
+    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        for batch in take(data, chunk):
             assert {tensor.device for tensor in batch.values()} == {META}
-            state, step = example.train_step(state, batch)
-        grads = [parameter.grad for parameter in state.model.parameters()]
-        kept = [*state.model.parameters(), *grads, step.loss]
+            yield tuple(batch.values())
+
+    def kept_loss(*given: torch.Tensor) -> torch.Tensor:
+        losses.append(criterion(*given))
+        return losses[-1]
+
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.Tensor, "item", lambda tensor: 1.0
+        )  # what the loop prints, what Adam counts
+        with META:
+            model, criterion, optimizer = example.build(spec)
+            load_params(model, spec.initial_params())
+            data = {name: torch.tensor(a) for name, a in spec.batches().data.items()}
+        of_epochs = spec.batches().batch_size is not None
+        epochs: Any = [list(batches())] if of_epochs else batches()
+        example.train(model, kept_loss, optimizer, epochs, log=lambda line: None)
+        grads = [parameter.grad for parameter in model.parameters()]
+        kept = [*model.parameters(), *grads, *losses]
         assert {tensor.device for tensor in kept} == {META}
         if (test_set := spec.test_set()) is not None:
             images, labels = (torch.tensor(array, device=META) for array in test_set)
-            made = example.evaluate(state, images, labels)
+            made = example.evaluate(model, images, labels)
             assert {tensor.device for tensor in made} == {META}
 
 
@@ -67,7 +85,8 @@ def test_pytorch_keeps_to_its_device(name: str) -> None:
 
 
 def test_tensor_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_impl.mnist_rnn, "to_tensor", lambda images: torch.zeros(images.shape))
+    left = rewritten("train", "images.reshape(-1, 28, 28) / 255", "torch.zeros(images.shape)")
+    left(monkeypatch, torch_impl.mnist_rnn)
     with pytest.raises(RuntimeError, match="at cpu and parameter tensor at meta"):
         train_on_meta(EXAMPLES["mnist_rnn"](steps=1))
 

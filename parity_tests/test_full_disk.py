@@ -17,9 +17,9 @@ from handmade import made, refused
 from storing import HERE, SHARDS, bits, write
 
 from twinstep import cli, files, load_trace, open_trace
-from twinstep.problems import chunking
 from twinstep.report import plots, write_json, write_text
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace import rows as held
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 Fill = Callable[[int], None]
 
@@ -147,13 +147,12 @@ import json, os, resource, signal, sys
 from pathlib import Path
 from twinstep import cli
 
-from twinstep.problems import chunking
+from twinstep import files
+from twinstep.trace import rows as held
 
-from twinstep.trace import storage
-
-chunking.MOST_STEPS, folder = int(sys.argv[1]), Path(sys.argv[2])
+held.MOST_ROWS, folder = int(sys.argv[1]), Path(sys.argv[2])
 words, killed, limits = json.loads(sys.argv[3])
-storage.real = storage._replace
+files.real = files.replace
 
 def kill_at(number, moment):
     done = 0
@@ -165,11 +164,11 @@ def kill_at(number, moment):
             part = path.with_name(f".{os.getpid()}.part")
             part.write_bytes(content[: len(content) // 2 if moment == "half written" else None])
             os.kill(os.getpid(), signal.SIGKILL)
-        storage.real(path, content)
+        files.real(path, content)
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    storage._replace = replace
+    files.replace = replace
 
 def in_child(name, prepare):
     process = os.fork()
@@ -212,7 +211,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     killed = {f"{number} {moment}": -signal.SIGKILL for number, moment in KILLED}
     assert json.loads(done.stdout) == killed | {str(limit): 2 for limit in LIMITS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "MOST_STEPS", AT_ONCE)
+        patch.setattr(held, "MOST_ROWS", AT_ONCE)
         assert cli.main([*RUN, "--out", str(folder / "whole")]) == 0
     return folder
 

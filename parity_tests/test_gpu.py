@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import twinstep.torch.recording
 
 import twinstep
 import twinstep.jax.devices
@@ -20,6 +19,7 @@ from twinstep.cli import main
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch
+from twinstep.torch.driver import take
 
 
 def _found_by_jax() -> bool:
@@ -141,16 +141,11 @@ def test_cost_of_tf32_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_is_on_the_gpu(name: str) -> None:
     spec = EXAMPLES[name]()
     ours, theirs = (launch.driver(framework, spec, GPU) for framework in launch.FRAMEWORKS)
-    with ours.settings(), ours._device:
-        state, data = ours.initial, ours.data
     chunk = next(spec.batches().chunks(1))
-    tensors = [
-        *state.model.parameters(),
-        *next(twinstep.torch.recording.take(data, chunk)).values(),
-    ]
+    tensors = [*ours.start[0].parameters(), *next(take(ours.data, chunk)).values()]
     assert {tensor.device.type for tensor in tensors} == {"cuda"}
     with theirs.settings():
-        leaves = jax.tree.leaves((theirs.initial, theirs.data))
+        leaves = jax.tree.leaves((theirs.start, theirs.data))
     assert {device.platform for leaf in leaves for device in leaf.devices()} == {"gpu"}
 
 

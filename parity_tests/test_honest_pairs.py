@@ -1,7 +1,7 @@
 """A judge that cries wolf is worth nothing: what differs only in rounding is never a mismatch.
 
 Each row changes the order or the manner of the arithmetic on one side and nothing that it means:
-another kernel, another number of threads, another compiler, another order of samples.
+another kernel, another number of threads, another compiler, another order of a batch's samples.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,15 @@ import jax.numpy as jnp
 import pytest
 import torch
 from planted.honest import HonestPair, judged
+from planted.models_torch import gru
 from planted.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
-from planted.plants_anywhere import attribute, criterion, loss
+from planted.plants_anywhere import criterion, rewritten
 from planted.plants_jax import jax_adam
-from planted.plants_torch import forward, gru, torch_indices, torch_optimizer
+from planted.plants_torch import (
+    forward,
+    torch_built,
+    torch_optimizer,
+)
 
 import twinstep.jax.nn.layers
 from twinstep.judge.findings import Comparison
@@ -97,9 +102,12 @@ GROUPS = pair("parameter_groups", steps=10)
 DIGITS = pair("mnist_rnn", steps=5, hidden_size=40)
 
 
-def compiled(loss_fn: Any, model: Any, criterion: Any, batch: Any) -> torch.Tensor:
+def compiled(model: Any, criterion: Any, optimizer: Any) -> Any:
     """The loss by torch.compile, its graphs made and run without generated code."""
-    return torch.compile(loss_fn, backend="aot_eager")(model, criterion, batch)
+    forward = model.forward
+    model.forward = lambda x: x
+    whole = torch.compile(lambda x, y: criterion(forward(x), y), backend="aot_eager")
+    return model, whole, optimizer
 
 
 def backward_sum(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -113,6 +121,9 @@ def in_halves(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return sum(half.sum() for half in halves) / len(output)  # type: ignore[return-value]
 
 
+# as the loop had them, in the other order: the batch that it is given is the same
+BACKWARDS = "outputs = model(images)", "labels = labels.flip(0); outputs = model(images.flip(0))"
+
 TORCH_VARIANTS = [
     *(
         Variant(f"{kind} with {how}=True, {pair}", pair, torch_optimizer(kind, None, **{how: True}))
@@ -120,19 +131,13 @@ TORCH_VARIANTS = [
         for pair in pairs
         for how in ("foreach", "fused")
     ),
-    Variant("torch.compile", RELU, loss(compiled)),
-    Variant("loss added up backwards", LINEAR, criterion("mse", backward_sum)),
-    Variant("loss added up backwards in float32", LINEAR32, criterion("mse", backward_sum)),
-    Variant("loss in two halves", LINEAR, criterion("mse", in_halves)),
+    Variant("torch.compile", RELU, torch_built(compiled)),
+    Variant("loss added up backwards", LINEAR, criterion(backward_sum)),
+    Variant("loss added up backwards in float32", LINEAR32, criterion(backward_sum)),
+    Variant("loss in two halves", LINEAR, criterion(in_halves)),
     Variant("GRU written out", GROUPS, forward(gru())),
-    Variant(
-        "samples of a batch backwards",
-        DIGITS,
-        torch_indices(lambda start, indices: indices[:, ::-1]),
-    ),
-    Variant(
-        "bytes times 1 / 255", DIGITS, attribute("to_tensor", lambda images: images * (1 / 255))
-    ),
+    Variant("samples backwards within the step", DIGITS, rewritten("train", *BACKWARDS)),
+    Variant("bytes times 1 / 255", DIGITS, rewritten("train", "/ 255", "* (1 / 255)")),
 ]
 
 
@@ -172,7 +177,7 @@ JAX_VARIANTS = [
     Variant(
         "sum over number of samples",
         LINEAR32,
-        criterion("mse", lambda output, y: jnp.sum((output - y) ** 2) / len(y)),
+        criterion(lambda output, y: jnp.sum((output - y) ** 2) / len(y)),
     ),
 ]
 

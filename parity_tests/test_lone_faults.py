@@ -1,5 +1,6 @@
 """Faults that fit no table: in numbers that overflow or underflow, late, or in a free run alone."""
 
+import dataclasses
 import types
 from typing import Any
 
@@ -19,8 +20,9 @@ from planted.pairs import (
     verify_only,
 )
 from planted.plants_anywhere import initial_params, loss
-from planted.plants_of_kinds import jax_loss, on_grads
-from planted.plants_torch import at, in_torch_step, scale_params, update_at
+from planted.plants_jax import in_jax_step
+from planted.plants_of_kinds import jax_loss
+from planted.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
 
 from twinstep import Verdict
 from twinstep.runs import launch
@@ -39,13 +41,9 @@ HUGE = [
     pair("chain_rule", "float32", x=1e15, learning_rate=1e-31),
 ]
 HALF_AS_LARGE_AGAIN: dict[Side, Plant] = {
-    "torch": loss(lambda loss_fn, *given: _and_half(loss_fn(*given))),
+    "torch": loss(lambda value: value + 0.5 * value.detach()),
     "jax": jax_loss(lambda value, size: value + jax.lax.stop_gradient(0.5 * value)),
 }
-
-
-def _and_half(value: Any) -> Any:
-    return value + 0.5 * value.detach()
 
 
 @pytest.mark.parametrize("side", HALF_AS_LARGE_AGAIN)
@@ -80,7 +78,7 @@ def test_denormal_gradients_prove_nothing(
 ) -> None:
     """XLA flushes them to 0, PyTorch does not; so nor can a fault in them be seen."""
     assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
-    on_grads(lambda g: 2 * g)(monkeypatch, module("torch", tiny))
+    backpropagated(lambda g: 2 * g)(monkeypatch, module("torch", tiny))
     assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
 
 
@@ -89,7 +87,7 @@ def denormal(array: Any) -> Any:
     return array * 0 + {"float32": 1e-40, "float64": 1e-310}[str(array.dtype)]
 
 
-LOST_MOVE = in_torch_step(update=update_at(1, lambda k, state: None))
+LOST_MOVE = in_torch_step(update=update_at(1, lambda k, run: None))
 IN_DENORMAL: list[tuple[Plant | None, Spot | None]] = [
     (None, None),
     (LOST_MOVE, Spot(1, "params", "weight")),
@@ -127,33 +125,28 @@ def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(
     assert place_of(comparison) == Spot(9_000, "loss", "loss")
 
 
-def in_its_own_run(train_step: Any) -> Plant:
-    """Another step where JAX trains by itself; the steps that it makes again are right."""
+def in_its_own_run(plant: Plant) -> Plant:
+    """A fault where JAX trains by itself; the steps that it makes again are right."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        recorder = launch.driver
+    def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
+        driver = launch.driver
         wrong = types.ModuleType(example.__name__)
         vars(wrong).update(vars(example))
-        vars(wrong)["train_step"] = lambda *given: train_step(example.train_step, *given)
+        plant(patch, wrong)
 
         def meddled(framework: str, spec: Any, *rest: Any, **options: Any) -> Any:
-            right = recorder(framework, spec, *rest, **options)
-            if framework == "torch":
-                return right
-            return type(right)(wrong, *[getattr(right, f) for f in _fields(right)[1:]])
+            right = driver(framework, spec, *rest, **options)
+            return right if framework == "torch" else dataclasses.replace(right, example=wrong)
 
-        patch.setattr(launch, "recorder", meddled)
+        patch.setattr(launch, "driver", meddled)
 
-    return plant
+    return planted
 
 
-def _fields(recorder: Any) -> list[str]:
-    return list(type(recorder).__dataclass_fields__)
-
-
-def twice(right: Any, state: Any, batch: Any) -> Any:
+def twice(make: Any, optimizer: Any) -> Any:
     """The step is made twice and recorded as one."""
-    return right(right(state, batch)[0], batch)
+    right = make(optimizer)
+    return lambda state, batch: right(right(state, batch)[0], batch)
 
 
 FREE = ["adam_update", "sgd_linear_model"]
@@ -165,7 +158,7 @@ def test_two_steps_recorded_as_one_are_no_drift(
     example: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = pair(example, dtype, steps=4)
-    in_its_own_run(twice)(monkeypatch, module("jax", own))
+    in_its_own_run(in_jax_step(twice))(monkeypatch, module("jax", own))
     comparison = verify_only(monkeypatch, own).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     place = place_of(comparison)

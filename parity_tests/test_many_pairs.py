@@ -62,7 +62,7 @@ def test_the_table_is_large() -> None:
     assert len(TABLE) >= 150
     assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
     assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
-    assert {fault.place.stage for fault in TABLE} >= {"batch", "loss", "grads", "opt_state"}
+    assert {fault.place.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
     assert {fault.kind.says for fault in TABLE} == {kind.says for kind in KINDS}
 
 

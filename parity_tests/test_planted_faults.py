@@ -1,12 +1,12 @@
 """A judge is worth what it finds: faults of many kinds, each found at its step, stage and leaf.
 
 Every row says what is wrong, on which side, and where that must show first; the place follows from
-the fault, in the order of the ledger: batch, loss, grads, opt_state, params, and leaves in the
-model's own order. All runs are in float64.
+the fault, in the order of the ledger: batch, loss, raw_grads, grads, opt_state, params, and leaves
+in the model's own order. All runs are in float64.
 
 Not in the table, because no run can show them: a gradient of ReLU at exactly 0, which no sample
-meets; a fault in an update that rounds to nothing; data whose changes, of an ulp each, cancel in
-the batch's fingerprint, a sum, and in the loss.
+meets; a fault in an update that rounds to nothing; what is done to gradients between an update and
+the zero_grad that clears them.
 """
 
 from typing import NamedTuple

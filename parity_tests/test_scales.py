@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from twinstep.jax import scales
-from twinstep.judge import tolerance
+from twinstep.trace.stages import STAGES
 
 EPS = 2.0**-23
 
@@ -19,17 +19,15 @@ def test_a_norm_is_a_number_where_its_squares_are_none(size: float) -> None:
     assert float(scales._norm([jnp.zeros(4)])) == 0
 
 
-@pytest.mark.parametrize("stage", ["loss", "grads", "evaluation"])
+@pytest.mark.parametrize("stage", ["loss", "raw_grads", "evaluation"])
 def test_a_move_excuses_no_more_than_it_may(stage: str) -> None:
     """The allowance that it adds is at most a part of what is rounded, here of size 3."""
     made_of = jnp.array(3 * EPS)
     for measures, part in (("float32", 2 ** (-23 / 4)), ("float64", 1.0)):
         unit = scales.unit("float32", measures)
         for move in (1e-9, 1e30, math.inf):
-            allows = tolerance.ONE_STEP_EPS[stage] * scales._capped(
-                jnp.array(move), made_of, stage, unit
-            )
-            expected = min(tolerance.ONE_STEP_EPS[stage] * move, 3 * part)
+            allows = STAGES[stage].one_step * scales._capped(jnp.array(move), made_of, stage, unit)
+            expected = min(STAGES[stage].one_step * move, 3 * part)
             assert float(allows) == pytest.approx(expected, rel=1e-5, abs=0)
 
 

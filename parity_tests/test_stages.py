@@ -23,10 +23,11 @@ from storing import SEARCH, bits, write
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
 from twinstep.report.verdicts import print_verifications
-from twinstep.trace.ledger import flaw, join
+from twinstep.trace.ledger import join
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.streaming import Stream
+from twinstep.trace.writing import TraceWriter
 
 AT = 3
 LEAF = {
@@ -108,10 +109,10 @@ def test_rows_before_the_first_step(stage: Stage) -> None:
     trace, leaf = full(), LEAF[stage.name]
     array = leaf_of(trace, stage.name, leaf)
     assert len(array) == LENGTH + stage.before
-    assert flaw(trace) is None
+    assert trace.flaw() is None
     longer = with_leaf(trace, stage.name, leaf, np.concatenate([array, array[:1]]))
     if stage.name != "loss":
-        assert f"{stage.name}, {leaf}" in str(flaw(longer))
+        assert f"{stage.name}, {leaf}" in str(longer.flaw())
     cut = leaf_of(trace.cut(2, 4), stage.name, leaf)
     assert cut.tobytes() == array[2 : 4 + stage.before].tobytes()
 
@@ -121,9 +122,9 @@ def test_what_is_in_the_runs_dtype(stage: Stage) -> None:
     """numbers: of another dtype it is no trace; else each leaf has its own."""
     trace, leaf = full(), LEAF[stage.name]
     other = with_leaf(trace, stage.name, leaf, leaf_of(trace, stage.name, leaf).astype(np.float32))
-    assert (flaw(other) is not None) is stage.numbers
+    assert (other.flaw() is not None) is stage.numbers
     if stage.numbers:
-        assert f"{stage.name}, {leaf} is float32, expected float64" in str(flaw(other))
+        assert f"{stage.name}, {leaf} is float32, expected float64" in str(other.flaw())
     else:
         refused(lambda: compare(trace, other), stage.name, leaf, "float32")
 
@@ -159,11 +160,11 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
 def test_of_what_noise_is_known(stage: Stage) -> None:
     """noisy: where any is known, that of this stage has to be."""
     trace, key = full(noise=EPS), f"{stage.name}/{LEAF[stage.name]}"
-    assert flaw(trace) is None
+    assert trace.flaw() is None
     assert trace.noise is not None
     assert (key in trace.noise) is stage.noisy
     less = {name: sizes for name, sizes in trace.noise.items() if name != key}
-    assert (flaw(dataclasses.replace(trace, noise=less)) is not None) is stage.noisy
+    assert (dataclasses.replace(trace, noise=less).flaw() is not None) is stage.noisy
 
 
 @each_stage
@@ -274,7 +275,7 @@ def test_leaves_that_come_late_keep_their_rows(
     pieces = [trace.cut(low, high) for low, high in bounds]
     assert bits(join(pieces)) == bits(trace)
     for piece, (low, high) in zip(pieces, bounds, strict=True):
-        assert flaw(piece) is None
+        assert piece.flaw() is None
         for key, first in trace.joined.items():
             name, _, leaf = key.partition("/")
             held = piece.leaves(STAGES[name]).get(leaf)
@@ -300,14 +301,15 @@ def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
     assert rows["params", "late"][2:].tobytes() == trace.params["late"][1:].tobytes()
     assert {len(array) for array in rows.values()} == {LENGTH}
     whole = dataclasses.replace(trace, joined={})
-    assert "rows" in str(flaw(whole))
+    assert "rows" in str(whole.flaw())
     early = with_leaf(trace, "params", "late", trace.params["late"][1:])
-    assert "params, late" in str(flaw(early))
+    assert "params, late" in str(early.flaw())
 
 
 def filled(most: int) -> list[Trace]:
     """What `Rows` gives away of six steps, `most` at a time: a leaf comes with the third."""
-    rows, pieces, draw = Rows(most, "float64"), list[Trace](), np.random.default_rng(3)
+    rows, stream = Rows(most, "float64"), Stream(None)
+    pieces, draw = list[Trace](), np.random.default_rng(3)
     rows.before("params", "w", np.zeros(2))
     for step in range(LENGTH):
         for name in ("w", "late") if step >= 2 else ("w",):
@@ -321,7 +323,8 @@ def filled(most: int) -> list[Trace]:
         rows.hyper_parameters({"0.lr": 0.5**step})
         rows.finish(float(step))
         if rows.full or step == LENGTH - 1:
-            pieces.append(rows.take(made().metadata, reuse=False))
+            rows.hand_on(made().metadata, stream)
+            pieces.append(stream.take())
     return pieces
 
 

@@ -19,7 +19,7 @@ import twinstep
 from twinstep import Trace, Verdict, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
 from twinstep.trace.ledger import join
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- round trips
 

@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 from torch import nn
 
-from planted.plants_anywhere import criterion, loss, spec_fields, together
+from planted.models_torch import cut_in_time, gru
+from planted.plants_anywhere import criterion, together, twin
 from planted.plants_jax import after_jax_step, jax_criterion, jax_grads
 from planted.plants_torch import (
     at,
     clear_all,
     clip,
-    cut_in_time,
     forward,
-    gru,
     in_torch_step,
     scale_grads,
 )
@@ -23,29 +22,29 @@ GRADIENTS = [
         "zero_grad forgotten",
         "torch",
         ZERO_GRAD,
-        spec_fields(zero_grad=False),
-        found(2, "grads", "0.weight"),
+        twin("without_zero_grad", "train"),
+        found(2, "raw_grads", "0.weight"),
     ),
     Fault(
         "zero_grad forgotten in JAX",
         "jax",
         ZERO_GRAD,
-        spec_fields(zero_grad=False),
-        found(2, "grads", "0.weight"),
+        twin("without_zero_grad", "init_state", "make_train_step"),
+        found(2, "raw_grads", "0.weight"),
     ),
     Fault(
         "a zero_grad too many",
         "torch",
         PILED_UP,
-        spec_fields(zero_grad=True),
-        found(2, "grads", "0.weight"),
+        twin("zero_grad", "train"),
+        found(2, "raw_grads", "0.weight"),
     ),
     Fault(
         "a zero_grad too many in JAX",
         "jax",
         PILED_UP,
-        spec_fields(zero_grad=True),
-        found(2, "grads", "0.weight"),
+        twin("zero_grad", "init_state", "make_train_step"),
+        found(2, "raw_grads", "0.weight"),
     ),
     Fault(
         "gradients cleared between backward pass and update",
@@ -59,7 +58,7 @@ GRADIENTS = [
         "torch",
         SELECTIVE,
         in_torch_step(start=clear_all),
-        found(2, "grads", "gru.weight_ih_l0"),
+        found(2, "raw_grads", "gru.weight_ih_l0"),
     ),
     Fault(
         "gradients clipped",
@@ -85,7 +84,7 @@ GRADIENTS = [
                 grads,
             )
         ),
-        found(1, "grads", "layer2.bias"),
+        found(1, "raw_grads", "layer2.bias"),
     ),
     Fault(
         "gradient of the bias 1e-10 off at step 6",
@@ -98,34 +97,34 @@ GRADIENTS = [
         "gradients that pile up not carried on in JAX",
         "jax",
         PILED_UP,
-        after_jax_step(lambda before, state, step: (state.replace(grads=before.grads), step)),
-        found(1, "grads", "0.weight"),  # what is kept after step 1 is not its gradient
+        after_jax_step(lambda before, state: (*state[:2], before[2])),
+        found(1, "raw_grads", "0.weight"),  # what is kept after step 1 is not its gradient
     ),
     Fault(
         "gradients reported 1e-9 off in JAX",
         "jax",
         LINEAR,
         after_jax_step(
-            lambda before, state, step: (
-                state,
-                step._replace(grads=jax.tree.map(lambda g: g * (1 + 1e-9), step.grads)),
+            lambda before, state: (
+                state[0],
+                state[1]._replace(grads=jax.tree.map(lambda g: g * (1 + 1e-9), state[1].grads)),
             )
         ),
-        found(1, "grads", "weight"),
+        found(1, "raw_grads", "weight"),
     ),
     Fault(
         "gradients altered after the update",
         "torch",
-        LINEAR,
+        PILED_UP,  # where they are cleared that alters nothing
         in_torch_step(end=scale_grads(1 + 1e-9)),
-        found(1, "grads", "weight"),
+        found(2, "raw_grads", "0.weight"),
     ),
     Fault(
         "backward pass cut in time",
         "torch",
         DIGITS,
         forward(cut_in_time),
-        found(1, "grads", "rnn.weight_ih_l0"),
+        found(1, "raw_grads", "rnn.weight_ih_l0"),
     ),
     Fault(
         "RNN whose second bias does not train",
@@ -139,7 +138,7 @@ GRADIENTS = [
         "torch",
         GROUPS,
         forward(gru(merged=True)),
-        found(1, "grads", "gru.bias_hh_l0"),
+        found(1, "raw_grads", "gru.bias_hh_l0"),
     ),
 ]
 
@@ -149,7 +148,7 @@ LOSSES = [
         "sum for mean",
         "torch",
         LINEAR,
-        criterion("mse", nn.MSELoss(reduction="sum")),
+        criterion(nn.MSELoss(reduction="sum")),
         found(1, "loss", "loss"),
     ),
     Fault(
@@ -157,48 +156,44 @@ LOSSES = [
         "torch",
         LINEAR,
         together(
-            criterion("mse", nn.MSELoss(reduction="sum")),
+            criterion(nn.MSELoss(reduction="sum")),
             in_torch_step(report=lambda k, loss: loss / 100),
         ),
-        found(1, "grads", "weight"),
+        found(1, "raw_grads", "weight"),
     ),
     Fault(
         "absolute for squared error",
         "torch",
         LINEAR,
-        criterion("mse", nn.L1Loss()),
+        criterion(nn.L1Loss()),
         found(1, "loss", "loss"),
     ),
     Fault(
         "half the squared error",
         "jax",
         LINEAR,
-        jax_criterion("mse", lambda output, target: jnp.mean((output - target) ** 2) / 2),
+        jax_criterion(lambda output, target: jnp.mean((output - target) ** 2) / 2),
         found(1, "loss", "loss"),
     ),
     Fault(
         "(N, 1) against (N,), which broadcasts to (N, N)",
         "jax",
         LINEAR,
-        jax_criterion("mse", lambda output, target: jnp.mean((output - target[:, 0]) ** 2)),
+        jax_criterion(lambda output, target: jnp.mean((output - target[:, 0]) ** 2)),
         found(1, "loss", "loss"),
     ),
     Fault(
         "labels smoothed by 1e-9",
         "torch",
         DIGITS,
-        loss(
-            lambda loss_fn, model, criterion, batch: loss_fn(
-                model, nn.CrossEntropyLoss(label_smoothing=1e-9), batch
-            )
-        ),
+        criterion(nn.CrossEntropyLoss(label_smoothing=1e-9)),
         found(1, "loss", "loss"),
     ),
     Fault(
         "loss in float32",
         "torch",
         LINEAR,
-        criterion("mse", lambda output, y: nn.MSELoss()(output.float(), y.float()).double()),
+        criterion(lambda output, y: nn.MSELoss()(output.float(), y.float()).double()),
         found(1, "loss", "loss"),
     ),
     Fault(

@@ -1,15 +1,17 @@
 """Honest pairs, many of them: every example by seeds, dtypes, rates, threads and ways to update."""
 
-import importlib
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 import torch
 
+import twinstep.jax.optim._adam
 from planted.dials import Dial
 from planted.kinds import cell
 from planted.pairs import Pair, Programs, pair, spec_of, verify_only
@@ -79,10 +81,18 @@ class AnyRate(Programs):
 
         rate: float = spec_of(each.pair).hyper_parameters()["learning_rate"]
         with pytest.MonkeyPatch.context() as patch, self._dial.at(rate):
-            for name in ("adam", "sgd"):
-                home = importlib.import_module(f"twinstep.jax.optim._{name}")
-                patch.setattr(home, "rate_at", rate_at)
+            patch.setattr(twinstep.jax.optim._adam, "rate_at", rate_at)
+            patch.setattr(optax, "sgd", functools.partial(self._sgd, optax.sgd))
             return judged(each, self)
+
+    def _sgd(self, right: Any, learning_rate: float) -> optax.GradientTransformation:
+        """optax's, its rate asked for in each update."""
+
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            made: Any = right(jnp.asarray(self._dial(), float)).update(grads, state, params)
+            return made
+
+        return optax.GradientTransformation(right(learning_rate).init, update)
 
 
 def alarms(comparisons: Iterator[tuple[HonestPair, Comparison]]) -> list[str]:

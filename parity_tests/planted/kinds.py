@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from planted.dials import either
 from planted.pairs import Pair, Plant, Side, Spot, pair, spec_of
-from planted.plants_anywhere import initial_params, loss, ulp_more
+from planted.plants_anywhere import Named, initial_params, loss, ulp_more
 from planted.plants_jax import after_jax_step
 from planted.plants_of_kinds import (
     jax_data,
@@ -30,7 +30,6 @@ from planted.plants_of_kinds import (
     low_array,
     no_zero_grad,
     on_evaluation,
-    on_grads,
     on_last_layer,
     on_opt_state,
     on_params,
@@ -39,7 +38,13 @@ from planted.plants_of_kinds import (
     rounded_states,
     torch_inputs,
 )
-from planted.plants_torch import in_torch_step, torch_data, torch_state, update_at
+from planted.plants_torch import (
+    backpropagated,
+    in_torch_step,
+    torch_built,
+    torch_data,
+    update_at,
+)
 from twinstep import Spec
 from twinstep.problems import EXAMPLES
 
@@ -88,24 +93,24 @@ class Kind(NamedTuple):
 
 def first(stage: str, suffix: str = "", step: int = 1) -> Callable[[Spec], Spot]:
     """The first parameter's leaf in a stage."""
-    return lambda spec: Spot(step, stage, next(iter(spec.initial_params())) + suffix)
+    return lambda spec: Spot(step, stage, _first(spec.initial_params()) + suffix)
 
 
 def first_bias(stage: str, step: int = 1) -> Callable[[Spec], Spot]:
     """The first bias in a stage."""
-    return lambda spec: Spot(step, stage, _biases(spec)[0])
+    return lambda spec: Spot(step, stage, _first_bias(spec.initial_params()))
 
 
 def exactly(step: int, stage: str, leaf: str) -> Callable[[Spec], Spot]:
     return lambda spec: Spot(step, stage, leaf)
 
 
-def _first(spec: Spec) -> str:
-    return next(iter(spec.initial_params()))
+def _first(params: Named) -> str:
+    return next(iter(params))
 
 
-def _biases(spec: Spec) -> list[str]:
-    return [name for name, array in spec.initial_params().items() if array.ndim == 1]
+def _first_bias(params: Named) -> str:
+    return next(name for name, array in params.items() if array.ndim == 1)
 
 
 def bias_only(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,7 +143,7 @@ KINDS = [
     Kind(
         "loss a part too large",
         ALL,
-        lambda size: loss(lambda loss_fn, *given: loss_fn(*given) * (1 + size)),
+        lambda size: loss(lambda value: value * (1 + size)),
         jax_loss(lambda value, size: value * (1 + size)),
         exactly(1, "loss", "loss"),
         SMALL_PART,
@@ -146,7 +151,7 @@ KINDS = [
     Kind(
         "loss of half precision",
         LAYERED,
-        lambda size: loss(lambda loss_fn, *given: rounded(loss_fn(*given), 10)),
+        lambda size: loss(lambda value: rounded(value, 10)),
         jax_loss(lambda value, size: either(size, jax_rounded(value, 10), value)),
         exactly(1, "loss", "loss"),
     ),
@@ -220,32 +225,32 @@ KINDS = [
     Kind(
         "gradients of low precision",
         LAYERED,
-        lambda size: on_grads(rounded),
+        lambda size: backpropagated(rounded),
         jax_grads_by(lambda g, size: either(size, jax_rounded(g), g)),
-        first("grads"),
+        first("raw_grads"),
     ),
     Kind(
         "gradients a part too large",
         ALL,
-        lambda size: on_grads(lambda g: g * (1 + size)),
+        lambda size: backpropagated(lambda g: g * (1 + size)),
         jax_grads_by(lambda g, size: g * (1 + size)),
-        first("grads"),
+        first("raw_grads"),
         SMALL_PART,
     ),
     Kind(
         "gradients of the biases a part too large",
         LAYERED,
-        lambda size: on_grads(bias_only(lambda g: g * (1 + size))),
+        lambda size: backpropagated(bias_only(lambda g: g * (1 + size))),
         jax_grads_by(bias_only(lambda g, size: g * (1 + size))),
-        first_bias("grads"),
+        first_bias("raw_grads"),
         SMALL_PART,
     ),
     Kind(
         "gradients that pile up",
         ALL - ONE_STEP - {"without_zero_grad"},
-        lambda size: torch_state(no_zero_grad),
+        lambda size: torch_built(no_zero_grad),
         None,
-        first("grads", step=2),
+        first("raw_grads", step=2),
     ),
     Kind(
         "first moment of low precision",
@@ -309,18 +314,13 @@ KINDS = [
         "parameters of low precision",
         LAYERED,
         lambda size: on_params(rounded),
-        after_jax_step(
-            lambda before, state, step: (
-                state.replace(params=jax.tree.map(jax_rounded, state.params)),
-                step,
-            )
-        ),
+        after_jax_step(lambda before, state: (jax.tree.map(jax_rounded, state[0]), *state[1:])),
         first("params"),
     ),
     Kind(
         "update left out in step 2",
         ALL - ONE_STEP,
-        lambda size: in_torch_step(update=update_at(2, lambda k, state: None)),
+        lambda size: in_torch_step(update=update_at(2, lambda k, run: None)),
         None,
         lambda spec: (
             first("opt_state", ".step", step=2) if spec.name in ADAM else first("params", step=2)
@@ -376,8 +376,8 @@ KINDS = [
     Kind(
         "biases that start in low precision",
         LAYERED,
-        lambda size: initial_params(lambda spec: _biases(spec)[0], low_array),
-        initial_params(lambda spec: _biases(spec)[0], low_array),
+        lambda size: initial_params(_first_bias, low_array),
+        initial_params(_first_bias, low_array),
         first_bias("params", step=0),
     ),
 ]

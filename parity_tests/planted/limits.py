@@ -41,14 +41,14 @@ def _adam(**changes: Any) -> Plant:
     """Other arguments of Adam, where this one run makes it."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right = example.init
+        right = example.build
 
-        def init(spec: Any) -> Any:
+        def build(problem: Any) -> Any:
             with pytest.MonkeyPatch.context() as inner:
                 torch_optimizer("Adam", None, **changes)(inner, example)
-                return right(spec)
+                return right(problem)
 
-        patch.setattr(example, "init", init)
+        patch.setattr(example, "build", build)
 
     return plant
 

@@ -5,19 +5,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from planted.plants_anywhere import attribute, initial_params, ulp_more
+from planted.models_torch import gru, time_first, transposed_hidden
+from planted.plants_anywhere import attribute, initial_params, rewritten, ulp_more
 from planted.plants_jax import GRUWithoutHiddenBias, jax_float32
 from planted.plants_torch import (
     entry,
     forward,
-    gru,
     swapped,
-    time_first,
     torch_batch,
+    torch_built,
     torch_data,
     torch_indices,
-    torch_state,
-    transposed_hidden,
 )
 from planted.table import (
     ADAM,
@@ -43,14 +41,14 @@ MODELS = [
         "leaky for plain ReLU",
         "torch",
         RELU,
-        torch_state(lambda state: setattr(state.model, "relu", nn.LeakyReLU(1e-6))),
+        torch_built(lambda model, *_: setattr(model, "relu", nn.LeakyReLU(1e-6))),
         found(1, "loss", "loss"),
     ),
     Fault(
         "tanh for ReLU",
         "torch",
         RELU,
-        torch_state(lambda state: setattr(state.model, "relu", nn.Tanh())),
+        torch_built(lambda model, *_: setattr(model, "relu", nn.Tanh())),
         found(1, "loss", "loss"),
     ),
     Fault(
@@ -134,7 +132,7 @@ MODELS = [
         "bytes divided by 256",
         "torch",
         DIGITS,
-        attribute("to_tensor", lambda images: images.double() / 256),
+        rewritten("train", "/ 255", "/ 256"),
         found(1, "loss", "loss"),
     ),
 ]
@@ -181,7 +179,7 @@ DATA = [
         "torch",
         LINEAR,
         torch_data(y=swapped(3, 70)),
-        found(1, "loss", "loss"),  # the batch holds the same numbers
+        found(1, "batch", "y"),
     ),
     Fault(
         "one label off at step 3",
@@ -203,6 +201,13 @@ DATA = [
         SAMPLES,
         torch_indices(lambda start, indices: np.sort(indices, axis=0)),
         found(1, "batch", "x"),
+    ),
+    Fault(
+        "samples of a batch backwards",
+        "torch",
+        DIGITS,
+        torch_indices(lambda start, indices: indices[:, ::-1]),
+        found(1, "batch", "images"),
     ),
     Fault(
         "batches in backward order",

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from planted.plants_anywhere import spec_fields
+from planted.plants_anywhere import twin
 from planted.plants_jax import (
     clipped_update,
     decayed_update,
@@ -25,8 +25,8 @@ from planted.plants_torch import (
     move_gru,
     round_params,
     scale_params,
+    torch_built,
     torch_optimizer,
-    torch_state,
     update_at,
     update_twice,
 )
@@ -142,7 +142,7 @@ HYPER_PARAMETERS = [
         "second parameter group with a learning rate of its own",
         "torch",
         GROUPS,
-        torch_state(lambda state: state.optimizer.param_groups[1].update(lr=0.02)),
+        torch_built(lambda *parts: parts[2].param_groups[1].update(lr=0.02)),
         found(1, "params", "gru.weight_ih_l0"),
     ),
 ]
@@ -239,15 +239,15 @@ OPTIMIZERS = [
         "GRU not given to the optimizer",
         "torch",
         GROUPS,
-        spec_fields(update_gru=False),
-        structure("opt_state", "gru.bias_hh_l0.exp_avg"),  # only JAX has it: in JAX's order, sorted
+        twin("selective_update", "build"),
+        structure("grads", "gru.weight_ih_l0"),
     ),
     Fault(
         "GRU given to the optimizer that should not have it",
         "torch",
         SELECTIVE,
-        spec_fields(update_gru=True),
-        structure("opt_state", "gru.weight_ih_l0.step"),
+        twin("parameter_groups", "build"),
+        structure("grads", "gru.weight_ih_l0"),
     ),
     Fault(
         "GRU moved without an optimizer",
@@ -285,7 +285,7 @@ UPDATES = [
         "update left out at step 5",
         "torch",
         LINEAR,
-        in_torch_step(update=update_at(5, lambda k, state: None)),
+        in_torch_step(update=update_at(5, lambda k, run: None)),
         found(5, "params", "weight"),
     ),
     Fault(

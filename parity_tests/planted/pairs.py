@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import jax
 import pytest
-import twinstep.jax.recording
 
+import twinstep.jax.driver
 import twinstep.jax.replay
 from planted.dials import Dial, dialled
 from twinstep import Finding, Spec, Verification, verify
@@ -22,7 +21,7 @@ from twinstep.trace.ledger import Trace
 
 Side = Literal["torch", "jax"]
 Plant = Callable[[pytest.MonkeyPatch, Any], None]
-Hook = Callable[[int, Any], None]  # (step, PyTorch's TrainState)
+Hook = Callable[[int, Any], None]  # (step, PyTorch's model and optimizer)
 
 
 class Pair(NamedTuple):
@@ -60,8 +59,8 @@ class Programs:
         self._compiled: dict[Any, Any] = {}
 
     def share(self, patch: pytest.MonkeyPatch) -> None:
-        """From now on recorders and replays take their programs from here."""
-        for home in (twinstep.jax.recording.Recorder, twinstep.jax.replay.Replay):
+        """From now on drivers and replays take their programs from here."""
+        for home in (twinstep.jax.driver.Driver, twinstep.jax.replay.Replay):
             for name, made in list(vars(home).items()):
                 if isinstance(made, functools.cached_property):
                     patch.setattr(home, name, property(functools.partial(self._get, name, made)))
@@ -73,15 +72,10 @@ class Programs:
             kept = self.exact._compiled
         fixed = [item for item in spec.hyper_parameters().items() if item[0] not in self.numbers]
         key = (type(owner), name, spec.name, repr(fixed), owner.place)
-        if key in kept and name != "initial":
+        if key in kept:
             return kept[key]
         value = made.__get__(owner, type(owner))
-        if name == "initial":  # a program is of a state's fixed parts: those of the first one
-            value = jax.tree.unflatten(
-                kept.setdefault(key, jax.tree.structure(value)), jax.tree.leaves(value)
-            )
-            vars(owner)[name] = value
-        elif hasattr(value, "lower"):  # a program
+        if hasattr(value, "lower"):  # a program
             kept[key] = value
         return value
 
@@ -102,14 +96,14 @@ class Honest:
 
         programs: what the JAX side is compiled to; None: as it is
         """
-        recorder, replay, exact = launch.driver, launch.replay, launch.exact
+        driver, replay, exact = launch.driver, launch.replay, launch.exact
 
-        def kept_recorder(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
+        def kept_driver(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
             if framework != self.framework:
-                return recorder(framework, spec, place, **noise)
+                return driver(framework, spec, place, **noise)
             key = pair, spec.dtype, spec.total_steps, place, *noise.items()
             if key not in self._runs:
-                self._runs[key] = Kept(recorder(framework, spec, place, **noise))
+                self._runs[key] = Kept(driver(framework, spec, place, **noise))
             return self._runs[key]
 
         def kept_exact(spec: Spec, place: Place = CPU) -> Any:
@@ -125,7 +119,7 @@ class Honest:
             return self._replays[pair, spec.dtype]
 
         (programs or self.programs).share(patch)
-        patch.setattr(launch, "recorder", kept_recorder)
+        patch.setattr(launch, "driver", kept_driver)
         if self.framework == "jax":
             patch.setattr(launch, "exact", kept_exact)
             patch.setattr(launch, "replay", kept_replay)
@@ -138,17 +132,17 @@ HonestTorch = functools.partial(Honest, "torch")
 
 @dataclass
 class Kept:
-    """A recorder whose run is made once."""
+    """A driver whose run is made once."""
 
-    recorder: Any
+    driver: Any
     _chunks: dict[int | None, list[Trace]] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.recorder, name)
+        return getattr(self.driver, name)
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         if most not in self._chunks:
-            self._chunks[most] = list(self.recorder.chunks(most))
+            self._chunks[most] = list(self.driver.chunks(most))
         return iter(self._chunks[most])
 
 
@@ -205,12 +199,12 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
 
     The gate, which decides, needs no noise, and measuring it takes most of the time to compile.
     """
-    recorder = launch.driver
+    driver = launch.driver
 
     def quiet(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
-        return recorder(framework, spec, place)
+        return driver(framework, spec, place)
 
-    patch.setattr(launch, "recorder", quiet)
+    patch.setattr(launch, "driver", quiet)
 
 
 def module(side: Side, pair: Pair) -> Any:

@@ -4,16 +4,20 @@ A plant changes what a module of one side holds while a test runs, never a sourc
 `plant(patch, example)`, where `example` is that side's module of the example.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+import twinstep.torch.driver
 from planted.pairs import Plant
 from twinstep import Spec
+
+Named = Mapping[str, np.ndarray]
 
 
 def compiled(plant: Plant) -> Plant:
@@ -47,51 +51,74 @@ def attribute(name: str, value: Any) -> Plant:
     return plant
 
 
-def criterion(name: str, value: Any) -> Plant:
-    """Another loss function under its name in the linear regression's table."""
+def criterion(value: Any) -> Plant:
+    """Another loss function."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        patch.setitem(example.CRITERIA, name, value)
+        build = example.build
+
+        def wrong(problem: Spec) -> Any:
+            model, _, optimizer = build(problem)
+            return model, value, optimizer
+
+        patch.setattr(example, "build", wrong)
 
     return plant
 
 
-def loss(wrong: Callable[[Callable[..., Any], Any, Any, Any], Any]) -> Plant:
-    """Another loss: wrong(the example's loss_fn, model, criterion, batch)."""
+def loss(wrong: Callable[[Any], Any]) -> Plant:
+    """Another loss: wrong(the right one)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        patch.setattr(example, "loss_fn", functools.partial(wrong, example.loss_fn))
+        build = example.build
+
+        def other(problem: Spec) -> Any:
+            model, right, optimizer = build(problem)
+            return model, lambda *given: wrong(right(*given)), optimizer
+
+        patch.setattr(example, "build", other)
 
     return plant
 
 
-def spec_fields(**changes: Any) -> Plant:
-    """The side reads other hyper-parameters than the spec's."""
+def twin(name: str, *functions: str) -> Plant:
+    """Some functions of another twin, of the same framework, in place of the example's own."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init = example.init
-        patch.setattr(example, "init", lambda spec: init(dataclasses.replace(spec, **changes)))
+        home = importlib.import_module(f"{example.__name__.partition('.')[0]}.{name}")
+        for function in functions:
+            patch.setattr(example, function, getattr(home, function))
+
+    return plant
+
+
+def rewritten(function: str, old: str, new: str) -> Plant:
+    """A function of the example with another expression in its text."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        text = inspect.getsource(example)
+        assert old in inspect.getsource(getattr(example, function))
+        copy = ModuleType(example.__name__)
+        exec(compile(text.replace(old, new), f"<{example.__name__}>", "exec"), vars(copy))
+        patch.setattr(example, function, getattr(copy, function))
 
     return plant
 
 
 def initial_params(
-    name: str | Callable[[Spec], str], change: Callable[[np.ndarray], np.ndarray]
+    name: str | Callable[[Named], str], change: Callable[[np.ndarray], np.ndarray]
 ) -> Plant:
-    """The side starts one parameter from other values; name: or what gives it."""
+    """The side starts one parameter from other values; name: or what chooses it of all."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init = example.init
+        home = example if hasattr(example, "load_params") else twinstep.torch.driver
+        right = home.load_params
 
-        def wrong(spec: Spec) -> Any:
-            params = dict(spec.initial_params())
-            leaf = name(spec) if callable(name) else name
-            params[leaf] = change(params[leaf])
-            copy = dataclasses.replace(spec)
-            copy.__dict__["_problem"] = spec._problem._replace(params=params)
-            return init(copy)
+        def load_params(model: Any, named: Named) -> None:
+            leaf = name(named) if callable(name) else name
+            right(model, {**named, leaf: change(np.array(named[leaf]))})
 
-        patch.setattr(example, "init", wrong)
+        patch.setattr(home, "load_params", load_params)
 
     return started(plant)
 

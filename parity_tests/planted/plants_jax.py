@@ -1,6 +1,7 @@
 """How a fault is planted on the JAX side."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,19 +26,18 @@ def jax_update(wrong: Update) -> Plant:
     """Another update: wrong(the optimizer's own, grads, state, params) -> (updates, state)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init, size = example.init, dials.current()
+        build, size = example.build, dials.current()
 
-        def wrong_init(spec: Spec) -> Any:
-            state = init(spec)
-            optimizer = state.optimizer
+        def wrong_build(problem: Spec) -> Any:
+            model, criterion, optimizer = build(problem)
 
             def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
                 right = optimizer.update(grads, opt_state, params)
                 return either(size(), wrong(optimizer.update, grads, opt_state, params), right)
 
-            return state.replace(optimizer=optax.GradientTransformation(optimizer.init, update))
+            return model, criterion, optax.GradientTransformation(optimizer.init, update)
 
-        patch.setattr(example, "init", wrong_init)
+        patch.setattr(example, "build", wrong_build)
 
     return compiled(plant)
 
@@ -75,17 +75,36 @@ def restarted_update(honest: Any, grads: Any, state: AdamState, params: Any) -> 
     return honest(grads, lost, params)
 
 
-def after_jax_step(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
-    """Something more after the training step: wrong(state before, state, step) -> (state, step)."""
+def in_jax_step(change: Callable[[Any, Any], Callable[[Any, Any], Any]]) -> Plant:
+    """Another step: change(the example's own with any optimizer, the optimizer) -> a step."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original, size = example.train_step, dials.current()
+        original = example.make_train_step
 
-        def train_step(state: Any, batch: Any) -> Any:
-            right = original(state, batch)
-            return either(size(), wrong(state, *right), right)
+        def make_train_step(model: Any, criterion: Any, optimizer: Any) -> Any:
+            return change(functools.partial(original, model, criterion), optimizer)
 
-        patch.setattr(example, "train_step", train_step)
+        patch.setattr(example, "make_train_step", make_train_step)
+
+    return plant
+
+
+def after_jax_step(wrong: Callable[[Any, Any], Any]) -> Plant:
+    """Something more after the training step: wrong(state before, state) -> state."""
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        size = dials.current()
+
+        def change(make: Any, optimizer: Any) -> Any:
+            original = make(optimizer)
+
+            def train_step(before: Any, batch: Any) -> Any:
+                state, loss = original(before, batch)
+                return either(size(), wrong(before, state), state), loss
+
+            return train_step
+
+        in_jax_step(change)(patch, example)
 
     return compiled(plant)
 
@@ -94,36 +113,35 @@ def jax_grads(wrong: Callable[[Any], Any]) -> Plant:
     """Other gradients, between the backward pass and the optimizer."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original, size = example.train_step, dials.current()
+        size = dials.current()
 
-        def train_step(state: Any, batch: Any) -> Any:
-            honest = state.optimizer
-
-            def given(grads: Any) -> Any:
-                return either(size(), wrong(grads), grads)
-
+        def change(make: Any, honest: Any) -> Any:
             def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
-                return honest.update(given(grads), opt_state, params)
+                return honest.update(either(size(), wrong(grads), grads), opt_state, params)
 
-            meddled = optax.GradientTransformation(honest.init, update)
-            after, step = original(state.replace(optimizer=meddled), batch)
-            return after.replace(optimizer=honest), step._replace(grads=given(step.grads))
+            return make(optax.GradientTransformation(honest.init, update))
 
-        patch.setattr(example, "train_step", train_step)
+        in_jax_step(change)(patch, example)
 
     return compiled(plant)
 
 
-def jax_criterion(name: str, wrong: Callable[[jax.Array, jax.Array], jax.Array]) -> Plant:
-    """Another loss function under its name in the linear regression's table."""
+def jax_criterion(wrong: Callable[[jax.Array, jax.Array], jax.Array]) -> Plant:
+    """Another loss function."""
+    return jax_loss_by(lambda right, size, *given: either(size, wrong(*given), right(*given)))
+
+
+def jax_loss_by(wrong: Callable[..., jax.Array]) -> Plant:
+    """Another loss: wrong(the right criterion, the fault's size, output, target)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right, size = example.CRITERIA[name], dials.current()
+        build, size = example.build, dials.current()
 
-        def criterion(output: jax.Array, target: jax.Array) -> jax.Array:
-            return either(size(), wrong(output, target), right(output, target))
+        def wrong_build(problem: Spec) -> Any:
+            model, right, optimizer = build(problem)
+            return model, lambda *given: wrong(right, size(), *given), optimizer
 
-        patch.setitem(example.CRITERIA, name, criterion)
+        patch.setattr(example, "build", wrong_build)
 
     return compiled(plant)
 

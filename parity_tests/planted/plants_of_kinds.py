@@ -4,7 +4,8 @@ What is low precision is float32 in float64 and bfloat16 in float32, or as few b
 A plant in JAX has its size from a dial.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,17 +14,22 @@ import numpy as np
 import optax
 import pytest
 import torch
-import twinstep.jax.recording
-import twinstep.torch.recording
 from torch import nn
 from torch.nn import functional
 
+import twinstep.jax.driver
+import twinstep.torch.driver
 from planted import dials
 from planted.dials import either
+from planted.models_torch import gru
 from planted.pairs import Plant
-from planted.plants_anywhere import compiled, loss, started
-from planted.plants_jax import jax_grads, jax_update
-from planted.plants_torch import forward, gru, in_torch_step, torch_state
+from planted.plants_anywhere import compiled, started
+from planted.plants_jax import in_jax_step, jax_grads, jax_loss_by, jax_update
+from planted.plants_torch import (
+    forward,
+    in_torch_step,
+    torch_built,
+)
 from twinstep import Spec
 from twinstep.jax.nn import layers
 
@@ -50,66 +56,46 @@ def jax_rounded(array: jax.Array, bits: int | None = None) -> jax.Array:
 # --- on the PyTorch side
 
 
-def on_grads(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
-    def hook(k: int, state: Any) -> None:
-        for parameter in state.model.parameters():
-            parameter.grad.copy_(change(parameter.grad))
-
-    return in_torch_step(graded=hook)
-
-
 def on_update(change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Plant:
     """The update as a change of parameters: change(update, parameter before)."""
 
-    def update(k: int, state: Any) -> None:
-        before = [parameter.detach().clone() for parameter in state.model.parameters()]
-        state.optimizer.step()
+    def update(k: int, run: Any) -> None:
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        run.optimizer.step()
         with torch.no_grad():
-            for parameter, old in zip(state.model.parameters(), before, strict=True):
+            for parameter, old in zip(run.model.parameters(), before, strict=True):
                 parameter.copy_(old + change(parameter - old, old))
 
     return in_torch_step(update=update)
 
 
 def on_params(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
-    def hook(k: int, state: Any) -> None:
-        for parameter in state.model.parameters():
+    def hook(k: int, run: Any) -> None:
+        for parameter in run.model.parameters():
             parameter.copy_(change(parameter))
 
     return in_torch_step(end=hook)
 
 
 def on_opt_state(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
-    def hook(k: int, state: Any) -> None:
-        for entries in state.optimizer.state.values():
+    def hook(k: int, run: Any) -> None:
+        for entries in run.optimizer.state.values():
             entries[name].copy_(change(entries[name]))
 
     return in_torch_step(end=hook)
 
 
 def on_last_layer(wrong: Callable[[torch.Tensor, Any], torch.Tensor]) -> Plant:
-    def change(state: Any) -> None:
-        last = [layer for layer in state.model.modules() if isinstance(layer, nn.Linear)][-1]
+    def change(model: Any, *_: Any) -> None:
+        last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         vars(last)["forward"] = lambda x: wrong(x, last)
 
-    return torch_state(change)
+    return torch_built(change)
 
 
 def torch_inputs(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
     """Other inputs than the batch's."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        if hasattr(example, "to_tensor"):
-            right = example.to_tensor
-            patch.setattr(example, "to_tensor", lambda images: change(right(images)))
-            return
-        loss(
-            lambda loss_fn, model, criterion, batch: loss_fn(
-                model, criterion, {**batch, "x": change(batch["x"])}
-            )
-        )(patch, example)
-
-    return plant
+    return forward(lambda model, x: type(model).forward(model, change(x)))
 
 
 def rounded_states(bits: int | None) -> Plant:
@@ -128,16 +114,16 @@ def rounded_states(bits: int | None) -> Plant:
 
 
 def leaky(slope: float) -> Plant:
-    def change(state: Any) -> None:
-        for name, layer in state.model.named_children():
+    def change(model: Any, *_: Any) -> None:
+        for name, layer in model.named_children():
             if isinstance(layer, nn.ReLU):
-                setattr(state.model, name, nn.LeakyReLU(slope))
+                setattr(model, name, nn.LeakyReLU(slope))
 
-    return torch_state(change)
+    return torch_built(change)
 
 
-def no_zero_grad(state: Any) -> None:
-    state.optimizer.zero_grad = lambda: None
+def no_zero_grad(model: Any, criterion: Any, optimizer: Any) -> None:
+    optimizer.zero_grad = lambda: None
 
 
 def on_evaluation(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
@@ -160,16 +146,7 @@ def on_evaluation(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
 
 def jax_loss(wrong: Callable[[jax.Array, Any], jax.Array]) -> Plant:
     """Another loss: wrong(the right one, the fault's size)."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right, size = example.loss_fn, dials.current()
-
-        def loss_fn(model: Any, criterion: Any, batch: Any) -> jax.Array:
-            return wrong(right(model, criterion, batch), size())
-
-        patch.setattr(example, "loss_fn", loss_fn)
-
-    return compiled(plant)
+    return jax_loss_by(lambda right, size, *given: wrong(right(*given), size))
 
 
 def jax_inputs(change: Callable[[jax.Array], jax.Array]) -> Plant:
@@ -186,13 +163,17 @@ def jax_inputs(change: Callable[[jax.Array], jax.Array]) -> Plant:
 
             patch.setattr(example, "to_tensor", other)
             return
-        right = example.loss_fn
 
-        def loss_fn(model: Any, criterion: Any, batch: Any) -> jax.Array:
-            x = either(size(), change(batch["x"]), batch["x"])
-            return right(model, criterion, {**batch, "x": x})
+        def wrong(make: Any, optimizer: Any) -> Any:
+            right = make(optimizer)
 
-        patch.setattr(example, "loss_fn", loss_fn)
+            def train_step(state: Any, batch: Any) -> Any:
+                x, y = batch
+                return right(state, (either(size(), change(x), x), y))
+
+            return train_step
+
+        in_jax_step(wrong)(patch, example)
 
     return compiled(plant)
 
@@ -201,20 +182,19 @@ def jax_updates_by(wrong: Callable[[Any, Any, Any], Any]) -> Plant:
     """Other updates, leaf by leaf: wrong(update, parameter, the fault's size)."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init, size = example.init, dials.current()
+        build, size = example.build, dials.current()
 
-        def wrong_init(spec: Spec) -> Any:
-            state = init(spec)
-            right = state.optimizer
+        def wrong_build(problem: Spec) -> Any:
+            model, criterion, right = build(problem)
 
             def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
                 updates, after = right.update(grads, opt_state, params)
                 amount = size()
                 return jax.tree.map(lambda u, p: wrong(u, p, amount), updates, params), after
 
-            return state.replace(optimizer=optax.GradientTransformation(right.init, update))
+            return model, criterion, optax.GradientTransformation(right.init, update)
 
-        patch.setattr(example, "init", wrong_init)
+        patch.setattr(example, "build", wrong_build)
 
     return compiled(plant)
 
@@ -289,13 +269,13 @@ def jax_data(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     """Other samples."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right = twinstep.jax.recording.to_device
+        right = twinstep.jax.driver.to_device
 
         def to_device(spec: Spec) -> Any:
             data = right(spec)
             return data | {name: jnp.asarray(change(np.array(data[name])))}
 
-        patch.setattr(twinstep.jax.recording, "to_device", to_device)
+        patch.setattr(twinstep.jax.driver, "to_device", to_device)
 
     return started(plant)
 
@@ -309,23 +289,41 @@ def in_float32(plant: Plant) -> Plant:
     """A fault of PyTorch's, or of what either side starts from, that float64 does not have."""
 
     def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
-        names = ("init", "loss_fn", "train_step", "to_tensor", "evaluate")
+        names = ("build", "train", "make_train_step", "load_params", "evaluate")
         homes = {(example, name) for name in names if hasattr(example, name)}
         homes |= {
-            (home, "to_device") for home in (twinstep.torch.recording, twinstep.jax.recording)
+            (twinstep.jax.driver, "to_device"),
+            (twinstep.torch.driver, "load_params"),
+            (twinstep.torch.driver.Driver, "data"),
         }
-        right = {(home, name): getattr(home, name) for home, name in homes}
+        right = {(home, name): vars(home)[name] for home, name in homes}
         plant(patch, example)
         for (home, name), honest in right.items():
-            wrong = getattr(home, name)
+            wrong = vars(home)[name]
+            if wrong is honest:
+                continue
+            if isinstance(wrong, property):
+                patch.setattr(home, name, property(functools.partial(_one_of, wrong, honest)))
+                continue
 
             def either_one(*given: Any, wrong: Any = wrong, honest: Any = honest) -> Any:
-                spec = given[0] if isinstance(given[0], Spec) else None
-                dtype = spec.dtype if spec else str(torch.get_default_dtype()).split(".")[1]
-                return (wrong if dtype == "float32" else honest)(*given)
+                return (wrong if _dtype(given) == "float32" else honest)(*given)
 
-            if wrong is not honest:
-                patch.setattr(home, name, either_one)
+            patch.setattr(home, name, either_one)
 
     vars(planted).update(vars(plant))
     return planted
+
+
+def _one_of(wrong: Any, honest: Any, driver: Any) -> Any:
+    """A property of a driver: the wrong one in float32."""
+    return (wrong if driver.spec.dtype == "float32" else honest).__get__(driver, type(driver))
+
+
+def _dtype(given: tuple[Any, ...]) -> str:
+    """That of a spec, of arrays by name, or PyTorch's own."""
+    if isinstance(given[0], Spec):
+        return given[0].dtype
+    if len(given) == 2 and isinstance(given[1], Mapping):
+        return str(next(iter(given[1].values())).dtype)
+    return str(torch.get_default_dtype()).split(".")[1]

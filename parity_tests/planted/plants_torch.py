@@ -4,21 +4,25 @@ Hooks get the number of the step, from 1. Every plant that takes a hook wraps th
 and changes nothing but what the hook changes.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-import twinstep.torch.recording
 from torch import nn
-from torch.nn import functional
 
+import twinstep.torch.driver
 from planted.pairs import Hook, Plant
-from twinstep import Spec
 from twinstep.problems.batches import IndexChunk
+
+
+class Run(NamedTuple):
+    """What a hook is given: the model, and the optimizer, whose `step` is the update as it is."""
+
+    model: Any
+    optimizer: Any
 
 
 def torch_optimizer(kind: str, become: str | None = None, **changes: Any) -> Plant:
@@ -40,26 +44,57 @@ def torch_optimizer(kind: str, become: str | None = None, **changes: Any) -> Pla
     return plant
 
 
-class Meddler:
-    """An optimizer of which another one's hooks take part."""
+class Plain:
+    """An optimizer, but for its step: that is its update alone, of which no recorder hears."""
 
-    def __init__(self, k: int, state: Any, graded: Hook, update: Hook) -> None:
-        self._arguments, self._graded, self._update = (k, state), graded, update
-        self.zero_grad = state.optimizer.zero_grad
+    def __init__(self, optimizer: Any, step: Callable[[], Any]) -> None:
+        self._optimizer, self.step = optimizer, step
 
-    def step(self) -> None:
-        with torch.no_grad():
-            self._graded(*self._arguments)
-        self._update(*self._arguments)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
 
 
-def _nothing(k: int, state: Any) -> None:
+class Said(torch.autograd.Function):
+    """A loss whose value is another, and whose gradients are its own."""
+
+    @staticmethod
+    def forward(context: Any, loss: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        return said.clone()
+
+    @staticmethod
+    def backward(context: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grads[0], None
+
+
+def _nothing(k: int, run: Run) -> None:
     """The hook that does nothing."""
 
 
-def _update(k: int, state: Any) -> None:
+def _update(k: int, run: Run) -> None:
     """The update as it is."""
-    state.optimizer.step()
+    run.optimizer.step()
+
+
+def _as_it_is(k: int, loss: torch.Tensor) -> torch.Tensor:
+    return loss
+
+
+def torch_built(change: Callable[[Any, Any, Any], Any]) -> Plant:
+    """Other parts than the example builds: change(model, criterion, optimizer).
+
+    It alters them, or gives others.
+    """
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        build = example.build
+
+        def wrong(problem: Any) -> Any:
+            parts = build(problem)
+            return change(*parts) or parts
+
+        patch.setattr(example, "build", wrong)
+
+    return plant
 
 
 def in_torch_step(
@@ -68,48 +103,100 @@ def in_torch_step(
     graded: Hook = _nothing,
     update: Hook = _update,
     end: Hook = _nothing,
-    report: Callable[[int, torch.Tensor], torch.Tensor] = lambda k, loss: loss,
+    report: Callable[[int, torch.Tensor], torch.Tensor] = _as_it_is,
 ) -> Plant:
     """Something more in the training step.
 
     start: before the forward pass; graded: between backward pass and update; update: in its place;
-    end: after it; report: what is recorded as the loss
+    end: after it, before the optimizer is done; report: what the loss is said to be, whose
+    gradients stay
     """
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = example.train_step
-        made: dict[nn.Module, int] = {}  # a run's steps; a judge may run more than one
+    def change(model: Any, criterion: Any, optimizer: Any) -> Any:
+        made = 0  # the steps of this model; a judge may run more than one
+        run = Run(model, optimizer)
 
-        def train_step(state: Any, batch: Any) -> Any:
-            k = made[state.model] = made.get(state.model, 0) + 1
+        def starts(*_: Any) -> None:
+            nonlocal made
+            if torch.is_grad_enabled():
+                made += 1
+                with torch.no_grad():
+                    start(made, run)
+
+        def loss(*given: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = criterion(*given)
+            said: torch.Tensor = Said.apply(found, report(made, found.detach()))
+            return said
+
+        def moves(step: Callable[[], Any]) -> None:
+            inside = Run(model, Plain(optimizer, step))
+            update(made, inside)
             with torch.no_grad():
-                start(k, state)
-            optimizer: Any = Meddler(k, state, graded, update)
-            _, step = original(dataclasses.replace(state, optimizer=optimizer), batch)
-            with torch.no_grad():
-                end(k, state)
-                return state, step._replace(loss=report(k, step.loss))
+                end(made, inside)
 
-        patch.setattr(example, "train_step", train_step)
+        model.register_forward_pre_hook(starts)
+        if update is not _update or end is not _nothing:
+            _within(optimizer, moves)
+        if graded is not _nothing:
+            _before(optimizer, lambda: graded(made, run))
+        return model, criterion if report is _as_it_is else loss, optimizer
 
-    return plant
+    return torch_built(change)
+
+
+def _within(optimizer: Any, wrong: Callable[[Callable[[], Any]], None]) -> None:
+    """Another update, given the right one, within what PyTorch's hooks hear of."""
+    kind = type(optimizer)
+    right = kind.step.__wrapped__  # without the hooks
+
+    def step(self: Any, closure: Any = None) -> None:
+        wrong(functools.partial(right, self))
+
+    optimizer.__class__ = type(kind.__name__, (kind,), {"step": step})
+    optimizer._patch_step_function()
+
+
+def _before(optimizer: Any, hook: Callable[[], None]) -> None:
+    """Something before the optimizer is called, of which no hook of its hears."""
+    right = optimizer.step
+
+    def step(*given: Any) -> Any:
+        with torch.no_grad():
+            hook()
+        return right(*given)
+
+    optimizer.step = step
+
+
+def backpropagated(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
+    """Other gradients where the backward pass leaves them."""
+
+    def hook(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.grad.copy_(change(parameter.grad))
+
+    def other(model: Any, *_: Any) -> None:
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(hook)
+
+    return torch_built(other)
 
 
 def at(step: int, hook: Hook) -> Hook:
     """A hook in one step only."""
-    return lambda k, state: hook(k, state) if k == step else None
+    return lambda k, run: hook(k, run) if k == step else None
 
 
 def update_at(step: int, hook: Hook) -> Hook:
     """Another update in one step only."""
-    return lambda k, state: hook(k, state) if k == step else _update(k, state)
+    return lambda k, run: hook(k, run) if k == step else _update(k, run)
 
 
 def scale_grads(factor: float, *only: str) -> Hook:
     """Multiplies the gradients of all parameters, or of some."""
 
-    def hook(k: int, state: Any) -> None:
-        for name, parameter in state.model.named_parameters():
+    def hook(k: int, run: Run) -> None:
+        for name, parameter in run.model.named_parameters():
             if not only or name in only:
                 parameter.grad *= factor
 
@@ -119,56 +206,56 @@ def scale_grads(factor: float, *only: str) -> Hook:
 def scale_params(factor: float) -> Hook:
     """Multiplies the parameters."""
 
-    def hook(k: int, state: Any) -> None:
-        for parameter in state.model.parameters():
+    def hook(k: int, run: Run) -> None:
+        for parameter in run.model.parameters():
             parameter *= factor
 
     return hook
 
 
-def round_params(k: int, state: Any) -> None:
+def round_params(k: int, run: Run) -> None:
     """Rounds the parameters to float32, in which they don't stay."""
-    for parameter in state.model.parameters():
+    for parameter in run.model.parameters():
         parameter.copy_(parameter.float())
 
 
 def clip(most: float) -> Hook:
     """Clips the gradients by their norm."""
 
-    def hook(k: int, state: Any) -> None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), most)
+    def hook(k: int, run: Run) -> None:
+        nn.utils.clip_grad_norm_(run.model.parameters(), most)
 
     return hook
 
 
-def clear_all(k: int, state: Any) -> None:
+def clear_all(k: int, run: Run) -> None:
     """Clears every gradient, also those that the optimizer was not given."""
-    state.model.zero_grad()
+    run.model.zero_grad()
 
 
-def forget_state(k: int, state: Any) -> None:
+def forget_state(k: int, run: Run) -> None:
     """The optimizer starts anew."""
-    state.optimizer.state.clear()
+    run.optimizer.state.clear()
 
 
-def forget_first_moment(k: int, state: Any) -> None:
+def forget_first_moment(k: int, run: Run) -> None:
     """Adam forgets its first moment, and nothing else."""
-    for parameter in state.model.parameters():
-        state.optimizer.state[parameter]["exp_avg"].zero_()
+    for parameter in run.model.parameters():
+        run.optimizer.state[parameter]["exp_avg"].zero_()
 
 
-def update_twice(k: int, state: Any) -> None:
+def update_twice(k: int, run: Run) -> None:
     """The update is made twice."""
-    state.optimizer.step()
-    state.optimizer.step()
+    run.optimizer.step()
+    run.optimizer.step()
 
 
 def decaying_rate(factor: float) -> Hook:
     """A learning rate that falls after each update."""
 
-    def update(k: int, state: Any) -> None:
-        state.optimizer.step()
-        for group in state.optimizer.param_groups:
+    def update(k: int, run: Run) -> None:
+        run.optimizer.step()
+        for group in run.optimizer.param_groups:
             group["lr"] *= factor
 
     return update
@@ -177,10 +264,10 @@ def decaying_rate(factor: float) -> Hook:
 def keep(name: str, index: Any = ...) -> Hook:
     """The update leaves a parameter, or an entry of it, where it was."""
 
-    def update(k: int, state: Any) -> None:
-        parameter = dict(state.model.named_parameters())[name]
+    def update(k: int, run: Run) -> None:
+        parameter = dict(run.model.named_parameters())[name]
         before = parameter.detach().clone()
-        state.optimizer.step()
+        run.optimizer.step()
         with torch.no_grad():
             parameter[index] = before[index]
 
@@ -191,12 +278,12 @@ def delayed() -> Hook:
     """Each update is by the gradients of the step before; the first by none."""
     before: list[torch.Tensor] = []
 
-    def update(k: int, state: Any) -> None:
-        parameters = list(state.model.parameters())
+    def update(k: int, run: Run) -> None:
+        parameters = list(run.model.parameters())
         grads = [parameter.grad.clone() for parameter in parameters]
         for i, parameter in enumerate(parameters):
             parameter.grad.copy_(before[i]) if before else parameter.grad.zero_()
-        state.optimizer.step()
+        run.optimizer.step()
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad.copy_(grad)
         before[:] = grads
@@ -208,58 +295,43 @@ def hidden_momentum(factor: float) -> Hook:
     """Each update goes on by a part of the one before, which no state of the optimizer shows."""
     moves: dict[str, torch.Tensor] = {}
 
-    def update(k: int, state: Any) -> None:
-        before = {n: p.detach().clone() for n, p in state.model.named_parameters()}
-        state.optimizer.step()
+    def update(k: int, run: Run) -> None:
+        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+        run.optimizer.step()
         with torch.no_grad():
-            for name, parameter in state.model.named_parameters():
+            for name, parameter in run.model.named_parameters():
                 parameter += factor * moves.get(name, torch.zeros(()))
                 moves[name] = parameter - before[name]
 
     return update
 
 
-def move_gru(k: int, state: Any) -> None:
+def move_gru(k: int, run: Run) -> None:
     """The GRU, which no optimizer was given, follows its gradients."""
-    for parameter in state.model.gru.parameters():
+    for parameter in run.model.gru.parameters():
         parameter -= 1e-3 * parameter.grad
-
-
-def torch_state(change: Callable[[Any], Any]) -> Plant:
-    """Another state before the first step: change(TrainState) alters it or gives a new one."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        init = example.init
-
-        def wrong(spec: Spec) -> Any:
-            state = init(spec)
-            return change(state) or state
-
-        patch.setattr(example, "init", wrong)
-
-    return plant
 
 
 def forward(wrong: Callable[[Any, torch.Tensor], torch.Tensor]) -> Plant:
     """Another forward pass of the same model: wrong(model, x)."""
 
-    def change(state: Any) -> None:
-        state.model.forward = functools.partial(wrong, state.model)
+    def change(model: Any, *_: Any) -> None:
+        model.forward = functools.partial(wrong, model)
 
-    return torch_state(change)
+    return torch_built(change)
 
 
 def torch_data(**changes: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
     """Other samples: {name: what makes them from those there are}."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = twinstep.torch.recording.to_device
+        original = vars(twinstep.torch.driver.Driver)["data"]
 
-        def to_device(spec: Spec) -> dict[str, torch.Tensor]:
-            data = original(spec)
-            return data | {name: change(data[name]) for name, change in changes.items()}
+        def data(self: Any) -> dict[str, torch.Tensor]:
+            right = original.__get__(self, type(self))
+            return right | {name: change(right[name]) for name, change in changes.items()}
 
-        patch.setattr(twinstep.torch.recording, "to_device", to_device)
+        patch.setattr(twinstep.torch.driver.Driver, "data", property(data))
 
     return plant
 
@@ -268,13 +340,13 @@ def torch_indices(change: Callable[[int, np.ndarray], np.ndarray]) -> Plant:
     """Other samples in the batches: change(steps before, sample numbers (steps, batch size))."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = twinstep.torch.recording.take
+        original = twinstep.torch.driver.take
 
         def take(data: Any, chunk: IndexChunk) -> Any:
             assert chunk.indices is not None
             return original(data, chunk._replace(indices=change(chunk.start, chunk.indices)))
 
-        patch.setattr(twinstep.torch.recording, "take", take)
+        patch.setattr(twinstep.torch.driver, "take", take)
 
     return plant
 
@@ -283,13 +355,13 @@ def torch_batch(step: int, change: Callable[[Any], Any]) -> Plant:
     """Another batch in one step."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = twinstep.torch.recording.take
+        original = twinstep.torch.driver.take
 
         def take(data: Any, chunk: IndexChunk) -> Any:
             for k, batch in enumerate(original(data, chunk), chunk.start + 1):
                 yield change(batch) if k == step else batch
 
-        patch.setattr(twinstep.torch.recording, "take", take)
+        patch.setattr(twinstep.torch.driver, "take", take)
 
     return plant
 
@@ -314,68 +386,3 @@ def entry(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Ten
         return tensor
 
     return changed
-
-
-def gru(
-    *,
-    outside: bool = False,
-    order: str = "rzn",
-    keeps: Literal["h", "n"] = "h",
-    merged: bool = False,
-    hands_on: Callable[[torch.Tensor], torch.Tensor] = lambda h: h,
-) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-    """`parameter_groups`'s forward pass, its GRU written out; without arguments, as it is.
-
-    outside: b_hn stands outside the reset gate's product; order: of the gates in the weights
-    keeps: what the update gate keeps, the old state or the new; merged: one of two biases trains
-    hands_on: what becomes of a state before the next time step
-    """
-
-    def forward(model: Any, x: torch.Tensor) -> torch.Tensor:
-        w_ih, w_hh, b_ih, b_hh = model.gru.parameters()
-        size = w_hh.shape[1]
-        h = torch.zeros(len(x), size)
-        for x_t in x.unbind(1):
-            i = functional.linear(x_t, w_ih, b_ih).split(size, 1)
-            bias = b_hh.detach() + 0 * b_hh if merged else b_hh
-            hidden = functional.linear(h, w_hh, bias).split(size, 1)
-            b_h = bias.split(size)
-            gates = {gate: (i[k], hidden[k], b_h[k]) for k, gate in enumerate(order)}
-            r, z = (torch.sigmoid(gates[gate][0] + gates[gate][1]) for gate in "rz")
-            i_n, h_n, b_hn = gates["n"]
-            n = torch.tanh(i_n + r * (h_n - b_hn) + b_hn if outside else i_n + r * h_n)
-            h = hands_on((1 - z) * n + z * h if keeps == "h" else (1 - z) * h + z * n)
-        return model.model(h)
-
-    return forward
-
-
-def cut_in_time(model: Any, x: torch.Tensor) -> torch.Tensor:
-    """`mnist_rnn`'s forward pass, its backward pass cut after the first half of the rows."""
-    half = x.shape[1] // 2
-    _, h = model.rnn(x[:, :half])
-    out, _ = model.rnn(x[:, half:], h.detach())
-    return model.fc(out[:, -1])
-
-
-def time_first(model: Any, x: torch.Tensor) -> torch.Tensor:
-    """`mnist_rnn`'s forward pass without batch_first: the images are taken for time steps."""
-    out, _ = model.rnn(x.transpose(0, 1))
-    return model.fc(out.transpose(0, 1)[:, -1])
-
-
-def transposed_hidden(model: Any, x: torch.Tensor) -> torch.Tensor:
-    """`mnist_rnn`'s forward pass with weight_hh_l0 transposed."""
-    w_ih, w_hh, b_ih, b_hh = model.rnn.parameters()
-    return model.fc(
-        torch.func.functional_call(
-            model.rnn,
-            {
-                "weight_ih_l0": w_ih,
-                "weight_hh_l0": w_hh.T.contiguous(),
-                "bias_ih_l0": b_ih,
-                "bias_hh_l0": b_hh,
-            },
-            (x,),
-        )[0][:, -1]
-    )

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 import torch
-import twinstep.jax.recording
 from flax import nnx
 
 import jax_impl.backpropagation
+import twinstep.jax.driver
 import twinstep.jax.layout
 from planted import dials
 from planted.pairs import Pair, Plant, Side, Spot, pair
@@ -81,20 +82,19 @@ def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
 @compiled
 def jax_free_run_backward(patch: pytest.MonkeyPatch, example: Any) -> None:
     """Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
-    right, size = twinstep.jax.recording.take, dials.current()
+    right, size = twinstep.jax.driver.take, dials.current()
 
     def take(data: Any, index: Any) -> Any:
         return right(data, dials.either(size(), 99 - index, index))
 
-    patch.setattr(twinstep.jax.recording, "take", take)
+    patch.setattr(twinstep.jax.driver, "take", take)
 
 
 class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
     """The network with another activation."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu = nnx.gelu
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer2(nnx.gelu(self.layer1(x)))
 
 
 def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:

@@ -17,7 +17,6 @@ from torch import nn
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.torch import devices
 from twinstep.torch.conversion import load_params
 from twinstep.torch.recorder import Recorder
@@ -51,7 +50,7 @@ class Driver:
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `most`."""
-        batches, most = self.spec.batches(), most or steps_at_once(self.spec)
+        batches, most = self.spec.batches(), most or self.spec.steps_at_once
         recorder = Recorder(self.start[0], metadata=self.metadata, rows=most)
         for chunk in batches.chunks(most):
             with self.settings():
@@ -108,7 +107,7 @@ class Driver:
 
 
 class Feed:
-    """The batches of a chunk as a loop asks for them, (x, y) each, told to the recorder.
+    """The batches of a chunk as a loop asks for them, (x, y) each, told to a recorder, if any.
 
     first: which sample of each batch is the first, where this process takes a part of it
     """
@@ -117,7 +116,7 @@ class Feed:
         self,
         data: Data,
         chunk: IndexChunk,
-        made_on: Callable[[dict[str, int]], None] = lambda fingerprints: None,
+        made_on: Callable[[dict[str, int]], None] | None = None,
         first: int = 0,
     ) -> None:
         self._data, self._chunk, self._made_on, self._first = data, chunk, made_on, first
@@ -128,7 +127,8 @@ class Feed:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         for batch in take(self._data, self._chunk):
-            self._made_on({name: self._fingerprint(name, tensor) for name, tensor in batch.items()})
+            if self._made_on is not None:
+                self._made_on({name: self._fingerprint(name, x) for name, x in batch.items()})
             yield tuple(batch.values())
 
     def _fingerprint(self, name: str, tensor: torch.Tensor) -> int:

@@ -27,6 +27,7 @@ from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
 
 Batch = Literal["values", "fingerprint"]
+_MANNERS = ("foreach", "fused", "capturable", "differentiable")
 _WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's and DistributedDataParallel's own part
 
 
@@ -42,7 +43,7 @@ def record(
 
     Args:
         modules: Whose parameters are recorded, under their `state_dict` names; of several, each
-            behind its number. None: those of the optimizer that steps first.
+            behind its number. What their optimizer updates besides bears its group and place.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
         activations: Paths of submodules, as `named_modules` has them, whose outputs are kept.
         batch: "values" keeps what each step trained on, "fingerprint" a number that tells it.
@@ -53,7 +54,7 @@ def record(
         A context manager; its `trace` is what was recorded.
 
     Raises:
-        InputError: For modules without parameters that learn, a path that is no submodule's, an
+        InputError: For no module, or none that learns, a path that is no submodule's, an
             `out` that exists, and in the block for what cannot be recorded.
 
     Example:
@@ -83,7 +84,8 @@ def record(
 class Recorder:
     """What `record` makes; it can be entered again, and then goes on.
 
-    metadata, rows: of the trace, and of a piece of it, where they are not to be found out
+    metadata: of the trace of a loop that is driven: it says its batches, and ends when it is taken
+    rows: how many steps are held at once, where that is not to be found out
     """
 
     def __init__(
@@ -101,18 +103,19 @@ class Recorder:
             raise InputError(unknown("batch", batch, get_args(Batch)))
         self._modules = {f"{i}." if len(modules) > 1 else "": m for i, m in enumerate(modules)}
         self._names = {p: name for name, p in self._each("named_parameters")}
-        if modules and not any(parameter.requires_grad for parameter in self._names):
-            kinds = ", ".join(type(module).__name__ for module in modules)
+        if not any(parameter.requires_grad for parameter in self._names):
+            kinds = ", ".join(type(module).__name__ for module in modules) or "no module"
             raise InputError(f"{kinds} has no parameter that learns: there is nothing to record")
         self._activations = {path: self._submodule(path) for path in activations}
         self._stream = Stream(out)
         self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
-        self._metadata, self._piece = metadata, rows
+        self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
-        self._evaluated = False
+        self._evaluated, self._depth = False, 0
         self._noted: dict[str, list[torch.Tensor]] = {}
         self._said: dict[str, list[torch.Tensor]] = {}
         self._fingerprints: dict[str, int] = {}
@@ -142,6 +145,7 @@ class Recorder:
         return self._stream.take()
 
     def __enter__(self) -> Self:
+        self._open()  # now: a forward pass may change buffers
         backward = torch.autograd.backward
         torch.autograd.backward = self._around(backward)
         self._undo = [
@@ -149,13 +153,11 @@ class Recorder:
             register_optimizer_step_pre_hook(self._before_step).remove,
             register_optimizer_step_post_hook(self._after_step).remove,
         ]
-        for prefix, module in self._modules.items() if self._notes else ():
+        for prefix, module in () if self._driven else self._modules.items():
             hook = module.register_forward_pre_hook(self._note(prefix), with_kwargs=True)
             self._undo.append(hook.remove)
         for name, module in self._activations.items():
             self._undo.append(module.register_forward_hook(self._activated(name)).remove)
-        if self._names:
-            self._open()  # now: a forward pass may change buffers
         return self
 
     def __exit__(
@@ -167,7 +169,7 @@ class Recorder:
         while self._undo:
             self._undo.pop()()
         self._hand_on()
-        if kind is None and self._piece is None:
+        if kind is None and not self._driven:
             self._stream.close()
 
     # A backward pass
@@ -176,25 +178,23 @@ class Recorder:
         def around(tensors: Any, *args: Any, **options: Any) -> None:
             self._backward += 1  # a checkpoint calls it from inside itself
             try:
-                before = self._grads() if self._backward == 1 else None
+                before = self._grads() if self._backward == 1 else []
+                cleared = not any(g is not None and (g.is_sparse or g.any()) for g, _ in before)
                 backward(tensors, *args, **options)
-                if before is not None and before != self._grads():
-                    cleared = all(grad is None for grad, _ in before)
+                pairs = zip(before, self._grads(), strict=False)
+                if any(a is not b or times != now for (a, times), (b, now) in pairs):
                     self._backpropagated(cleared, tensors, *args, **options)
             finally:
                 self._backward -= 1
 
         return around
 
-    def _grads(self) -> list[tuple[int | None, int]]:
-        """What tells whether a gradient has changed; (None, 0) of none and of zeros."""
-        found: list[tuple[int | None, int]] = []
-        cleared = True  # as far as seen: whether one is all zeros is asked until one is not
-        for parameter in self._names:
-            grad = parameter.grad
-            cleared = cleared and (grad is None or not (grad.is_sparse or grad.any()))
-            found.append((None, 0) if grad is None or cleared else (id(grad), grad._version))
-        return found
+    def _grads(self) -> list[tuple[torch.Tensor | None, int]]:
+        """Every gradient and how often it was written: zeros that were written count too."""
+        if self._optimizer is not None:
+            self._is_ours(self._optimizer)  # it may have been given more
+        grads = [parameter.grad for parameter in self._names]
+        return [(grad, 0 if grad is None else grad._version) for grad in grads]
 
     def _backpropagated(
         self, cleared: bool, tensors: Any, grad_tensors: Any = None, *_: Any, **options: Any
@@ -219,9 +219,12 @@ class Recorder:
     # An update
 
     def _before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
+        if optimizer is self._stepping:
+            self._depth += 1  # a class whose step calls that of the one it is made from
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
-        self._stepping = optimizer
+        self._stepping = self._optimizer = optimizer
+        self._depth = 1
         self._open().hyper_parameters(_numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
@@ -248,7 +251,8 @@ class Recorder:
                     rows.given(self._names[parameter], _grad(parameter))
 
     def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
-        if optimizer is not self._stepping:
+        self._depth -= optimizer is self._stepping
+        if optimizer is not self._stepping or self._depth:
             return
         rows = self._open()
         if self._loss is None:
@@ -275,7 +279,7 @@ class Recorder:
         """Whether it updates what is recorded; names what it brings that no module has."""
         groups = enumerate(optimizer.param_groups)
         owned = {p: f"{g}.{i}" for g, group in groups for i, p in enumerate(group["params"])}
-        if self._modules and not owned.keys() & self._names.keys():
+        if not owned.keys() & self._names.keys():
             return False
         for parameter, name in owned.items():
             if parameter not in self._names:
@@ -284,11 +288,6 @@ class Recorder:
         return True
 
     # What a step was made of
-
-    @property
-    def _notes(self) -> bool:
-        """Whether what the modules are given is to be noted: a twin's batch is said."""
-        return self._piece is None
 
     def _note(self, prefix: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, options: Any) -> None:
@@ -338,8 +337,8 @@ class Recorder:
 
     def _hand_on(self) -> None:
         """Gives the finished rows away."""
-        if self._rows is not None and self._rows.made and self._metadata is not None:
-            self._stream.add(self._rows.take(self._metadata, reuse=self._stream.writes))
+        if self._rows is not None and self._metadata is not None:
+            self._rows.hand_on(self._metadata, self._stream)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -353,9 +352,9 @@ def _grad(parameter: nn.Parameter) -> np.ndarray:
     grad = parameter.grad
     if grad is None:
         return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
-    return _array(
-        grad.coalesce().to_dense() if grad.is_sparse else grad
-    )  # summed as by the optimizer
+    if grad.is_sparse:  # summed as by the optimizer
+        grad = grad.coalesce().to_dense()
+    return _array(grad)
 
 
 def _joined(parts: list[torch.Tensor]) -> np.ndarray:
@@ -365,18 +364,16 @@ def _joined(parts: list[torch.Tensor]) -> np.ndarray:
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """{"group.name": value}: each number of each group; of a tuple, each of its own."""
+    """{"group.name": value}: each number of each group, but for those that say how to compute."""
     found: dict[str, float] = {}
     for i, group in enumerate(optimizer.param_groups):
-        for key, value in group.items():
-            parts = (
-                {f".{k}": v for k, v in enumerate(value)} if type(value) is tuple else {"": value}
-            )
-            for part, number in parts.items():
+        for key, value in ((k, v) for k, v in group.items() if k not in _MANNERS):
+            several = enumerate(value) if type(value) is tuple else [(None, value)]
+            for k, number in several:
                 if isinstance(number, torch.Tensor) and number.ndim == 0:
                     number = number.item()
                 if isinstance(number, int | float):
-                    found[f"{i}.{key}{part}"] = float(number)
+                    found[f"{i}.{key}" if k is None else f"{i}.{key}.{k}"] = float(number)
     return found
 
 
