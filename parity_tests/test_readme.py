@@ -54,7 +54,7 @@ def test_the_commands(
 
 def test_the_python(tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    verified, ported = (
+    verified, torch, jax, ported = (
         subprocess.run(
             [sys.executable, "-c", snippet],
             capture_output=True,
@@ -66,6 +66,8 @@ def test_the_python(tmp_path: Path) -> None:
     )
     assert verified.stdout.startswith("rounding within")
     assert "(100,) (101, 1, 1)" in verified.stdout
+    assert torch.stdout.startswith("torch, float32 on cpu: 20 steps")
+    assert jax.stdout == "rounding\n"
     assert ported.stdout == ported.stderr == ""
 
 
