@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import programs
 import pytest
 
 import jax_impl.chain_rule
 import twinstep.jax.nn.layers
-from twinstep.jax import programs
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.mnist_rnn import MnistRnn

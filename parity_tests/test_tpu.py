@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import programs
 import pytest
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from test_lowering import LOOPS, program
 
-from twinstep.jax import programs
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch

@@ -49,12 +49,6 @@ def leading_words(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:count], arguments[count:]
 
 
-def parse_spec(name: str, arguments: list[str], prog: str) -> Any:
-    """An example's spec from flags. Raises InputError for an unknown example or a bad flag."""
-    kind, rest = example("run", [name, *arguments])
-    return parse(kind, rest, prog)
-
-
 def example(
     command: str, arguments: list[str], others: Sequence[str] = ()
 ) -> tuple[Any, list[str]]:

@@ -332,7 +332,3 @@ def _lengths(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> dict[str, C
         "epochs": whole(epochs, 1, strict=True),
         "steps_per_epoch": whole(steps_per_epoch, 1, strict=True),
     }
-
-
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, float) and 0 <= value <= 1
