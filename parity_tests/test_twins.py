@@ -5,8 +5,6 @@ the same lines, up to the last printed digit. Their data and first parameters ar
 the loop in sight leaves what the driver's compiled scan leaves.
 """
 
-import ast
-import inspect
 import json
 import os
 import re
@@ -32,12 +30,12 @@ from twinstep.problems.batches import DataLoader
 from twinstep.problems.datasets import load_digits
 from twinstep.problems.torch_random import TorchGenerator
 from twinstep.runs import launch
+from twinstep.trace.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 SIDES = {"torch": ("torch", "torchvision"), "jax": ("jax", "jaxlib", "flax", "optax")}
 RUNS = {"float64": 3, "float32": 0}  # dtype: seed
 EPOCHS = {"mnist_rnn": 1}  # of ten: its first lines are enough
-MOST_LINES = 80
 
 _RNN_CODE = MNIST_RNN.replace("epochs = 10", "epochs = 1").replace("% 100 ==", "% 24 ==")
 DOCUMENTS = {
@@ -282,31 +280,44 @@ def test_help_names_every_flag_of_the_problem(side: str) -> None:
 # ------------------------------------------------------------------ what they start from and train
 
 
-def model_first(twin: ModuleType) -> bool:
-    """Whether a twin's main makes the model before the data: both draw."""
-    source = inspect.getsource(twin.main)
-    return source.index("build(") < source.index("load_data(")
+class StartedError(Exception):
+    """Raised in place of what a program would do next."""
 
 
-def loaded(twin: ModuleType, spec: Spec) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What a twin starts from and trains on, as main makes it: parameters and data by name."""
-    if twin.__name__.startswith("torch"):
-        torch.manual_seed(spec.seed)
-    if model_first(twin):
-        (model, *_), data = twin.build(spec), twin.load_data(spec)
-    else:
-        data, (model, *_) = twin.load_data(spec), twin.build(spec)
-    if spec.test_set() is not None:
-        data, tested = data
-        for one, other in zip(tested, spec.test_set() or (), strict=True):
-            assert same_bits(np.asarray(one), other)
-    if isinstance(model, torch.nn.Module):
-        named: Mapping[str, Any] = {n: t.detach() for n, t in model.state_dict().items()}
-    else:
-        named = module_layout(model).to_torch(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    names = spec.batches().data
-    params = {name: np.asarray(array) for name, array in named.items()}
-    return params, {n: np.asarray(a) for n, a in zip(names, data, strict=True)}
+def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
+    """What a program hands to its loop, and to its test where it has one; it is not trained."""
+    found: dict[str, Any] = {}
+
+    def train(model: Any, criterion: Any, optimizer: Any, batches: Any) -> Any:
+        (epoch,) = {id(epoch): epoch for epoch in batches}.values()  # the same one each time
+        if isinstance(model, torch.nn.Module):
+            named: Mapping[str, Any] = {n: t.detach() for n, t in model.state_dict().items()}
+            found["data"] = epoch if isinstance(epoch, tuple) else epoch.dataset.tensors
+        else:
+            params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+            named = module_layout(model).to_torch(params)
+            found["data"] = epoch if isinstance(epoch, tuple) else epoch.samples
+        found["params"] = {name: np.asarray(array).copy() for name, array in named.items()}
+        if not hasattr(twin, "evaluate"):
+            raise StartedError
+        return None if isinstance(model, torch.nn.Module) else (params, None)
+
+    def evaluate(model: Any, images: Any, labels: Any) -> Any:
+        found["tested"] = images, labels
+        raise StartedError
+
+    x64 = jax.config.read("jax_enable_x64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command("either", name, dtype).split())
+        patch.setattr(twin, "train", train)
+        if hasattr(twin, "evaluate"):
+            patch.setattr(twin, "evaluate", evaluate)
+        try:
+            with pytest.raises(StartedError):
+                twin.main()
+        finally:
+            jax.config.update("jax_enable_x64", x64)
+    return found
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
@@ -321,13 +332,14 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 @pytest.mark.parametrize("side", SIDES)
 def test_it_starts_from_the_problem_s_own_numbers(side: str, name: str, dtype: str) -> None:
     spec = spec_of(name, dtype)
-    driver = launch.driver(side, spec)
-    with driver.settings():
-        params, data = loaded(driver.example, spec)
+    found = given(launch.example(side, spec), name, dtype)
+    params, expected = found["params"], spec.batches().data
+    data = {n: np.asarray(a) for n, a in zip(expected, found["data"], strict=True)}
+    for one, other in zip(found.get("tested", ()), spec.test_set() or (), strict=True):
+        assert same_bits(np.asarray(one), other)
     assert params.keys() == spec.initial_params().keys()
     for leaf, array in spec.initial_params().items():
         assert same_bits(params[leaf], array), leaf
-    expected = spec.batches().data
     if side == "torch" and name.startswith("linear_regression"):
         # torch.linspace's last bit depends on the processor's vector width
         x, y = (np.abs(data[n] - expected[n]) for n in ("x", "y"))
@@ -350,50 +362,34 @@ def epochs_of(spec: Spec, data: dict[str, jax.Array]) -> list[Any]:
     return [DataLoader(arrays, batches.batch_size, generator)] * spec.epochs
 
 
+ANOTHER_COURSE = {"parameter_groups", "mnist_rnn"}
+
+
 @pytest.mark.parametrize("dtype", RUNS)
 def test_the_loop_in_sight_leaves_what_the_scan_leaves(name: str, dtype: str) -> None:
-    """Bit for bit: the scan's body is the very step that the loop calls, and XLA compiles it so.
+    """Bit for bit: the scan's body is the very step that the loop calls, and rounds alike on a CPU.
 
-    It moves no operation over the border of a loop's body, and small models round alike on a CPU.
+    Within a scan XLA fuses a network that reads sequences in another way; there it may differ by
+    what rounding does to this very run, which is measured on it.
     """
     spec = spec_of(name, dtype)
-    driver, lines = launch.driver("jax", spec), list[str]()
-    end = twinstep.run(spec, framework="jax", noise=False).outcome()
+    measured, lines = name in ANOTHER_COURSE, list[str]()
+    trace = twinstep.run(spec, framework="jax", noise=measured)
+    driver = launch.driver("jax", spec)
     with driver.settings():
         built, data = driver.example.build(spec), driver.data
         state = driver.example.train(*built, epochs_of(spec, data), log=lines.append)
         params = module_layout(built[0]).to_torch(state[0])
-    logged = [spec.log_line(step, loss.item()) for step, loss in enumerate(end.losses)]
-    assert lines == [line for line in logged if line is not None]
-    for leaf, array in end.params.items():
-        assert same_bits(np.asarray(params[leaf]), array), leaf
-
-
-# ---------------------------------------------------------------------------------------- how long
-
-
-def code_lines(source: str) -> int:
-    """The lines of a text that hold something, docstrings apart."""
-    said: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
-            said |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    lines = enumerate(source.splitlines(), 1)
-    return sum(1 for number, line in lines if line.strip() and number not in said)
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_a_twin_is_short(side: str, name: str) -> None:
-    assert code_lines((ROOT / f"{side}_impl" / f"{name}.py").read_text()) <= MOST_LINES
-
-
-def test_lines_are_counted() -> None:
-    text = '"""One.\n\nMirror.\n"""\n\nx = 1  # y\n# z\n\ndef f():\n    """Says."""\n    return 1\n'
-    assert code_lines(text) == 4
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_every_example_has_a_file_of_its_name(side: str) -> None:
-    files = (ROOT / f"{side}_impl").glob("[!_]*.py")
-    assert sorted(path.stem for path in files) == sorted(EXAMPLES)
+    logged = [spec.log_line(step, loss.item()) for step, loss in enumerate(trace.losses)]
+    expected = [line for line in logged if line is not None]
+    if name == "mnist_rnn":
+        expected, lines = ([NUMBER.sub("#", line) for line in said] for said in (expected, lines))
+    assert lines == expected
+    for leaf, array in trace.params.items():
+        if not measured:
+            assert same_bits(np.asarray(params[leaf]), array[-1]), leaf
+            continue
+        assert trace.noise is not None
+        one_step = STAGES["params"].one_step * tolerance.eps(dtype) * np.max(np.abs(array[-2:]))
+        carried = tolerance.NOISE_FACTOR * np.max(trace.noise[f"params/{leaf}"])
+        assert np.max(np.abs(np.asarray(params[leaf]) - array[-1])) <= carried + one_step, leaf

@@ -130,7 +130,8 @@ def _shown(pairs: Sequence[Pair], a: Sequence[str], b: Sequence[str]) -> list[bo
         while end < len(pairs) and shown[end] == shown[start]:
             end += 1
         hidden = pairs[start:end]
-        if not shown[start] and (len(hidden) == 1 or all(map(blank, hidden))):
+        few = sum(pair.same for pair in hidden) <= 1
+        if not shown[start] and (few or all(map(blank, hidden))):
             shown[start:end] = [True] * len(hidden)
         start = end
     return shown

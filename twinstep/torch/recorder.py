@@ -2,6 +2,7 @@
 
 PyTorch's global step hooks find the optimizer, whoever made it; the loss is what `backward` is
 called on; what a module is given is noted when it is called.
+Mirror: twinstep/jax/recorder.py
 """
 
 import inspect

@@ -152,6 +152,7 @@ def seal(manifest: Mapping[str, Any]) -> str:
 
 
 def shard_name(start: int, steps: int) -> str:
+    """The name of the file that holds these steps."""
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
 
 
