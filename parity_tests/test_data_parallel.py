@@ -107,6 +107,8 @@ def test_the_trajectory_is_that_of_one_device(
     many = twinstep.load_trace(found / framework)
     devices = devices or {"torch": 2, "jax": 4}[framework]
     assert many.metadata.device == f"cpu x {devices}"
+    assert many.metadata.spec is not None
+    assert many.metadata.example is not None
     fields = {**many.metadata.spec, "dtype": "float64"}
     one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, noise=False)
     assert one.metadata.device == "cpu"

@@ -26,9 +26,7 @@ def test_a_move_excuses_no_more_than_it_may(stage: str) -> None:
     for measures, part in (("float32", 2 ** (-23 / 4)), ("float64", 1.0)):
         unit = scales.unit("float32", measures)
         for move in (1e-9, 1e30, math.inf):
-            allows = STAGES[stage].one_step * scales._capped(
-                jnp.array(move), made_of, stage, unit
-            )
+            allows = STAGES[stage].one_step * scales._capped(jnp.array(move), made_of, stage, unit)
             expected = min(STAGES[stage].one_step * move, 3 * part)
             assert float(allows) == pytest.approx(expected, rel=1e-5, abs=0)
 
