@@ -13,6 +13,7 @@ from twinstep.cli.parsing import parse_with
 from twinstep.problems import Spec
 from twinstep.report import plots
 from twinstep.runs import launch
+from twinstep.runs.claims import with_claims
 
 HALF = 48  # columns of half a screen; a longer line stands above its mirror
 
@@ -49,7 +50,7 @@ def main(name: str, story: str | None) -> int:
 def train(spec: Spec) -> twinstep.Verification:
     """Trains in both frameworks and judges every step."""
     launch.set_threads("torch", 1)  # so that a run gives the same bits on any number of cores
-    return twinstep.verify(spec)
+    return with_claims(twinstep.verify(spec))
 
 
 def report(result: twinstep.Verification) -> list[str]:

@@ -3,7 +3,7 @@
 A small network, five updates. PyTorch adds each new gradient to what `.grad` already holds, so the
 loop clears it first. In JAX each gradient is a new value, and there is nothing to clear.
 
-Look at the two `train_step`s: `twinstep show zero_grad --diff`. Then leave it out:
+Look at the two loops, `train`: `twinstep show zero_grad --diff`. Then leave it out:
 without_zero_grad.py.
 """
 

@@ -3,8 +3,6 @@
 Mirror: torch_impl/backpropagation.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,17 +18,17 @@ from twinstep.problems.torch_random import TorchGenerator
 class SimpleNetwork(nnx.Module):
     """10 inputs, 20 hidden units, 1 output."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.layer1 = Linear(10, 20)
         self.layer2 = Linear(20, 1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         x = self.layer1(x)
         x = nnx.relu(x)
         return self.layer2(x)
 
 
-def build(problem: Backpropagation) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: Backpropagation):
     """The model, the loss and the optimizer."""
     model = SimpleNetwork()
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -39,22 +37,16 @@ def build(problem: Backpropagation) -> tuple[nnx.Module, Any, optax.GradientTran
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -63,31 +55,26 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for batch in batches:
         state, loss = train_step(state, batch)
         log(f"Loss: {loss.item()}")
     return state
 
 
-def load_data(problem: Backpropagation) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    generator = TorchGenerator(problem.seed)
-    problem.draw_params(generator)  # the model's own draws come first
-    x = generator.randn(5, 10, dtype=problem.dtype)
-    y = generator.randn(5, 1, dtype=problem.dtype)
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = Backpropagation.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 10, dtype=problem.dtype)
+    y = generator.randn(5, 1, dtype=problem.dtype)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     grads = nnx.to_pure_dict(nnx.grad(lambda model: criterion(model(x), y))(model))
     named = module_layout(model).to_torch(grads)

@@ -3,8 +3,6 @@
 Mirror: torch_impl/chain_rule.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,21 +15,21 @@ from twinstep.problems.backprop import ChainRule
 class Chain(nnx.Module):
     """One hidden neuron, one output neuron, identity activations, no bias."""
 
-    def __init__(self, w1: float, w2: float) -> None:
+    def __init__(self, w1, w2):
         self.w1 = nnx.Param(jnp.asarray(w1))
         self.w2 = nnx.Param(jnp.asarray(w2))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         z1 = self.w1 * x
         return self.w2 * z1
 
 
-def half_squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
+def half_squared_error(output, target):
     """(y - y_hat)^2 / 2, the mean over samples."""
     return jnp.mean((target - output) ** 2 / 2)
 
 
-def build(problem: ChainRule) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: ChainRule):
     """The model, the loss and the optimizer."""
     model = Chain(problem.w1, problem.w2)
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -40,22 +38,16 @@ def build(problem: ChainRule) -> tuple[nnx.Module, Any, optax.GradientTransforma
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -64,27 +56,23 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x, y: (1,)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for batch in batches:
         state, loss = train_step(state, batch)
         log(f"Loss: {loss.item()}")
     return state
 
 
-def load_data(problem: ChainRule) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    return jnp.asarray([problem.x]), jnp.asarray([problem.y])
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = ChainRule.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    x, y = jnp.asarray([problem.x]), jnp.asarray([problem.y])
     by_hand = problem.gradients_by_hand({"w1": problem.w1, "w2": problem.w2})
     grads = nnx.grad(lambda model: criterion(model(x), y))(model)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)

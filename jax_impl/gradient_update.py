@@ -3,10 +3,7 @@
 Mirror: torch_impl/gradient_update.py
 """
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -17,7 +14,7 @@ from twinstep.problems.regression import GradientUpdate
 from twinstep.problems.torch_random import TorchGenerator
 
 
-def build(problem: GradientUpdate) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: GradientUpdate):
     """The model, the loss and the optimizer."""
     model = Linear(10, 1)
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -26,22 +23,16 @@ def build(problem: GradientUpdate) -> tuple[nnx.Module, Any, optax.GradientTrans
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -50,31 +41,26 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for batch in batches:
         state, loss = train_step(state, batch)
         log(f"Loss: {loss.item()}")
     return state
 
 
-def load_data(problem: GradientUpdate) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    generator = TorchGenerator(problem.seed)
-    problem.draw_params(generator)  # the model's own draws come first
-    x = generator.randn(5, 10, dtype=problem.dtype)
-    y = generator.randn(5, 1, dtype=problem.dtype)
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = GradientUpdate.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 10, dtype=problem.dtype)
+    y = generator.randn(5, 1, dtype=problem.dtype)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

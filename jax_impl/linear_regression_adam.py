@@ -3,10 +3,7 @@
 Mirror: torch_impl/linear_regression_adam.py
 """
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -19,7 +16,7 @@ from twinstep.problems.regression import LinearRegressionAdam
 from twinstep.problems.torch_random import TorchGenerator
 
 
-def build(problem: LinearRegressionAdam) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: LinearRegressionAdam):
     """The model, the loss and the optimizer."""
     model = Linear(1, 1)
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -28,22 +25,16 @@ def build(problem: LinearRegressionAdam) -> tuple[nnx.Module, Any, optax.Gradien
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -52,10 +43,11 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x, y: (100, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for epoch, batch in enumerate(batches):
         state, loss = train_step(state, batch)
         if (epoch + 1) % 10 == 0:
@@ -63,19 +55,13 @@ def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: 
     return state
 
 
-def load_data(problem: LinearRegressionAdam) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    generator = TorchGenerator(problem.seed)
-    x = np.linspace(0, 10, 100).astype(problem.dtype).reshape(-1, 1)
-    y = 2 * x + 1 + generator.randn(100, 1, dtype=problem.dtype) * 2  # y = 2x + 1 + noise
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = LinearRegressionAdam.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
-    x, y = load_data(problem)
+    generator = TorchGenerator(problem.seed)
+    x = np.linspace(0, 10, 100).astype(problem.dtype).reshape(-1, 1)
+    y = 2 * x + 1 + generator.randn(100, 1, dtype=problem.dtype) * 2  # y = 2x + 1 + noise
     model, criterion, optimizer = build(problem)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 

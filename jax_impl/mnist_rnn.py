@@ -3,8 +3,6 @@
 Mirror: torch_impl/mnist_rnn.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,18 +21,18 @@ from twinstep.problems.torch_random import TorchGenerator
 class RNN(nnx.Module):
     """Reads an image row by row; the last output names the digit."""
 
-    def __init__(self, input_size: int, hidden_size: int, num_classes: int) -> None:
+    def __init__(self, input_size, hidden_size, num_classes):
         self.hidden_size = hidden_size
         self.rnn = nn.RNN(input_size, hidden_size)
         self.fc = nn.Linear(hidden_size, num_classes)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         h0 = jnp.zeros((x.shape[0], self.hidden_size), x.dtype)
         out, _ = self.rnn(x, h0)
         return self.fc(out[:, -1, :])
 
 
-def build(problem: MnistRnn) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: MnistRnn):
     """The model, the loss and the optimizer."""
     model = RNN(28, problem.hidden_size, 10)
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -43,23 +41,17 @@ def build(problem: MnistRnn) -> tuple[nnx.Module, Any, optax.GradientTransformat
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def loss_fn(params, images, labels):
         images = to_tensor(images).reshape(-1, 28, 28)
         outputs = nnx.merge(graph, params)(images)
         return criterion(outputs, labels)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -68,10 +60,11 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. batches: of each epoch what gives images (N, 28, 28), bytes, and labels (N,)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for epoch, loader in enumerate(batches):
         for i, batch in enumerate(loader):
             state, loss = train_step(state, batch)
@@ -81,26 +74,20 @@ def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: 
     return state
 
 
-def evaluate(model: nnx.Module, images: jax.Array, labels: jax.Array) -> Any:
+def evaluate(model, images, labels):
     """The outputs (N, 10), the digits named (N,), and how many rightly, ()."""
     outputs = model(to_tensor(images).reshape(-1, 28, 28))
     predictions = jnp.argmax(outputs, axis=1)
     return outputs, predictions, jnp.sum(predictions == labels)
 
 
-def load_data(problem: MnistRnn) -> Any:
-    """What the document trains on, drawn as it draws it."""
-    images = problem.images
-    train_set = jnp.asarray(images.train_images), jnp.asarray(images.train_labels)
-    test_set = jnp.asarray(images.test_images), jnp.asarray(images.test_labels)
-    return train_set, test_set
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = MnistRnn.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
-    train_set, (images, labels) = load_data(problem)
+    digits = problem.images
+    train_set = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
+    images, labels = jnp.asarray(digits.test_images), jnp.asarray(digits.test_labels)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first
     loader = DataLoader(train_set, problem.batch_size, generator)

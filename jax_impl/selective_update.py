@@ -3,8 +3,6 @@
 Mirror: torch_impl/selective_update.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,17 +19,16 @@ from twinstep.problems.torch_random import TorchGenerator
 class Networks(nnx.Module):
     """A GRU reads the sequence; the model reads the GRU's last output."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.model = Linear(16, 1)
         self.gru = GRU(10, 16)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         h0 = jnp.zeros((x.shape[0], 16), x.dtype)
-        out, _ = self.gru(x, h0)
-        return self.model(out[:, -1, :])
+        return self.model(self.gru(x, h0)[0][:, -1, :])
 
 
-def build(problem: SelectiveUpdate) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: SelectiveUpdate):
     """The model, the loss and the optimizer."""
     model = Networks()
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -40,23 +37,22 @@ def build(problem: SelectiveUpdate) -> tuple[nnx.Module, Any, optax.GradientTran
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+def init_state(model, optimizer):
     """What the first step is given."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     kept = {"gru": jax.tree.map(jnp.zeros_like, params["gru"])}
     return params, optimizer.init({"model": params["model"]}), kept
 
 
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        output = nnx.merge(graph, params)(x)
-        return criterion(output, y)
+    def loss_fn(params, x, y):
+        return criterion(nnx.merge(graph, params)(x), y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state, kept = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)
         kept = {"gru": jax.tree.map(jnp.add, kept["gru"], grads["gru"])}  # as PyTorch's .grad grows
@@ -67,7 +63,7 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 7, 10), y: (5, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
     state = init_state(model, optimizer)
@@ -78,21 +74,15 @@ def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: 
     return state
 
 
-def load_data(problem: SelectiveUpdate) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    generator = TorchGenerator(problem.seed)
-    problem.draw_params(generator)  # the model's own draws come first
-    x = generator.randn(5, 7, 10, dtype=problem.dtype)  # (batch, time, features)
-    y = generator.randn(5, 1, dtype=problem.dtype)
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = SelectiveUpdate.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 7, 10, dtype=problem.dtype)  # (batch, time, features)
+    y = generator.randn(5, 1, dtype=problem.dtype)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

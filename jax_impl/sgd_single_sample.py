@@ -3,8 +3,6 @@
 Mirror: torch_impl/sgd_single_sample.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,14 +20,14 @@ from twinstep.problems.torch_random import TorchGenerator
 class LinearModel(nnx.Module):
     """One input feature, one output feature."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.linear = Linear(1, 1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         return self.linear(x)
 
 
-def build(problem: SgdSingleSample) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: SgdSingleSample):
     """The model, the loss and the optimizer."""
     model = LinearModel()
     load_params(model, problem.initial_params())  # PyTorch's draws
@@ -38,22 +36,16 @@ def build(problem: SgdSingleSample) -> tuple[nnx.Module, Any, optax.GradientTran
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
-    """What the first step is given."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params, optimizer.init(params)
-
-
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)  # a new value: nothing to zero
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -62,10 +54,11 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. batches: of each epoch what gives its x, y: (1, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
-    state = init_state(model, optimizer)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = params, optimizer.init(params)
     for epoch, loader in enumerate(batches):
         for batch in loader:
             state, loss = train_step(state, batch)
@@ -74,26 +67,21 @@ def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: 
     return state
 
 
-def load_data(problem: SgdSingleSample) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    np.random.seed(problem.data_seed)
-    x = np.random.rand(100, 1)
-    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
-    dtype = jnp.dtype(problem.dtype)
-    return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = SgdSingleSample.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
-    x, y = load_data(problem)
+    np.random.seed(problem.data_seed)
+    points = np.random.rand(100, 1)
+    values = 2 * points + 1 + 0.1 * np.random.randn(100, 1)
+    x, y = (jnp.asarray(a, problem.dtype) for a in (points, values))
     model, criterion, optimizer = build(problem)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first
     loader = DataLoader((x, y), batch_size=1, generator=generator)
     params, _ = train(model, criterion, optimizer, [loader] * problem.epochs)
-    print("训练后的模型参数:", module_layout(model).to_torch(params))
+    named = module_layout(model).to_torch(params)
+    print("训练后的模型参数:", {name: named[name] for name in problem.initial_params()})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 Mirror: torch_impl/without_zero_grad.py
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +15,7 @@ from twinstep.problems.backprop import WithoutZeroGrad
 from twinstep.problems.torch_random import TorchGenerator
 
 
-def build(problem: WithoutZeroGrad) -> tuple[nnx.Module, Any, optax.GradientTransformation]:
+def build(problem: WithoutZeroGrad):
     """The model, the loss and the optimizer."""
     model = nnx.Sequential(
         Linear(10, 5),
@@ -30,22 +28,22 @@ def build(problem: WithoutZeroGrad) -> tuple[nnx.Module, Any, optax.GradientTran
     return model, criterion, optimizer
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
+def init_state(model, optimizer):
     """What the first step is given."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return params, optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
 
 
-def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
+def make_train_step(model, criterion, optimizer):
     """The step, compiled: (state, batch) -> (state, loss)."""
     graph = nnx.graphdef(model)
 
-    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_fn(params, x, y):
         output = nnx.merge(graph, params)(x)
         return criterion(output, y)
 
     @jax.jit
-    def train_step(state: Any, batch: Any) -> Any:
+    def train_step(state, batch):
         params, opt_state, kept = state
         loss, grads = jax.value_and_grad(loss_fn)(params, *batch)
         kept = jax.tree.map(jnp.add, kept, grads)  # what leaving out zero_grad comes to
@@ -55,7 +53,7 @@ def make_train_step(model: nnx.Module, criterion: Any, optimizer: Any) -> Any:
     return train_step
 
 
-def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> Any:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     train_step = make_train_step(model, criterion, optimizer)
     state = init_state(model, optimizer)
@@ -65,21 +63,15 @@ def train(model: nnx.Module, criterion: Any, optimizer: Any, batches: Any, log: 
     return state
 
 
-def load_data(problem: WithoutZeroGrad) -> tuple[Any, Any]:
-    """What the document trains on, drawn as it draws it."""
-    generator = TorchGenerator(problem.seed)
-    problem.draw_params(generator)  # the model's own draws come first
-    x = generator.randn(5, 10, dtype=problem.dtype)
-    y = generator.randn(5, 1, dtype=problem.dtype)
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = WithoutZeroGrad.from_flags()
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    generator = TorchGenerator(problem.seed)
+    problem.draw_params(generator)  # the model's own draws come first
+    x = generator.randn(5, 10, dtype=problem.dtype)
+    y = generator.randn(5, 1, dtype=problem.dtype)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

@@ -3,6 +3,19 @@
 Where a document shows one program in pieces, the pieces follow each other. Long lines are wrapped.
 """
 
+import contextlib
+import io
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from twinstep.problems.datasets import Images
+
 GRADIENT_UPDATE = """\
 import torch
 import torch.nn as nn
@@ -276,3 +289,103 @@ optimizer.step() # 参数更新
 
 print("Loss:", loss.item())
 """
+
+_SGD, _ADAM = "torch.optim.SGD(", "torch.optim.Adam("
+BACKWARD = "# 反向传播\nloss.backward()\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A document's code, the changes that it names or needs, and the spec's fields that match."""
+
+    example: str
+    code: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    prints: bool = True
+
+    def text(self, dtype: str) -> str:
+        """The code for a run in `dtype`, which document 002 writes out."""
+        return self.code.replace("dtype=torch.float32", f"dtype=torch.{dtype}")
+
+
+CASES = [
+    # as printed it calls backward twice on one graph, which is refused: once is what it can mean
+    Case("gradient_update", GRADIENT_UPDATE.replace(BACKWARD, "", 1), prints=False),
+    Case("linear_regression", LINEAR_REGRESSION),
+    Case("linear_regression_l1", LINEAR_REGRESSION.replace("nn.MSELoss", "nn.L1Loss")),
+    Case("linear_regression_adam", LINEAR_REGRESSION.replace(_SGD, _ADAM)),
+    Case("sgd_linear_model", SGD_LINEAR_MODEL),
+    Case("zero_grad", ZERO_GRAD),
+    Case("without_zero_grad", ZERO_GRAD.replace("    optimizer.zero_grad()\n", "")),
+    Case("backpropagation", BACKPROPAGATION),
+]
+RNN_CASE = Case(
+    "mnist_rnn",
+    # two epochs of 15 batches, a line every 5; its "10000" is the number of MNIST's test images
+    MNIST_RNN.replace("epochs = 10", "epochs = 2")
+    .replace("% 100 ==", "% 5 ==")
+    .replace("the 10000 test", "the 40 test"),
+    {"epochs": 2, "log_every": 5},
+)
+
+
+class Ran(NamedTuple):
+    """What a document's code left: losses (T,), parameters by name, all that it printed."""
+
+    losses: np.ndarray
+    params: dict[str, np.ndarray]
+    lines: list[str]
+
+
+def run_document(code: str, seed: int, dtype: str, **names: Any) -> Ran:
+    """Runs a document's code with the seed before it and `dtype` as default.
+
+    names: what a changed code calls beside the document's own
+    """
+    losses: list[float] = []
+    backward = torch.Tensor.backward
+
+    def noting(loss: torch.Tensor, *args: Any, **options: Any) -> None:
+        losses.append(loss.item())
+        backward(loss, *args, **options)
+
+    printed = io.StringIO()
+    numbers = np.random.get_state()
+    torch.set_default_dtype(getattr(torch, dtype))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(torch.Tensor, "backward", noting)
+        try:
+            exec(f"import torch; torch.manual_seed({seed})\n{code}", names)
+        finally:
+            np.random.set_state(numbers)
+    params = {name: tensor.numpy() for name, tensor in names["model"].state_dict().items()}
+    return Ran(np.array(losses), params, printed.getvalue().splitlines())
+
+
+def torchvision(images: Images) -> dict[str, ModuleType]:
+    """{name: module} of what the document asks of torchvision, these images in its hands."""
+
+    class ToTensor:
+        """(N, 28, 28) bytes -> (N, 1, 28, 28), as torchvision divides them."""
+
+        def __call__(self, images: np.ndarray) -> torch.Tensor:
+            return torch.tensor(images)[:, None].to(torch.get_default_dtype()).div(255)
+
+    def mnist(root: str, train: bool, transform: ToTensor, download: bool = False) -> TensorDataset:
+        samples, labels = (
+            (images.train_images, images.train_labels)
+            if train
+            else (images.test_images, images.test_labels)
+        )
+        return TensorDataset(transform(samples), torch.tensor(labels))
+
+    whole = ModuleType("torchvision")
+    parts: dict[str, dict[str, Any]] = {
+        "datasets": {"MNIST": mnist},
+        "transforms": {"ToTensor": ToTensor},
+    }
+    for name, contents in parts.items():
+        part = ModuleType(f"torchvision.{name}")
+        vars(part).update(contents)
+        setattr(whole, name, part)
+    return {"torchvision": whole, **{f"torchvision.{n}": getattr(whole, n) for n in parts}}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from twinstep.errors import InputError
-from twinstep.trace.ledger import STAGES, Metadata, Trace
+from twinstep.trace.ledger import Metadata, Trace
+from twinstep.trace.stages import STAGES
 
 STEPS = 6
 # name -> shape of a step: a matrix, a vector, a scalar and a tensor of nothing
@@ -19,6 +20,7 @@ SHAPES: dict[str, tuple[int, ...]] = {"weight": (3, 2), "bias": (3,), "gain": ()
 LEAVES = {
     "batch": ("x", "y"),
     "loss": ("loss",),
+    "raw_grads": tuple(SHAPES),
     "grads": tuple(SHAPES),
     "opt_state": tuple(f"{name}.exp_avg" for name in SHAPES),
     "params": tuple(SHAPES),
@@ -42,7 +44,7 @@ def metadata(**changes: Any) -> Metadata:
 def made(
     steps: int = STEPS, *, seed: int = 0, dtype: str = "float64", noise: float | None = None
 ) -> Trace:
-    """A trace of entries between 1 and 2, with a sign.
+    """A trace of entries between 1 and 2, with a sign; the gradients are those given, held once.
 
     noise: how far rounding carries each leaf at each step, measured; the scales beside it are an
         eps, as of numbers of size 1
@@ -59,17 +61,21 @@ def made(
         keys = [f"{stage}/{leaf}" for stage in stages for leaf in LEAVES[stage]]
         return {key: np.full(steps, size, dtype) for key in keys}
 
+    losses = drawn(steps, ())
+    batch = {
+        name: generator.integers(2**32, size=steps, dtype=np.uint32) for name in LEAVES["batch"]
+    }
+    raw_grads = {name: drawn(steps, shape) for name, shape in SHAPES.items()}
     return Trace(
         metadata=metadata(dtype=dtype),
-        losses=drawn(steps, ()),
-        batch={
-            name: generator.integers(2**32, size=steps, dtype=np.uint32) for name in LEAVES["batch"]
-        },
-        grads={name: drawn(steps, shape) for name, shape in SHAPES.items()},
+        losses=losses,
+        batch=batch,
+        raw_grads=raw_grads,
+        grads=dict(raw_grads),
         opt_state={f"{name}.exp_avg": drawn(steps, shape) for name, shape in SHAPES.items()},
         params={name: drawn(steps + 1, shape) for name, shape in SHAPES.items()},
-        noise=measured(noise, "loss", "grads", "opt_state", "params"),
-        scales=measured(float(np.finfo(dtype).eps), "loss", "grads"),
+        noise=measured(noise, "loss", "raw_grads", "opt_state", "params"),
+        scales=measured(float(np.finfo(dtype).eps), "loss", "raw_grads"),
     )
 
 
@@ -80,33 +86,35 @@ def leaf_of(trace: Trace, stage: str, leaf: str) -> np.ndarray:
 
 
 def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
-    """The same trace with another array for one leaf."""
+    """The same trace with another array for one leaf; a gradient held once stays so."""
     if stage == "loss":
         return dataclasses.replace(trace, losses=array)
     changed: dict[str, Any] = {stage: {**getattr(trace, stage), leaf: array}}
+    if stage == "raw_grads" and trace.held_once(leaf):
+        changed["grads"] = {**trace.grads, leaf: array}
     return dataclasses.replace(trace, **changed)
 
 
 def planted(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
     """The same trace with one entry, the last of the leaf, replaced at a step (from 1).
 
-    Step 0 is what was there before the first update; only params have it.
+    Step 0 is what was there before the first update; only params and buffers have it.
     """
     array = leaf_of(trace, stage, leaf).copy()
-    row = array[step if stage == "params" else step - 1, ...]
+    row = array[step - 1 + STAGES[stage].before, ...]
     row[(-1,) * row.ndim] = value
     return with_leaf(trace, stage, leaf, array)
 
 
 def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
     """The entry that `planted` would replace."""
-    row = leaf_of(trace, stage, leaf)[step if stage == "params" else step - 1]
+    row = leaf_of(trace, stage, leaf)[step - 1 + STAGES[stage].before]
     return float(row[(-1,) * row.ndim])
 
 
 def rank(stage: str, leaf: str) -> tuple[int, int]:
     """A leaf's place in the ledger."""
-    return STAGES.index(stage), LEAVES[stage].index(leaf)
+    return list(STAGES).index(stage), LEAVES[stage].index(leaf)
 
 
 def refused(call: Callable[[], object], *says: str) -> str:

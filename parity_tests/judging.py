@@ -20,7 +20,7 @@ from twinstep.judge.judge import Judge
 SEARCH = settings(max_examples=150, deadline=None, derandomize=True)
 EPS = 2.0**-52
 TINY = 2.0**-1022
-VALUES = ("loss", "grads", "opt_state", "params")  # the stages that are judged by an allowance
+VALUES = ("loss", "raw_grads", "grads", "opt_state", "params")  # those judged by an allowance
 JUDGED = [(stage, leaf) for stage in VALUES for leaf in LEAVES[stage] if "none" not in leaf]
 PLACES = [("batch", "x"), ("batch", "y"), *JUDGED]
 
@@ -36,7 +36,7 @@ def gate(reference: Trace, candidate: Trace) -> Comparison:
 
 
 def sizes(trace: Trace, size: float = 1.0) -> dict[str, np.ndarray]:
-    keys = [f"{stage}/{leaf}" for stage in ("loss", "grads") for leaf in LEAVES[stage]]
+    keys = [f"{stage}/{leaf}" for stage in ("loss", "raw_grads") for leaf in LEAVES[stage]]
     eps = np.finfo(trace.metadata.dtype).eps
     return {key: np.full(len(trace), size * eps) for key in keys}
 

@@ -160,7 +160,7 @@ def diverged() -> Verification:
 
 
 def spoilt(
-    stage: str = "grads", leaf: str = "weight", step: int = 3, *, mode: str = "gate"
+    stage: str = "raw_grads", leaf: str = "weight", step: int = 3, *, mode: str = "gate"
 ) -> Verification:
     """An honest result whose traces were judged anew, with one entry of them off."""
     judge = Judge("float64")

@@ -20,7 +20,7 @@ from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.batches import Batches, IndexChunk
 from twinstep.runs import launch
 from twinstep.torch import parallel
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 Plant = Callable[[pytest.MonkeyPatch, int], None]
 

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import settings
 
 from twinstep import Trace
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.stages import LEAVES
+from twinstep.trace.writing import TraceWriter
 
 HERE = Path(__file__).parent
 SHARDS = ((0, 2), (2, 3), (3, 6))  # how the trace of `stored` is cut
@@ -24,11 +25,13 @@ def bits(trace: Trace) -> dict[str, Any]:
     return {
         "metadata": json.loads(json.dumps(dataclasses.asdict(trace.metadata))),
         "loss": leaves({"loss": trace.losses}),
-        **{name: leaves(getattr(trace, name)) for name in ("batch", "grads", "opt_state")},
-        "params": leaves(trace.params),
+        **{stage.name: leaves(trace.leaves(stage)) for stage in LEAVES},
+        "held once": [leaf for leaf in trace.grads if trace.held_once(leaf)],
         "noise": trace.noise and leaves(trace.noise),
         "scales": trace.scales and leaves(trace.scales),
         "start": trace.start,
+        "joined": dict(trace.joined),
+        "inputs": {name: leaves(dict(sorted(a.items()))) for name, a in trace.inputs.items()},
         "metrics": dict(trace.metrics),
         "evaluation": leaves(dict(sorted(trace.evaluation.items()))),
     }

@@ -1,4 +1,4 @@
-"""The house's rules hold: imports point one way, twins mirror each other, what is public is said.
+"""Imports point one way, room by room, and neither framework's side loads the other.
 
 Every rule is a function from source text to what breaks it, so that each can be given a text that
 does. The imports are checked a second time by importing: in a new process, every module of a side
@@ -6,117 +6,28 @@ is loaded and the frameworks that are there afterwards are counted.
 """
 
 import ast
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from house import (
+    FILES,
+    FORBIDDEN,
+    IMPLEMENTATIONS,
+    JAX,
+    MODULES,
+    ROOMS,
+    ROOT,
+    TORCH,
+    imports,
+    module_of,
+    room_of,
+    side_of,
+)
 
 import twinstep
-from twinstep.problems import EXAMPLES
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("twinstep", "jax_impl", "torch_impl")
-_ROOT = {"root"}
-_BELOW = _ROOT | {"trace", "judge", "problems"}
-ROOMS = {
-    "root": _ROOT,
-    "trace": _ROOT | {"trace"},
-    "judge": _ROOT | {"trace", "judge"},
-    "problems": _ROOT | {"trace", "problems"},
-    "torch": _BELOW | {"torch"},
-    "jax": _BELOW | {"jax"},
-    "torch_impl": {"problems", "torch", "torch_impl"},
-    "jax_impl": {"problems", "jax", "jax_impl"},
-    "torch_programs": {"problems", "torch", "torch_programs"},
-    "jax_programs": {"problems", "jax", "jax_programs"},
-    "runs": _BELOW | {"runs"},  # launch names the six above
-    "report": _BELOW | {"runs", "report"},
-    "bench": _BELOW | {"runs", "report", "bench"},
-    "cli": _BELOW | {"runs", "report", "bench", "cli"},
-    "start": {"cli"},
-    "front": set(),  # names what is public; nothing in the house asks for it
-}
-"""{room: the rooms that it may import}"""
-SIDES = {
-    "jax": ("jax_impl", "twinstep/jax", "twinstep/runs/jax_programs"),
-    "torch": ("torch_impl", "twinstep/torch", "twinstep/runs/torch_programs"),
-}
-MIRRORS = dict(zip(SIDES["jax"], SIDES["torch"], strict=True))
-MIRRORS |= {theirs: ours for ours, theirs in MIRRORS.items()}
-_OURS = {side: {folder.replace("/", ".") for folder in folders} for side, folders in SIDES.items()}
-_JAX = {"jax", "jaxlib", "flax", "optax"} | _OURS["jax"]
-_TORCH = {"torch", "torchvision"} | _OURS["torch"]
-_ABOVE = {"examples", "parity_tests", "benchmarks"}
-FORBIDDEN = {
-    "neither": _JAX | _TORCH | _ABOVE,
-    "jax": _TORCH | _ABOVE,
-    "torch": _JAX | _ABOVE,
-}
 KNOWN_CIRCLE = {"twinstep.trace.ledger", "twinstep.trace.storage"}  # a trace saves itself
-MOST_LINES = 400
-FILES = {
-    str(path.relative_to(ROOT)): path
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-}
-IMPLEMENTATIONS = sorted({spec.implementation for spec in EXAMPLES.values()})
-
-
-def package_of(file: str) -> str:
-    """The package that a file belongs to."""
-    return file.partition("/")[0]
-
-
-def folder_of(file: str) -> str | None:
-    """The folder of one framework's side that a file is in; None: of neither."""
-    folders = [folder for folder in MIRRORS if file.startswith(f"{folder}/")]
-    return folders[0] if folders else None
-
-
-def side_of(file: str) -> str:
-    """The framework whose side a file is on, or "neither"."""
-    folder = folder_of(file)
-    return next((side for side, folders in SIDES.items() if folder in folders), "neither")
-
-
-def module_of(file: str) -> str:
-    """The dotted name of a file."""
-    return file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-
-
-def room_of(module: str) -> str:
-    """The room that a module is in."""
-    parts = module.split(".")
-    if parts[0] != "twinstep":
-        return parts[0]
-    if parts[1:2] == ["runs"] and len(parts) > 2 and f"{parts[2]}" in ROOMS:
-        return parts[2]
-    if len(parts) > 1 and parts[1] in ROOMS:
-        return parts[1]
-    return {"twinstep": "front", "twinstep.__main__": "start"}.get(module, "root")
-
-
-MODULES = {module_of(file): file for file in FILES}
-
-
-# Imports
-
-
-def imports(source: str) -> set[str]:
-    """The dotted names of all that a text imports, wherever in it; "." for a relative one."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(".")
-    return found
 
 
 def within(names: set[str], homes: set[str]) -> set[str]:
@@ -207,11 +118,11 @@ def test_no_import_goes_in_a_circle() -> None:
         ("twinstep.trace.ledger", "from twinstep.judge import judge", {"twinstep.judge.judge"}),
         ("twinstep.judge.judge", "from twinstep.problems import Spec", {"twinstep.problems"}),
         ("twinstep.errors", "import twinstep.trace.ledger", {"twinstep.trace.ledger"}),
-        ("twinstep.jax.state", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
+        ("twinstep.jax.driver", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
         ("jax_impl.zero_grad", "from twinstep.judge.judge import Judge", {"twinstep.judge.judge"}),
         ("twinstep.runs.many", "def f():\n    from twinstep.cli import main", {"twinstep.cli"}),
         ("twinstep.report.page", "from twinstep import verify", {"twinstep"}),
-        ("twinstep.cli.run", "from twinstep.jax import state", {"twinstep.jax.state"}),
+        ("twinstep.cli.run", "from twinstep.jax import driver", {"twinstep.jax.driver"}),
         ("twinstep.cli.run", "from twinstep.runs import launch", set()),
         ("twinstep.jax.optim._adam", "from twinstep.jax.optim.base import value_at", set()),
     ],
@@ -255,7 +166,7 @@ def test_what_is_public_has_a_home() -> None:
         ("import torch", "torch"),
         ("import os, torch.nn as nn", "torch"),
         ("from jax_impl.zero_grad import Linear", "jax_impl"),
-        ("from twinstep.torch import state", "twinstep.torch"),
+        ("from twinstep.torch import driver", "twinstep.torch"),
         ("from twinstep import torch", "twinstep.torch"),
         ("import twinstep.runs.torch_programs.matrix_training", "twinstep.runs.torch_programs"),
         ("def f():\n    if True:\n        from flax import nnx", "flax"),
@@ -266,17 +177,17 @@ def test_forbidden_import_is_noticed(source: str, name: str) -> None:
     assert within(imports(source), FORBIDDEN["neither"]) == {name}
 
 
-@pytest.mark.parametrize("source", ["from . import state", "from ..torch_impl import state"])
+@pytest.mark.parametrize("source", ["from . import driver", "from ..torch_impl import driver"])
 def test_relative_import_is_noticed(source: str) -> None:
     assert "." in imports(source)
-    assert within(imports("from twinstep.jax_like import torches"), _JAX | _TORCH) == set()
+    assert within(imports("from twinstep.jax_like import torches"), JAX | TORCH) == set()
 
 
 @pytest.mark.parametrize(
     "source",
     [
         "import importlib\nm = importlib.import_module('torch')",
-        "from importlib import import_module\nm = import_module('twinstep.torch.state')",
+        "from importlib import import_module\nm = import_module('twinstep.torch.driver')",
         "m = __import__('jax')",
         "exec('import torch')",
     ],
@@ -351,216 +262,3 @@ def test_the_kit_changes_nothing_and_loads_no_judge() -> None:
 def test_kit_that_does_more_is_noticed(more: str, word: str) -> None:
     script = "import os; os.environ.pop('XLA_FLAGS', None)" + _KIT.format(more=more)
     assert word in " ".join(printed(script)).replace("('", "'").split()
-
-
-# Twins
-
-
-class Signature(NamedTuple):
-    """A public function or class: its name, the names of its parameters, its methods."""
-
-    name: str
-    parameters: tuple[str, ...]
-    methods: tuple["Signature", ...] = ()
-
-
-_SAME = {"__call__": "forward"}  # what PyTorch calls the method that Flax calls the other
-
-
-def surface(source: str) -> list[Signature]:
-    """The public functions and classes of a text, in its order."""
-    return list(_signatures(ast.parse(source).body))
-
-
-def _signatures(body: list[ast.stmt]) -> Iterator[Signature]:
-    for node in body:
-        name = _SAME.get(getattr(node, "name", ""), getattr(node, "name", "_"))
-        if name.startswith("_") and name != "__init__":
-            continue
-        if isinstance(node, ast.ClassDef):
-            yield Signature(name, (), tuple(_signatures(node.body)))
-        elif isinstance(node, ast.FunctionDef):
-            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            yield Signature(name, tuple(argument.arg for argument in every))
-
-
-def mirror_of(source: str) -> str | None:
-    """The file that a module's docstring names as its mirror."""
-    found = re.search(r"^Mirror: (\S+)$", ast.get_docstring(ast.parse(source)) or "", re.MULTILINE)
-    return found[1] if found else None
-
-
-def third_line(source: str) -> str:
-    """Line three of a module's docstring."""
-    lines = (ast.get_docstring(ast.parse(source), clean=False) or "").splitlines()
-    return lines[2] if len(lines) > 2 else ""
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_twins_have_the_same_functions_in_the_same_order(implementation: str) -> None:
-    ours, theirs = (
-        surface((ROOT / package / f"{implementation}.py").read_text())
-        for package in ("jax_impl", "torch_impl")
-    )
-    assert ours == theirs
-    names = [signature.name for signature in ours if signature.name[0].islower()]
-    assert [n for n in names if n in ("init", "loss_fn", "train_step", "evaluate")][:3] == [
-        "init",
-        "loss_fn",
-        "train_step",
-    ]
-
-
-@pytest.mark.parametrize("package", ["jax_impl", "torch_impl"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_line_three_of_a_twin_names_its_mirror(implementation: str, package: str) -> None:
-    source = (ROOT / package / f"{implementation}.py").read_text()
-    assert third_line(source) == f"Mirror: {MIRRORS[package]}/{implementation}.py"
-
-
-def test_every_mirror_is_mirrored_back() -> None:
-    named = {file: mirror_of(path.read_text()) for file, path in FILES.items()}
-    named = {file: mirror for file, mirror in named.items() if mirror}
-    assert len(named) > 2 * len(IMPLEMENTATIONS)  # the library has some too
-    for file, mirror in named.items():
-        assert mirror in FILES, f"{file} names {mirror}, which is not there"
-        assert Path(file).name == Path(mirror).name
-        folder = folder_of(file)
-        assert folder is not None
-        assert MIRRORS[folder] == folder_of(mirror)
-        assert named.get(mirror) == file, f"{mirror} does not name {file}"
-
-
-def test_files_of_one_name_are_mirrors() -> None:
-    """What bears the same name on both sides is meant to be read side by side."""
-    seen = 0
-    for folder, mirror in MIRRORS.items():
-        theirs = {path.name: path for path in (ROOT / mirror).rglob("[!_]*.py")}
-        for path in (ROOT / folder).rglob("[!_]*.py"):
-            if path.name in theirs:
-                other = str(theirs[path.name].relative_to(ROOT))
-                assert mirror_of(path.read_text()) == other, path
-                seen += 1
-    assert seen > 2 * len(IMPLEMENTATIONS)
-
-
-_TWIN = '''"""One line.
-
-Mirror: twinstep/torch/state.py
-"""
-class Net:
-    def __init__(self, size): ...
-    def __call__(self, x): ...
-def init(spec): ...
-def loss_fn(model, *, batch): ...
-def _own(): ...
-'''
-_INIT, _LOSS = "def init(spec): ...\n", "def loss_fn(model, *, batch): ...\n"
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (_INIT + _LOSS, _LOSS + _INIT),
-        ("batch", "data"),
-        (_INIT, ""),
-        ("def __call__(self, x)", "def apply(self, x)"),
-        ("def _own", "def own"),
-        ("size", "width"),
-        ("class Net", "class Network"),
-    ],
-    ids=["order", "parameter", "missing", "method", "extra", "constructor", "class"],
-)
-def test_twin_that_differs_is_noticed(old: str, new: str) -> None:
-    assert surface(_TWIN) == surface(_TWIN.replace("__call__", "forward").replace("_own", "_other"))
-    changed = _TWIN.replace(old, new)
-    assert changed != _TWIN
-    assert surface(changed) != surface(_TWIN)
-
-
-def test_missing_mirror_is_noticed() -> None:
-    assert third_line(_TWIN) == "Mirror: twinstep/torch/state.py"
-    assert mirror_of(_TWIN) == "twinstep/torch/state.py"
-    later = _TWIN.replace("\n\nMirror", "\n\nAnother line.\nMirror")
-    assert third_line(later) == "Another line."
-    assert mirror_of(later) == "twinstep/torch/state.py"
-    assert mirror_of(_TWIN.replace("Mirror:", "See")) is None
-    assert third_line('"""One line."""') == ""
-
-
-# What is public is said, and no module is in its way; what is long is split
-
-
-def hidden(file: str, source: str) -> set[str]:
-    """Of the names that a package exports, those that a module of it bears: either is in the way.
-
-    A module that the package exports itself is none.
-    """
-    tree, package = ast.parse(source), module_of(file)
-    lists = (
-        n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"
-    )
-    names = {name for node in lists for name in ast.literal_eval(node.value)}
-    exported = {name.rpartition(".")[2] for name in imports(source) if name in MODULES}
-    return {name for name in names - exported if f"{package}.{name}" in MODULES}
-
-
-@pytest.mark.parametrize("file", [file for file in FILES if file.endswith("__init__.py")])
-def test_no_module_bears_the_name_of_a_public_function(file: str) -> None:
-    assert hidden(file, FILES[file].read_text()) == set()
-
-
-def test_module_in_the_way_of_a_function_is_noticed() -> None:
-    source = 'from twinstep.jax.nn.layers import functional\n__all__ = ["functional", "Linear"]'
-    assert hidden("twinstep/jax/nn/__init__.py", source) == {"functional"}
-    source = source.replace(".layers", "")
-    assert hidden("twinstep/jax/nn/__init__.py", source) == set()
-
-
-def undocumented(source: str) -> list[str]:
-    """The public functions and classes of a text without a docstring, and the module itself."""
-    tree = ast.parse(source)
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
-    missing = [node.name for node in public if not (ast.get_docstring(node) or "").strip()]
-    return missing if (ast.get_docstring(tree) or "").strip() else ["module", *missing]
-
-
-def too_long(source: str) -> bool:
-    """Whether a text has more lines than one idea takes."""
-    return len(source.splitlines()) > MOST_LINES
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_everything_public_has_a_docstring(file: str) -> None:
-    assert undocumented(FILES[file].read_text()) == []
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_no_file_is_too_long(file: str) -> None:
-    assert not too_long(FILES[file].read_text())
-
-
-FAULTS: dict[str, tuple[Callable[[str], object], str, object]] = {
-    "no module docstring": (undocumented, "x = 1", ["module"]),
-    "empty module docstring": (undocumented, '"""  """', ["module"]),
-    "function": (undocumented, '"""A."""\ndef f(): ...\ndef _g(): ...', ["f"]),
-    "class": (undocumented, '"""A."""\nclass C:\n    x = 1', ["C"]),
-    "late string": (undocumented, '"""A."""\ndef f():\n    x = 1\n    """Not one."""', ["f"]),
-    "just short enough": (too_long, "x = 1\n" * MOST_LINES, False),
-    "too long": (too_long, "x = 1\n" * (MOST_LINES + 1), True),
-}
-
-
-@pytest.mark.parametrize(("rule", "source", "finds"), FAULTS.values(), ids=FAULTS)
-def test_broken_rule_is_noticed(rule: Callable[[str], object], source: str, finds: object) -> None:
-    assert rule(source) == finds
-
-
-def test_rules_see_the_files() -> None:
-    """No rule holds because it was shown nothing."""
-    assert {package_of(file) for file in FILES} == set(PACKAGES)
-    for package in ("jax_impl", "torch_impl"):
-        assert {f"{package}/{name}.py" for name in IMPLEMENTATIONS} <= FILES.keys()
-    assert "twinstep/runs/launch.py" in FILES
-    assert {side_of(file) for file in FILES} == FORBIDDEN.keys()

@@ -20,7 +20,6 @@ from twinstep.errors import InputError
 from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
 from twinstep.problems import SETS
-from twinstep.problems.chunking import steps_at_once
 from twinstep.problems.closures import ClosureTraining, rows
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
@@ -44,7 +43,7 @@ class Row:
 
     def replayed(self) -> tuple[Trace, Trace, Any]:
         """PyTorch's steps now, the same made again, and their sizes."""
-        (index,) = self.spec.batches().chunks(steps_at_once(self.spec))
+        (index,) = self.spec.chunks()
         (recorded,) = launch.chunks(self.spec, "torch", noise=False)
         return recorded, *self._replay(recorded, index)
 

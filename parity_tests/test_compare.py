@@ -36,7 +36,7 @@ from judging import (
 from twinstep import Trace, Verdict, compare
 from twinstep.judge.judge import Judge
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 # ----------------------------------------------------------------------------------------- verdicts
 
@@ -106,10 +106,10 @@ def test_no_number_on_one_side_is_not_hidden_by_one_on_both(
     judge: Mode, noise: float | None
 ) -> None:
     trace = base(noise)
-    bias = trace.grads["bias"].copy()
+    bias = trace.raw_grads["bias"].copy()
     bias[2, 0] = np.nan
-    both = with_leaf(trace, "grads", "bias", bias)
-    comparison = judge(both, planted(both, "grads", "bias", 3, np.nan))
+    both = with_leaf(trace, "raw_grads", "bias", bias)
+    comparison = judge(both, planted(both, "raw_grads", "bias", 3, np.nan))
     assert comparison.verdict is Verdict.MISMATCH
     assert comparison.first is not None
     assert comparison.first.index == (2,)
@@ -166,7 +166,7 @@ def _still(trace: Trace, stage: str, value: float | None) -> Trace:
 
 
 NOTHING: dict[str, tuple[Change, str]] = {
-    "zero gradients": (lambda t: _still(t, "grads", 0), "gradients"),
+    "zero gradients": (lambda t: _still(t, "raw_grads", 0), "gradients"),
     "parameters still": (lambda t: _still(t, "params", None), "parameter"),
     "loss still": (lambda t: _still(t, "loss", 1), "loss"),
 }
@@ -182,16 +182,20 @@ def test_where_nothing_happens_nothing_is_proved(
     assert comparison.verdict is Verdict.INVALID
     assert says in comparison.reason
     # a fault is a fault all the same
-    assert judge(trace, planted(trace, "grads", "gain", 3, 2)).verdict is Verdict.MISMATCH
+    assert judge(trace, planted(trace, "raw_grads", "gain", 3, 2)).verdict is Verdict.MISMATCH
     # a gradient that is not 0 all the time, a single update: something happened
-    once = planted(trace, "grads", "gain", STEPS, 2) if says == "gradients" else base(noise)
+    once = planted(trace, "raw_grads", "gain", STEPS, 2) if says == "gradients" else base(noise)
     assert judge(once, once).verdict is Verdict.EQUAL
 
 
 def test_it_takes_two_runs_in_which_something_happens() -> None:
     """Which trace is named first does not matter."""
     gain = nudged(entry(made(), "params", "gain", 0), 1)
-    for stage, start, value in (("loss", 1, 1 + EPS), ("grads", 0, 1e-300), ("params", None, gain)):
+    for stage, start, value in (
+        ("loss", 1, 1 + EPS),
+        ("raw_grads", 0, 1e-300),
+        ("params", None, gain),
+    ):
         still = _still(made(), stage, start)
         moves = planted(still, stage, "loss" if stage == "loss" else "gain", 3, value)
         assert compare(still, moves).verdict is Verdict.INVALID
@@ -214,12 +218,12 @@ def test_no_steps_prove_nothing() -> None:
 def test_scalars_and_empty_tensors_are_leaves() -> None:
     trace = made()
     for leaf in ("gain", "none"):
-        assert leaf_of(trace, "grads", leaf).size == (STEPS if leaf == "gain" else 0)
+        assert leaf_of(trace, "raw_grads", leaf).size == (STEPS if leaf == "gain" else 0)
     comparison = compare(trace, planted(trace, "params", "gain", 2, 9))
     assert comparison.first is not None
     assert (comparison.first.index, comparison.first.candidate) == ((), 9)
     nothing = trace
-    for stage in ("grads", "opt_state", "params"):
+    for stage in ("raw_grads", "grads", "opt_state", "params"):
         nothing = without(stage, *(leaf for leaf in LEAVES[stage] if "none" not in leaf))(nothing)
     assert compare(nothing, nothing).verdict is Verdict.INVALID
 
@@ -256,7 +260,7 @@ def test_steps_that_a_trace_lacks_are_refused(steps: int) -> None:
 @pytest.mark.parametrize("noise", [None, 3])
 def test_steps_compares_the_first_ones_only(steps: int, noise: float | None) -> None:
     trace = base(noise)
-    off = planted(trace, "grads", "gain", 4, 9)
+    off = planted(trace, "raw_grads", "gain", 4, 9)
     comparison = compare(trace, off, steps=steps)
     assert comparison.steps == steps
     assert comparison.verdict is (Verdict.EQUAL if steps < 4 else Verdict.MISMATCH)
@@ -266,9 +270,9 @@ def test_steps_compares_the_first_ones_only(steps: int, noise: float | None) -> 
 
 def test_pieces_from_the_middle_of_two_runs_are_judged_as_such() -> None:
     trace = made()
-    off = planted(trace, "grads", "gain", 4, 9)
+    off = planted(trace, "raw_grads", "gain", 4, 9)
     comparison = compare(trace.cut(3, 6), off.cut(3, 6))
-    assert where(comparison.first) == (4, "grads", "gain")
+    assert where(comparison.first) == (4, "raw_grads", "gain")
     assert comparison.steps == 3
     assert compare(trace.cut(4, 6), off.cut(4, 6)).verdict is Verdict.EQUAL
 
@@ -293,7 +297,7 @@ def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_setting_that_one_trace_alone_has_is_another_problem(which: int) -> None:
     trace = made()
-    spec = {**trace.metadata.spec, "momentum": 0.9}
+    spec = {**(trace.metadata.spec or {}), "momentum": 0.9}
     other = dataclasses.replace(trace, metadata=dataclasses.replace(trace.metadata, spec=spec))
     pair = (trace, other) if which else (other, trace)
     refused(lambda: compare(*pair), "different settings", "momentum", "0.9")

@@ -19,7 +19,7 @@ from storing import SEARCH, bits, write
 
 from twinstep import InputError, Trace, Verdict, cli, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import MANIFEST
+from twinstep.trace.writing import MANIFEST
 
 # ----------------------------------------------------------------------------------- damaged shards
 
@@ -102,9 +102,10 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "no format": (b"{}", "format"),
     "format true": (b'{"format": true}', "format"),
     "format as text": (b'{"format": "1"}', "format"),
-    "older format": (b'{"format": 1}', "an older twinstep wrote it"),
-    "newer format": (b'{"format": 3}', "use a newer twinstep"),
-    "format alone": (b'{"format": 2}', "sha256"),
+    "oldest format": (b'{"format": 1}', "an older twinstep wrote it"),
+    "older format": (b'{"format": 2}', "has format 2, expected 3: an older twinstep wrote it"),
+    "newer format": (b'{"format": 4}', "use a newer twinstep"),
+    "format alone": (b'{"format": 3}', "sha256"),
 }
 
 
@@ -118,7 +119,7 @@ def test_a_manifest_that_is_none(stored: Path, text: bytes, says: str) -> None:
 Change = Callable[[dict[str, Any]], object]
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (lambda m: m.update(format=3), "newer"),
+    "newer format": (lambda m: m.update(format=4), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (lambda m: m.update(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),
@@ -162,11 +163,22 @@ FORGED: dict[str, tuple[Change, str]] = {
     "a name of two lines": (lambda m: m["shards"][1].update(file="a\nb"), "named"),
     "an empty name": (lambda m: m["shards"][1].update(file=""), "named"),
     "another name": (lambda m: m["shards"][1].update(file="x.safetensors"), "x.safetensors"),
+    "held once missing": (lambda m: m["shards"][1].pop("held_once"), "held_once"),
+    "held once null": (lambda m: m["shards"][1].update(held_once=None), "held_once"),
+    "held once no names": (lambda m: m["shards"][1].update(held_once=[1]), "held_once"),
+    "one held twice": (lambda m: m["shards"][1]["held_once"].remove("bias"), "leaves"),
+    "joined missing": (lambda m: m.pop("joined"), "joined"),
+    "joined a list": (lambda m: m.update(joined=[]), "joined"),
+    "joined no leaf": (lambda m: m.update(joined={"params/more": 2}), "params/more"),
+    "joined at a fraction": (lambda m: m.update(joined={"params/bias": 1.5}), "params/bias"),
+    "joined at the start": (lambda m: m.update(joined={"params/bias": 0}), "params/bias"),
+    "joined after it was there": (lambda m: m.update(joined={"params/bias": 2}), "leaves"),
     "leaves missing": (lambda m: m.pop("leaves"), "leaves"),
     "no loss": (lambda m: m["leaves"].remove("loss"), "loss"),
     "leaves no names": (lambda m: m["leaves"].append([]), "name"),
-    "a leaf more": (lambda m: m["leaves"].append("grads/more"), "leaves"),
-    "a leaf less": (lambda m: m["leaves"].remove("grads/bias"), "leaves"),
+    "a leaf more": (lambda m: m["leaves"].append("raw_grads/more"), "leaves"),
+    "a leaf less": (lambda m: m["leaves"].remove("raw_grads/bias"), "leaves"),
+    "a gradient less that is held once": (lambda m: m["leaves"].remove("grads/bias"), "leaves"),
 }
 
 
@@ -218,8 +230,8 @@ CONTENTS: dict[str, Callable[[], bytes]] = {
     "losses a table": lambda: shard_of(_arrays({"loss": np.zeros((2, 1))})),
     "losses integers": lambda: shard_of(_arrays({"loss": np.zeros(2, int)})),
     "three losses": lambda: shard_of(_arrays({"loss": np.zeros(3)})),
-    "a gradient too short": lambda: shard_of(_arrays({"grads/bias": np.zeros((1, 3))})),
-    "a gradient a scalar": lambda: shard_of(_arrays({"grads/bias": np.zeros(())})),
+    "a gradient too short": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros((1, 3))})),
+    "a gradient a scalar": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros(())})),
     "params without the first": lambda: shard_of(_arrays({"params/gain": np.zeros(2)})),
     "noise too short": lambda: shard_of(_arrays({"noise/loss/loss": np.zeros(1)})),
     "scales a table": lambda: shard_of(_arrays({"scales/loss/loss": np.zeros((2, 2))})),
@@ -231,7 +243,7 @@ def _arrays(changes: Mapping[str, np.ndarray] = {}, steps: int = 2) -> dict[str,
     """The arrays of the first shard of `stored`, with some of them changed."""
     trace = made(noise=0.5).cut(0, steps)
     arrays = {"loss": trace.losses}
-    for stage in ("batch", "grads", "opt_state", "params", "noise", "scales"):
+    for stage in ("batch", "raw_grads", "opt_state", "params", "noise", "scales"):
         arrays |= {f"{stage}/{name}": array for name, array in getattr(trace, stage).items()}
     return {**arrays, **changes}
 
@@ -255,8 +267,8 @@ def test_a_forged_shard_is_named(stored: Path, content: Callable[[], bytes]) -> 
 
 
 def test_shards_of_different_shapes_do_not_make_a_trace(stored: Path) -> None:
-    put_first_shard(stored, shard_of(_arrays({"grads/bias": np.zeros((2, 4))})))
-    refused(lambda: load_trace(stored), "grads", "step")
+    put_first_shard(stored, shard_of(_arrays({"raw_grads/bias": np.zeros((2, 4))})))
+    refused(lambda: load_trace(stored), "raw_grads", "step")
 
 
 # ------------------------------------------------------------------------------------ random damage

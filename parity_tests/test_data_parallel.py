@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ranks import PLANTS, spec_of
@@ -24,7 +25,6 @@ from twinstep.cli import main, process
 from twinstep.errors import LostError
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.storage import open_trace
@@ -148,7 +148,7 @@ def gate(folder: Path, case: str) -> Comparison:
     spec = spec_of(case)
     gated, judge = Gate(spec), Judge(spec.dtype)
     pieces = open_trace(folder / case.replace(":", "-")).chunks()
-    for recorded, index in zip(pieces, spec.batches().chunks(steps_at_once(spec)), strict=True):
+    for recorded, index in zip(pieces, spec.chunks(), strict=True):
         gated(judge, recorded, index)
     return judge.comparison()
 

@@ -10,22 +10,24 @@ import contextlib
 import io
 import re
 import sys
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from document_code import (
-    BACKPROPAGATION,
+    BACKWARD,
+    CASES,
     GRADIENT_UPDATE,
     LINEAR_REGRESSION,
     MNIST_RNN,
-    SGD_LINEAR_MODEL,
+    RNN_CASE,
     ZERO_GRAD,
+    Case,
+    Ran,
+    run_document,
+    torchvision,
 )
-from torch.utils.data import TensorDataset
 
 import twinstep
 from twinstep.judge import tolerance
@@ -33,78 +35,9 @@ from twinstep.problems import mnist_rnn as mnist_rnn_spec
 from twinstep.problems.datasets import Images, load_digits
 from twinstep.problems.sgd import SgdLinearModel
 from twinstep.trace.ledger import Outcome, Trace
+from twinstep.trace.stages import STAGES
 
-_SGD, _ADAM = "torch.optim.SGD(", "torch.optim.Adam("
-_BACKWARD = "# 反向传播\nloss.backward()\n"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A document's code, the changes that it names or needs, and the spec's fields that match."""
-
-    example: str
-    code: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    prints: bool = True
-
-    def text(self, dtype: str) -> str:
-        """The code for a run in `dtype`, which document 002 writes out."""
-        return self.code.replace("dtype=torch.float32", f"dtype=torch.{dtype}")
-
-
-CASES = [
-    # as printed it calls backward twice on one graph, which is refused: once is what it can mean
-    Case("gradient_update", GRADIENT_UPDATE.replace(_BACKWARD, "", 1), prints=False),
-    Case("linear_regression", LINEAR_REGRESSION),
-    Case("linear_regression_l1", LINEAR_REGRESSION.replace("nn.MSELoss", "nn.L1Loss")),
-    Case("linear_regression_adam", LINEAR_REGRESSION.replace(_SGD, _ADAM)),
-    Case("sgd_linear_model", SGD_LINEAR_MODEL),
-    Case("zero_grad", ZERO_GRAD),
-    Case("without_zero_grad", ZERO_GRAD.replace("    optimizer.zero_grad()\n", "")),
-    Case("backpropagation", BACKPROPAGATION),
-]
-RNN_CASE = Case(
-    "mnist_rnn",
-    # two epochs of 15 batches, a line every 5; its "10000" is the number of MNIST's test images
-    MNIST_RNN.replace("epochs = 10", "epochs = 2")
-    .replace("% 100 ==", "% 5 ==")
-    .replace("the 10000 test", "the 40 test"),
-    {"epochs": 2, "log_every": 5},
-)
 SEEDS = (0, 1, 2024)
-
-
-class Ran(NamedTuple):
-    """What a document's code left: losses (T,), parameters by name, all that it printed."""
-
-    losses: np.ndarray
-    params: dict[str, np.ndarray]
-    lines: list[str]
-
-
-def run_document(code: str, seed: int, dtype: str, **names: Any) -> Ran:
-    """Runs a document's code with the seed before it and `dtype` as default.
-
-    names: what a changed code calls beside the document's own
-    """
-    losses: list[float] = []
-    backward = torch.Tensor.backward
-
-    def noting(loss: torch.Tensor, *args: Any, **options: Any) -> None:
-        losses.append(loss.item())
-        backward(loss, *args, **options)
-
-    printed = io.StringIO()
-    numbers = np.random.get_state()
-    torch.set_default_dtype(getattr(torch, dtype))
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(torch.Tensor, "backward", noting)
-        try:
-            exec(f"import torch; torch.manual_seed({seed})\n{code}", names)
-        finally:
-            np.random.set_state(numbers)
-    params = {name: tensor.numpy() for name, tensor in names["model"].state_dict().items()}
-    return Ran(np.array(losses), params, printed.getvalue().splitlines())
 
 
 def run_nudged(seed: int, dtype: str, rerun: int) -> Ran:
@@ -137,31 +70,8 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Images:
     )
     monkeypatch.setattr(mnist_rnn_spec, "load_digits", lambda: some)
 
-    class ToTensor:
-        """(N, 28, 28) bytes -> (N, 1, 28, 28), as torchvision divides them."""
-
-        def __call__(self, images: np.ndarray) -> torch.Tensor:
-            return torch.tensor(images)[:, None].to(torch.get_default_dtype()).div(255)
-
-    def mnist(root: str, train: bool, transform: ToTensor, download: bool = False) -> TensorDataset:
-        images, labels = (
-            (some.train_images, some.train_labels)
-            if train
-            else (some.test_images, some.test_labels)
-        )
-        return TensorDataset(transform(images), torch.tensor(labels))
-
-    torchvision = ModuleType("torchvision")
-    parts: dict[str, dict[str, Any]] = {
-        "datasets": {"MNIST": mnist},
-        "transforms": {"ToTensor": ToTensor},
-    }
-    for name, contents in parts.items():
-        part = ModuleType(f"torchvision.{name}")
-        vars(part).update(contents)
-        setattr(torchvision, name, part)
-        monkeypatch.setitem(sys.modules, part.__name__, part)
-    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    for name, module in torchvision(some).items():
+        monkeypatch.setitem(sys.modules, name, module)
     return some
 
 
@@ -236,7 +146,7 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     eps = tolerance.eps(dtype)
     noise = np.max([np.abs(rerun.losses - ran.losses) for rerun in nudged], axis=0)
     limit = tolerance.NOISE_FACTOR * np.maximum.accumulate(noise) + (
-        tolerance.ONE_STEP_EPS["loss"] * eps * np.maximum.accumulate(ran.losses)
+        STAGES["loss"].one_step * eps * np.maximum.accumulate(ran.losses)
     )
     assert np.all(np.abs(ran.losses - trace.losses) <= limit)
     # where another order of the samples would show: it moves a loss by a tenth
@@ -245,7 +155,7 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     for name, array in ran.params.items():
         gap = np.max(np.abs(array - trace.params[name][-1]))
         noise = np.max([np.abs(rerun.params[name] - array) for rerun in nudged])
-        one_step = tolerance.ONE_STEP_EPS["params"] * eps * np.max(np.abs(array))
+        one_step = STAGES["params"].one_step * eps * np.max(np.abs(array))
         assert gap <= tolerance.NOISE_FACTOR * noise + one_step
     ours = printed_lines(spec, [loss.item() for loss in trace.losses], trace.outcome())
     assert [line.split("Loss")[0] for line in ours[:-1]] == [
@@ -262,9 +172,9 @@ def test_second_backward_of_document_000_is_refused() -> None:
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         run_document(GRADIENT_UPDATE, 0, "float32")
     # whichever of the two is left out, the update is the same: zero_grad comes before the second
-    once = run_document(GRADIENT_UPDATE.replace(_BACKWARD, "", 1), 0, "float32")
-    first, _, rest = GRADIENT_UPDATE.rpartition(_BACKWARD)
-    assert first.count(_BACKWARD) == 1
+    once = run_document(GRADIENT_UPDATE.replace(BACKWARD, "", 1), 0, "float32")
+    first, _, rest = GRADIENT_UPDATE.rpartition(BACKWARD)
+    assert first.count(BACKWARD) == 1
     other = run_document((first + rest).replace("optimizer.zero_grad()\n", ""), 0, "float32")
     for name, array in once.params.items():
         np.testing.assert_array_equal(array, other.params[name])

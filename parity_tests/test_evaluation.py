@@ -16,6 +16,7 @@ from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace
 from twinstep.judge import tolerance
 from twinstep.judge.judge import Judge
 from twinstep.trace.ledger import join
+from twinstep.trace.stages import STAGES
 
 OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])
 TESTED: dict[str, np.ndarray] = {
@@ -48,7 +49,7 @@ def gate(reference: Trace, candidate: Trace) -> Comparison:
 def test_an_evaluation_is_judged(judged: Callable[[Trace, Trace], Comparison]) -> None:
     trace = evaluated(made(noise=EPS))
     assert judged(trace, trace).verdict is Verdict.EQUAL
-    amount = tolerance.ONE_STEP_EPS["evaluation"] + (judged is compare) * tolerance.NOISE_FACTOR
+    amount = STAGES["evaluation"].one_step + (judged is compare) * tolerance.NOISE_FACTOR
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
         outputs = OUTPUTS + np.array([0, 0, off * amount * EPS])
         found = judged(trace, evaluated(trace, outputs=outputs))

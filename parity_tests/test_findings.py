@@ -21,7 +21,7 @@ def spoilt(*frameworks: str) -> Comparison:
     return compare(of(made(), frameworks[0]), planted(of(made(), frameworks[1]), *AT, 9))
 
 
-AT = ("grads", "bias", 3)
+AT = ("raw_grads", "bias", 3)
 
 
 @pytest.mark.parametrize("frameworks", [("torch", "jax"), ("jax", "torch")])
@@ -29,7 +29,7 @@ def test_numbers_name_their_framework(
     frameworks: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison = spoilt(*frameworks)
-    says = f"step 3, grads, bias[2]: {frameworks[0]} 2, {frameworks[1]} 9, apart 7, allowed "
+    says = f"step 3, raw_grads, bias[2]: {frameworks[0]} 2, {frameworks[1]} 9, apart 7, allowed "
     assert comparison.reason.startswith(says)
     assert comparison.to_dict()["first"]["sides"] == list(frameworks)
     terminal.print_comparison(comparison)

@@ -17,9 +17,9 @@ from handmade import made, refused
 from storing import HERE, SHARDS, bits, write
 
 from twinstep import cli, files, load_trace, open_trace
-from twinstep.problems import chunking
 from twinstep.report import plots, write_json, write_text
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace import rows as held
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 Fill = Callable[[int], None]
 
@@ -117,7 +117,7 @@ def test_a_full_device_is_one_line_after_what_was_found(
 
 # --------------------------------------------------------------------------- twinstep run --out
 
-STEPS, AT_ONCE = 20, 4  # so five shards
+STEPS, AT_ONCE = 40, 4  # so ten shards
 RUN = [
     "run",
     "linear_regression_adam",
@@ -126,7 +126,7 @@ RUN = [
     "--dtype",
     "float64",
     "--steps",
-    "20",
+    "40",
 ]
 # the number of a write (the manifest, a shard, the manifest, ...), and the moment of it
 KILLED = [
@@ -136,20 +136,23 @@ KILLED = [
     (6, "moved"),
     (7, "not yet moved"),
 ]
-LIMITS = {500: (), 1000: (0,), 1450: (1, 2, 3, 4)}  # bytes of a file: how many shards may be left
+LIMITS = {
+    500: (),
+    1000: (0,),
+    2700: (1, 2, 3, 4, 5, 6, 7, 8, 9),
+}  # bytes of a file: how many shards may be left
 
 CHILD = """
 import json, os, resource, signal, sys
 from pathlib import Path
 from twinstep import cli
 
-from twinstep.problems import chunking
+from twinstep import files
+from twinstep.trace import rows as held
 
-from twinstep.trace import storage
-
-chunking.MOST_STEPS, folder = int(sys.argv[1]), Path(sys.argv[2])
+held.MOST_ROWS, folder = int(sys.argv[1]), Path(sys.argv[2])
 words, killed, limits = json.loads(sys.argv[3])
-storage.real = storage._replace
+files.real = files.replace
 
 def kill_at(number, moment):
     done = 0
@@ -161,11 +164,11 @@ def kill_at(number, moment):
             part = path.with_name(f".{os.getpid()}.part")
             part.write_bytes(content[: len(content) // 2 if moment == "half written" else None])
             os.kill(os.getpid(), signal.SIGKILL)
-        storage.real(path, content)
+        files.real(path, content)
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    storage._replace = replace
+    files.replace = replace
 
 def in_child(name, prepare):
     process = os.fork()
@@ -179,7 +182,7 @@ def in_child(name, prepare):
 
 ended = {}
 # loaded once for all; no thread of PyTorch's is started here, which a forked child would lack
-import torch_impl.linear_regression, twinstep.torch.recording
+import torch_impl.linear_regression, twinstep.torch.driver
 import twinstep.cli.run
 
 for number, moment in killed:
@@ -208,7 +211,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     killed = {f"{number} {moment}": -signal.SIGKILL for number, moment in KILLED}
     assert json.loads(done.stdout) == killed | {str(limit): 2 for limit in LIMITS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "MOST_STEPS", AT_ONCE)
+        patch.setattr(held, "MOST_ROWS", AT_ONCE)
         assert cli.main([*RUN, "--out", str(folder / "whole")]) == 0
     return folder
 
@@ -234,7 +237,7 @@ def test_a_killed_run_leaves_what_it_finished(
     else:
         shards = min((finished - 1) // 2, STEPS // AT_ONCE)
         holds(folder, shards, whole)
-        assert open_trace(folder).complete is (finished == 12)
+        assert open_trace(folder).complete is (finished == 2 * STEPS // AT_ONCE + 2)
         steps = shards * AT_ONCE
         if 0 < steps < STEPS:
             assert cli.main(["compare", str(folder), str(whole)]) == 2

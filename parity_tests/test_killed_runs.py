@@ -13,16 +13,16 @@ from storing import HERE, SHARDS, bits
 
 import twinstep
 from twinstep import Verdict, load_trace, open_trace
-from twinstep.problems import chunking
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace import rows as held
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- killed runs
 
 ENDLESS = """
 import sys
 from handmade import made
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 writer = TraceWriter(sys.argv[1], made().metadata)
 trace = made(100_000)
@@ -64,11 +64,11 @@ from pathlib import Path
 from handmade import made
 from storing import write
 from test_killed_runs import KILLED, WRITES
-from twinstep.trace import storage
+from twinstep import files
 
 def kill_at(number, moment):
     done = 0
-    real = storage._replace
+    real = files.replace
 
     def replace(path, content):
         nonlocal done
@@ -81,7 +81,7 @@ def kill_at(number, moment):
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    storage._replace = replace
+    files.replace = replace
 
 for number in range(1, WRITES + 1):
     for moment in KILLED:
@@ -125,11 +125,11 @@ def test_a_run_killed_within_a_write(killed: Path, number: int, moment: str) -> 
 VERIFIED = """
 import os, signal, sys
 import twinstep
-from twinstep.problems import chunking
+from twinstep.trace import rows as held
 
 from twinstep.runs import launch
 
-chunking.MOST_STEPS = 4
+held.MOST_ROWS = 4
 launch.set_threads("torch", 1)
 
 def progress(side, step, steps):
@@ -145,7 +145,7 @@ def test_a_killed_verification_is_readable_to_where_it_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = child(VERIFIED, tmp_path / "killed")
-    monkeypatch.setattr(chunking, "MOST_STEPS", 4)
+    monkeypatch.setattr(held, "MOST_ROWS", 4)
     spec = twinstep.examples()["linear_regression_adam"](dtype="float64", steps=20)
     said: list[tuple[str, int, int]] = []
     twinstep.verify(spec, out=tmp_path / "whole", progress=lambda *now: said.append(now))

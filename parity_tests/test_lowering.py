@@ -16,7 +16,6 @@ import twinstep.jax.nn.layers
 from twinstep.jax import programs
 from twinstep.place import Place
 from twinstep.problems import EXAMPLES, Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.runs import launch
 
@@ -91,7 +90,7 @@ def test_the_program_is_what_is_run(example: str) -> None:
     """The exported program, run here, gives the driver's very bits."""
     spec = EXAMPLES[example](steps=5)
     driver = launch.driver("jax", spec)
-    chunk = next(spec.batches().chunks(steps_at_once(spec)))
+    chunk = next(spec.chunks())
     with driver.settings():
         leaves = jax.tree.leaves(driver.start)
         exported = programs.training(driver).export()

@@ -11,6 +11,7 @@ from twinstep import Finding
 from twinstep.judge import measure, tolerance
 from twinstep.judge.history import Curve, History
 from twinstep.runs.gate import Reference, _apparent
+from twinstep.trace.stages import STAGES
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -72,22 +73,22 @@ def test_the_same_bits_are_those_of_zeros_too() -> None:
 
 def test_a_finding_is_the_worst_entry() -> None:
     a, b = np.array([[1.0, 2.0], [3.0, -4.0]]), np.array([[1.0, 2.5], [2.0, -4.0]])
-    found = measure.finding(3, "grads", "w", a, b, np.float64(1.0), np.float64(0.5))
+    found = measure.finding(3, "raw_grads", "w", a, b, np.float64(1.0), np.float64(0.5))
     assert (found.index, found.reference, found.candidate) == ((1, 0), 3.0, 2.0)
     assert (found.difference, found.allowed, found.ulps) == (1.0, 0.5, 2.0**51)
     # no number at all is worse than any difference, and worst where one side alone has none
     b[0, 0] = np.nan
-    found = measure.finding(3, "grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
+    found = measure.finding(3, "raw_grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
     assert (found.index, found.difference, found.ulps) == ((0, 0), math.inf, math.inf)
     a[0, 0], a[1, 1], b[1, 0] = np.nan, np.inf, 3e3
-    found = measure.finding(3, "grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
+    found = measure.finding(3, "raw_grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
     assert found.index == (1, 1)
     b[1, 1] = np.inf
-    found = measure.finding(3, "grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
+    found = measure.finding(3, "raw_grads", "w", a, b, np.float64(np.nan), np.float64(0.5))
     assert found.index == (0, 0)
     nothing = np.empty((0, 2))
-    found = measure.finding(3, "grads", "w", nothing, nothing, 0.0, 0.5, ("torch", "jax"))
-    assert found == Finding(3, "grads", "w", (), 0.0, 0.0, 0.0, 0.5, 0.0, ("torch", "jax"))
+    found = measure.finding(3, "raw_grads", "w", nothing, nothing, 0.0, 0.5, ("torch", "jax"))
+    assert found == Finding(3, "raw_grads", "w", (), 0.0, 0.0, 0.0, 0.5, 0.0, ("torch", "jax"))
 
 
 def test_two_evaluations_are_found_apart_by_outputs_names_and_figures() -> None:
@@ -113,8 +114,10 @@ def test_two_evaluations_are_found_apart_by_outputs_names_and_figures() -> None:
 
 def test_the_figures_are_those_of_their_reasons() -> None:
     """Whoever changes one has to give a reason, and to say which faults are still found."""
-    one_step = {"loss": 16, "grads": 64, "opt_state": 8, "params": 4, "evaluation": 64}
-    assert one_step == tolerance.ONE_STEP_EPS
+    one_step = {name: stage.one_step for name, stage in STAGES.items() if not stage.exact}
+    gradients = {"raw_grads": 64, "grads": 64}
+    state = {"opt_state": 8, "params": 4, "buffers": 8}
+    assert one_step == {"activations": 64, "loss": 16, **gradients, **state, "evaluation": 64}
     assert (tolerance.NUDGED_RERUNS, tolerance.NOISE_FACTOR, tolerance.WELL_EXPLAINED) == (
         3,
         4,
@@ -142,22 +145,22 @@ def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
     reference = Reference.__new__(Reference)  # which would train
     reference._judged = "float32"
     for one, other, found in ((near, far, 2**-18), (far, near, 2**-18), (exact, far, 0)):
-        assert reference._lost("grads", exact, one, other).tolist() == [found] * 4
+        assert reference._lost("raw_grads", exact, one, other).tolist() == [found] * 4
     most = 4 * 2 ** (-23 / 4)
-    for stage, amount in (("loss", 16), ("grads", 64), ("evaluation", 64)):
+    for stage, amount in (("loss", 16), ("raw_grads", 64), ("evaluation", 64)):
         lost = reference._lost(stage, exact, off, off)
         assert lost == pytest.approx(np.full(4, most / amount), rel=1e-6)
     nan = np.full((4, 2), np.nan, "float32")  # of one side says nothing
     for pair in ((nan, near), (near, nan)):
-        assert reference._lost("grads", exact, *pair).tolist() == [2**-18] * 4
+        assert reference._lost("raw_grads", exact, *pair).tolist() == [2**-18] * 4
 
 
 def test_the_least_that_a_step_rounds_is_an_eps_of_its_largest_entries() -> None:
     found = _apparent(made(dtype="float32"))
     trace = made(dtype="float32")
-    assert set(found) == {"loss/loss"} | {f"grads/{leaf}" for leaf in trace.grads}
-    sizes = 2.0**-23 * np.max(np.abs(trace.grads["bias"]), axis=1)
-    assert found["grads/bias"] == pytest.approx(sizes, rel=1e-6, abs=0)
+    assert set(found) == {"loss/loss"} | {f"raw_grads/{leaf}" for leaf in trace.raw_grads}
+    sizes = 2.0**-23 * np.max(np.abs(trace.raw_grads["bias"]), axis=1)
+    assert found["raw_grads/bias"] == pytest.approx(sizes, rel=1e-6, abs=0)
     assert found["loss/loss"] == pytest.approx(2.0**-23 * np.abs(trace.losses), rel=1e-6, abs=0)
 
 

@@ -59,7 +59,7 @@ UNKNOWN = [
     ("run zero_grad --framework jaxx", "framework", "jax"),
     ("bench --cores bth", "cores", "both"),
     ("run mnist_rnn --data mnits", "data", "mnist"),
-    ("run linear_regression --loss mes", "loss", "mse"),
+    ("run mnist_rnn --dtype folat64", "dtype", "float64"),
     ("run zero_grad --lerning-rate 1", "flag", "--learning-rate"),
     ("show zero_grad --dif", "flag", "--diff"),
     ("list --jsn -", "flag", "--json"),

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from screens import results
 
 from twinstep.cli import main
 from twinstep.problems import EXAMPLES
+from twinstep.report.verdicts import print_verifications
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,10 +69,12 @@ def test_the_python(tmp_path: Path) -> None:
     assert ported.stdout == ported.stderr == ""
 
 
-def test_the_table_is_what_verify_prints() -> None:
+def test_the_table_is_what_verify_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """The README's table has a row for every example and dtype, all the same."""
     (table,) = re.findall(r"<!-- verify -->\n```\n(.*?)```", README, re.DOTALL)
     rows = re.findall(r"^(\w+) +(float\d\d) +\d+ +(equal|rounding) ", table, re.MULTILINE)
     assert sorted((name, dtype) for name, dtype, _ in rows) == sorted(
         (name, dtype) for name in EXAMPLES for dtype in ("float32", "float64")
     )
+    print_verifications(results())
+    assert table.split("\n")[0].split() == capsys.readouterr().out.split("\n")[0].split()

@@ -22,8 +22,8 @@ from twinstep import Trace, cli, files, load_trace, open_trace
 from twinstep.problems import datasets
 from twinstep.report import refuse_unwritable, write_json, write_text
 from twinstep.runs.verification import compare_stored
-from twinstep.trace import storage
-from twinstep.trace.storage import MANIFEST
+from twinstep.trace import writing
+from twinstep.trace.writing import MANIFEST
 
 GIANT = 2**42  # bytes of a file of nothing, which takes none of the disk
 
@@ -140,8 +140,8 @@ def test_a_manifest_larger_than_is_read_is_not_written(
     def step(number: int) -> Trace:
         return made().cut(number, number + 1)
 
-    monkeypatch.setattr(storage, "MOST_MANIFEST", 1500)
-    with storage.TraceWriter(tmp_path / "trace", made().metadata) as writer:
+    monkeypatch.setattr(writing, "MOST_MANIFEST", 1500)
+    with writing.TraceWriter(tmp_path / "trace", made().metadata) as writer:
         writer.write(step(0))
         refused(lambda: list(map(writer.write, map(step, range(1, 6)))), "so many shards")
     assert open_trace(tmp_path / "trace").steps >= 1

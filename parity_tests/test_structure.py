@@ -40,7 +40,7 @@ from twinstep.judge.structure import structure
 
 def _spec(**changes: Any) -> Change:
     def change(trace: Trace) -> Trace:
-        spec = {**trace.metadata.spec, **changes}
+        spec = {**(trace.metadata.spec or {}), **changes}
         return dataclasses.replace(trace, metadata=metadata(spec=spec))
 
     return change
@@ -64,16 +64,19 @@ OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "setting more": (_spec(momentum=0.9), ("momentum", "None", "0.9")),
     "length": (lambda t: t.cut(0, 5), ("6 steps", "5 steps")),
     "start": (lambda t: dataclasses.replace(t, start=1), ("start", "0", "1")),
-    "a gradient less": (without("grads", "bias"), ("grads, bias", "first")),
+    "a gradient less": (without("raw_grads", "bias"), ("raw_grads, bias", "first")),
     "two parameters less": (without("params", "gain", "weight"), ("params, weight",)),
     "no optimizer state": (without("opt_state", *LEAVES["opt_state"]), ("weight.exp_avg",)),
     "a leaf more": (lambda t: with_leaf(t, "batch", "z", t.batch["x"]), ("batch, z", "second")),
-    "(3,) and (3, 1)": (_reshaped("grads", "bias", STEPS, 3, 1), ("grads, bias", "(3,)", "(3, 1)")),
+    "(3,) and (3, 1)": (
+        _reshaped("raw_grads", "bias", STEPS, 3, 1),
+        ("raw_grads, bias", "(3,)", "(3, 1)"),
+    ),
     "() and (1,)": (_reshaped("params", "gain", STEPS + 1, 1), ("params, gain", "()", "(1,)")),
-    "(3, 2) and (2, 3)": (_reshaped("grads", "weight", STEPS, 2, 3), ("(3, 2)", "(2, 3)")),
-    "(0,) and (0, 5)": (_reshaped("grads", "none", STEPS, 0, 5), ("grads, none", "(0, 5)")),
+    "(3, 2) and (2, 3)": (_reshaped("raw_grads", "weight", STEPS, 2, 3), ("(3, 2)", "(2, 3)")),
+    "(0,) and (0, 5)": (_reshaped("raw_grads", "none", STEPS, 0, 5), ("raw_grads, none", "(0, 5)")),
     "losses a table": (_reshaped("loss", "loss", STEPS, 1), ("loss", "(6, 1)")),
-    "one row": (_rows("grads", "bias", slice(1)), ("grads, bias", "6 rows")),
+    "one row": (_rows("raw_grads", "bias", slice(1)), ("raw_grads, bias", "6 rows")),
     "a row less": (_rows("opt_state", "bias.exp_avg", slice(5)), ("bias.exp_avg", "6 rows")),
     "one batch": (_rows("batch", "x", slice(1)), ("batch, x", "6 rows")),
     "no initial parameters": (_rows("params", "bias", slice(1, None)), ("params, bias", "7 rows")),
@@ -82,8 +85,8 @@ OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("params, gain", "()"),
     ),
     "dtype of a leaf": (
-        lambda t: with_leaf(t, "grads", "bias", t.grads["bias"].astype(np.float32)),
-        ("grads, bias", "float32", "float64"),
+        lambda t: with_leaf(t, "raw_grads", "bias", t.raw_grads["bias"].astype(np.float32)),
+        ("raw_grads, bias", "float32", "float64"),
     ),
     "dtype of a batch": (
         lambda t: with_leaf(t, "batch", "x", t.batch["x"].astype(np.int64)),
@@ -114,18 +117,18 @@ def _noise(change: Callable[[dict[str, np.ndarray]], object], field: str = "nois
 
 
 UNMEASURED: dict[str, Change] = {
-    "a leaf without": _noise(lambda noise: noise.pop("grads/bias")),
-    "a step without": _noise(lambda noise: noise.update({"grads/bias": np.zeros(5)})),
-    "a number an entry": _noise(lambda noise: noise.update({"grads/bias": np.zeros((6, 3))})),
-    "no scale": _noise(lambda scales: scales.pop("grads/bias"), "scales"),
+    "a leaf without": _noise(lambda noise: noise.pop("raw_grads/bias")),
+    "a step without": _noise(lambda noise: noise.update({"raw_grads/bias": np.zeros(5)})),
+    "a number an entry": _noise(lambda noise: noise.update({"raw_grads/bias": np.zeros((6, 3))})),
+    "no scale": _noise(lambda scales: scales.pop("raw_grads/bias"), "scales"),
 }
 
 
 @pytest.mark.parametrize("change", UNMEASURED.values(), ids=UNMEASURED.keys())
 def test_noise_that_is_not_of_this_run_is_refused(change: Change) -> None:
     noisy = made(noise=EPS)
-    refused(lambda: compare(made(), change(noisy)), "second", "grads, bias")
-    refused(lambda: compare(change(noisy), made()), "first", "grads, bias")
+    refused(lambda: compare(made(), change(noisy)), "second", "raw_grads, bias")
+    refused(lambda: compare(change(noisy), made()), "first", "raw_grads, bias")
 
 
 THE_SAME: dict[str, Change] = {
@@ -134,7 +137,9 @@ THE_SAME: dict[str, Change] = {
     "a list for a tuple": _spec(betas=[0.9, 0.999]),
     "another framework": lambda t: dataclasses.replace(t, metadata=metadata(framework="jax")),
     "leaves in another order": lambda t: dataclasses.replace(
-        t, grads=dict([*t.grads.items()][::-1])
+        t,
+        raw_grads=dict([*t.raw_grads.items()][::-1]),
+        grads=dict([*t.grads.items()][::-1]),
     ),
 }
 
@@ -147,16 +152,16 @@ def test_what_is_no_part_of_the_problem_may_differ(change: Change) -> None:
 def test_verifying_names_another_structure_as_a_fault() -> None:
     """Two sides that are trained here have to come out alike: there it is no bad input."""
     trace = made()
-    other = _reshaped("grads", "bias", STEPS, 3, 1)(trace)
+    other = _reshaped("raw_grads", "bias", STEPS, 3, 1)(trace)
     for judge in (Judge("float64"), Judge("float64")):
         judge.free(trace, other)
         judge.gate(trace, trace, sizes(trace))
         comparison = judge.comparison()
         assert comparison.verdict is Verdict.MISMATCH
-        assert "grads, bias: shapes (3,) and (3, 1)" in comparison.reason
-        assert judge.fault == "grads, bias: shapes (3,) and (3, 1)"
+        assert "raw_grads, bias: shapes (3,) and (3, 1)" in comparison.reason
+        assert judge.fault == "raw_grads, bias: shapes (3,) and (3, 1)"
     assert structure(trace, trace) is None
-    short = _rows("grads", "bias", slice(1))(trace)
+    short = _rows("raw_grads", "bias", slice(1))(trace)
     assert "6 rows and 1 rows" in str(structure(trace, short))
 
 
@@ -186,7 +191,7 @@ def test_the_first_finding_is_first_in_the_ledger(
     assert where(comparison.first) == expected
 
 
-@pytest.mark.parametrize("stage", ["batch", "grads", "opt_state", "params"])
+@pytest.mark.parametrize("stage", ["batch", "raw_grads", "grads", "opt_state", "params"])
 def test_what_only_one_trace_has_is_said_of_that_one(stage: str) -> None:
     whole = made()
     leaf = LEAVES[stage][0]

@@ -82,14 +82,14 @@ def test_nothing_is_folded_or_cut_off(made: Callable[[], Found], width: int, sho
         (120, ""),
         (110, "seconds"),
         (100, "seconds steps"),
-        (90, "seconds steps opt_state grads params"),
-        (80, "seconds steps opt_state grads params loss"),
-        (64, "seconds steps opt_state grads params loss free_run"),
+        (90, "seconds steps opt_state raw_grads params"),
+        (80, "seconds steps opt_state raw_grads params loss"),
+        (64, "seconds steps opt_state raw_grads params loss free_run"),
     ],
 )
 def test_columns_leave_in_order(width: int, gone: str, shown: Shown) -> None:
     near = " nearest" if "opt_state" in gone else ""
-    heads = f"example dtype steps verdict loss grads opt_state params free_run{near} seconds"
+    heads = f"example dtype steps verdict loss raw_grads opt_state params free_run{near} seconds"
     left = [head for head in heads.split() if head not in gone.split()]
     assert head_of(shown(results(), width)) == left
 
@@ -102,10 +102,10 @@ def test_what_matters_stays(width: int, shown: Shown) -> None:
     assert cells(off)[0] == "linear_regression"
     assert "mismatch" in off
     if "nearest" in heads:
-        assert "grads 3.0e+05" in off
+        assert "raw_grads 3.0e+05" in off
         assert any(line.rstrip().endswith("batch inf") for line in lines)
     text = " ".join(" ".join(lines).split())
-    assert "(float64): mismatch step 3, grads, weight[0, 1]: torch 0.00389, jax 0.0389, a" in text
+    assert "(float64): mismatch step 3, raw_grads, weight[0, 1]: torch 0.004, jax 0.04, a" in text
     assert "sgd_single_sample (float64): lost killed by signal 9, which is what happens" in text
     assert "28 verified: 1 equal, 24 rounding, 2 mismatch, 1 lost" in text
 
@@ -130,7 +130,7 @@ def test_in_a_pipe_every_column_is_there_and_every_name_whole(
     for found in (results(), rows()):
         print_verifications(found)
         lines = capsys.readouterr().out.splitlines()
-        heads = "example dtype steps verdict loss grads opt_state params free run seconds"
+        heads = "example dtype steps verdict loss raw_grads opt_state params free run seconds"
         assert lines[0].split() == heads.split()
         for line, one in zip(lines[1:], found, strict=False):
             assert line.startswith(f"{one.spec.name}  ")

@@ -19,7 +19,7 @@ import twinstep
 from twinstep import Trace, Verdict, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
 from twinstep.trace.ledger import join
-from twinstep.trace.storage import MANIFEST, TraceWriter
+from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- round trips
 
@@ -55,7 +55,7 @@ ODD = {
 @pytest.mark.parametrize("values", ODD.values(), ids=ODD.keys())
 def test_odd_numbers_come_back_bit_for_bit(values: Any, tmp_path: Path) -> None:
     trace = with_leaf(made(3), "loss", "loss", np.array(values))
-    trace = with_leaf(trace, "grads", "bias", np.tile(np.array(values), (3, 1)))
+    trace = with_leaf(trace, "raw_grads", "bias", np.tile(np.array(values), (3, 1)))
     trace.save(tmp_path / "trace")
     assert bits(load_trace(tmp_path / "trace")) == bits(trace)
 
@@ -143,7 +143,7 @@ def test_cut_refuses_steps_that_are_not_there(low: int, high: int) -> None:
 
 
 def _of_other_shape(trace: Trace) -> Trace:
-    return with_leaf(trace, "grads", "bias", trace.grads["bias"][:, :2])
+    return with_leaf(trace, "raw_grads", "bias", trace.raw_grads["bias"][:, :2])
 
 
 def _of_other_dtype(trace: Trace) -> Trace:
@@ -159,7 +159,7 @@ NO_NEIGHBOURS: dict[str, tuple[Callable[[Trace], list[Trace]], tuple[str, ...]]]
     "gap": (lambda t: [t.cut(0, 2), t.cut(3, 6)], ("3", "2")),
     "overlap": (lambda t: [t.cut(0, 3), t.cut(2, 6)], ("2", "3")),
     "backwards": (lambda t: [t.cut(3, 6), t.cut(0, 3)], ("0", "6")),
-    "shape": (lambda t: [t.cut(0, 3), _of_other_shape(t).cut(3, 6)], ("grads", "3")),
+    "shape": (lambda t: [t.cut(0, 3), _of_other_shape(t).cut(3, 6)], ("raw_grads", "3")),
     "dtype": (lambda t: [t.cut(0, 3), _of_other_dtype(t).cut(3, 6)], ("params", "3")),
     "names": (lambda t: [t.cut(0, 3), _of_other_names(t).cut(3, 6)], ("opt_state", "3")),
 }
@@ -176,8 +176,8 @@ UNSAVEABLE: dict[str, tuple[Callable[[Trace], Trace], tuple[str, ...]]] = {
     "no steps": (lambda t: t.cut(0, 0), ("no steps",)),
     "not from the start": (lambda t: t.cut(2, 6), ("step 2", "expected 0")),
     "rows missing": (
-        lambda t: with_leaf(t, "grads", "bias", t.grads["bias"][:4]),
-        ("grads, bias", "6 rows"),
+        lambda t: with_leaf(t, "raw_grads", "bias", t.raw_grads["bias"][:4]),
+        ("raw_grads, bias", "6 rows"),
     ),
     "no initial params": (
         lambda t: with_leaf(t, "params", "gain", t.params["gain"][1:]),

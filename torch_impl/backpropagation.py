@@ -3,8 +3,6 @@
 Mirror: jax_impl/backpropagation.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -14,19 +12,19 @@ from twinstep.problems.backprop import Backpropagation
 class SimpleNetwork(nn.Module):
     """10 inputs, 20 hidden units, 1 output."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.layer1 = nn.Linear(10, 20)
         self.relu = nn.ReLU()
         self.layer2 = nn.Linear(20, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         x = self.layer1(x)
         x = self.relu(x)
         return self.layer2(x)
 
 
-def build(problem: Backpropagation) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: Backpropagation):
     """The model, the loss and the optimizer."""
     model = SimpleNetwork()
     criterion = nn.MSELoss()
@@ -34,7 +32,7 @@ def build(problem: Backpropagation) -> tuple[nn.Module, Any, torch.optim.Optimiz
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     for x, y in batches:
         output = model(x)
@@ -45,23 +43,17 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
         log(f"Loss: {loss.item()}")
 
 
-def load_data(problem: Backpropagation) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    x = torch.randn(5, 10)
-    y = torch.randn(5, 1)
-    return x, y
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = Backpropagation.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    x = torch.randn(5, 10)
+    y = torch.randn(5, 1)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     for name, parameter in model.named_parameters() if problem.total_steps == 1 else ():
-        grad: Any = parameter.grad
+        grad = parameter.grad
         print(f"{name}.grad: {tuple(grad.shape)}, largest entry {grad.abs().max().item():.6f}")
 
 

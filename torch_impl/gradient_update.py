@@ -3,15 +3,13 @@
 Mirror: jax_impl/gradient_update.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from twinstep.problems.regression import GradientUpdate
 
 
-def build(problem: GradientUpdate) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: GradientUpdate):
     """The model, the loss and the optimizer."""
     model = nn.Linear(10, 1)
     criterion = nn.MSELoss()
@@ -19,7 +17,7 @@ def build(problem: GradientUpdate) -> tuple[nn.Module, Any, torch.optim.Optimize
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     for x, y in batches:
         output = model(x)
@@ -30,20 +28,14 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
         log(f"Loss: {loss.item()}")
 
 
-def load_data(problem: GradientUpdate) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    x = torch.randn(5, 10)
-    y = torch.randn(5, 1)
-    return x, y
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = GradientUpdate.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    x = torch.randn(5, 10)
+    y = torch.randn(5, 1)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

@@ -3,15 +3,13 @@
 Mirror: jax_impl/linear_regression_adam.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from twinstep.problems.regression import LinearRegressionAdam
 
 
-def build(problem: LinearRegressionAdam) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: LinearRegressionAdam):
     """The model, the loss and the optimizer."""
     model = nn.Linear(1, 1)
     criterion = nn.MSELoss()
@@ -21,7 +19,7 @@ def build(problem: LinearRegressionAdam) -> tuple[nn.Module, Any, torch.optim.Op
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x, y: (100, 1)"""
     for epoch, (x, y) in enumerate(batches):
         output = model(x)
@@ -33,19 +31,13 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
             log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def load_data(problem: LinearRegressionAdam) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    x = torch.linspace(0, 10, 100).reshape(-1, 1)
-    y = 2 * x + 1 + torch.randn(100, 1) * 2  # y = 2x + 1 + noise
-    return x, y
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = LinearRegressionAdam.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
-    x, y = load_data(problem)
+    x = torch.linspace(0, 10, 100).reshape(-1, 1)
+    y = 2 * x + 1 + torch.randn(100, 1) * 2  # y = 2x + 1 + noise
     model, criterion, optimizer = build(problem)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 

@@ -3,8 +3,6 @@
 Mirror: jax_impl/mnist_rnn.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,19 +13,19 @@ from twinstep.problems.mnist_rnn import MnistRnn
 class RNN(nn.Module):
     """Reads an image row by row; the last output names the digit."""
 
-    def __init__(self, input_size: int, hidden_size: int, num_classes: int) -> None:
+    def __init__(self, input_size, hidden_size, num_classes):
         super().__init__()
         self.hidden_size = hidden_size
         self.rnn = nn.RNN(input_size, hidden_size, batch_first=True)
         self.fc = nn.Linear(hidden_size, num_classes)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         h0 = torch.zeros(1, x.size(0), self.hidden_size, device=x.device)
         out, _ = self.rnn(x, h0)
         return self.fc(out[:, -1, :])
 
 
-def build(problem: MnistRnn) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: MnistRnn):
     """The model, the loss and the optimizer."""
     model = RNN(28, problem.hidden_size, 10)
     criterion = nn.CrossEntropyLoss()
@@ -37,7 +35,7 @@ def build(problem: MnistRnn) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. batches: of each epoch what gives images (N, 28, 28), bytes, and labels (N,)"""
     for epoch, loader in enumerate(batches):
         for i, (images, labels) in enumerate(loader):
@@ -53,27 +51,21 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Any:
+def evaluate(model, images, labels):
     """The outputs (N, 10), the digits named (N,), and how many rightly, ()."""
     outputs = model(images.reshape(-1, 28, 28) / 255)
     predictions = torch.argmax(outputs, dim=1)
     return outputs, predictions, torch.sum(predictions == labels)
 
 
-def load_data(problem: MnistRnn) -> Any:
-    """What the document trains on, drawn as it draws it."""
-    images = problem.images
-    train_set = torch.tensor(images.train_images), torch.tensor(images.train_labels)
-    test_set = torch.tensor(images.test_images), torch.tensor(images.test_labels)
-    return train_set, test_set
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = MnistRnn.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
-    train_set, (images, labels) = load_data(problem)
+    digits = problem.images
+    train_set = torch.tensor(digits.train_images), torch.tensor(digits.train_labels)
+    images, labels = torch.tensor(digits.test_images), torch.tensor(digits.test_labels)
     loader = DataLoader(TensorDataset(*train_set), problem.batch_size, shuffle=True)
     model, criterion, optimizer = build(problem)
     train(model, criterion, optimizer, [loader] * problem.epochs)

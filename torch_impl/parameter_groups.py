@@ -3,8 +3,6 @@
 Mirror: jax_impl/parameter_groups.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -14,31 +12,27 @@ from twinstep.problems.groups import ParameterGroups
 class Networks(nn.Module):
     """A GRU reads the sequence; the model reads the GRU's last output."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.model = nn.Linear(16, 1)
         self.gru = nn.GRU(10, 16, batch_first=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         h0 = torch.zeros(1, x.size(0), 16, device=x.device)
-        out, _ = self.gru(x, h0)
-        return self.model(out[:, -1, :])
+        return self.model(self.gru(x, h0)[0][:, -1, :])
 
 
-def build(problem: ParameterGroups) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: ParameterGroups):
     """The model, the loss and the optimizer."""
     model = Networks()
     criterion = nn.MSELoss()
-    optimizer = torch.optim.Adam(
-        [{"params": model.model.parameters()}, {"params": model.gru.parameters()}],
-        lr=problem.learning_rate,
-        betas=problem.betas,
-        eps=problem.eps,
-    )
+    groups = [{"params": model.model.parameters()}, {"params": model.gru.parameters()}]
+    rate, betas, eps = problem.learning_rate, problem.betas, problem.eps
+    optimizer = torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps)
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 7, 10), y: (5, 1)"""
     for epoch, (x, y) in enumerate(batches):
         output = model(x)
@@ -50,20 +44,14 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
             log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def load_data(problem: ParameterGroups) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    x = torch.randn(5, 7, 10)  # (batch, time, features)
-    y = torch.randn(5, 1)
-    return x, y
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = ParameterGroups.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    x = torch.randn(5, 7, 10)  # (batch, time, features)
+    y = torch.randn(5, 1)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

@@ -3,8 +3,6 @@
 Mirror: jax_impl/sgd_linear_model.py
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -15,15 +13,15 @@ from twinstep.problems.sgd import SgdLinearModel
 class LinearModel(nn.Module):
     """One input feature, one output feature."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.linear = nn.Linear(1, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return self.linear(x)
 
 
-def build(problem: SgdLinearModel) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: SgdLinearModel):
     """The model, the loss and the optimizer."""
     model = LinearModel()
     criterion = nn.MSELoss()
@@ -31,7 +29,7 @@ def build(problem: SgdLinearModel) -> tuple[nn.Module, Any, torch.optim.Optimize
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x, y: (100, 1)"""
     for epoch, (x, y) in enumerate(batches):
         optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
@@ -43,21 +41,15 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
             log(f"Epoch [{epoch + 1}/{len(batches)}], Loss: {loss.item():.4f}")
 
 
-def load_data(problem: SgdLinearModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    np.random.seed(problem.data_seed)
-    x = np.random.rand(100, 1)
-    y = 2 * x + 1 + 0.1 * np.random.randn(100, 1)
-    dtype = torch.get_default_dtype()
-    return torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype)
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = SgdLinearModel.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
-    x, y = load_data(problem)
+    np.random.seed(problem.data_seed)
+    points = np.random.rand(100, 1)
+    values = 2 * points + 1 + 0.1 * np.random.randn(100, 1)
+    x, y = (torch.tensor(a, dtype=torch.get_default_dtype()) for a in (points, values))
     model, criterion, optimizer = build(problem)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
     print("训练后的模型参数:", model.state_dict())

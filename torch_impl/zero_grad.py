@@ -3,15 +3,13 @@
 Mirror: jax_impl/zero_grad.py
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from twinstep.problems.backprop import ZeroGrad
 
 
-def build(problem: ZeroGrad) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+def build(problem: ZeroGrad):
     """The model, the loss and the optimizer."""
     model = nn.Sequential(
         nn.Linear(10, 5),
@@ -23,7 +21,7 @@ def build(problem: ZeroGrad) -> tuple[nn.Module, Any, torch.optim.Optimizer]:
     return model, criterion, optimizer
 
 
-def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: Any = print) -> None:
+def train(model, criterion, optimizer, batches, log=print):
     """The loop. x: (5, 10), y: (5, 1)"""
     for epoch, (x, y) in enumerate(batches):
         optimizer.zero_grad()  # .grad accumulates: cleared before it is filled anew
@@ -34,20 +32,14 @@ def train(model: nn.Module, criterion: Any, optimizer: Any, batches: Any, log: A
         log(f"Epoch {epoch + 1}, Loss: {loss.item()}")
 
 
-def load_data(problem: ZeroGrad) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the document trains on, drawn as it draws it."""
-    x = torch.randn(5, 10)
-    y = torch.randn(5, 1)
-    return x, y
-
-
-def main() -> None:
+def main():
     """Trains as the document does, and prints its lines."""
     problem = ZeroGrad.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    x, y = load_data(problem)
+    x = torch.randn(5, 10)
+    y = torch.randn(5, 1)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 

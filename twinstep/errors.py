@@ -1,6 +1,10 @@
 """What twinstep says when it is given something that it cannot work with, or cannot go on."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Check = tuple[Any, str, Callable[[Any], bool]]
+"""A value, what is expected of it, and whether it is right."""
 
 
 class InputError(ValueError):
@@ -16,6 +20,20 @@ class LostError(RuntimeError):
     def __init__(self, why: str, traceback: str = "") -> None:
         super().__init__(why)
         self.traceback = traceback
+
+
+def refuse(what: str, **checks: Check) -> None:
+    """Raises InputError in one line for the first value that is not right.
+
+    what: whose the values are; checks: {name: (value, what is expected, whether it is right)}
+    """
+    for name, (value, expected, right) in checks.items():
+        try:
+            fine = right(value)
+        except (TypeError, ValueError, LookupError, OverflowError):
+            fine = False
+        if not fine:
+            raise InputError(f"{what}: {name} is {value!r}, expected {expected}")
 
 
 def unknown(kind: str, name: object, known: Iterable[str], every: Iterable[str] = ()) -> str:

@@ -17,7 +17,6 @@ from twinstep.judge.findings import Comparison, Verdict
 from twinstep.judge.judge import Judge
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.ledger import Trace
@@ -82,7 +81,7 @@ def _judge(
     """
     judge = Judge(spec.dtype)
     ends = {name: Judge(spec.dtype) for name in lefts}
-    index = spec.batches().chunks(steps_at_once(spec))
+    index = spec.chunks()
     for ours, theirs, noise, chunk in zip(
         way.recorded(), partner, noisy.chunks(), index, strict=True
     ):

@@ -13,7 +13,6 @@ from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
 from twinstep.place import Place
 from twinstep.problems.base import Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 
@@ -62,7 +61,7 @@ def start_cost(setting: Setting) -> Cost:
 def _gate(spec: Spec, gate: Gate, recorder: Any) -> Comparison:
     """What `verify` does before the free run: trains in PyTorch and judges every step."""
     judge = Judge(spec.dtype)
-    chunks: Iterator[Any] = spec.batches().chunks(steps_at_once(spec))
+    chunks: Iterator[Any] = spec.chunks()
     fresh = replace(recorder)  # its state is new, its example and settings the same
     for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
         gate(judge, recorded, chunk)

@@ -7,6 +7,7 @@ state the gradients are read; nothing else in it is changed.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,7 +28,6 @@ from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.trace.fingerprint import MIX
 from twinstep.trace.ledger import Metadata, Trace
 
@@ -68,7 +68,7 @@ class Driver:
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `most`."""
-        most = most or steps_at_once(self.spec)
+        most = most or self.spec.steps_at_once
         if self.noise and self.spec.dtype != "float64":
             plain = dataclasses.replace(self, noise=False)
             for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):
@@ -120,12 +120,21 @@ class Driver:
     def train_step(self, optimizer: optax.GradientTransformation) -> Any:
         """The example's step with this optimizer: (state, (x, y)) -> (state, loss)."""
         model, criterion, _ = self._built
-        return self.example.make_train_step(model, criterion, optimizer)
+        step = self.example.make_train_step(model, criterion, optimizer)
+        # within a compiled loop it is traced in its place: of a call XLA makes other last bits
+        return inspect.unwrap(step)
 
     def state(self, optimizer: optax.GradientTransformation) -> State:
-        """What the example's loop starts from, with this optimizer."""
-        state: State = self.example.init_state(self._built[0], optimizer)
-        return state
+        """What the example's loop starts from, with this optimizer.
+
+        That is its `init_state`, where there is more to it than parameters and optimizer's state.
+        """
+        model = self._built[0]
+        if (init_state := getattr(self.example, "init_state", None)) is not None:
+            state: State = init_state(model, optimizer)
+            return state
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        return params, optimizer.init(params)
 
     @cached_property
     def start(self) -> State:

@@ -19,7 +19,6 @@ from twinstep.jax import parallel
 from twinstep.jax.driver import Driver, to_device
 from twinstep.jax.replay import Replay
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -102,7 +101,7 @@ def replaying(replay: Replay) -> Program:
 
 
 def _first_chunk(driver: Driver) -> IndexChunk:
-    return next(driver.spec.batches().chunks(steps_at_once(driver.spec)))
+    return next(driver.spec.chunks())
 
 
 def _data(driver: Driver) -> Any:

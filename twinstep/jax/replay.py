@@ -24,7 +24,6 @@ from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.trace.ledger import Leaves, Trace
 
 _BLOCK = 32  # steps: so few that little is made in vain, so many that calls are rare
@@ -126,7 +125,7 @@ class Replay:
     @property
     def block(self) -> int:
         """How many steps one call of the compiled program makes at most."""
-        return min(_BLOCK, self.spec.total_steps, steps_at_once(self.spec))
+        return min(_BLOCK, self.spec.total_steps, self.spec.steps_at_once)
 
     def _rows(self, rows: np.ndarray) -> tuple[Any, np.ndarray | None]:
         """States and sample numbers of some steps, in this side's dtype."""

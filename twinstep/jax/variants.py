@@ -21,7 +21,6 @@ from twinstep.jax.driver import Driver
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.trace.ledger import Trace
 from twinstep.trace.ways import Left, Way
 
@@ -88,7 +87,7 @@ class Compiled:
     @cached_property
     def chunks(self) -> list[IndexChunk]:
         """The run in pieces of bounded memory."""
-        return list(self.driver.spec.batches().chunks(steps_at_once(self.driver.spec)))
+        return list(self.driver.spec.chunks())
 
 
 class Steps(Compiled):

@@ -6,6 +6,8 @@ It works inside jit, scan and vmap, and leaves the bits of a training as they ar
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from twinstep.errors import InputError
@@ -36,7 +38,8 @@ def watch(
             by there, and changes nothing; before the rule itself that is what the rule is given.
 
     Returns:
-        An optimizer that makes the same updates, bit for bit.
+        An optimizer that makes the same updates, bit for bit; but behind a clipping whose factors
+        XLA would multiply into the rule's own, "grads" keeps them apart: the last bit may differ.
 
     Raises:
         InputError: For a word that is not "grads".
@@ -59,7 +62,7 @@ def watch(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> Watched:
-        return Watched(jax.tree.map(jax.numpy.zeros_like, params), inner.init(params))
+        return Watched(_zeros(params), inner.init(params))
 
     def update(grads: Tree, state: Watched, params: Tree = None, **extra: Any) -> Any:
         updates, after = inner.update(grads, state.inner, params, **extra)
@@ -93,11 +96,16 @@ def unwatched(opt_state: optax.OptState) -> optax.OptState:
 
 
 def _given_none(params: Tree) -> Given:
-    return Given(jax.tree.map(jax.numpy.zeros_like, params))
+    return Given(_zeros(params))
 
 
 def _given(grads: Tree, state: Given, params: Tree = None, **extra: Any) -> Any:
     return grads, Given(grads)
+
+
+def _zeros(params: Tree) -> Tree:
+    """Zeros like params, made by NumPy: XLA compiles a program for every shape."""
+    return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), params)
 
 
 def _is_watch(node: Any) -> bool:
@@ -135,8 +143,7 @@ def forced(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> Forced:
-        zeros = jax.tree.map(jax.numpy.zeros_like, params)
-        return Forced(zeros, zeros, inner.init(params))
+        return Forced(_zeros(params), _zeros(params), inner.init(params))
 
     def update(grads: Tree, state: Forced, params: Tree = None, **extra: Any) -> Any:
         updates, after = inner.update(state.recorded, state.inner, params, **extra)

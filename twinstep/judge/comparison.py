@@ -7,7 +7,7 @@ from twinstep.errors import InputError
 from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
 from twinstep.judge.structure import structure
-from twinstep.trace.ledger import Metadata, Trace, flaw
+from twinstep.trace.ledger import Metadata, Trace
 
 
 def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> Comparison:
@@ -19,7 +19,7 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
     """
     refuse_other_problem(reference.metadata, candidate.metadata)
     for which, trace in (("first", reference), ("second", candidate)):
-        if problem := flaw(trace):
+        if problem := trace.flaw():
             raise InputError(f"the {which} trace is none: {problem}")
     if steps is not None:
         lengths = len(reference), len(candidate)

@@ -108,7 +108,7 @@ class Comparison:
             "horizon": self.horizon,
             "notes": list(self.notes),
             "smallest_allowance": {
-                mode: _number(self.smallest_allowance(mode)) for mode in self.worst
+                mode: json_number(self.smallest_allowance(mode)) for mode in self.worst
             },
             "worst": {
                 mode: {stage: _plain(finding) for stage, finding in stages.items()}
@@ -129,14 +129,15 @@ def _told_apart(a: float, b: float) -> tuple[str, str]:
     return f"{a:.{digits}g}", f"{b:.{digits}g}"
 
 
-def _number(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+    """A number as JSON has it; one that it lacks (nan, inf) as a string."""
     return value if math.isfinite(value) else str(value)
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
     plain = {
-        key: _number(value) if isinstance(value, float) else value
+        key: json_number(value) if isinstance(value, float) else value
         for key, value in asdict(finding).items()
     }
     lists = {"index": list(finding.index), "sides": list(finding.sides)}
-    return plain | lists | {"ratio": _number(finding.ratio)}
+    return plain | lists | {"ratio": json_number(finding.ratio)}

@@ -28,8 +28,8 @@ def _blocks(array: np.ndarray) -> Iterator[slice]:
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(T,) the largest absolute difference of each step; nan where either has a nan or an inf."""
-    if not np.issubdtype(a.dtype, np.floating):  # fingerprints
-        return np.where(a == b, 0.0, np.inf)
+    if not np.issubdtype(a.dtype, np.floating):  # fingerprints, counters
+        return np.where((a != b).any(axis=tuple(range(1, a.ndim))), np.inf, 0.0)
     result = np.empty(len(a))
     # inf - inf is nan by intent, and a difference that overflows is inf
     with np.errstate(invalid="ignore", over="ignore"):
@@ -46,6 +46,7 @@ def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def largest(array: np.ndarray) -> np.ndarray:
     """(T,) the largest absolute entry of each step."""
     flat = array.reshape(len(array), -1)
+    flat = flat.astype(float) if flat.dtype.kind in "bu" else flat  # whose negatives are none
     return np.maximum(flat.max(axis=1, initial=0), -flat.min(axis=1, initial=0)).astype(float)
 
 

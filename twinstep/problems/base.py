@@ -7,7 +7,7 @@ after ``torch.manual_seed(seed)``: `draw` makes the draws in the document's orde
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
@@ -18,10 +18,11 @@ from twinstep import memory
 from twinstep.errors import InputError, unknown
 from twinstep.place import Dtype
 from twinstep.problems import flags
-from twinstep.problems.batches import Batches
+from twinstep.problems.batches import Batches, IndexChunk
 from twinstep.problems.flags import HIDDEN
 from twinstep.problems.torch_random import TorchGenerator
 from twinstep.trace.ledger import Outcome
+from twinstep.trace.rows import rows_at_once
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -164,6 +165,16 @@ class Spec:
             generator=problem.generator.copy(),
             total_steps=self.total_steps,
         )
+
+    def chunks(self, most: int | None = None) -> Iterator[IndexChunk]:
+        """The updates in pieces that are held at once. most: steps of one, not as memory allows"""
+        return self.batches().chunks(most or self.steps_at_once)
+
+    @property
+    def steps_at_once(self) -> int:
+        """Steps whose trace (gradients, two moments, parameters) is small enough to be held."""
+        entries = sum(array.size for array in self.initial_params().values())
+        return rows_at_once(4 * entries * np.dtype(self.dtype).itemsize)
 
     @property
     def total_steps(self) -> int:

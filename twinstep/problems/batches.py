@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,14 +32,14 @@ class DataLoader:
     Source: https://docs.pytorch.org/docs/stable/data.html
     """
 
-    samples: tuple[np.ndarray, ...]
+    samples: tuple[Any, ...]
     batch_size: int
     generator: TorchGenerator
 
     def __len__(self) -> int:
         return math.ceil(len(self.samples[0]) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         order = self.generator.shuffled_epoch(len(self.samples[0]))
         for low in range(0, len(order), self.batch_size):
             index = order[low : low + self.batch_size]

@@ -11,7 +11,7 @@ from typing import Any
 
 from twinstep import files
 from twinstep.errors import InputError
-from twinstep.trace.storage import refuse_used
+from twinstep.trace.writing import refuse_used
 
 
 def write_json(target: str, value: Any) -> None:

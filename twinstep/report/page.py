@@ -124,7 +124,7 @@ def page(found: Sequence[Verification | Lost], place: Place = CPU) -> str:
             lost=[str(one) for one in found if isinstance(one, Lost)],
             counts=[(_badge(verdict), count) for verdict, count in counts.items() if count],
             verdicts=[(_badge(verdict), verdict.same) for verdict in Verdict],
-            stages=_SHOWN,
+            stages={name: STAGES[name].holds for name in _SHOWN},
             palette=PALETTE,
             tolerance=tolerance,
             eps={dtype: f"{tolerance.eps(dtype):.1e}" for dtype in ("float64", "float32")},
@@ -334,17 +334,16 @@ def _facts(result: Verification) -> list[tuple[str, str]]:
         )
     if result.distances:
         torch, jax = result.distances["torch"], result.distances["jax"]
-        nearer = "both as near" if torch == jax else f"{'PyTorch' if torch < jax else 'JAX'} nearer"
+        nearer = f"{names[result.nearer]} nearer" if result.nearer in names else "both as near"
         facts.append(("away from float64", f"PyTorch {torch:.1e}, JAX {jax:.1e}: {nearer}"))
     for name, cost in (result.costs or {}).items():
         said = f"parameters {cost.fast.params:.1e} from float64, {cost.full.params:.1e} without it"
         if cost.same_bits:
             said = f"none on {result.runs[name].device}: the same bits without it"
         facts.append((f"fast mode, {names[name]}", said))
-    for name, outcome in result.outcomes.items():
-        if "correct" in outcome.metrics:
-            right, of = outcome.metrics["correct"], outcome.metrics["test_images"]
-            facts.append((f"test images, {names[name]}", f"{100 * right / of:.2f} % of {of:.0f}"))
+    for name, percent in result.accuracy.items():
+        of = result.outcomes[name].metrics["test_images"]
+        facts.append((f"test images, {names[name]}", f"{percent:.2f} % of {of:.0f}"))
     facts.append(("took", f"{result.seconds:.1f} s"))
     return facts
 

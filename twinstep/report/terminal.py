@@ -1,6 +1,5 @@
 """Results as text: tables as wide as the terminal, plain columns when piped."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
-from twinstep.judge.findings import Comparison
+from twinstep.judge.findings import Comparison, json_number
 from twinstep.problems.base import Spec
 from twinstep.report import table
 from twinstep.report.table import Column
@@ -74,9 +73,9 @@ def print_examples(
 def outcome_values(outcome: Outcome) -> dict[str, Any]:
     """How a run ended, as plain JSON values; nan and inf as strings."""
     return {
-        "losses": [_json_number(loss) for loss in outcome.losses.tolist()],
+        "losses": [json_number(loss) for loss in outcome.losses.tolist()],
         "params": {
-            name: np.vectorize(_json_number, otypes=[object])(array).tolist()
+            name: np.vectorize(json_number, otypes=[object])(array).tolist()
             for name, array in outcome.params.items()
         },
         "metrics": dict(outcome.metrics),
@@ -106,7 +105,3 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(f"values judged to step {comparison.horizon - 1}: from there on it is chaos")
     for stage, finding in comparison.worst.get("free", {}).items():
         console.print(f"  {stage:9} {escape(str(finding))}, {finding.ulps:.0f} ulps")
-
-
-def _json_number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

@@ -130,16 +130,14 @@ def _reasons(found: Sequence[Verification | Lost]) -> Iterator[str]:
 
 def _print_nearer(console: Console, results: Sequence[Verification]) -> None:
     """Which side of a float32 pair is nearer to the float64 run."""
-    rows = [(result.spec.name, result.distances) for result in results if result.distances]
+    rows = [(r.spec.name, r.distances, r.nearer) for r in results if r.distances]
     if not rows:
         return
-    pairs = [(distances["torch"], distances["jax"]) for _, distances in rows]
-    nearer = ["as near" if a == b else "torch" if a < b else "jax" for a, b in pairs]
     columns = [
-        Column("float32, away from float64", [name for name, _ in rows]),
-        Column("torch", [f"{torch:.1e}" for torch, _ in pairs]),
-        Column("jax", [f"{jax:.1e}" for _, jax in pairs]),
-        Column("nearer", nearer),
+        Column("float32, away from float64", [name for name, _, _ in rows]),
+        Column("torch", [f"{distances['torch']:.1e}" for _, distances, _ in rows]),
+        Column("jax", [f"{distances['jax']:.1e}" for _, distances, _ in rows]),
+        Column("nearer", ["as near" if nearer == "both" else str(nearer) for _, _, nearer in rows]),
     ]
     table.show(console, columns)
 
@@ -203,12 +201,8 @@ def _print_claims(console: Console, results: Sequence[Verification]) -> None:
 def _with_accuracy(result: Verification) -> list[Claim]:
     """The claims; where both sides were tested on images, both accuracies."""
     claims = list(result.claims)
-    if all("correct" in outcome.metrics for outcome in result.outcomes.values()):
-        percent = {
-            name: 100 * outcome.metrics["correct"] / outcome.metrics["test_images"]
-            for name, outcome in result.outcomes.items()
-        }
-        both = ", ".join(f"{name} {value:.2f} %" for name, value in percent.items())
+    if result.accuracy:
+        both = ", ".join(f"{name} {value:.2f} %" for name, value in result.accuracy.items())
         claims.append(Claim("accuracy on the test images", both, None))
     return claims
 

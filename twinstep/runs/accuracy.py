@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.judge.findings import json_number
 from twinstep.place import Place
 from twinstep.problems.base import Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
 
@@ -44,8 +44,7 @@ class Distance:
 
     def to_dict(self) -> dict[str, float | str]:
         """Plain JSON values; nan and inf as strings."""
-        fields = dataclasses.asdict(self)
-        return {name: v if np.isfinite(v) else str(v) for name, v in fields.items()}
+        return {name: json_number(value) for name, value in dataclasses.asdict(self).items()}
 
 
 @dataclass
@@ -103,7 +102,7 @@ class Referee:
     def _start(self) -> dict[str, Iterator[Trace]]:
         """The runs that both sides are held against."""
         # in pieces of the sides' lengths, which a run in float64 would not choose
-        most = steps_at_once(self._spec)
+        most = self._spec.steps_at_once
         runs = {_EXACT: launch.exact(self._spec, self._place).chunks(most)}
         if self.costs:
             full = dataclasses.replace(self._place, precision="highest")

@@ -9,8 +9,8 @@ from typing import Any
 from twinstep import workers
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
+from twinstep.runs.claims import with_claims
 from twinstep.runs.verification import Verification, verify
 
 SELDOM = 0.1  # seconds between two times that one side of a verification says how far it is
@@ -87,7 +87,7 @@ def verify_all(
         for spec, folder in zip(specs, folders, strict=True)
     ]
     # a long run leaves a GiB behind in its process: each gets one that ends with it
-    one_each = len(specs) > 1 and all(spec.total_steps > steps_at_once(spec) for spec in specs)
+    one_each = len(specs) > 1 and all(spec.total_steps > spec.steps_at_once for spec in specs)
 
     def tell(index: int, said: Any) -> None:
         hear(Progress(index, *said))
@@ -119,7 +119,7 @@ def _verify_one(
     launch.set_threads("torch", threads)
     if keep_compiled:
         launch.keep_compiled("jax")
-    return verify(
+    result = verify(
         spec,
         place.device,
         devices=place.devices,
@@ -127,6 +127,8 @@ def _verify_one(
         out=out,
         progress=progress,
     )
+    progress("claims", spec.total_steps, spec.total_steps)
+    return with_claims(result, place)
 
 
 def _seldom(say: workers.Say) -> Callable[[str, int, int], None]:

@@ -8,7 +8,7 @@ from typing import Any
 from twinstep.problems.base import Spec
 from twinstep.runs.verification import Tail
 from twinstep.trace.ledger import Outcome
-from twinstep.trace.storage import TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 Say = Callable[[str], None]
 

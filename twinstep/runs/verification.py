@@ -7,7 +7,7 @@ unless the traces are asked for.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,18 @@ from twinstep.judge.judge import Judge
 from twinstep.judge.structure import structure
 from twinstep.place import Place
 from twinstep.problems.base import Claim, Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.runs import launch
 from twinstep.runs.accuracy import Cost, Referee
 from twinstep.runs.gate import Gate
 from twinstep.trace.ledger import Metadata, Outcome, Trace
-from twinstep.trace.storage import TraceWriter, open_trace, refuse_used
+from twinstep.trace.storage import open_trace
+from twinstep.trace.writing import TraceWriter, refuse_used
 
 COPIES = 40
 """Of its parameters that a verification holds at least: both sides, replays, perturbed reruns."""
 
 Progress = Callable[[str, int, int], None]
-"""Told which side ("torch", "jax", "gate" or "claims") goes on, its steps done, and of how many."""
+"""Told which side ("torch", "jax" or "gate") goes on, its steps done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Verification:
     outcomes: {framework: how its run ended}
     distances: for float32, {framework: how far its parameters came from the float64 run, relative}
     costs: for float32 where fast modes are allowed, {framework: what its own costs}
-    claims: what the document says, beside what was measured
     history: every stage over the steps: {("gate" or "free", stage): Curve}
     runs: {framework: what ran: device, precision, versions}
     seconds: what it took
+    claims: what the document says, beside what was measured: a pass of its own, `runs.claims`
     """
 
     spec: Spec
@@ -55,10 +55,24 @@ class Verification:
     outcomes: dict[str, Outcome]
     distances: dict[str, float] | None
     costs: dict[str, Cost] | None
-    claims: list[Claim]
     history: dict[tuple[str, str], Curve]
     runs: dict[str, Metadata]
     seconds: float
+    claims: Sequence[Claim] = ()
+
+    @property
+    def nearer(self) -> str | None:
+        """Whose float32 is nearer to the float64 run, or "both"; None: that was not measured."""
+        if self.distances is None:
+            return None
+        torch, jax = self.distances["torch"], self.distances["jax"]
+        return "both" if torch == jax else "torch" if torch < jax else "jax"
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """{framework: percent of the test images named rightly}, of an example that has such."""
+        tested = {name: run.metrics for name, run in self.outcomes.items() if run.metrics}
+        return {name: 100 * m["correct"] / m["test_images"] for name, m in tested.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -67,7 +81,9 @@ class Verification:
             "spec": self.spec.hyper_parameters(),
             **self.comparison.to_dict(),
             "metrics": {name: dict(outcome.metrics) for name, outcome in self.outcomes.items()},
+            "accuracy": self.accuracy,
             "distance_to_float64": self.distances,
+            "nearer_to_float64": self.nearer,
             "cost_of_fast_modes": self.costs
             and {name: cost.to_dict() for name, cost in self.costs.items()},
             "claims": [claim._asdict() for claim in self.claims],
@@ -132,14 +148,12 @@ def verify(
         outcomes = {name: tail.outcome() for name, tail in tails.items()}
         for name, writer in writers.items():
             writer.finish(outcomes[name].metrics)
-    progress("claims", steps, steps)
     return Verification(
         spec=spec,
         comparison=judge.comparison(),
         outcomes=outcomes,
         distances=referee.params if referee else None,
         costs=referee.costs if referee else None,
-        claims=spec.claims(outcomes["jax"], lambda other: outcome_of(other, place)),
         history=judge.history.curves,
         runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
         seconds=time.perf_counter() - start,
@@ -190,14 +204,6 @@ def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tup
         theirs = theirs.cut(size, len(theirs)) if size < len(theirs) else next(b)
 
 
-def outcome_of(spec: Spec, place: Place) -> Outcome:
-    """How a training ends, on the JAX side; keeps no trace."""
-    tail = Tail()
-    for chunk in launch.chunks(spec, "jax", place, noise=False):
-        tail.add(chunk)
-    return tail.outcome()
-
-
 class Tail:
     """What an Outcome needs of a run that is seen chunk by chunk."""
 
@@ -235,7 +241,7 @@ def _announced(
 
 
 def _index_chunks(spec: Spec) -> Iterator[Any]:
-    return spec.batches().chunks(steps_at_once(spec))
+    return spec.chunks()
 
 
 def _writers(

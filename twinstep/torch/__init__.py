@@ -1,4 +1,8 @@
-"""The PyTorch side: what records a training, makes its steps again and computes on any device.
+"""The PyTorch side: `record` notes what an ordinary training leaves, from outside.
 
 Nothing here imports JAX.
 """
+
+from twinstep.torch.recorder import Recorder, record
+
+__all__ = ["Recorder", "record"]

@@ -17,7 +17,6 @@ from torch import nn
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.problems.chunking import steps_at_once
 from twinstep.torch import devices
 from twinstep.torch.conversion import load_params
 from twinstep.torch.recorder import Recorder
@@ -51,7 +50,7 @@ class Driver:
 
     def chunks(self, most: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `most`."""
-        batches, most = self.spec.batches(), most or steps_at_once(self.spec)
+        batches, most = self.spec.batches(), most or self.spec.steps_at_once
         recorder = Recorder(self.start[0], metadata=self.metadata, rows=most)
         for chunk in batches.chunks(most):
             with self.settings():

@@ -40,7 +40,8 @@ from twinstep.torch import devices, driver
 from twinstep.torch.driver import Feed
 from twinstep.torch.recorder import Recorder
 from twinstep.trace.ledger import Metadata, Trace
-from twinstep.trace.storage import MANIFEST, TraceWriter, open_trace
+from twinstep.trace.storage import open_trace
+from twinstep.trace.writing import MANIFEST, TraceWriter
 from twinstep.workers import PROCESS_ERROR
 
 MOST_WAITING = 3

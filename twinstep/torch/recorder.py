@@ -2,7 +2,6 @@
 
 PyTorch's global step hooks find the optimizer, whoever made it; the loss is what `backward` is
 called on; what a module is given is noted when it is called.
-Mirror: twinstep/jax/recorder.py
 """
 
 import inspect
@@ -44,7 +43,7 @@ def record(
 
     Args:
         modules: Whose parameters are recorded, under their `state_dict` names; of several, each
-            behind its number. None: those of the optimizer that steps first.
+            behind its number. What their optimizer updates besides bears its group and place.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
         activations: Paths of submodules, as `named_modules` has them, whose outputs are kept.
         batch: "values" keeps what each step trained on, "fingerprint" a number that tells it.
@@ -55,7 +54,7 @@ def record(
         A context manager; its `trace` is what was recorded.
 
     Raises:
-        InputError: For modules without parameters that learn, a path that is no submodule's, an
+        InputError: For no module, or none that learns, a path that is no submodule's, an
             `out` that exists, and in the block for what cannot be recorded.
 
     Example:
@@ -85,7 +84,8 @@ def record(
 class Recorder:
     """What `record` makes; it can be entered again, and then goes on.
 
-    metadata, rows: of the trace, and of a piece of it, where they are not to be found out
+    metadata: of the trace of a loop that is driven: it says its batches, and ends when it is taken
+    rows: how many steps are held at once, where that is not to be found out
     """
 
     def __init__(
@@ -103,14 +103,15 @@ class Recorder:
             raise InputError(unknown("batch", batch, get_args(Batch)))
         self._modules = {f"{i}." if len(modules) > 1 else "": m for i, m in enumerate(modules)}
         self._names = {p: name for name, p in self._each("named_parameters")}
-        if modules and not any(parameter.requires_grad for parameter in self._names):
-            kinds = ", ".join(type(module).__name__ for module in modules)
+        if not any(parameter.requires_grad for parameter in self._names):
+            kinds = ", ".join(type(module).__name__ for module in modules) or "no module"
             raise InputError(f"{kinds} has no parameter that learns: there is nothing to record")
         self._activations = {path: self._submodule(path) for path in activations}
         self._stream = Stream(out)
         self._values, self._raw, self._state = batch == "values", raw_grads, opt_state
-        self._metadata, self._piece = metadata, rows
+        self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
@@ -144,6 +145,7 @@ class Recorder:
         return self._stream.take()
 
     def __enter__(self) -> Self:
+        self._open()  # now: a forward pass may change buffers
         backward = torch.autograd.backward
         torch.autograd.backward = self._around(backward)
         self._undo = [
@@ -151,13 +153,11 @@ class Recorder:
             register_optimizer_step_pre_hook(self._before_step).remove,
             register_optimizer_step_post_hook(self._after_step).remove,
         ]
-        for prefix, module in self._modules.items() if self._notes else ():
+        for prefix, module in () if self._driven else self._modules.items():
             hook = module.register_forward_pre_hook(self._note(prefix), with_kwargs=True)
             self._undo.append(hook.remove)
         for name, module in self._activations.items():
             self._undo.append(module.register_forward_hook(self._activated(name)).remove)
-        if self._names:
-            self._open()  # now: a forward pass may change buffers
         return self
 
     def __exit__(
@@ -169,7 +169,7 @@ class Recorder:
         while self._undo:
             self._undo.pop()()
         self._hand_on()
-        if kind is None and self._piece is None:
+        if kind is None and not self._driven:
             self._stream.close()
 
     # A backward pass
@@ -191,6 +191,8 @@ class Recorder:
 
     def _grads(self) -> list[tuple[torch.Tensor | None, int]]:
         """Every gradient and how often it was written: zeros that were written count too."""
+        if self._optimizer is not None:
+            self._is_ours(self._optimizer)  # it may have been given more
         grads = [parameter.grad for parameter in self._names]
         return [(grad, 0 if grad is None else grad._version) for grad in grads]
 
@@ -221,7 +223,8 @@ class Recorder:
             self._depth += 1  # a class whose step calls that of the one it is made from
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
-        self._stepping, self._depth = optimizer, 1
+        self._stepping = self._optimizer = optimizer
+        self._depth = 1
         self._open().hyper_parameters(_numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
@@ -276,7 +279,7 @@ class Recorder:
         """Whether it updates what is recorded; names what it brings that no module has."""
         groups = enumerate(optimizer.param_groups)
         owned = {p: f"{g}.{i}" for g, group in groups for i, p in enumerate(group["params"])}
-        if self._modules and not owned.keys() & self._names.keys():
+        if not owned.keys() & self._names.keys():
             return False
         for parameter, name in owned.items():
             if parameter not in self._names:
@@ -285,11 +288,6 @@ class Recorder:
         return True
 
     # What a step was made of
-
-    @property
-    def _notes(self) -> bool:
-        """Whether what the modules are given is to be noted: a twin's batch is said."""
-        return self._piece is None
 
     def _note(self, prefix: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, options: Any) -> None:
@@ -339,8 +337,8 @@ class Recorder:
 
     def _hand_on(self) -> None:
         """Gives the finished rows away."""
-        if self._rows is not None and self._rows.made and self._metadata is not None:
-            self._stream.add(self._rows.take(self._metadata, reuse=self._stream.writes))
+        if self._rows is not None and self._metadata is not None:
+            self._rows.hand_on(self._metadata, self._stream)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

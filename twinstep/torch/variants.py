@@ -19,7 +19,6 @@ from torch import nn
 
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
-from twinstep.problems.chunking import steps_at_once
 from twinstep.torch.conversion import load_params
 from twinstep.torch.driver import Driver, Feed, Started
 from twinstep.trace.ledger import Trace
@@ -117,7 +116,7 @@ class Loop:
     @cached_property
     def _chunks(self) -> list[Any]:
         spec = self.driver.spec
-        return list(spec.batches().chunks(steps_at_once(spec)))
+        return list(spec.chunks())
 
 
 class _Kept:

@@ -6,7 +6,8 @@ framework wrote the trace.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.trace import evaluation
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
+from twinstep.trace.writing import TraceWriter
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -114,10 +116,22 @@ class Trace:
         """Whether the optimizer was given what was backpropagated, bit for bit."""
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
+    def inputs_of(self, step: int) -> dict[str, np.ndarray]:
+        """{name: array} that a step was made on (from 0). InputError where that was not kept."""
+        if not 0 <= step < len(self):
+            raise InputError(f"step {step} of a trace that has {len(self)}")
+        if missing := [name for name in self.batch if name not in self.inputs]:
+            raise InputError(f"the trace has no values of batch {missing[0]}, a fingerprint alone")
+        return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
+
     def cut(self, low: int, high: int) -> "Trace":
-        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks."""
+        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks.
+
+        A leaf that comes after them is not in them.
+        """
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
+        later = {key for key, first in self.joined.items() if first >= self.start + high}
 
         def rows(key: str, array: np.ndarray, before: int) -> np.ndarray:
             late = max(0, self.joined.get(key, 0) - self.start)
@@ -128,13 +142,20 @@ class Trace:
 
         return self._each(
             rows,
+            later,
             noise=measured(self.noise),
             scales=measured(self.scales),
             start=self.start + low,
+            joined={key: first for key, first in self.joined.items() if key not in later},
         )
 
-    def _each(self, change: Callable[[str, np.ndarray, int], np.ndarray], **others: Any) -> "Trace":
-        """With the rows of every leaf changed; what is held once stays so."""
+    def _each(
+        self,
+        change: Callable[[str, np.ndarray, int], np.ndarray],
+        without: Collection[str] = (),
+        **others: Any,
+    ) -> "Trace":
+        """With the rows of every leaf changed, but for some; what is held once stays so."""
         changed: dict[str, Any] = {}
         for stage in STEPS:
             made = {
@@ -142,6 +163,7 @@ class Trace:
                 if stage.name == "grads" and self.held_once(leaf)
                 else change(f"{stage.name}/{leaf}", array, stage.before)
                 for leaf, array in self.leaves(stage).items()
+                if f"{stage.name}/{leaf}" not in without
             }
             changed[stage.field] = made["loss"] if stage.name == "loss" else made
         return dataclasses.replace(self, **changed, **others)
@@ -164,40 +186,52 @@ class Trace:
             metrics=self.metrics,
         )
 
-    def save(self, folder: "str | PathLike[str]") -> None:
-        """Writes the trace to a new folder; see `twinstep.trace.storage`. Raises InputError."""
-        from twinstep.trace.storage import TraceWriter
+    def summary(self) -> str:
+        """What was recorded, a line a stage: its leaves and numbers a step; and what is odd."""
+        ran, first, last = self.metadata, float(self.losses[0]), float(self.losses[-1])
+        lines = [
+            f"{ran.framework}, {ran.dtype} on {ran.device}: {len(self)} steps, "
+            f"loss {first:.6g} to {last:.6g}"
+        ]
+        for stage in LEAVES:
+            if leaves := self.leaves(stage):
+                numbers = sum(math.prod(array.shape[1:]) for array in leaves.values())
+                lines.append(f"{stage.name}: {len(leaves)} leaves, {numbers} numbers a step")
+        if changed := [leaf for leaf in self.grads if not self.held_once(leaf)]:
+            lines.append(f"given gradients differ from raw ones: {len(changed)} leaves")
+        for key, step in self.joined.items():
+            lines.append(f"{key} from step {step + 1} on")
+        return "\n".join(lines)
 
+    def flaw(self) -> str | None:
+        """What keeps this from being T steps of one dtype, in a few words; None: nothing does."""
+        if self.losses.ndim != 1:
+            return f"loss has shape {self.losses.shape}, expected one number a step"
+        if problem := evaluation.flaw(self.evaluation, self.metadata.dtype):
+            return f"evaluation, {problem}"
+        for stage in STEPS:
+            for leaf, array in self.leaves(stage).items():
+                key = f"{stage.name}/{leaf}"
+                late = min(len(self), max(0, self.joined.get(key, 0) - self.start))
+                rows = len(self) - late + stage.before
+                if array.shape[:1] != (rows,):
+                    return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
+                if stage.numbers and array.dtype != self.metadata.dtype:
+                    return f"{stage.name}, {leaf} is {array.dtype}, expected {self.metadata.dtype}"
+                measured = [self.noise] if stage.noisy else []
+                measured += [self.scales] if stage.name in ("loss", "raw_grads") else []
+                for sizes in measured:
+                    size = None if sizes is None else sizes.get(key)
+                    if sizes is not None and (size is None or size.shape != (len(self),)):
+                        what = f"{stage.name}, {leaf}"
+                        return f"{what}: what rounding does to it is not known for every step"
+        return None
+
+    def save(self, folder: "str | PathLike[str]") -> None:
+        """Writes the trace to a new folder. Raises InputError."""
         with TraceWriter(folder, self.metadata) as writer:
             writer.write(self)
             writer.finish(self.metrics)
-
-
-def flaw(trace: Trace) -> str | None:
-    """What keeps a trace from being T steps of one dtype, in a few words; None: nothing does."""
-    if trace.losses.ndim != 1:
-        return f"loss has shape {trace.losses.shape}, expected one number a step"
-    if problem := evaluation.flaw(trace.evaluation, trace.metadata.dtype):
-        return f"evaluation, {problem}"
-    for stage in STEPS:
-        for leaf, array in trace.leaves(stage).items():
-            key = f"{stage.name}/{leaf}"
-            late = min(len(trace), max(0, trace.joined.get(key, 0) - trace.start))
-            rows = len(trace) - late + stage.before
-            if array.shape[:1] != (rows,):
-                return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
-            if stage.numbers and array.dtype != trace.metadata.dtype:
-                return f"{stage.name}, {leaf} is {array.dtype}, expected {trace.metadata.dtype}"
-            measured = [trace.noise] if stage.noisy else []
-            measured += [trace.scales] if stage.name in ("loss", "raw_grads") else []
-            for sizes in measured:
-                size = None if sizes is None else sizes.get(key)
-                if sizes is not None and (size is None or size.shape != (len(trace),)):
-                    return (
-                        f"{stage.name}, {leaf}: what rounding does to it is not known for every "
-                        "step"
-                    )
-    return None
 
 
 def join(chunks: Sequence[Trace]) -> Trace:

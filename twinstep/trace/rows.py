@@ -14,6 +14,7 @@ from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Leaves, Metadata, Trace
 from twinstep.trace.stages import LEAVES, STAGES, Stage
+from twinstep.trace.streaming import Stream
 
 MOST_BYTES = 16 * 2**20
 MOST_ROWS = 4096
@@ -25,7 +26,7 @@ def rows_at_once(bytes_a_step: int) -> int:
 
 
 class Rows:
-    """The entries of up to `most` steps at a time; `take` gives them away and goes on.
+    """The entries of up to `most` steps at a time; `hand_on` gives them away and goes on.
 
     Each leaf keeps the shape that it comes with; one that comes late has rows from then on.
     start: how many steps were given away; made: how many there are since
@@ -38,6 +39,7 @@ class Rows:
         self._held: dict[str, dict[str, np.ndarray]] = {stage.name: {} for stage in LEAVES}
         self._joined: dict[str, int] = {}
         self._now: set[tuple[str, str]] = set()
+        self._stacked: set[tuple[str, str]] = set()
         self._inputs: dict[str, dict[int, np.ndarray]] = {}
 
     @property
@@ -73,14 +75,18 @@ class Rows:
         """
         held, raw = (self._held[stage] for stage in ("grads", "raw_grads"))
         if name in raw and held.get(name, raw[name]) is raw[name]:
+            self._held_since(name)
             if np.array_equal(raw[name][self._row("raw_grads", name)], array):
                 held[name] = raw[name]
                 self._now.add(("grads", name))
                 return
             held[name] = raw[name].copy()
-            if (key := f"raw_grads/{name}") in self._joined:
-                self._joined[f"grads/{name}"] = self._joined[key]
         self.put("grads", name, array)
+
+    def _held_since(self, name: str) -> None:
+        """The gradient that is given has the rows of the one that was backpropagated."""
+        if (first := self._joined.get(f"raw_grads/{name}")) is not None:
+            self._joined[f"grads/{name}"] = first
 
     def batch(self, arrays: Mapping[str, np.ndarray] | Mapping[str, int], values: bool) -> None:
         """What the step was made on: its fingerprints, and with `values` the arrays, each once."""
@@ -109,8 +115,10 @@ class Rows:
         self._now.clear()
         self.made += 1
 
-    def take(self, metadata: Metadata, reuse: bool) -> Trace:
-        """The finished steps. reuse: their memory is filled anew with those that follow."""
+    def hand_on(self, metadata: Metadata, to: Stream) -> None:
+        """Gives the finished steps away; if they are written, their memory is filled anew."""
+        if not self.made:
+            return
         ends = {key: self._row(*key.split("/", 1)) for key in self._joined}
 
         def rows(stage: Stage, name: str, array: np.ndarray) -> np.ndarray:
@@ -132,7 +140,61 @@ class Rows:
             joined=dict(self._joined),
             **found,
         )
-        self._go_on(found, reuse)
+        to.add(trace)
+        self._go_on(found, reuse=to.writes)
+
+    def stacked(
+        self,
+        metadata: Metadata,
+        losses: np.ndarray,
+        found: Mapping[str, Leaves],
+        inputs: Mapping[str, Mapping[int, np.ndarray]],
+    ) -> Trace:
+        """T steps that are there at once, after those that were given away.
+
+        losses: (T,); found: {stage: {leaf: (T, ...)}}. InputError for another form than before.
+        """
+        before = {stage: self._held[stage] for stage in ("params", "buffers")}
+        leaves: dict[str, Any] = {stage.field: dict(found.get(stage.name, {})) for stage in LEAVES}
+        for stage, held in before.items():
+            if held.keys() != leaves[stage].keys():
+                odd = min(held.keys() ^ leaves[stage].keys())
+                raise InputError(f"step {self.step}: {stage}, {odd} is not what was there before")
+            for name, array in leaves[stage].items():
+                if held[name].shape[1:] != array.shape[1:]:
+                    raise InputError(
+                        f"step {self.step}: {stage}, {name} has shape {array.shape[1:]}, before it "
+                        f"had {held[name].shape[1:]}"
+                    )
+                leaves[stage][name] = np.concatenate([held[name][:1], array])
+                held[name][0] = array[-1]
+        for name, array in leaves["grads"].items():
+            raw = leaves["raw_grads"].get(name)
+            if array is not raw and raw is not None and np.array_equal(array, raw):
+                leaves["grads"][name] = raw
+        kinds = {stage.field for stage in LEAVES if stage.numbers}
+        for stage in kinds & leaves.keys():
+            for name, array in leaves[stage].items():
+                if array.ndim == 1 and array.dtype != self._dtype:  # counters, as rows keep them
+                    leaves[stage][name] = array.astype(self._dtype)
+        new = {(stage.name, name) for stage in LEAVES for name in leaves[stage.field]}
+        known = {(stage, name) for stage, held in self._held.items() for name in held}
+        if self.start:
+            self._joined |= {
+                f"{stage}/{name}": self.start for stage, name in new - known - self._stacked
+            }
+        self._stacked |= new
+        trace = Trace(
+            metadata=metadata,
+            losses=losses.astype(self._dtype),
+            start=self.start,
+            inputs=inputs,
+            joined=dict(self._joined),
+            **leaves,
+        )
+        if problem := trace.flaw():
+            raise InputError(f"step {self.step}: {problem}")
+        self.start += len(losses)
         return trace
 
     def _go_on(self, found: Mapping[str, Leaves], reuse: bool) -> None:
@@ -164,7 +226,7 @@ class Rows:
             )
         # a counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32)
         dtype = self._dtype if kept else array.dtype
-        if now := self.start + self.made:
+        if (now := self.start + self.made) and (stage, name) not in self._stacked:
             self._joined[f"{stage}/{name}"] = now
         rows = self.most - self.made + STAGES[stage].before
         room = self._held[stage][name] = np.empty((rows, *array.shape), dtype)

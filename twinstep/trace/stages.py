@@ -29,7 +29,7 @@ class Stage(NamedTuple):
     before: int = 0
     numbers: bool = True
     exact: bool = False
-    one_step: int = 0
+    one_step: float = 0
     noisy: bool = False
     both: bool = False
     column: int = 0

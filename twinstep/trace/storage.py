@@ -1,8 +1,6 @@
-"""A saved trace: a folder of safetensors shards and a JSON manifest that lists them.
+"""Reads a saved trace, shard by shard: what `writing` writes.
 
-The manifest is replaced, in one move, after each shard is on disk: a killed run leaves a readable
-trace of the steps that it finished. Nothing is unpickled. The manifest holds the size and the
-checksum of each shard and its own checksum, and what is not what was written is refused.
+Nothing is unpickled, and what is not what was written is refused.
 """
 
 import dataclasses
@@ -12,133 +10,25 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from twinstep import files, memory
 from twinstep.errors import InputError
-from twinstep.files import replace as _replace
 from twinstep.place import Dtype
-from twinstep.trace.ledger import Metadata, Trace, flaw, join
+from twinstep.trace.ledger import Metadata, Trace, join
 from twinstep.trace.stages import LEAVES
-
-MANIFEST = "manifest.json"
-FORMAT = 3
-MOST_MANIFEST = 64 * 2**20
-"""Bytes of a manifest: some 300,000 shards."""
-
-
-def refuse_used(folder: str | os.PathLike[str]) -> None:
-    """Raises InputError for what cannot become the folder of a new trace; leaves nothing behind."""
-    path = files.named("output folder", folder)
-    try:
-        if any(path.iterdir()):
-            raise InputError(f"output folder {path} is not empty: name a new one")
-        above = path
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise InputError(f"output folder {path} is a link to nothing") from None
-        above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    except OSError as error:
-        raise InputError(f"output folder {path} cannot be written: {error.strerror}") from None
-    if not above.is_dir():
-        raise InputError(f"output folder {path} cannot be written: {above} is no folder")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"output folder {path} cannot be written: no permission in {above}")
-
-
-class TraceWriter:
-    """Writes a trace shard by shard into a new or empty folder.
-
-    Raises InputError when the folder cannot be made, cannot be written or already holds something.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], metadata: Metadata) -> None:
-        refuse_used(folder)
-        self.folder = Path(folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"output folder {self.folder} cannot be written: {error.strerror}"
-            ) from None
-        self._manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "complete": False,
-            "metadata": dataclasses.asdict(metadata),
-            "metrics": {},
-            "leaves": [],
-            "joined": {},
-            "shards": [],
-        }
-        self._write_manifest()
-
-    def write(self, chunk: Trace) -> None:
-        """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
-        from safetensors.numpy import save
-
-        tensors, late = _tensors(chunk), _late(chunk.joined, chunk.start)
-        shards = self._manifest["shards"]
-        expected = sum(shard["steps"] for shard in shards)
-        problem = flaw(chunk)
-        if not len(chunk):
-            problem = "it has no steps"
-        elif chunk.start != expected:
-            problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
-            problem = "its leaves are not those of the steps before"
-        if problem:
-            raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
-        self._manifest["leaves"] = list(dict.fromkeys([*self._manifest["leaves"], *tensors]))
-        self._manifest["joined"] = dict(chunk.joined)
-        once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
-        stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
-        content = save(stored | _others(chunk))
-        name = _shard_name(chunk.start, len(chunk))
-        self._put(name, content)
-        shards.append(
-            {
-                "file": name,
-                "start": chunk.start,
-                "steps": len(chunk),
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "held_once": once,
-            }
-        )
-        self._write_manifest()
-
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Marks the trace as complete."""
-        self._manifest |= {"complete": True, "metrics": {n: float(v) for n, v in metrics.items()}}
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        sealed = self._manifest | {"sha256": _seal(self._manifest)}
-        content = json.dumps(sealed, indent=1).encode()
-        if len(content) > MOST_MANIFEST:  # `open_trace` would not read it
-            raise InputError(f"{self.folder}: a trace cannot have so many shards: make them longer")
-        self._put(MANIFEST, content)
-
-    def _put(self, name: str, content: bytes) -> None:
-        path = self.folder / name
-        try:
-            _replace(path, content)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leaves what was written: it is a readable trace of the finished steps."""
+from twinstep.trace.writing import (
+    EVALUATION,
+    FORMAT,
+    INPUTS,
+    MANIFEST,
+    MOST_MANIFEST,
+    late_leaves,
+    seal,
+    shard_name,
+)
 
 
 @dataclass(frozen=True)
@@ -188,17 +78,17 @@ class StoredTrace:
             tensors = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
-        others = {name: a for name, a in tensors.items() if name.startswith(_OTHERS)}
+        others = {name: a for name, a in tensors.items() if name.startswith((EVALUATION, INPUTS))}
         raw = {f"grads/{leaf}": f"raw_grads/{leaf}" for leaf in shard["held_once"]}
         held = tensors | {name: tensors[of] for name, of in raw.items() if of in tensors}
         end = shard["start"] + shard["steps"]
-        expected = set(self.leaves) - _late(self.joined, end)
+        expected = set(self.leaves) - late_leaves(self.joined, end)
         if held.keys() - others.keys() != expected:
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
         ordered = {name: held[name] for name in self.leaves if name in expected}
         chunk = self._trace(ordered, others, shard["start"], end)
-        if problem := flaw(chunk):
+        if problem := chunk.flaw():
             raise InputError(f"trace shard {path} holds no trace: {problem}")
         if len(chunk) != shard["steps"]:
             raise InputError(
@@ -218,7 +108,7 @@ class StoredTrace:
             scales=_below("scales/", held) or None,
             start=start,
             metrics=self.metrics,
-            evaluation=_below(_EVALUATION, others),
+            evaluation=_below(EVALUATION, others),
             inputs=_inputs(others),
             joined={name: step for name, step in self.joined.items() if step < end},
         )
@@ -246,7 +136,7 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
         hint = "use a newer twinstep" if form > FORMAT else "an older twinstep wrote it, run again"
         raise InputError(f"{path} has format {form}, expected {FORMAT}: {hint}")
     try:
-        if _get(manifest, "sha256", str) != _seal(manifest):
+        if _get(manifest, "sha256", str) != seal(manifest):
             raise ValueError("it is not what was written")
         stored = _stored(Path(folder), manifest)
     except ValueError as error:
@@ -299,8 +189,8 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
             raise ValueError(f"{file!r} has {shard['bytes']} bytes, expected at least 0")
         if steps < 1:
             raise ValueError(f"{file!r} has {steps} steps, expected at least 1")
-        if file != _shard_name(start, steps):  # and so no path leads out of the folder
-            raise ValueError(f"a shard is named {file!r}, expected {_shard_name(start, steps)!r}")
+        if file != shard_name(start, steps):  # and so no path leads out of the folder
+            raise ValueError(f"a shard is named {file!r}, expected {shard_name(start, steps)!r}")
         expected += steps
     return StoredTrace(
         folder=folder,
@@ -323,47 +213,6 @@ def _get(values: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """The checksum of all that a manifest says."""
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _shard_name(start: int, steps: int) -> str:
-    return f"steps-{start:08d}-{start + steps:08d}.safetensors"
-
-
-_EVALUATION = "evaluation/"  # in the last shard, where there is one
-_INPUTS = "inputs/"  # NAME/FINGERPRINT, of a recording that keeps its batches
-_OTHERS = (_EVALUATION, _INPUTS)
-_MEASURED = ("noise", "scales")
-
-
-def _late(joined: Mapping[str, int], step: int) -> set[str]:
-    """The leaves that come with a step, or after it."""
-    return {name for name, first in joined.items() if first >= step}
-
-
-def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
-    """Every array of a chunk under "stage/name"; what is measured, under "noise/stage/name"."""
-    tensors = {"loss": chunk.losses}
-    for stage in LEAVES:
-        leaves = chunk.leaves(stage).items()
-        tensors |= {f"{stage.name}/{name}": array for name, array in leaves}
-    for measured in _MEASURED:
-        leaves = (getattr(chunk, measured) or {}).items()
-        tensors |= {f"{measured}/{name}": array for name, array in leaves}
-    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-
-
-def _others(chunk: Trace) -> dict[str, np.ndarray]:
-    """What is not of every step."""
-    others = {_EVALUATION + name: np.asarray(array) for name, array in chunk.evaluation.items()}
-    for name, arrays in chunk.inputs.items():
-        others |= {f"{_INPUTS}{name}/{number}": np.asarray(a) for number, a in arrays.items()}
-    return others
-
-
 def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those whose names begin so, by the rest of their names."""
     return {
@@ -376,7 +225,7 @@ def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 def _inputs(others: Mapping[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
     """{name: {fingerprint: array}}; ValueError for what is no fingerprint."""
     found: dict[str, dict[int, np.ndarray]] = {}
-    for key, array in _below(_INPUTS, others).items():
+    for key, array in _below(INPUTS, others).items():
         name, _, number = key.rpartition("/")
         found.setdefault(name, {})[int(number)] = array
     return found

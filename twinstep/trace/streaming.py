@@ -4,7 +4,8 @@ from os import PathLike
 
 from twinstep.errors import InputError
 from twinstep.trace.ledger import Trace, join
-from twinstep.trace.storage import TraceWriter, load_trace, refuse_used
+from twinstep.trace.storage import load_trace
+from twinstep.trace.writing import TraceWriter, refuse_used
 
 _NOTHING = "nothing was recorded: no step was made"
 

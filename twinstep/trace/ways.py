@@ -47,4 +47,4 @@ class Way(Protocol):
         """What the last run has left."""
 
     def recorded(self) -> Iterator[Trace]:
-        """A run of this way with every step recorded, in pieces of `chunking.steps_at_once`."""
+        """A run of this way with every step recorded, in pieces of `Spec.chunks`."""

@@ -4,7 +4,6 @@ Arguments and attribute names are PyTorch's; parameters have Flax's layout (`lay
 takes them there). Initial values are the spec's; until then all
 parameters are 0, and none needs a seed.
 Letters: N samples, T time steps, I inputs, H hidden units.
-Mirror: twinstep/torch/layers.py
 """
 
 from typing import Any

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from twinstep.errors import InputError
+from twinstep import errors
+from twinstep.errors import Check, InputError
 
 Tree = Any
 Scheduled: TypeAlias = float | optax.Schedule
@@ -89,34 +90,29 @@ def over_leaves(rule: Callable[..., tuple[jax.Array, ...]], *trees: Tree) -> tup
     return tuple(jax.tree.unflatten(treedef, list(column)) for column in zip(*results, strict=True))
 
 
-def refuse(optimizer: str, **checks: tuple[Any, str, Callable[[Any], bool]]) -> None:
-    """Raises InputError for a value that PyTorch refuses.
-
-    checks: {name: (value, what is expected, whether a value is right)}; schedules and arrays pass,
-    whose values are not known yet
+def refuse(optimizer: str, **checks: Check) -> None:
+    """Raises InputError for a value that PyTorch refuses; schedules and arrays pass, whose values
+    are not known yet.
     """
-    for name, (value, expected, right) in checks.items():
-        if callable(value) or isinstance(value, jax.Array):
-            continue
-        try:
-            fine = right(value)
-        except (TypeError, ValueError, LookupError):
-            fine = False
-        if not fine:
-            raise InputError(f"{optimizer}: {name} is {value!r}, expected {expected}")
+    known = {
+        name: check
+        for name, check in checks.items()
+        if not (callable(check[0]) or isinstance(check[0], jax.Array))
+    }
+    errors.refuse(optimizer, **known)
 
 
-def at_least_0(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+def at_least_0(value: Any) -> Check:
     """A number that is not negative."""
     return value, "0 or more", lambda v: v >= 0.0
 
 
-def number(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+def number(value: Any) -> Check:
     """Any number, of whatever sign."""
     return value, "a number", lambda v: isinstance(v, numbers.Real) or hasattr(v, "dtype")
 
 
-def fractions(value: Any) -> tuple[Any, str, Callable[[Any], bool]]:
+def fractions(value: Any) -> Check:
     """Two numbers from 0 up to, not with, 1; either may be a schedule or an array."""
 
     def right(pair: Any) -> bool:

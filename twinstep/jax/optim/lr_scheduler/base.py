@@ -16,14 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.errors import InputError
+from twinstep.errors import Check
 
 Rate = Any
 """A learning rate, ()."""
 Count = Any
 """Calls of PyTorch's scheduler.step() so far, () int."""
-Check = tuple[Any, str, Callable[[Any], bool]]
-"""A value, what is expected of it, and whether it is right."""
 
 TABLE = 2**14
 """Counts over which a table holds what PyTorch's recursion makes of its rounding."""
@@ -178,17 +176,6 @@ def power(base: float, exponent: Count) -> jax.Array:
 
 
 # ------------------------------------------------------------------------------------ refusals
-
-
-def refuse(name: str, **checks: Check) -> None:
-    """Raises InputError in one line for the first value that is not right."""
-    for argument, (value, expected, right) in checks.items():
-        try:
-            fine = right(value)
-        except (TypeError, ValueError, OverflowError):
-            fine = False
-        if not fine:
-            raise InputError(f"{name}: {argument} is {value!r}, expected {expected}")
 
 
 def number(

@@ -11,14 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import InputError
+from twinstep.errors import InputError, refuse
 from twinstep.jax.optim.lr_scheduler.base import (
     Count,
     Rate,
     Schedule,
     from_the_start,
     recursion,
-    refuse,
     whole,
     whole_count,
 )

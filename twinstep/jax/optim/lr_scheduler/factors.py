@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from twinstep.errors import refuse
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
     Count,
@@ -20,7 +21,6 @@ from twinstep.jax.optim.lr_scheduler.base import (
     quotient,
     rate,
     recursion,
-    refuse,
     remaining,
     rounded,
     scaled,

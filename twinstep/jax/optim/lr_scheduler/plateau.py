@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from twinstep.jax.optim.lr_scheduler.base import number, one_of, rate, refuse
+from twinstep.errors import refuse
+from twinstep.jax.optim.lr_scheduler.base import number, one_of, rate
 
 
 class PlateauState(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import InputError
+from twinstep.errors import InputError, refuse
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
     Check,
@@ -23,7 +23,6 @@ from twinstep.jax.optim.lr_scheduler.base import (
     power,
     quotient,
     rate,
-    refuse,
     rounded,
     whole,
     wide,

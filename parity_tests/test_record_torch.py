@@ -1,0 +1,407 @@
+"""A PyTorch loop of one's own, recorded from outside: what is in the trace, and what is refused."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import twinstep
+from twinstep.torch import record
+from twinstep.trace.ledger import Trace
+
+Loop = Callable[[Any], nn.Module]
+"""Trains, and says each batch to a recorder if there is one."""
+
+
+class Recurrent(nn.Module):
+    """A GRU whose last output is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.fc = nn.Linear(5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.gru(x)[0][:, -1])
+
+
+def convolutions(recording: Any) -> nn.Module:
+    """A conv net with BatchNorm; AdamW, a cosine schedule, clipping."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    with recording(model):
+        for _ in range(6):
+            x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 10, (8,))
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            schedule.step()
+    return model
+
+
+def transformer(recording: Any) -> nn.Module:
+    """A small causal transformer, weight decay for matrices alone."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.ModuleDict(
+        {
+            "embedding": nn.Embedding(11, 8),
+            "layers": nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            "head": nn.Linear(8, 11),
+        }
+    )
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups)
+    mask = nn.Transformer.generate_square_subsequent_mask(6)
+    with recording(model):
+        for _ in range(5):
+            words = torch.randint(0, 11, (4, 7))
+            hidden = model["layers"](model["embedding"](words[:, :-1]), mask, is_causal=True)
+            loss = nn.functional.cross_entropy(model["head"](hidden).mT, words[:, 1:])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model
+
+
+def recurrent(recording: Any) -> nn.Module:
+    """A GRU by SGD with momentum, two micro-batches a step."""
+    torch.manual_seed(0)
+    model = Recurrent()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with recording(model):
+        for _ in range(4):
+            optimizer.zero_grad()
+            for _ in range(2):
+                x, y = torch.randn(4, 7, 3), torch.randn(4, 1)
+                loss = nn.functional.mse_loss(model(x), y) / 2
+                loss.backward()
+            optimizer.step()
+    return model
+
+
+LOOPS = {"convolutions": convolutions, "transformer": transformer, "recurrent": recurrent}
+
+
+class Unrecorded:
+    """In the recorder's place: nothing."""
+
+    def __init__(self, *_: nn.Module) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def recorded(loop: Callable[[Any], nn.Module], **options: Any) -> tuple[Trace, nn.Module]:
+    """What a loop leaves, and the model that it trained."""
+    kept = []
+
+    def recording(model: nn.Module) -> Any:
+        kept.append(record(model, **options))
+        return kept[0]
+
+    model = loop(recording)
+    return kept[0].trace, model
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_own_loop_is_recorded_saved_and_loaded(loop: Any, tmp_path: Path) -> None:
+    trace, model = recorded(loop, out=tmp_path / "trace")
+    plain = loop(Unrecorded)
+    for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs), "recording changes no bit"
+        assert np.array_equal(trace.params[name][-1], ours.detach().numpy())
+    assert trace.flaw() is None
+    assert trace.metadata.example is None
+    assert trace.metadata.spec is None
+    in_memory, _ = recorded(loop)
+    for one in (trace, twinstep.load_trace(tmp_path / "trace")):
+        assert twinstep.compare(in_memory, one).verdict == "equal"
+        assert one.summary() == in_memory.summary()
+    assert f"{len(trace)} steps" in trace.summary()
+
+
+def test_conv_nets_ledger() -> None:
+    trace, _ = recorded(convolutions, activations=["1"])
+    assert not any(map(trace.held_once, trace.grads)), "clipped gradients are others"
+    norms = np.sqrt(sum((g.reshape(6, -1) ** 2).sum(1) for g in trace.grads.values()))
+    assert np.allclose(norms, 0.5, rtol=1e-5)
+    assert trace.buffers["1.running_mean"].shape == (7, 4)
+    assert trace.buffers["1.num_batches_tracked"].tolist() == list(range(7))
+    rates = trace.hyper_parameters["0.lr"]
+    assert rates[0] == 0.01
+    assert np.all(np.diff(rates) < 0)
+    assert trace.hyper_parameters["0.betas.1"].tolist() == [0.999] * 6
+    assert trace.activations["1"].shape == (6, 8, 4, 6, 6)
+    assert len(trace.inputs["input"]) == 6, "what the model was given, noted by itself"
+
+
+def test_groups_and_state_by_name() -> None:
+    trace, _ = recorded(transformer)
+    decay = [trace.hyper_parameters[f"{group}.weight_decay"][0] for group in (0, 1)]
+    assert decay == [0.01, 0.0]
+    assert {name.rpartition(".")[2] for name in trace.opt_state} == {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+    }
+    assert all(map(trace.held_once, trace.grads)), "what is not clipped is held once"
+
+
+def test_micro_batches_make_one_step() -> None:
+    trace, _ = recorded(recurrent)
+    torch.manual_seed(0)
+    model = Recurrent()
+    losses = []
+    for _ in range(2):
+        x, y = torch.randn(4, 7, 3), torch.randn(4, 1)
+        losses.append(nn.functional.mse_loss(model(x), y) / 2)
+        losses[-1].backward()
+    assert trace.losses[0] == np.float32(sum(loss.item() for loss in losses))
+    for name, parameter in model.named_parameters():
+        assert np.array_equal(trace.raw_grads[name][0], parameter.grad.numpy())  # type: ignore[union-attr]
+    (number,) = trace.batch["x"][:1]
+    assert trace.inputs["x"][int(number)].shape == (8, 7, 3)
+
+
+def step(model: nn.Module, optimizer: Any, loss: torch.Tensor) -> None:
+    """One update."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def test_closure_counts_once() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 1), torch.randn(8, 3), torch.randn(8, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
+    evaluations = []
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        evaluations.append((loss.item(), model.weight.grad.clone().numpy()))  # type: ignore[union-attr]
+        return loss
+
+    with record(model) as rec:
+        optimizer.step(closure)
+    assert len(evaluations) > 2
+    assert rec.trace.losses[0] == np.float32(evaluations[0][0])
+    assert np.array_equal(rec.trace.raw_grads["weight"][0], evaluations[0][1])
+    assert rec.trace.held_once("weight")
+
+
+def test_clipping_inside_a_closure_is_seen() -> None:
+    model, x = nn.Linear(3, 1), torch.full((4, 3), 9.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_value_(model.parameters(), 0.01)
+        return loss
+
+    with record(model) as rec:
+        optimizer.step(closure)
+    assert np.abs(rec.trace.grads["weight"]).max() <= np.float32(0.01)
+    assert np.abs(rec.trace.raw_grads["weight"]).max() > 0.01
+
+
+def test_loss_of_others_does_not_count() -> None:
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, other))
+    x = torch.ones(3, 2)
+    with record(model) as rec:
+        model(x).sum().backward()  # cleared before it is used
+        step(other, theirs, other(x).square().mean() * 1000)
+        expected = model(x).square().mean()
+        step(model, ours, expected)
+        with torch.no_grad():
+            model(x)
+    assert rec.trace.losses.tolist() == [expected.item()]
+
+
+def test_checkpointed_backward_counts_once() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.ones(3, 2, requires_grad=True)
+    with record(model) as rec:
+        loss = checkpoint(lambda x: model(x).square(), x, use_reentrant=True).mean()
+        step(model, optimizer, loss)
+    assert rec.trace.losses.tolist() == [loss.item()]
+
+
+def test_gradients_that_pile_up() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.ones(3, 2)
+    with record(model) as rec:
+        for _ in range(3):
+            loss = model(x).sum()
+            loss.backward()
+            optimizer.step()
+    assert rec.trace.losses.tolist() == [loss.item()] * 3, "an update ends a sum"
+    assert rec.trace.raw_grads["weight"][:, 0, 0].tolist() == [3.0, 6.0, 9.0]
+
+
+def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
+    body, head = nn.Linear(2, 2), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(body.parameters(), lr=0.1)
+    x = torch.ones(3, 2)
+    with record(body, out=tmp_path / "trace") as rec:
+        for i in range(5):
+            if i == 2:
+                optimizer.add_param_group({"params": head.parameters(), "momentum": 0.9})
+            step(body, optimizer, head(body(x)).square().mean())
+    trace = rec.trace
+    assert trace.joined["params/1.0"] == 2
+    assert trace.params["1.0"].shape == (4, 1, 2)
+    assert trace.raw_grads["1.0"].shape == (3, 1, 2)
+    assert trace.joined["opt_state/1.0.momentum_buffer"] == 2
+    assert "params/1.0 from step 3 on" in trace.summary()
+    assert twinstep.compare(trace, twinstep.load_trace(tmp_path / "trace")).verdict == "equal"
+    again = trace.cut(1, 5)
+    assert again.params["1.0"].shape == (4, 1, 2)
+    assert again.flaw() is None
+
+
+def test_compiled_and_wrapped_names_are_the_models_own() -> None:
+    model = nn.Linear(2, 1)
+    with record(torch.compile(model, backend="eager")) as rec:  # type: ignore[arg-type]
+        step(model, torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(3, 2)).sum())
+    assert list(rec.trace.params) == ["weight", "bias"]
+
+
+def test_pieces_are_one_trace(tmp_path: Path) -> None:
+    """However many steps are held at once, in memory or on their way to disk, nothing is lost."""
+    from twinstep.torch.recorder import Recorder
+
+    def run(**options: Any) -> Trace:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        with Recorder(model, **options) as rec:
+            for i in range(7):
+                loss = model(torch.randn(4, 2)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                if i == 4:
+                    nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+                optimizer.step()
+        return rec.trace
+
+    whole = run()
+    for rows in (1, 2, 3, 7):
+        for options in ({}, {"out": tmp_path / f"{rows}"}):
+            assert twinstep.compare(whole, run(rows=rows, **options)).verdict == "equal"
+
+
+def test_batch_by_fingerprint_keeps_no_values() -> None:
+    values, _ = recorded(recurrent)
+    trace, _ = recorded(recurrent, batch="fingerprint")
+    assert trace.inputs == {}
+    assert np.array_equal(trace.batch["x"], values.batch["x"])
+
+
+def test_what_was_finished_stays_readable(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def interrupted() -> None:
+        with record(model, out=tmp_path / "trace"):
+            for i in range(3):
+                step(model, optimizer, model(torch.ones(3, 2)).sum() + 1 / (2 - i))
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    stored = twinstep.open_trace(tmp_path / "trace")
+    assert (stored.steps, stored.complete) == (2, False)
+
+
+def refused(*steps: Callable[[nn.Module, Any], None], **options: Any) -> str:
+    """What a recorder says to some steps."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def recording() -> None:
+        with record(model, **options):
+            for one in steps:
+                one(model, optimizer)
+
+    with pytest.raises(twinstep.InputError) as caught:
+        recording()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def ordinary(model: nn.Module, optimizer: Any) -> None:
+    step(model, optimizer, model(torch.ones(3, 2)).sum())
+
+
+def test_refusals(tmp_path: Path) -> None:
+    assert refused() == "nothing was recorded: no step was made"
+    without = refused(lambda model, optimizer: optimizer.step())
+    assert without.startswith("step 1: the update's loss is not known")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert "is not empty" in refused(out=tmp_path / "used")
+    assert refused(activations=["layer"]).startswith("unknown activations 'layer'")
+    assert refused(batch="all").startswith("unknown batch 'all'")
+    with pytest.raises(twinstep.InputError, match="ReLU has no parameter that learns"):
+        record(nn.ReLU())
+    model = nn.Linear(2, 1).bfloat16()
+    with pytest.raises(twinstep.InputError, match="parameters are bfloat16, expected all float32"):
+        record(model).__enter__()
+    with pytest.raises(twinstep.InputError, match="no module has no parameter that learns"):
+        record()
+
+
+def test_activation_of_another_shape_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, activations=["0"]):
+        step(model, optimizer, model(torch.ones(3, 2)).sum())
+        with pytest.raises(twinstep.InputError, match=r"step 2: activations, 0 has shape \(4, 1\)"):
+            model(torch.ones(4, 2))
+
+
+def test_jax_is_not_needed() -> None:
+    """Where JAX is not installed, a loop is recorded, saved, loaded and compared all the same."""
+    script = """
+import sys
+for name in ("jax", "jaxlib", "flax", "optax"):
+    sys.modules[name] = None
+import torch, tempfile, twinstep
+from twinstep.torch import record
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+folder = tempfile.mkdtemp() + "/trace"
+with record(model, out=folder) as rec:
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(3, 2)).square().sum().backward()
+        optimizer.step()
+trace = twinstep.load_trace(folder)
+print(twinstep.compare(trace, rec.trace).verdict, trace.summary().splitlines()[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("equal torch, float32 on cpu: 3 steps")

@@ -1,0 +1,180 @@
+"""Writes a trace: a folder of safetensors shards and a JSON manifest that lists them.
+
+The manifest is replaced, in one move, after each shard is on disk: a killed run leaves a readable
+trace of the steps that it finished. It holds the size and the checksum of each shard and its own.
+`storage` reads what this writes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from twinstep import files
+from twinstep.errors import InputError
+from twinstep.trace.stages import LEAVES
+
+MANIFEST = "manifest.json"
+FORMAT = 3
+MOST_MANIFEST = 64 * 2**20
+"""Bytes of a manifest: some 300,000 shards."""
+EVALUATION = "evaluation/"
+"""Of a shard's arrays, those of the test; in the last shard, where there is one."""
+INPUTS = "inputs/"
+"""And the batches, by NAME/FINGERPRINT, of a recording that keeps them."""
+_MEASURED = ("noise", "scales")
+
+Metadata = Any
+Trace = Any  # `ledger.Trace`, whose `save` this is
+
+
+def refuse_used(folder: str | os.PathLike[str]) -> None:
+    """Raises InputError for what cannot become the folder of a new trace; leaves nothing behind."""
+    path = files.named("output folder", folder)
+    try:
+        if any(path.iterdir()):
+            raise InputError(f"output folder {path} is not empty: name a new one")
+        above = path
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(f"output folder {path} is a link to nothing") from None
+        above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    except OSError as error:
+        raise InputError(f"output folder {path} cannot be written: {error.strerror}") from None
+    if not above.is_dir():
+        raise InputError(f"output folder {path} cannot be written: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"output folder {path} cannot be written: no permission in {above}")
+
+
+class TraceWriter:
+    """Writes a trace shard by shard into a new or empty folder.
+
+    Raises InputError when the folder cannot be made, cannot be written or already holds something.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], metadata: Metadata) -> None:
+        refuse_used(folder)
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"output folder {self.folder} cannot be written: {error.strerror}"
+            ) from None
+        self._manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "complete": False,
+            "metadata": dataclasses.asdict(metadata),
+            "metrics": {},
+            "leaves": [],
+            "joined": {},
+            "shards": [],
+        }
+        self._write_manifest()
+
+    def write(self, chunk: Trace) -> None:
+        """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
+        from safetensors.numpy import save
+
+        tensors, late = _tensors(chunk), late_leaves(chunk.joined, chunk.start)
+        shards = self._manifest["shards"]
+        expected = sum(shard["steps"] for shard in shards)
+        problem = chunk.flaw()
+        if not len(chunk):
+            problem = "it has no steps"
+        elif chunk.start != expected:
+            problem = f"it starts at step {chunk.start}, expected {expected}"
+        elif shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
+            problem = "its leaves are not those of the steps before"
+        if problem:
+            raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
+        self._manifest["leaves"] = list(dict.fromkeys([*self._manifest["leaves"], *tensors]))
+        self._manifest["joined"] = dict(chunk.joined)
+        once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
+        stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
+        content = save(stored | _others(chunk))
+        name = shard_name(chunk.start, len(chunk))
+        self._put(name, content)
+        shards.append(
+            {
+                "file": name,
+                "start": chunk.start,
+                "steps": len(chunk),
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "held_once": once,
+            }
+        )
+        self._write_manifest()
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Marks the trace as complete."""
+        self._manifest |= {"complete": True, "metrics": {n: float(v) for n, v in metrics.items()}}
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        sealed = self._manifest | {"sha256": seal(self._manifest)}
+        content = json.dumps(sealed, indent=1).encode()
+        if len(content) > MOST_MANIFEST:  # `open_trace` would not read it
+            raise InputError(f"{self.folder}: a trace cannot have so many shards: make them longer")
+        self._put(MANIFEST, content)
+
+    def _put(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        try:
+            files.replace(path, content)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves what was written: it is a readable trace of the finished steps."""
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """The checksum of all that a manifest says."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def shard_name(start: int, steps: int) -> str:
+    return f"steps-{start:08d}-{start + steps:08d}.safetensors"
+
+
+def late_leaves(joined: Mapping[str, int], step: int) -> set[str]:
+    """The leaves that come with a step, or after it."""
+    return {name for name, first in joined.items() if first >= step}
+
+
+def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
+    """Every array of a chunk under "stage/name"; what is measured, under "noise/stage/name"."""
+    tensors = {"loss": chunk.losses}
+    for stage in LEAVES:
+        leaves = chunk.leaves(stage).items()
+        tensors |= {f"{stage.name}/{name}": array for name, array in leaves}
+    for measured in _MEASURED:
+        leaves = (getattr(chunk, measured) or {}).items()
+        tensors |= {f"{measured}/{name}": array for name, array in leaves}
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+
+
+def _others(chunk: Trace) -> dict[str, np.ndarray]:
+    """What is not of every step."""
+    others = {EVALUATION + name: np.asarray(array) for name, array in chunk.evaluation.items()}
+    for name, arrays in chunk.inputs.items():
+        others |= {f"{INPUTS}{name}/{number}": np.asarray(a) for number, a in arrays.items()}
+    return others
