@@ -116,10 +116,10 @@ def main(folder: Path, cases: list[str]) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 if fault := case.partition(":")[2]:
                     PLANTS[fault](patch, rank)
-                recorder = parallel.Rank(launch.example("torch", spec), spec, place)
-                pieces = list(recorder.chunks())
+                driver = parallel.Rank(launch.example("torch", spec), spec, place)
+                pieces = list(driver.chunks())
             if rank == 0:
-                with TraceWriter(folder / case.replace(":", "-"), recorder.metadata) as writer:
+                with TraceWriter(folder / case.replace(":", "-"), driver.metadata) as writer:
                     for piece in pieces:
                         writer.write(piece)
                     writer.finish(pieces[-1].metrics)

@@ -51,7 +51,8 @@ def scaled(patch: pytest.MonkeyPatch, factor: float) -> None:
     floor = tolerance.floor
     patch.setattr(tolerance, "floor", lambda dtype: floor(dtype) * factor)
     for name, stage in STAGES.items():
-        patch.setitem(STAGES, name, stage._replace(one_step=stage.one_step * factor))
+        amount: Any = stage.one_step * factor
+        patch.setitem(STAGES, name, stage._replace(one_step=amount))
     for name in ("NOISE_FACTOR", "PLAIN_EPS", "PLAIN_EPS_A_STEP"):
         patch.setattr(tolerance, name, getattr(tolerance, name) * factor)
 

@@ -107,8 +107,10 @@ def test_the_trajectory_is_that_of_one_device(
     many = twinstep.load_trace(found / framework)
     devices = devices or {"torch": 2, "jax": 4}[framework]
     assert many.metadata.device == f"cpu x {devices}"
-    fields: Any = {**(many.metadata.spec or {}), "dtype": "float64"}
-    one = twinstep.run(EXAMPLES[str(many.metadata.example)](**fields), framework, noise=False)
+    assert many.metadata.spec is not None
+    assert many.metadata.example is not None
+    fields = {**many.metadata.spec, "dtype": "float64"}
+    one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, noise=False)
     assert one.metadata.device == "cpu"
     found_out = twinstep.compare(one, many.with_noise_of(noise))
     assert found_out.verdict in (Verdict.ROUNDING, Verdict.EQUAL), found_out.reason
@@ -189,7 +191,7 @@ with parallel.group("cpu"):
 """
 
 
-def test_a_recorder_lets_go_of_the_group_before_it_ends(tmp_path: Path) -> None:
+def test_a_driver_lets_go_of_the_group_before_it_ends(tmp_path: Path) -> None:
     """DistributedDataParallel, alive when the group is destroyed, may wait for ever."""
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
     environment = alone | {"MASTER_PORT": free_port()}
@@ -320,17 +322,17 @@ for name, devices in (("linear_regression", 4), ("linear_regression", 3), ("with
     assert many.metadata.device == f"cpu x {devices}"
     found["verdicts"][f"{name} {devices}"] = twinstep.compare(one, many).verdict
 
-recorder = launch.driver("jax", spec_of("linear_regression"), Place(devices=3))
-list(recorder.chunks(2))
-found["compilations"] = recorder.scan._cache_size()
+driver = launch.driver("jax", spec_of("linear_regression"), Place(devices=3))
+list(driver.chunks(2))
+found["compilations"] = driver.scan._cache_size()
 
-recorder = launch.driver("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
+driver = launch.driver("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
                            Place(devices=4))
-with recorder.settings():
-    chunk = next(recorder.spec.batches().chunks(2))
-    text = recorder.scan.lower(
-        jax.tree.leaves(recorder.placed(recorder.initial)), None, recorder.data,
-        recorder.placed(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
+with driver.settings():
+    chunk = next(driver.spec.batches().chunks(2))
+    text = driver.scan.lower(
+        jax.tree.leaves(driver.placed(driver.start)), None, driver.data,
+        driver.placed(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
 found["sums"] = text.count(" all-reduce(")
 found["sizes"] = sorted({size for shape in re.findall(r"f64\\[([\\d,]+)\\]", text)
                          for size in map(int, shape.split(","))})

@@ -61,9 +61,7 @@ def train_on_meta(spec: Spec) -> None:
         return losses[-1]
 
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            torch.Tensor, "item", lambda tensor: 1.0
-        )  # what the loop prints, what Adam counts
+        patch.setattr(torch.Tensor, "item", lambda tensor: 1.0)  # printed losses, Adam's counts
         with META:
             model, criterion, optimizer = example.build(spec)
             load_params(model, spec.initial_params())

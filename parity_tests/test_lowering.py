@@ -87,14 +87,14 @@ def test_loop_for_one_platform_alone_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("example", ["zero_grad", "sgd_single_sample"])
 def test_the_program_is_what_is_run(example: str) -> None:
-    """The exported program, run here, gives the recorder's very bits."""
+    """The exported program, run here, gives the driver's very bits."""
     spec = EXAMPLES[example](steps=5)
-    recorder = launch.driver("jax", spec)
+    driver = launch.driver("jax", spec)
     chunk = next(spec.chunks())
-    with recorder.settings():
-        leaves = jax.tree.leaves(recorder.initial)
-        exported = programs.training(recorder).export()
-        got = exported.call(leaves, None, recorder.data, chunk.indices, None)
-        want = recorder.scan(leaves, None, recorder.data, chunk.indices, None, steps=chunk.steps)
+    with driver.settings():
+        leaves = jax.tree.leaves(driver.start)
+        exported = programs.training(driver).export()
+        got = exported.call(leaves, None, driver.data, chunk.indices, None)
+        want = driver.scan(leaves, None, driver.data, chunk.indices, None, steps=chunk.steps)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(ours, theirs)

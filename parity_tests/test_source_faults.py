@@ -179,7 +179,7 @@ def document_000_adam(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return {"x": x, "y": y, **model.state_dict()}
 
 
-_MODEL = "params = linear(generator, 10, 1, dtype=self.dtype)"
+_MODEL = "params = self.draw_params(generator)"
 _SAMPLES = "x = generator.randn(5, 10, dtype=self.dtype)"
 IN_PROBLEMS = [
     Fault("slope", "2 * x + 1 +", "2.0001 * x + 1 +", ("LinearRegression", document_000)),
