@@ -82,12 +82,16 @@ def loss(wrong: Callable[[Any], Any]) -> Plant:
 
 
 def twin(name: str, *functions: str) -> Plant:
-    """Some functions of another twin, of the same framework, in place of the example's own."""
+    """Some functions of another twin, of the same framework, in place of the example's own.
+
+    One that only the example has is taken away.
+    """
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
         home = importlib.import_module(f"{example.__name__.partition('.')[0]}.{name}")
         for function in functions:
-            patch.setattr(example, function, getattr(home, function))
+            other = getattr(home, function, None)
+            patch.setattr(example, function, other, raising=False)
 
     return plant
 
