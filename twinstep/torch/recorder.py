@@ -169,6 +169,7 @@ class Recorder:
     ) -> None:
         while self._undo:
             self._undo.pop()()
+        self._stepping, self._depth = None, 0
         self._hand_on()
         if kind is None and not self._driven:
             self._stream.close()
