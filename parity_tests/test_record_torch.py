@@ -249,6 +249,39 @@ def test_checkpointed_backward_counts_once() -> None:
     assert rec.trace.losses.tolist() == [loss.item()]
 
 
+class Decaying(torch.optim.SGD):
+    """An optimizer made from another, whose step it calls."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.5)
+        return loss
+
+
+def test_step_that_calls_that_of_its_class_is_one() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    torch.optim.SGD(model.parameters(), lr=0.1)  # whose step is hooked when one is made
+    optimizer = Decaying(model.parameters(), lr=0.1)
+    with record(model) as rec:
+        for _ in range(2):
+            step(model, optimizer, model(x).sum())
+    assert len(rec.trace) == 2
+    assert np.array_equal(rec.trace.params["weight"][-1], model.weight.detach().numpy())
+
+
+def test_gradients_that_are_zero_are_gradients() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model) as rec:
+        for _ in range(2):
+            step(model, optimizer, (0.0 * model(x)).sum() + 1)
+    assert rec.trace.losses.tolist() == [1.0, 1.0]
+    assert not rec.trace.raw_grads["weight"].any()
+
+
 def test_gradients_that_pile_up() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
