@@ -34,11 +34,12 @@ def main():
     """Trains as the document does, and prints its lines."""
     problem = AdamUpdate.from_flags()
     torch.set_default_dtype(getattr(torch, problem.dtype))
-    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    x = torch.randn(5, 10)
-    y = torch.randn(5, 1)
+    model.to(device)
+    x = torch.randn(5, 10).to(device)
+    y = torch.randn(5, 1).to(device)
     train(model, criterion, optimizer, [(x, y)] * problem.total_steps)
 
 
