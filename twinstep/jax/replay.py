@@ -24,6 +24,7 @@ from twinstep.judge.tolerance import NUDGED_RERUNS
 from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
+from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Leaves, Trace
 
 _BLOCK = 32  # steps: so few that little is made in vain, so many that calls are rare
@@ -94,10 +95,12 @@ class Replay:
             for low in range(0, steps, block):
                 rows = np.minimum(np.arange(low, low + block), steps - 1)
                 found.append(self._map(*self._rows(rows), data, self.unit))
-            once = fingerprints(data) if self._indices is None else {}
+            # by NumPy: of what runs once, each operation would be a program to compile
+            whole = data if self._indices is None else {}
+            once = {name: fingerprint(np.asarray(array)) for name, array in whole.items()}
         ledger, sizes = jax.tree.map(lambda *parts: np.concatenate(parts)[:steps], *found)
         if self._indices is None:
-            ledger["batch"] = {name: np.full(steps, np.asarray(f)) for name, f in once.items()}
+            ledger["batch"] = {name: np.full(steps, f, np.uint32) for name, f in once.items()}
         return ledger, sizes
 
     def remade(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:

@@ -113,6 +113,7 @@ class Recorder:
         self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
         self._optimizer: torch.optim.Optimizer | None = None
+        self._counted: tuple[Any, int] = None, 0
         self._backward = 0
         self._stepping: Any = None
         self._loss: float | None = None
@@ -279,6 +280,9 @@ class Recorder:
 
     def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it updates what is recorded; names what it brings that no module has."""
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        if self._counted == (optimizer, count):
+            return True
         groups = enumerate(optimizer.param_groups)
         owned = {p: f"{g}.{i}" for g, group in groups for i, p in enumerate(group["params"])}
         if not owned.keys() & self._names.keys():
@@ -287,6 +291,7 @@ class Recorder:
             if parameter not in self._names:
                 self._names[parameter] = name
                 self._open().before("params", name, _array(parameter))
+        self._counted = optimizer, count
         return True
 
     # What a step was made of
