@@ -21,14 +21,13 @@ from torch.optim.optimizer import (
 )
 
 from twinstep.errors import InputError, unknown
-from twinstep.torch import devices
+from twinstep.torch import reading
 from twinstep.torch.conversion import named_opt_state
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
 
 Batch = Literal["values", "fingerprint"]
-_MANNERS = ("foreach", "fused", "capturable", "differentiable")
 _WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's and DistributedDataParallel's own part
 
 
@@ -129,13 +128,24 @@ class Recorder:
         self._hand_on()
         return self._stream.whole()
 
-    def batch(self, **tensors: torch.Tensor) -> None:
+    def batch(self, **tensors: Any) -> None:
         """Says what the next update trains on, in place of what the modules are given.
 
         Several before one update, as of its micro-batches, are one after the other.
+
+        Args:
+            tensors: (N, ...) each, or arrays; copied, since they may be filled anew.
+
+        Raises:
+            InputError: For what is no array of numbers.
         """
-        for name, tensor in tensors.items():
-            self._said.setdefault(name, []).append(tensor.detach())
+        for name, value in tensors.items():
+            try:
+                tensor = torch.as_tensor(value).detach().clone()
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(value).__name__
+                raise InputError(f"batch {name} is a {kind}, expected a tensor") from None
+            self._said.setdefault(name, []).append(tensor)
 
     def made_on(self, fingerprints: Mapping[str, int]) -> None:
         """Says it by fingerprints that are known."""
@@ -217,7 +227,7 @@ class Recorder:
             rows = self._open()
             for parameter, name in self._names.items():
                 if parameter.requires_grad:
-                    rows.put("raw_grads", name, _grad(parameter))
+                    rows.put("raw_grads", name, reading.grad(parameter))
 
     # An update
 
@@ -226,9 +236,14 @@ class Recorder:
             self._depth += 1  # a class whose step calls that of the one it is made from
         if self._stepping is not None or not self._is_ours(optimizer):
             return None
+        if self._optimizer not in (None, optimizer) and self._apart(optimizer):
+            raise InputError(
+                f"step {self._open().step} is of a second optimizer, {type(optimizer).__name__}, "
+                "over other parameters: a trace is of one; record its modules by themselves"
+            )
         self._stepping = self._optimizer = optimizer
         self._depth = 1
-        self._open().hyper_parameters(_numbers(optimizer))
+        self._open().hyper_parameters(reading.numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
         if closure is None:
@@ -251,7 +266,7 @@ class Recorder:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
-                    rows.given(self._names[parameter], _grad(parameter))
+                    rows.given(self._names[parameter], reading.grad(parameter))
 
     def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
         self._depth -= optimizer is self._stepping
@@ -265,18 +280,25 @@ class Recorder:
             )
         if self._state:
             for name, tensor in named_opt_state(self._names, optimizer).items():
-                rows.put("opt_state", name, _array(tensor))
+                rows.put("opt_state", name, reading.array(tensor))
         for parameter, name in self._names.items():
-            rows.put("params", name, _array(parameter))
+            rows.put("params", name, reading.array(parameter))
         for name, buffer in self._each("named_buffers"):
-            rows.put("buffers", name, _array(buffer))
-        made_on = {name: _joined(parts) for name, parts in (self._said or self._noted).items()}
+            rows.put("buffers", name, reading.array(buffer))
+        said = self._said or self._noted
+        made_on = {name: reading.joined(parts) for name, parts in said.items()}
         rows.batch(self._fingerprints or made_on, self._values)
         rows.finish(self._loss)
         self._stepping, self._loss, self._evaluated = None, None, False
         self._said, self._noted = {}, {}
         if rows.full:
             self._hand_on()
+
+    def _apart(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it updates other parameters than the one before; that may have been made anew."""
+        kinds = (optimizer, self._optimizer)
+        one, other = ({p for g in o.param_groups for p in g["params"]} for o in kinds if o)
+        return one != other
 
     def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it updates what is recorded; names what it brings that no module has."""
@@ -290,7 +312,7 @@ class Recorder:
         for parameter, name in owned.items():
             if parameter not in self._names:
                 self._names[parameter] = name
-                self._open().before("params", name, _array(parameter))
+                self._open().before("params", name, reading.array(parameter))
         self._counted = optimizer, count
         return True
 
@@ -311,7 +333,7 @@ class Recorder:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if torch.is_grad_enabled() and not self._evaluated:
                 first = output[0] if isinstance(output, tuple) else output
-                self._open().put("activations", name, _array(first))
+                self._open().put("activations", name, reading.array(first))
 
         return hook
 
@@ -332,73 +354,17 @@ class Recorder:
     def _open(self) -> Rows:
         """The rows of this step; what there is before the first one is put there first."""
         if self._rows is None:
-            self._metadata = self._metadata or _metadata(list(self._names))
+            self._metadata = self._metadata or reading.metadata(list(self._names))
             dtype = self._metadata.dtype
             bytes_a_step = sum(4 * p.numel() for p in self._names) * np.dtype(dtype).itemsize
             self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)
             for parameter, name in self._names.items():
-                self._rows.before("params", name, _array(parameter))
+                self._rows.before("params", name, reading.array(parameter))
             for name, buffer in self._each("named_buffers"):
-                self._rows.before("buffers", name, _array(buffer))
+                self._rows.before("buffers", name, reading.array(buffer))
         return self._rows
 
     def _hand_on(self) -> None:
         """Gives the finished rows away."""
         if self._rows is not None and self._metadata is not None:
             self._rows.hand_on(self._metadata, self._stream)
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's own memory, where it is the CPU's."""
-    tensor = tensor.detach()
-    return (tensor if tensor.device.type == "cpu" else tensor.cpu()).numpy()
-
-
-def _grad(parameter: nn.Parameter) -> np.ndarray:
-    """What backpropagation left; zeros where it left nothing."""
-    grad = parameter.grad
-    if grad is None:
-        return np.zeros(tuple(parameter.shape), _array(parameter.new_empty(0)).dtype)
-    if grad.is_sparse:  # summed as by the optimizer
-        grad = grad.coalesce().to_dense()
-    return _array(grad)
-
-
-def _joined(parts: list[torch.Tensor]) -> np.ndarray:
-    """The parts of a batch one after the other, (N, ...)."""
-    arrays = [_array(part) for part in parts]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(list(map(np.atleast_1d, arrays)))
-
-
-def _numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """{"group.name": value}: each number of each group, but for those that say how to compute."""
-    found: dict[str, float] = {}
-    for i, group in enumerate(optimizer.param_groups):
-        for key, value in ((k, v) for k, v in group.items() if k not in _MANNERS):
-            several = enumerate(value) if type(value) is tuple else [(None, value)]
-            for k, number in several:
-                if isinstance(number, torch.Tensor) and number.ndim == 0:
-                    number = number.item()
-                if isinstance(number, int | float):
-                    found[f"{i}.{key}" if k is None else f"{i}.{key}.{k}"] = float(number)
-    return found
-
-
-def _metadata(parameters: list[nn.Parameter]) -> Metadata:
-    """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
-    kinds = {str(p.dtype).removeprefix("torch."): p for p in parameters}
-    if len(kinds) > 1 or not kinds.keys() <= {"float32", "float64"}:
-        raise InputError(
-            f"parameters are {' and '.join(sorted(kinds))}, expected all float32 or all float64"
-        )
-    (dtype,) = kinds
-    device = parameters[0].device
-    return Metadata(
-        example=None,
-        spec=None,
-        framework="torch",
-        dtype=dtype,
-        device=devices.name(device),
-        precision=devices.in_force(dtype, device),
-        versions=devices.versions(),
-    )

@@ -1,0 +1,273 @@
+"""What counts as a step of a PyTorch loop, and as its loss; and what a recorder refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import twinstep
+from twinstep.torch import record
+from twinstep.trace.ledger import Trace
+
+
+def step(model: nn.Module, optimizer: Any, loss: torch.Tensor) -> None:
+    """One update."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def test_closure_counts_once() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 1), torch.randn(8, 3), torch.randn(8, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
+    evaluations = []
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        evaluations.append((loss.item(), model.weight.grad.clone().numpy()))  # type: ignore[union-attr]
+        return loss
+
+    with record(model) as rec:
+        optimizer.step(closure)
+    assert len(evaluations) > 2
+    assert rec.trace.losses[0] == np.float32(evaluations[0][0])
+    assert np.array_equal(rec.trace.raw_grads["weight"][0], evaluations[0][1])
+    assert rec.trace.held_once("weight")
+
+
+def test_clipping_inside_a_closure_is_seen() -> None:
+    model, x = nn.Linear(3, 1), torch.full((4, 3), 9.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_value_(model.parameters(), 0.01)
+        return loss
+
+    with record(model) as rec:
+        optimizer.step(closure)
+    assert np.abs(rec.trace.grads["weight"]).max() <= np.float32(0.01)
+    assert np.abs(rec.trace.raw_grads["weight"]).max() > 0.01
+
+
+def test_loss_of_others_does_not_count() -> None:
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, other))
+    x = torch.ones(3, 2)
+    with record(model) as rec:
+        model(x).sum().backward()  # cleared before it is used
+        step(other, theirs, other(x).square().mean() * 1000)
+        expected = model(x).square().mean()
+        step(model, ours, expected)
+        with torch.no_grad():
+            model(x)
+    assert rec.trace.losses.tolist() == [expected.item()]
+
+
+def test_checkpointed_backward_counts_once() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.ones(3, 2, requires_grad=True)
+    with record(model) as rec:
+        loss = checkpoint(lambda x: model(x).square(), x, use_reentrant=True).mean()
+        step(model, optimizer, loss)
+    assert rec.trace.losses.tolist() == [loss.item()]
+
+
+class Decaying(torch.optim.SGD):
+    """An optimizer made from another, whose step it calls."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.5)
+        return loss
+
+
+def test_step_that_calls_that_of_its_class_is_one() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    torch.optim.SGD(model.parameters(), lr=0.1)  # whose step is hooked when one is made
+    optimizer = Decaying(model.parameters(), lr=0.1)
+    with record(model) as rec:
+        for _ in range(2):
+            step(model, optimizer, model(x).sum())
+    assert len(rec.trace) == 2
+    assert np.array_equal(rec.trace.params["weight"][-1], model.weight.detach().numpy())
+
+
+def test_gradients_that_are_zero_are_gradients() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model) as rec:
+        for _ in range(2):
+            step(model, optimizer, (0.0 * model(x)).sum() + 1)
+    assert rec.trace.losses.tolist() == [1.0, 1.0]
+    assert not rec.trace.raw_grads["weight"].any()
+
+
+def test_gradients_that_pile_up() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.ones(3, 2)
+    with record(model) as rec:
+        for _ in range(3):
+            loss = model(x).sum()
+            loss.backward()
+            optimizer.step()
+    assert rec.trace.losses.tolist() == [loss.item()] * 3, "an update ends a sum"
+    assert rec.trace.raw_grads["weight"][:, 0, 0].tolist() == [3.0, 6.0, 9.0]
+
+
+def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
+    body, head = nn.Linear(2, 2), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(body.parameters(), lr=0.1)
+    x = torch.ones(3, 2)
+    with record(body, out=tmp_path / "trace") as rec:
+        for i in range(5):
+            if i == 2:
+                optimizer.add_param_group({"params": head.parameters(), "momentum": 0.9})
+            step(body, optimizer, head(body(x)).square().mean())
+    trace = rec.trace
+    assert trace.joined["params/1.0"] == 2
+    assert trace.params["1.0"].shape == (4, 1, 2)
+    assert trace.raw_grads["1.0"].shape == (3, 1, 2)
+    assert trace.joined["opt_state/1.0.momentum_buffer"] == 2
+    assert "params/1.0 from step 3 on" in trace.summary()
+    assert twinstep.compare(trace, twinstep.load_trace(tmp_path / "trace")).verdict == "equal"
+    again = trace.cut(1, 5)
+    assert again.params["1.0"].shape == (4, 1, 2)
+    assert again.flaw() is None
+
+
+def test_compiled_and_wrapped_names_are_the_models_own() -> None:
+    model = nn.Linear(2, 1)
+    with record(torch.compile(model, backend="eager")) as rec:  # type: ignore[arg-type]
+        step(model, torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(3, 2)).sum())
+    assert list(rec.trace.params) == ["weight", "bias"]
+
+
+def test_pieces_are_one_trace(tmp_path: Path) -> None:
+    """However many steps are held at once, in memory or on their way to disk, nothing is lost."""
+    from twinstep.torch.recorder import Recorder
+
+    def run(**options: Any) -> Trace:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        with Recorder(model, **options) as rec:
+            for i in range(7):
+                loss = model(torch.randn(4, 2)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                if i == 4:
+                    nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+                optimizer.step()
+        return rec.trace
+
+    whole = run()
+    for rows in (1, 2, 3, 7):
+        for options in ({}, {"out": tmp_path / f"{rows}"}):
+            assert twinstep.compare(whole, run(rows=rows, **options)).verdict == "equal"
+
+
+def test_what_was_finished_stays_readable(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def interrupted() -> None:
+        with record(model, out=tmp_path / "trace"):
+            for i in range(3):
+                step(model, optimizer, model(torch.ones(3, 2)).sum() + 1 / (2 - i))
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    stored = twinstep.open_trace(tmp_path / "trace")
+    assert (stored.steps, stored.complete) == (2, False)
+
+
+def refused(*steps: Callable[[nn.Module, Any], None], **options: Any) -> str:
+    """What a recorder says to some steps."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def recording() -> None:
+        with record(model, **options):
+            for one in steps:
+                one(model, optimizer)
+
+    with pytest.raises(twinstep.InputError) as caught:
+        recording()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def ordinary(model: nn.Module, optimizer: Any) -> None:
+    step(model, optimizer, model(torch.ones(3, 2)).sum())
+
+
+def test_refusals(tmp_path: Path) -> None:
+    assert refused() == "nothing was recorded: no step was made"
+    without = refused(lambda model, optimizer: optimizer.step())
+    assert without.startswith("step 1: the update's loss is not known")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert "is not empty" in refused(out=tmp_path / "used")
+    assert refused(activations=["layer"]).startswith("unknown activations 'layer'")
+    assert refused(batch="all").startswith("unknown batch 'all'")
+    with pytest.raises(twinstep.InputError, match="ReLU has no parameter that learns"):
+        record(nn.ReLU())
+    model = nn.Linear(2, 1).bfloat16()
+    with pytest.raises(twinstep.InputError, match="parameters are bfloat16, expected all float32"):
+        record(model).__enter__()
+    with pytest.raises(twinstep.InputError, match="no module has no parameter that learns"):
+        record()
+
+
+def test_second_optimizer_is_refused_and_a_renewed_one_is_not() -> None:
+    model, x = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), torch.ones(3, 2)
+    first, second = (torch.optim.Adam(part.parameters()) for part in model)
+    with record(model):
+        step(model, first, model(x).square().mean())
+        with pytest.raises(twinstep.InputError, match="step 2 is of a second optimizer, Adam"):
+            step(model, second, model(x).square().mean())
+    with record(model) as rec:
+        for _ in range(2):
+            step(model, torch.optim.Adam(model.parameters()), model(x).square().mean())
+    assert rec.trace.opt_state["0.weight.step"].tolist() == [1.0, 1.0]
+
+
+def test_said_batch_is_copied_and_has_to_be_numbers() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model) as rec:
+        rec.batch(x=x, weights=np.arange(3))
+        x.zero_()
+        step(model, optimizer, model(torch.ones(3, 2)).sum())
+        with pytest.raises(twinstep.InputError, match="batch names is a list, expected a tensor"):
+            rec.batch(names=["a", "b"])
+    inputs = rec.trace.inputs_of(0)
+    assert inputs["x"].min() == 1
+    assert inputs["weights"].tolist() == [0, 1, 2]
+    with pytest.raises(twinstep.InputError, match="step 1 of a trace that has 1"):
+        rec.trace.inputs_of(1)
+
+
+def test_activation_of_another_shape_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, activations=["0"]):
+        step(model, optimizer, model(torch.ones(3, 2)).sum())
+        with pytest.raises(twinstep.InputError, match=r"step 2: activations, 0 has shape \(4, 1\)"):
+            model(torch.ones(4, 2))
