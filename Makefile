@@ -74,6 +74,7 @@ gallery: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/optimizers.py
+	$(BIN)/python benchmarks/recording.py
 
 clean:
 	rm -rf $(VENV) $(TPU) $(LOWEST) $(NEWEST) $(PACKAGE) results build dist *.egg-info

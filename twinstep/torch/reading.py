@@ -1,5 +1,8 @@
 """What a recorder reads off PyTorch: arrays, gradients, an optimizer's numbers, what runs."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -13,8 +16,9 @@ _MANNERS = ("foreach", "fused", "capturable", "differentiable")
 
 def array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's own memory, where it is the CPU's."""
-    tensor = tensor.detach()
-    return (tensor if tensor.device.type == "cpu" else tensor.cpu()).numpy()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return (tensor if tensor.is_cpu else tensor.cpu()).numpy()
 
 
 def grad(parameter: nn.Parameter) -> np.ndarray:
@@ -25,6 +29,54 @@ def grad(parameter: nn.Parameter) -> np.ndarray:
     if grad.is_sparse:  # summed as by the optimizer
         grad = grad.coalesce().to_dense()
     return array(grad)
+
+
+def backpropagated(tensors: Any, weights: Any) -> float:
+    """The sum of what `backward` is called on, each times the gradient that it is given."""
+    if isinstance(tensors, torch.Tensor) and weights is None:
+        return tensors.item()
+    outputs = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+    factors = weights if isinstance(weights, Sequence) else [weights] * len(outputs)
+    return sum(
+        output.item() if factor is None else (output * factor).detach().sum().item()
+        for output, factor in zip(outputs, factors, strict=True)
+    )
+
+
+class Views:
+    """The memory of parameters and their gradients as arrays, each made once as long as it stays.
+
+    A view shows what is written to the tensor afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._params: dict[nn.Parameter, tuple[int, np.ndarray]] = {}
+        self._grads: dict[nn.Parameter, tuple[torch.Tensor, np.ndarray]] = {}
+
+    def param(self, parameter: nn.Parameter) -> np.ndarray:
+        """A parameter's."""
+        if not parameter.is_cpu:
+            return array(parameter)
+        where, view = self._params.get(parameter, (0, None))
+        if view is None or where != parameter.data_ptr():
+            view = array(parameter)
+            self._params[parameter] = parameter.data_ptr(), view
+        return view
+
+    def grad(self, parameter: nn.Parameter) -> np.ndarray:
+        """A gradient's; of a sparse one, and where there is none, as `grad` has it."""
+        tensor = parameter.grad
+        if tensor is None or tensor.is_sparse or not tensor.is_cpu:
+            return grad(parameter)
+        seen, view = self._grads.get(parameter, (None, None))
+        if view is None or seen is not tensor:
+            view = array(tensor)
+            self._grads[parameter] = tensor, view
+        return view
+
+    def forget(self) -> None:
+        """Lets the gradients go: a loop that clears them wants their memory."""
+        self._grads.clear()
 
 
 def joined(parts: list[torch.Tensor]) -> np.ndarray:

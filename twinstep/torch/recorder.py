@@ -112,8 +112,11 @@ class Recorder:
         self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
         self._optimizer: torch.optim.Optimizer | None = None
+        self._views = reading.Views()
+        self._buffers = False
         self._counted: tuple[Any, int] = None, 0
-        self._backward = 0
+        self._settings: tuple[Any, dict[str, float]] = None, {}
+        self._within = False
         self._stepping: Any = None
         self._loss: float | None = None
         self._evaluated, self._depth = False, 0
@@ -189,23 +192,32 @@ class Recorder:
 
     def _around(self, backward: Callable[..., None]) -> Callable[..., None]:
         def around(tensors: Any, *args: Any, **options: Any) -> None:
-            self._backward += 1  # a checkpoint calls it from inside itself
+            if self._within:  # a checkpoint calls it from inside itself
+                backward(tensors, *args, **options)
+                return
+            if self._optimizer is not None:
+                self._is_ours(self._optimizer)  # it may have been given more
+            self._within = True
             try:
-                before = self._grads() if self._backward == 1 else []
+                before = self._grads()
                 cleared = not any(g is not None and (g.is_sparse or g.any()) for g, _ in before)
                 backward(tensors, *args, **options)
-                pairs = zip(before, self._grads(), strict=False)
-                if any(a is not b or times != now for (a, times), (b, now) in pairs):
+                # zeros that were written count too
+                changed = any(
+                    grad is not old or (grad is not None and grad._version != times)
+                    for grad, (old, times) in zip(
+                        (p.grad for p in self._names), before, strict=True
+                    )
+                )
+                if changed:
                     self._backpropagated(cleared, tensors, *args, **options)
             finally:
-                self._backward -= 1
+                self._within = False
 
         return around
 
     def _grads(self) -> list[tuple[torch.Tensor | None, int]]:
-        """Every gradient and how often it was written: zeros that were written count too."""
-        if self._optimizer is not None:
-            self._is_ours(self._optimizer)  # it may have been given more
+        """Every gradient, and how often it was written."""
         grads = [parameter.grad for parameter in self._names]
         return [(grad, 0 if grad is None else grad._version) for grad in grads]
 
@@ -214,20 +226,13 @@ class Recorder:
     ) -> None:
         if self._evaluated:  # of an update that evaluates many times, the first one counts
             return
-        outputs = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-        given = options.get("grad_tensors", grad_tensors)
-        weights = given if isinstance(given, Sequence) else [given] * len(outputs)
-        with torch.no_grad():
-            loss = sum(
-                (output if weight is None else (output * weight).sum()).item()
-                for output, weight in zip(outputs, weights, strict=True)
-            )
+        loss = reading.backpropagated(tensors, options.get("grad_tensors", grad_tensors))
         self._loss = loss if cleared or self._loss is None else self._loss + loss
         if self._raw:
             rows = self._open()
             for parameter, name in self._names.items():
                 if parameter.requires_grad:
-                    rows.put("raw_grads", name, reading.grad(parameter))
+                    rows.put("raw_grads", name, self._views.grad(parameter))
 
     # An update
 
@@ -243,7 +248,7 @@ class Recorder:
             )
         self._stepping = self._optimizer = optimizer
         self._depth = 1
-        self._open().hyper_parameters(reading.numbers(optimizer))
+        self._open().hyper_parameters(self._numbers(optimizer))
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
         if closure is None:
@@ -261,12 +266,23 @@ class Recorder:
             return (of, evaluated, *given[1:]), options
         return args, {**options, "closure": evaluated}
 
+    def _numbers(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """The hyper-parameters of its groups; the very same mapping where none has changed."""
+        known, numbers = self._settings
+        if known != optimizer.param_groups:
+            groups = [dict(group) for group in optimizer.param_groups]
+            numbers = reading.numbers(optimizer)
+            tensors = any(isinstance(v, torch.Tensor) for group in groups for v in group.values())
+            # a tensor may be changed in place: then all are read at every step
+            self._settings = None if tensors else groups, numbers
+        return numbers
+
     def _given(self) -> None:
         rows, optimizer = self._open(), self._stepping
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
-                    rows.given(self._names[parameter], reading.grad(parameter))
+                    rows.given(self._names[parameter], self._views.grad(parameter))
 
     def _after_step(self, optimizer: Any, args: Any, options: Any) -> None:
         self._depth -= optimizer is self._stepping
@@ -278,12 +294,12 @@ class Recorder:
                 f"step {rows.step}: the update's loss is not known: nothing was backpropagated to "
                 "its parameters since the last one"
             )
-        if self._state:
+        if self._state and optimizer.state:
             for name, tensor in named_opt_state(self._names, optimizer).items():
                 rows.put("opt_state", name, reading.array(tensor))
         for parameter, name in self._names.items():
-            rows.put("params", name, reading.array(parameter))
-        for name, buffer in self._each("named_buffers"):
+            rows.put("params", name, self._views.param(parameter))
+        for name, buffer in self._each("named_buffers") if self._buffers else ():
             rows.put("buffers", name, reading.array(buffer))
         said = self._said or self._noted
         made_on = {name: reading.joined(parts) for name, parts in said.items()}
@@ -291,6 +307,7 @@ class Recorder:
         rows.finish(self._loss)
         self._stepping, self._loss, self._evaluated = None, None, False
         self._said, self._noted = {}, {}
+        self._views.forget()
         if rows.full:
             self._hand_on()
 
@@ -361,6 +378,7 @@ class Recorder:
             for parameter, name in self._names.items():
                 self._rows.before("params", name, reading.array(parameter))
             for name, buffer in self._each("named_buffers"):
+                self._buffers = True
                 self._rows.before("buffers", name, reading.array(buffer))
         return self._rows
 

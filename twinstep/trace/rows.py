@@ -13,7 +13,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Leaves, Metadata, Trace
-from twinstep.trace.stages import LEAVES, STAGES, Stage
+from twinstep.trace.stages import LEAVES, STAGES
 from twinstep.trace.streaming import Stream
 
 MOST_BYTES = 16 * 2**20
@@ -23,6 +23,19 @@ MOST_ROWS = 4096
 def rows_at_once(bytes_a_step: int) -> int:
     """How many steps are held at once: enough to make calls rare, few enough to bound memory."""
     return max(1, min(MOST_ROWS, MOST_BYTES // max(1, bytes_a_step)))
+
+
+_BEFORE = [stage.name for stage in LEAVES if stage.before]
+
+
+class _Leaf:
+    """The rows of one leaf. shift: of which row is a step's; filled: the last step that has one"""
+
+    __slots__ = ("array", "filled", "shape", "shift")
+
+    def __init__(self, array: np.ndarray, shift: int) -> None:
+        self.array, self.shift, self.filled = array, shift, -1
+        self.shape = array.shape[1:]
 
 
 class Rows:
@@ -36,11 +49,13 @@ class Rows:
         self.most, self.start, self.made = most, 0, 0
         self._dtype = np.dtype(dtype)
         self._losses = np.empty(most, dtype)
-        self._held: dict[str, dict[str, np.ndarray]] = {stage.name: {} for stage in LEAVES}
+        self._held: dict[str, dict[str, _Leaf]] = {stage.name: {} for stage in LEAVES}
         self._joined: dict[str, int] = {}
-        self._now: set[tuple[str, str]] = set()
         self._stacked: set[tuple[str, str]] = set()
         self._inputs: dict[str, dict[int, np.ndarray]] = {}
+        self._given = 0
+        self._settings: Mapping[str, float] = {}
+        self._since = 0
 
     @property
     def step(self) -> int:
@@ -53,85 +68,102 @@ class Rows:
 
     def before(self, stage: str, name: str, array: np.ndarray) -> None:
         """What a parameter or buffer is before the step that is being filled, the first it has."""
-        self._open(stage, name, array, 1)[0] = array
+        self._open(stage, name, array).array[0] = array
 
     def put(self, stage: str, name: str, array: np.ndarray) -> None:
         """Copies what a leaf is at this step. InputError for another shape than it had."""
-        held = self._held[stage].get(name)
-        if held is None:
-            held = self._open(stage, name, array, 0)
-        if held.shape[1:] != array.shape:
+        leaf = self._held[stage].get(name) or self._open(stage, name, array)
+        if leaf.shape != array.shape:
             raise InputError(
                 f"step {self.step}: {stage}, {name} has shape {array.shape}, before it had "
-                f"{held.shape[1:]}"
+                f"{leaf.shape}"
             )
-        held[self._row(stage, name) + STAGES[stage].before] = array
-        self._now.add((stage, name))
+        leaf.array[self.made + leaf.shift] = array
+        leaf.filled = self.made
 
     def given(self, name: str, array: np.ndarray) -> None:
         """Copies the gradient that the optimizer is given, unless it is what was backpropagated.
 
         As long as it is, both are one array.
         """
-        held, raw = (self._held[stage] for stage in ("grads", "raw_grads"))
-        if name in raw and held.get(name, raw[name]) is raw[name]:
-            self._held_since(name)
-            if np.array_equal(raw[name][self._row("raw_grads", name)], array):
-                held[name] = raw[name]
-                self._now.add(("grads", name))
+        held, raw = self._held["grads"], self._held["raw_grads"].get(name)
+        self._given += 1
+        if raw is not None and held.get(name, raw) is raw:
+            if name not in held and (first := self._joined.get(f"raw_grads/{name}")) is not None:
+                self._joined[f"grads/{name}"] = first
+            if _same(raw.array[self.made + raw.shift], array):
+                held[name] = raw
                 return
-            held[name] = raw[name].copy()
+            held[name] = _Leaf(raw.array.copy(), raw.shift)
         self.put("grads", name, array)
-
-    def _held_since(self, name: str) -> None:
-        """The gradient that is given has the rows of the one that was backpropagated."""
-        if (first := self._joined.get(f"raw_grads/{name}")) is not None:
-            self._joined[f"grads/{name}"] = first
 
     def batch(self, arrays: Mapping[str, np.ndarray] | Mapping[str, int], values: bool) -> None:
         """What the step was made on: its fingerprints, and with `values` the arrays, each once."""
         for name, array in arrays.items():
             number = array if isinstance(array, int) else fingerprint(array)
-            self.put("batch", name, np.asarray(number, np.uint32))
+            leaf = self._held["batch"].get(name) or self._open("batch", name, np.uint32(number))
+            leaf.array[self.made + leaf.shift] = number
+            leaf.filled = self.made
             if values and not isinstance(array, int):
                 known = self._inputs.setdefault(name, {})
                 if number not in known:
                     known[number] = np.array(array)
 
     def hyper_parameters(self, values: Mapping[str, float]) -> None:
-        """The optimizer's, at this update."""
-        for name, value in values.items():
-            self.put("hyper_parameters", name, np.asarray(value, float))
+        """The optimizer's, at this update; the very same mapping where none has changed."""
+        if values is self._settings:
+            return
+        if missing := self._settings.keys() - values.keys():
+            raise InputError(
+                f"step {self.step}: hyper_parameters, {min(missing)} is missing, the steps before "
+                "had it"
+            )
+        self._settle()
+        self._settings = values
+        for name in values.keys() - self._held["hyper_parameters"].keys():
+            self._open("hyper_parameters", name, np.float64(0))
+
+    def _settle(self) -> None:
+        """Fills the rows of the hyper-parameters, which are kept as they are until they change."""
+        for name, value in self._settings.items():
+            leaf = self._held["hyper_parameters"][name]
+            leaf.array[self._since + leaf.shift : self.made + leaf.shift] = value
+        self._since = self.made
 
     def finish(self, loss: float) -> None:
         """The step is over. InputError for a leaf that it lacks."""
-        if len(self._now) != sum(map(len, self._held.values())):
-            held = {(stage, name) for stage, leaves in self._held.items() for name in leaves}
-            stage, name = min(held - self._now)
+        for stage, leaves in self._held.items():
+            if stage == "hyper_parameters":
+                continue
+            raw = self._held["raw_grads"] if stage == "grads" else {}
+            for name, leaf in leaves.items():
+                if leaf.filled != self.made and raw.get(name) is not leaf:
+                    raise InputError(
+                        f"step {self.step}: {stage}, {name} is missing, the steps before had it"
+                    )
+        if self._given != len(self._held["grads"]):
             raise InputError(
-                f"step {self.step}: {stage}, {name} is missing, the steps before had it"
+                f"step {self.step}: the optimizer is given {self._given} gradients, before it was "
+                f"given {len(self._held['grads'])}"
             )
         self._losses[self.made] = loss
-        self._now.clear()
+        self._given = 0
         self.made += 1
 
     def hand_on(self, metadata: Metadata, to: Stream) -> None:
         """Gives the finished steps away; if they are written, their memory is filled anew."""
         if not self.made:
             return
-        ends = {key: self._row(*key.split("/", 1)) for key in self._joined}
-
-        def rows(stage: Stage, name: str, array: np.ndarray) -> np.ndarray:
-            return array[: ends.get(f"{stage.name}/{name}", self.made) + stage.before]
-
-        found: dict[str, Any] = {
-            stage.name: {n: rows(stage, n, a) for n, a in self._held[stage.name].items()}
-            for stage in LEAVES
-        }
-        raw, held = found["raw_grads"], self._held
-        for name, array in held["grads"].items():
-            if array is held["raw_grads"].get(name):
-                found["grads"][name] = raw[name]
+        self._settle()
+        found: dict[str, Any] = {}
+        for stage in LEAVES:
+            held, raw = self._held[stage.name], self._held["raw_grads"]
+            found[stage.field] = {
+                name: found["raw_grads"][name]
+                if stage.name == "grads" and raw.get(name) is leaf
+                else leaf.array[: self.made + leaf.shift]
+                for name, leaf in held.items()
+            }
         trace = Trace(
             metadata=metadata,
             losses=self._losses[: self.made],
@@ -141,7 +173,7 @@ class Rows:
             **found,
         )
         to.add(trace)
-        self._go_on(found, reuse=to.writes)
+        self._go_on(reuse=to.writes)
 
     def stacked(
         self,
@@ -154,7 +186,7 @@ class Rows:
 
         losses: (T,); found: {stage: {leaf: (T, ...)}}. InputError for another form than before.
         """
-        before = {stage: self._held[stage] for stage in ("params", "buffers")}
+        before = {s: {n: leaf.array for n, leaf in self._held[s].items()} for s in _BEFORE}
         leaves: dict[str, Any] = {stage.field: dict(found.get(stage.name, {})) for stage in LEAVES}
         for stage, held in before.items():
             if held.keys() != leaves[stage].keys():
@@ -197,25 +229,24 @@ class Rows:
         self.start += len(losses)
         return trace
 
-    def _go_on(self, found: Mapping[str, Leaves], reuse: bool) -> None:
+    def _go_on(self, reuse: bool) -> None:
         """Makes room for the steps that follow those that are given away."""
-        self.start, self.made, self._inputs = self.start + self.made, 0, {}
+        made, self.made, self._since, self._inputs = self.made, 0, 0, {}
+        self.start += made
         if not reuse:
             self._losses = np.empty_like(self._losses)
-        for stage in LEAVES:
-            for name, array in self._held[stage.name].items():
-                last = found[stage.name][name][-1:] if stage.before else None
-                if stage.name == "grads" and found["grads"][name] is found["raw_grads"].get(name):
-                    self._held["grads"][name] = self._held["raw_grads"][name]
-                    continue
-                shape = (self.most + stage.before, *array.shape[1:])
-                kept = reuse and array.shape == shape
-                room = array if kept else np.empty(shape, array.dtype)
-                self._held[stage.name][name] = room
-                if last is not None:
-                    room[:1] = last
+        every = {id(leaf): (s, leaf) for s in LEAVES for leaf in self._held[s.name].values()}
+        for stage, leaf in every.values():  # what is held once, once
+            last = leaf.array[made + leaf.shift - 1] if stage.before else None
+            rows = self.most + stage.before
+            room = leaf.array
+            if not (reuse and len(room) == rows):
+                room = np.empty((rows, *leaf.shape), leaf.array.dtype)
+            if last is not None:
+                room[0] = last
+            leaf.array, leaf.shift, leaf.filled = room, stage.before, -1
 
-    def _open(self, stage: str, name: str, array: np.ndarray, before: int) -> np.ndarray:
+    def _open(self, stage: str, name: str, array: np.ndarray | np.generic) -> _Leaf:
         """Room for a leaf that comes now for the first time."""
         floating = np.issubdtype(array.dtype, np.floating)
         kept = STAGES[stage].numbers and (array.ndim == 0 or floating)
@@ -228,10 +259,14 @@ class Rows:
         dtype = self._dtype if kept else array.dtype
         if (now := self.start + self.made) and (stage, name) not in self._stacked:
             self._joined[f"{stage}/{name}"] = now
-        rows = self.most - self.made + STAGES[stage].before
-        room = self._held[stage][name] = np.empty((rows, *array.shape), dtype)
-        return room
+        else:
+            now = 0
+        late, before = (self.made if now else 0), STAGES[stage].before
+        room = np.empty((self.most - late + before, *array.shape), dtype)
+        leaf = self._held[stage][name] = _Leaf(room, before - late)
+        return leaf
 
-    def _row(self, stage: str, name: str) -> int:
-        """Which row of a leaf is this step's."""
-        return self.made - max(0, self._joined.get(f"{stage}/{name}", 0) - self.start)
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one shape and dtype are the same; of a few numbers, their bytes."""
+    return one.tobytes() == other.tobytes() if one.size < 1024 else np.array_equal(one, other)
