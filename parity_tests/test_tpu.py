@@ -7,6 +7,7 @@ the programs give is test_lowering.py's to say, up to the platform's own roundin
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -34,6 +35,13 @@ TOPOLOGIES: dict[int, dict[str, Any]] = {
     1: {"topology_name": "v5e:1x1", "chips_per_host_bounds": (1, 1, 1)},
     4: {"topology_name": "v5e:2x2"},
 }
+
+
+@pytest.fixture(autouse=True)
+def compiled_anew() -> Iterator[None]:
+    """A program for a TPU that was kept cannot be read back where there is none."""
+    with launch.compiled_anew("jax"):
+        yield
 
 
 @pytest.fixture(scope="session")
