@@ -120,8 +120,9 @@ class Rows:
             )
         self._settle()
         self._settings = values
-        for name in values.keys() - self._held["hyper_parameters"].keys():
-            self._open("hyper_parameters", name, np.float64(0))
+        for name in values:  # in the optimizer's order
+            if name not in self._held["hyper_parameters"]:
+                self._open("hyper_parameters", name, np.float64(0))
 
     def _settle(self) -> None:
         """Fills the rows of the hyper-parameters, which are kept as they are until they change."""
