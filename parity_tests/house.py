@@ -18,9 +18,7 @@ ROOMS = {
     "jax": _BELOW | {"jax"},
     "torch_impl": {"problems", "torch", "torch_impl"},
     "jax_impl": {"problems", "jax", "jax_impl"},
-    "torch_programs": {"problems", "torch", "torch_programs"},
-    "jax_programs": {"problems", "jax", "jax_programs"},
-    "runs": _BELOW | {"runs"},  # launch names the six above
+    "runs": _BELOW | {"runs"},  # launch names the four above
     "report": _BELOW | {"runs", "report"},
     "bench": _BELOW | {"runs", "report", "bench"},
     "cli": _BELOW | {"runs", "report", "bench", "cli"},
@@ -29,8 +27,8 @@ ROOMS = {
 }
 """{room: the rooms that it may import}"""
 SIDES = {
-    "jax": ("jax_impl", "twinstep/jax", "twinstep/runs/jax_programs"),
-    "torch": ("torch_impl", "twinstep/torch", "twinstep/runs/torch_programs"),
+    "jax": ("jax_impl", "twinstep/jax"),
+    "torch": ("torch_impl", "twinstep/torch"),
 }
 MIRRORS = dict(zip(SIDES["jax"], SIDES["torch"], strict=True))
 MIRRORS |= {theirs: ours for ours, theirs in MIRRORS.items()}
@@ -78,8 +76,6 @@ def room_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] != "twinstep":
         return parts[0]
-    if parts[1:2] == ["runs"] and len(parts) > 2 and f"{parts[2]}" in ROOMS:
-        return parts[2]
     if len(parts) > 1 and parts[1] in ROOMS:
         return parts[1]
     return {"twinstep": "front", "twinstep.__main__": "start"}.get(module, "root")

@@ -166,7 +166,7 @@ def test_what_is_public_has_a_home() -> None:
         ("from jax_impl.zero_grad import Linear", "jax_impl"),
         ("from twinstep.torch import driver", "twinstep.torch"),
         ("from twinstep import torch", "twinstep.torch"),
-        ("import twinstep.runs.torch_programs.matrix_training", "twinstep.runs.torch_programs"),
+        ("import twinstep.torch.programs.matrix_training", "twinstep.torch"),
         ("def f():\n    if True:\n        from flax import nnx", "flax"),
         ("try:\n    import jax.numpy\nexcept ImportError:\n    pass", "jax"),
     ],

@@ -20,8 +20,8 @@ import pytest
 import torch
 from planted.pairs import leave_noise_out, place_of
 
-import twinstep.runs.jax_programs.matrix_training
-import twinstep.runs.jax_programs.sparse_training
+import twinstep.jax.programs.matrix_training
+import twinstep.jax.programs.sparse_training
 from twinstep import Verdict, verify
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
@@ -137,7 +137,7 @@ def test_a_row_of_each_kind_is_the_same_in_both(verified: Any) -> None:
 def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
     for spec in PROBES.values():
         assert html.escape(spec.name) in verified[1]
-        assert f"twinstep/runs/torch_programs/{spec.implementation}.py" in verified[1]
+        assert f"twinstep/torch/programs/{spec.implementation}.py" in verified[1]
 
 
 @pytest.mark.parametrize("row", ["Adam", "NAdam()", "Muon(weight"])
@@ -257,14 +257,14 @@ def _without_nesterov(patch: pytest.MonkeyPatch) -> None:
     def wrong(**options: Any) -> Any:
         return muon(**options | {"nesterov": not options.get("nesterov", True)})
 
-    patch.setattr(twinstep.runs.jax_programs.matrix_training, "muon", wrong)
+    patch.setattr(twinstep.jax.programs.matrix_training, "muon", wrong)
 
 
 def _in_bfloat16(patch: pytest.MonkeyPatch) -> None:
     def wrong(**options: Any) -> Any:
         return muon(**options | {"round_to_bfloat16": True})
 
-    patch.setattr(twinstep.runs.jax_programs.matrix_training, "muon", wrong)
+    patch.setattr(twinstep.jax.programs.matrix_training, "muon", wrong)
 
 
 def _all_rows_touched(patch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def _no_row_touched(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sparse_with(patch: pytest.MonkeyPatch, change: Callable[[jax.Array], jax.Array]) -> None:
-    make = twinstep.runs.jax_programs.sparse_training.from_torch
+    make = twinstep.jax.programs.sparse_training.from_torch
 
     def wrong(name: str, **options: Any) -> Any:
         right = make(name, **options)
@@ -286,7 +286,7 @@ def _sparse_with(patch: pytest.MonkeyPatch, change: Callable[[jax.Array], jax.Ar
 
         return optax.GradientTransformationExtraArgs(right.init, update)
 
-    patch.setattr(twinstep.runs.jax_programs.sparse_training, "from_torch", wrong)
+    patch.setattr(twinstep.jax.programs.sparse_training, "from_torch", wrong)
 
 
 PLANTS = {

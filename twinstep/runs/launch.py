@@ -32,7 +32,7 @@ def example(framework: str, spec: Spec) -> ModuleType:
 
 def program(framework: str, spec: Spec | type[Spec]) -> str:
     """The name of the module that implements a spec: a twin's, or of a row of a table."""
-    home = f"{framework}_impl" if spec.table is None else f"twinstep.runs.{framework}_programs"
+    home = f"{framework}_impl" if spec.table is None else f"twinstep.{framework}.programs"
     return f"{home}.{spec.implementation or spec.name}"
 
 

@@ -1,6 +1,6 @@
 """Muon on a small network of matrices alone: a row of the set `optimizers`.
 
-Mirror: twinstep/runs/torch_programs/matrix_training.py
+Mirror: twinstep/torch/programs/matrix_training.py
 """
 
 from typing import Any
@@ -11,13 +11,13 @@ from flax import nnx
 from twinstep.jax.layout import load_params, module_layout
 from twinstep.jax.nn.functional import mse_loss
 from twinstep.jax.optim import in_torch_layout, muon
-from twinstep.problems.optimizers import WIDTHS, MatrixTraining
-from twinstep.runs.jax_programs.optimizer_training import (
+from twinstep.jax.programs.optimizer_training import (
     Network,
     init_state,
     make_train_step,
     train,
 )
+from twinstep.problems.optimizers import WIDTHS, MatrixTraining
 
 __all__ = ["Network", "build", "init_state", "make_train_step", "train"]
 

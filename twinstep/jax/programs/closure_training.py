@@ -1,6 +1,6 @@
 """An optimizer of torch.optim whose step evaluates the loss itself: LBFGS, on a small network.
 
-Mirror: twinstep/runs/torch_programs/closure_training.py
+Mirror: twinstep/torch/programs/closure_training.py
 """
 
 from functools import partial
@@ -12,9 +12,9 @@ from flax import nnx
 
 from twinstep.jax.layout import load_params, module_layout
 from twinstep.jax.optim import from_torch, in_torch_layout
+from twinstep.jax.programs.optimizer_training import Network, init_state, loss_of
 from twinstep.problems.closures import ClosureTraining
 from twinstep.problems.optimizers import WIDTHS
-from twinstep.runs.jax_programs.optimizer_training import Network, init_state, loss_of
 
 
 def build(problem: ClosureTraining) -> tuple[nnx.Module, Any, optax.GradientTransformation]:

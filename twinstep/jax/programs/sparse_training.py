@@ -1,6 +1,6 @@
 """SparseAdam on an embedding table: one row of the set `optimizers`.
 
-Mirror: twinstep/runs/torch_programs/sparse_training.py
+Mirror: twinstep/torch/programs/sparse_training.py
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from flax import nnx
 from twinstep.jax.layout import load_params
 from twinstep.jax.nn import Embedding
 from twinstep.jax.optim import from_torch
+from twinstep.jax.programs.optimizer_training import init_state, loss_of
 from twinstep.problems.optimizers import TABLE, SparseTraining
-from twinstep.runs.jax_programs.optimizer_training import init_state, loss_of
 
 __all__ = ["Network", "build", "init_state", "make_train_step", "train"]
 

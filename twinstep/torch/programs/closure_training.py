@@ -1,6 +1,6 @@
 """An optimizer of torch.optim whose step evaluates the loss itself: LBFGS, on a small network.
 
-Mirror: twinstep/runs/jax_programs/closure_training.py
+Mirror: twinstep/jax/programs/closure_training.py
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ from torch import nn
 
 from twinstep.problems.closures import ClosureTraining
 from twinstep.problems.optimizers import WIDTHS
-from twinstep.runs.torch_programs.optimizer_training import Network, loss_of
+from twinstep.torch.programs.optimizer_training import Network, loss_of
 
 
 def build(problem: ClosureTraining) -> tuple[nn.Module, Any, torch.optim.Optimizer]:

@@ -1,6 +1,6 @@
 """torch.optim's optimizers on a small network: the rows of the set `optimizers`.
 
-Mirror: twinstep/runs/torch_programs/optimizer_training.py
+Mirror: twinstep/torch/programs/optimizer_training.py
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """SparseAdam on an embedding table: one row of the set `optimizers`.
 
-Mirror: twinstep/runs/jax_programs/sparse_training.py
+Mirror: twinstep/jax/programs/sparse_training.py
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from twinstep.problems.optimizers import TABLE, SparseTraining
-from twinstep.runs.torch_programs.optimizer_training import loss_of, train
+from twinstep.torch.programs.optimizer_training import loss_of, train
 
 __all__ = ["Network", "build", "train"]
 

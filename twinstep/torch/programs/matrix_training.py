@@ -1,6 +1,6 @@
 """Muon on a small network of matrices alone: a row of the set `optimizers`.
 
-Mirror: twinstep/runs/jax_programs/matrix_training.py
+Mirror: twinstep/jax/programs/matrix_training.py
 """
 
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from twinstep.problems.optimizers import WIDTHS, MatrixTraining
-from twinstep.runs.torch_programs.optimizer_training import Network, train
 from twinstep.torch.muon import Muon
+from twinstep.torch.programs.optimizer_training import Network, train
 
 __all__ = ["Network", "build", "train"]
 
