@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -120,10 +121,11 @@ def main() -> int:
     ratios: dict[str, list[float]] = {name: [] for name in asked}
     for _ in range(TURNS):
         plain = torch_seconds(lambda model: nullcontext())
-        few: Recording = lambda model: record(model, raw_grads=False, opt_state=False)  # noqa: E731
+        few = partial(record, raw_grads=False, opt_state=False)
         with tempfile.TemporaryDirectory() as folder:
-            kept: Recording = lambda model: record(model, out=f"{folder}/trace")  # noqa: E731
-            for name, recording in zip(asked, (few, record, kept), strict=False):
+            kept = partial(record, out=f"{folder}/trace")
+            ways: list[Recording] = [few, record, kept]
+            for name, recording in zip(asked, ways, strict=False):
                 ratios[name].append(torch_seconds(recording) / plain)
         ratios["a scan's stacked ledger"].append(jax_seconds(True) / jax_seconds(False))
     for name, found in ratios.items():

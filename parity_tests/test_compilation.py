@@ -78,8 +78,8 @@ def test_replay_compiles_no_chunk_twice(case: Case) -> None:
 
 def test_another_length_is_noticed() -> None:
     """Uneven chunks: 100 steps in chunks of 33, 33 and 34 compile twice."""
-    recorder = launch.driver("jax", LinearRegression(steps=100))
-    chunks = recorder.chunks(34)
+    driver = launch.driver("jax", LinearRegression(steps=100))
+    chunks = driver.chunks(34)
     assert len(next(chunks)) == 33
     with no_tracing():
         assert len(next(chunks)) == 33

@@ -251,8 +251,8 @@ def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(twinstep.jax.devices, "settings", does_nothing)
         monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
         said = "tf32"
-    recorder = launch.driver(framework, spec)
-    assert recorder.metadata.precision == said
+    driver = launch.driver(framework, spec)
+    assert driver.metadata.precision == said
 
 
 # ------------------------------------------------------------------------- what a fast mode costs

@@ -174,7 +174,8 @@ def test_micro_batches_make_one_step() -> None:
         losses[-1].backward()
     assert trace.losses[0] == np.float32(sum(loss.item() for loss in losses))
     for name, parameter in model.named_parameters():
-        assert np.array_equal(trace.raw_grads[name][0], parameter.grad.numpy())  # type: ignore[union-attr]
+        grad: Any = parameter.grad
+        assert np.array_equal(trace.raw_grads[name][0], grad.numpy())
     (number,) = trace.batch["x"][:1]
     assert trace.inputs["x"][int(number)].shape == (8, 7, 3)
 

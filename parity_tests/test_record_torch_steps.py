@@ -32,7 +32,8 @@ def test_closure_counts_once() -> None:
         optimizer.zero_grad()
         loss = nn.functional.mse_loss(model(x), y)
         loss.backward()
-        evaluations.append((loss.item(), model.weight.grad.clone().numpy()))  # type: ignore[union-attr]
+        grad: Any = model.weight.grad
+        evaluations.append((loss.item(), grad.clone().numpy()))
         return loss
 
     with record(model) as rec:
@@ -153,7 +154,8 @@ def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
 
 def test_compiled_and_wrapped_names_are_the_models_own() -> None:
     model = nn.Linear(2, 1)
-    with record(torch.compile(model, backend="eager")) as rec:  # type: ignore[arg-type]
+    compiled: Any = torch.compile(model, backend="eager")
+    with record(compiled) as rec:
         step(model, torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(3, 2)).sum())
     assert list(rec.trace.params) == ["weight", "bias"]
 

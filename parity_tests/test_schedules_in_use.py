@@ -265,6 +265,7 @@ def test_after_the_tables_there_is_a_closed_form(one: Case) -> None:
 
 WORD = lr_scheduler.exponential_lr(0.1, 0.9)
 CYCLE = lr_scheduler.cyclic_lr(0.1, 0.1, 0.2)
+# what a type checker refuses already has to be refused by those who run none
 REFUSED: dict[str, Callable[[], Any]] = {
     "lr is -0.1": lambda: lr_scheduler.step_lr(-0.1, 30),
     "lr is None": lambda: lr_scheduler.step_lr(None, 30),  # type: ignore[arg-type]

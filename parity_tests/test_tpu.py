@@ -91,10 +91,10 @@ def test_one_chip(name: str, loop: str, chips: dict[int, tuple[jax.Device, ...]]
 
 def test_four_chips(name: str, chips: dict[int, tuple[jax.Device, ...]]) -> None:
     spec = EXAMPLES[name]()
-    recorder = programs.Described(
+    driver = programs.Described(
         launch.example("jax", spec), spec, Place("tpu", devices=4), chips=chips[4]
     )
-    compiled = programs.training(recorder).compile(recorder.everywhere)
+    compiled = programs.training(driver).compile(driver.everywhere)
     text = check(compiled)
     assert "num_partitions=4" in text
     assert re.search(r"all-reduce|all-gather", text), "the chips never meet"

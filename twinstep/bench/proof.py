@@ -24,12 +24,12 @@ def gate_cost(spec: Spec, setting: Setting) -> Cost:
     """
     place = setting.place
     judged = Gate(spec, place)
-    recorder = launch.driver("torch", spec, place.for_torch())
+    driver = launch.driver("torch", spec, place.for_torch())
     torch, jax = _plain("torch", "eager", spec, place), _plain("jax", "trace", spec, place)
     found: list[Comparison] = []
 
     def gate() -> None:
-        found.append(_gate(spec, judged, recorder))
+        found.append(_gate(spec, judged, driver))
 
     sides = {
         "gate": lambda: timed(gate),
@@ -58,11 +58,11 @@ def start_cost(setting: Setting) -> Cost:
     return Cost("start", spread(times["start"]), ASKED_OF_START)
 
 
-def _gate(spec: Spec, gate: Gate, recorder: Any) -> Comparison:
+def _gate(spec: Spec, gate: Gate, driver: Any) -> Comparison:
     """What `verify` does before the free run: trains in PyTorch and judges every step."""
     judge = Judge(spec.dtype)
     chunks: Iterator[Any] = spec.chunks()
-    fresh = replace(recorder)  # its state is new, its example and settings the same
+    fresh = replace(driver)  # its state is new, its example and settings the same
     for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
         gate(judge, recorded, chunk)
     return judge.comparison()

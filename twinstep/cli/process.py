@@ -1,7 +1,7 @@
 """One of several processes that share each batch.
 
 `python -m twinstep.cli.process jax EXAMPLE` or `... torch EXAMPLE`. Something else starts them, and
-gives each the same words: torchrun does PyTorch's (as a Recorder asks it to, with `--task FOLDER`
+gives each the same words: torchrun does PyTorch's (as a Driver asks it to, with `--task FOLDER`
 for the words), a cluster or a person JAX's. The first writes the trace.
 """
 
@@ -87,9 +87,9 @@ def _jax(arguments: Sequence[str]) -> None:
     )
     if options.compilation_cache:
         launch.keep_compiled("jax")
-    recorder = launch.driver("jax", spec, options.place, noise=options.out is not None)
+    driver = launch.driver("jax", spec, options.place, noise=options.out is not None)
     out, say = (options.out, print) if first else (None, lambda line: None)
-    training.train(recorder, spec, out, say)
+    training.train(driver, spec, out, say)
 
 
 def _torch(arguments: Sequence[str]) -> None:

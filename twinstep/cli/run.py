@@ -80,9 +80,9 @@ def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome
     if options.compilation_cache:
         launch.keep_compiled(framework)
     keep = options.out is not None
-    recorder = launch.driver(framework, spec, _place(framework, options), noise=keep)
+    driver = launch.driver(framework, spec, _place(framework, options), noise=keep)
     folder = None if options.out is None else Path(options.out) / framework
-    return training.train(recorder, spec, folder, say)
+    return training.train(driver, spec, folder, say)
 
 
 def _place(framework: str, options: RunOptions) -> Place:

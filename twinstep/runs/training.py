@@ -13,21 +13,21 @@ from twinstep.trace.writing import TraceWriter
 Say = Callable[[str], None]
 
 
-def train(recorder: Any, spec: Spec, folder: str | Path | None, say: Say) -> Outcome:
+def train(driver: Any, spec: Spec, folder: str | Path | None, say: Say) -> Outcome:
     """Trains and says, piece by piece, what the document prints; how it ended.
 
-    recorder: from `launch.driver`; folder: a new one for the trace, which is kept nowhere else.
+    driver: from `launch.driver`; folder: a new one for the trace, which is kept nowhere else.
     Raises InputError for a folder that cannot be written.
     """
-    metadata = recorder.metadata
+    metadata = driver.metadata
     fast = "" if metadata.precision == "highest" else f", products in {metadata.precision}"
     say(f"== {metadata.framework}: {spec.name}, {spec.dtype}, seed {spec.seed}{fast}")
     tail = Tail()
     with contextlib.ExitStack() as stack:
         writer = None
         if folder is not None:
-            writer = stack.enter_context(TraceWriter(folder, recorder.metadata))
-        for chunk in recorder.chunks():
+            writer = stack.enter_context(TraceWriter(folder, driver.metadata))
+        for chunk in driver.chunks():
             tail.add(chunk)
             if writer:
                 writer.write(chunk)

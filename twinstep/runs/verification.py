@@ -245,11 +245,11 @@ def _index_chunks(spec: Spec) -> Iterator[Any]:
 
 
 def _writers(
-    stack: contextlib.ExitStack, out: str | Path | None, recorders: dict[str, Any]
+    stack: contextlib.ExitStack, out: str | Path | None, drivers: dict[str, Any]
 ) -> dict[str, TraceWriter]:
     if out is None:
         return {}
     return {
-        name: stack.enter_context(TraceWriter(Path(out) / name, recorder.metadata))
-        for name, recorder in recorders.items()
+        name: stack.enter_context(TraceWriter(Path(out) / name, driver.metadata))
+        for name, driver in drivers.items()
     }

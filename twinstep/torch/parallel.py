@@ -5,7 +5,7 @@ Mirror: twinstep/jax/parallel.py
 Nothing of an example changes. DistributedDataParallel wraps its model and makes each gradient the
 mean over the processes; each weights its loss by its number of samples, so that this is the mean
 over the batch, however it is cut. torchrun starts the processes, on one machine or on several:
-`torchrun --nproc-per-node 4 -m twinstep.cli.process torch EXAMPLE`; or a Recorder does.
+`torchrun --nproc-per-node 4 -m twinstep.cli.process torch EXAMPLE`; or a Driver does.
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html
 """
 
@@ -252,7 +252,7 @@ def group(device: str) -> Iterator[tuple[int, int]]:
 
 
 def serve(folder: Path, example: Callable[[Spec], ModuleType]) -> None:
-    """Does what a Recorder asks for in `folder`; the first process writes the trace there.
+    """Does what a Driver asks for in `folder`; the first process writes the trace there.
 
     example: what finds the module that implements a spec
     """
