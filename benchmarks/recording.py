@@ -124,13 +124,13 @@ def main() -> int:
         few = partial(record, raw_grads=False, opt_state=False)
         with tempfile.TemporaryDirectory() as folder:
             kept = partial(record, out=f"{folder}/trace")
-            ways: list[Recording] = [few, record, kept]
-            for name, recording in zip(asked, ways, strict=False):
+            recordings: list[Recording] = [few, record, kept]
+            for name, recording in zip(asked, recordings, strict=False):
                 ratios[name].append(torch_seconds(recording) / plain)
         ratios["a scan's stacked ledger"].append(jax_seconds(True) / jax_seconds(False))
     for name, found in ratios.items():
-        middle, at_most = statistics.median(found), asked[name]
-        said = "" if at_most is None else f", asked at most {at_most}"
+        middle, available = statistics.median(found), asked[name]
+        said = "" if available is None else f", asked at most {available}"
         print(f"{name}: {middle:.2f} ({min(found):.2f} to {max(found):.2f}){said}")
     return 0
 

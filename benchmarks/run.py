@@ -51,7 +51,7 @@ def take(options: Options) -> dict[str, Any]:
     repeats = ["--repeats", str(options.repeats)]
     report = bench([*repeats, "--plot", str(HERE / "ratios.svg")])
     compiled = bench([*COMPILED, *repeats, "--compile", "--cores", "one"])
-    report["rows"] += [row for row in compiled["rows"] if row["way"] == "compile"]
+    report["rows"] += [row for row in compiled["rows"] if row["variant"] == "compile"]
     report["same"] = report["same"] and compiled["same"]
     if options.memory:
         report["notes"].append(memory(options.memory))

@@ -21,12 +21,12 @@ _FEW = 4  # parameters that can be told apart by name
 
 def draw(result: Verification) -> "Figure":
     """The losses of both frameworks over the steps; of a single update, the update."""
-    steps, horizon = result.comparison.steps, result.comparison.horizon
+    steps, chaotic_from = result.comparison.steps, result.comparison.chaotic_from
     figure = losses_figure([result]) if steps > 1 else update_figure(result)
     (axes,) = figure.axes
     style = {"fontsize": axes.title.get_fontsize(), "fontweight": "bold", "color": COLORS["ink"]}
     figure.suptitle(result.spec.name, x=axes.get_position().x0, y=0.97, ha="left", **style)
-    if steps > 1 and horizon and horizon <= steps:
+    if steps > 1 and chaotic_from and chaotic_from <= steps:
         axes.set_xlabel("step; where it is grey, rounding alone parts two runs")
     return figure
 

@@ -12,8 +12,8 @@ import jax
 import platformdirs
 import pytest
 import torch
-from handmade import made
 from storing import write
+from synthetic_traces import made
 
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # of all runs, so that the next has what this one compiled: that is most of its time
-_MOST_COMPILED = 2**32  # bytes: more is mostly of versions that are gone
+_MAX_COMPILED = 2**32  # bytes: more is mostly of versions that are gone
 _COMPILED = platformdirs.user_cache_path("twinstep-tests")
 os.environ["TWINSTEP_CACHE"] = str(_COMPILED)  # for the commands, whose own is the user's
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED / "compiled"))
@@ -70,13 +70,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """A saved trace of 6 steps in three shards, `made(noise=0.5)`."""
-    return write(tmp_path / "stored", made(noise=0.5))
+    """A saved trace of 6 steps in three shards, `made(rounding_noise=0.5)`."""
+    return write(tmp_path / "stored", made(rounding_noise=0.5))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The first process to start is the last to end."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         files = [path for path in _COMPILED.rglob("*") if path.is_file()]
-        if sum(path.stat().st_size for path in files) > _MOST_COMPILED:
+        if sum(path.stat().st_size for path in files) > _MAX_COMPILED:
             shutil.rmtree(_COMPILED, ignore_errors=True)

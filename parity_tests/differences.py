@@ -175,8 +175,8 @@ def measure(entry: Entry) -> Measured:
     namespace: dict[str, Any] = {"__name__": "differences"}
     try:
         with jax.default_device(jax.devices("cpu")[0]):
-            for code, place in ((entry.prologue, "prologue"), (entry.code, entry.title)):
-                exec(compile(code, f"<{entry.page}: {place}>", "exec"), namespace)
+            for code, where in ((entry.prologue, "prologue"), (entry.code, entry.title)):
+                exec(compile(code, f"<{entry.page}: {where}>", "exec"), namespace)
         used = str(torch.get_default_dtype()).removeprefix("torch.")
     except Exception as error:
         error.add_note(f"the code of {entry.title!r} in {entry.page} does not run on {VERSIONS}")

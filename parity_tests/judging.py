@@ -1,4 +1,4 @@
-"""Ways to judge two handmade traces, and where a finding is."""
+"""Ways to judge two synthetic traces, and where a finding is."""
 
 import dataclasses
 import json
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import (
+from hypothesis import settings
+from synthetic_traces import (
     LEAVES,
     STEPS,
     made,
 )
-from hypothesis import settings
 
 from twinstep import Comparison, Finding, Trace, compare
 from twinstep.judge.judge import Judge
@@ -41,19 +41,21 @@ def sizes(trace: Trace, size: float = 1.0) -> dict[str, np.ndarray]:
     return {key: np.full(len(trace), size * eps) for key in keys}
 
 
-# how two traces are judged, and the noise that they bring, in eps
+# how two traces are judged, and the rounding noise that they bring, in eps
 MODES: dict[str, tuple[Mode, float | None]] = {
     "gate": (gate, None),
     "plain": (compare, None),
     "measured": (compare, 3),
 }
-each_mode = pytest.mark.parametrize(("judge", "noise"), MODES.values(), ids=MODES.keys())
+each_mode = pytest.mark.parametrize(("judge", "rounding_noise"), MODES.values(), ids=MODES.keys())
 each_leaf = pytest.mark.parametrize(("stage", "leaf"), JUDGED, ids=["/".join(p) for p in JUDGED])
 
 
-def base(noise: float | None, dtype: str = "float64", steps: int = STEPS) -> Trace:
+def base(rounding_noise: float | None, dtype: str = "float64", steps: int = STEPS) -> Trace:
     eps = float(np.finfo(dtype).eps)
-    return made(steps, dtype=dtype, noise=None if noise is None else noise * eps)
+    return made(
+        steps, dtype=dtype, rounding_noise=None if rounding_noise is None else rounding_noise * eps
+    )
 
 
 def where(finding: Finding | None) -> tuple[int, str, str]:
@@ -66,7 +68,7 @@ def worst(comparison: Comparison, stage: str) -> Finding:
     return stages[stage]
 
 
-def nudged(value: float, ulps: int, dtype: str = "float64") -> float:
+def perturbed(value: float, ulps: int, dtype: str = "float64") -> float:
     """So many numbers of the dtype further from 0."""
     number = np.asarray(value, dtype)
     for _ in range(ulps):

@@ -28,10 +28,10 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator
 
 HERE = Path(__file__).parent
-MODULES = ["judge.judge", "judge.witness", "judge.measure", "judge.tolerance", "judge.findings"]
+MODULES = ["judge.judge", "judge.activity", "judge.measure", "judge.tolerance", "judge.findings"]
 MODULES += ["judge.comparison", "judge.structure", "trace.evaluation", "judge.history"]
 TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
-MOST_CASES = 12  # of one test
+MAX_CASES = 12  # of one test
 AS_IT_IS = "as it is"  # a mutant that has to live, or the tests fail by themselves
 CPU_SECONDS = 60  # of one mutant, which may loop for ever
 # to the other side of a bound, and to the opposite
@@ -198,7 +198,7 @@ def _varied(items: list[pytest.Item]) -> list[pytest.Item]:
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     draw = random.Random(0).sample
-    drawn = [draw(those, min(MOST_CASES, len(those))) for those in cases.values()]
+    drawn = [draw(those, min(MAX_CASES, len(those))) for those in cases.values()]
     return [item for row in itertools.zip_longest(*drawn) for item in row if item]
 
 

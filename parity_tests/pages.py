@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-from handmade import entry, made, planted
+from synthetic_traces import entry, made, with_fault
 
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
@@ -165,12 +165,12 @@ def spoilt(
 ) -> Verification:
     """An honest result whose traces were judged anew, with one entry of them off."""
     judge = Judge("float64")
-    honest = made(noise=1e-15)
+    honest = made(rounding_noise=1e-15)
     value = 1.25 if mode == "gate" else entry(honest, stage, leaf, step) + 1e-12
-    faulty = planted(honest, stage, leaf, step, value)
-    scales = honest.scales
-    assert scales is not None
-    judge.gate(honest, faulty if mode == "gate" else honest, scales)
+    faulty = with_fault(honest, stage, leaf, step, value)
+    rounding_scale = honest.rounding_scale
+    assert rounding_scale is not None
+    judge.gate(honest, faulty if mode == "gate" else honest, rounding_scale)
     judge.free(honest, faulty)
     return dataclasses.replace(
         results()[0], comparison=judge.comparison(), history=judge.history.curves

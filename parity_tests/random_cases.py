@@ -103,15 +103,15 @@ class Case:
             touched=f", touched={rows}" if is_sparse else "",
         )
 
-    def nudged(self, seed: int) -> str:
+    def perturbed(self, seed: int) -> str:
         """The script with our gradients and parameters off by up to one eps a step."""
-        nudge = "(1 + 2**-52 * nudges.uniform(-1, 1, p.shape))"
+        perturbation = "(1 + 2**-52 * perturbations.uniform(-1, 1, p.shape))"
         script = self.script.replace(
-            "for p, c, t in zip(ours", f"* {nudge} for p, c, t in zip(ours"
+            "for p, c, t in zip(ours", f"* {perturbation} for p, c, t in zip(ours"
         )
         head, loop, tail = script.partition("for target in targets:\n")
-        moved = f"    ours = [p * {nudge} for p in ours]\n"
-        return f"{head}nudges = np.random.RandomState({seed})\n{loop}{moved}{tail}"
+        moved = f"    ours = [p * {perturbation} for p in ours]\n"
+        return f"{head}perturbations = np.random.RandomState({seed})\n{loop}{moved}{tail}"
 
     def _twin(self) -> str:
         words = {name: repr(value) for name, value in self.options.items()}

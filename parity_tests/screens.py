@@ -6,7 +6,7 @@ from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.problems import EXAMPLES, SETS
 from twinstep.problems.base import Claim, Spec
 from twinstep.runs.accuracy import Cost, Distance
-from twinstep.runs.many import Lost
+from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 from twinstep.trace.ledger import Metadata, Outcome
 
@@ -24,7 +24,7 @@ def result(
     *,
     gate: dict[str, float] = GATE,
     free: float = 0.19,
-    horizon: int | None = None,
+    chaotic_from: int | None = None,
 ) -> Verification:
     """What verifying a spec found: {stage: ratio}, and the free run's ratio."""
     worst = {
@@ -36,9 +36,9 @@ def result(
         reason="step 3, raw_grads, weight[0, 1]: torch 0.004, jax 0.04, apart 0.04, allowed 7e-18",
         first=None,
         worst=worst,
-        bound="noise measured on this run",
+        bound="rounding noise measured on this run",
         steps=spec.total_steps,
-        horizon=horizon,
+        chaotic_from=chaotic_from,
     )
     single = spec.dtype == "float32"
     fast, full = Distance(1e-3, 2e-3, 3e-3), Distance(1e-7, 2e-7, 3e-7)
@@ -69,7 +69,7 @@ def results() -> list[Verification | Lost]:
     found[1] = result(specs[1], Verdict.MISMATCH, gate={**GATE, "raw_grads": 3e5}, free=2.5)
     found[3] = result(specs[3], Verdict.EQUAL, gate={"loss": 0.0, "raw_grads": 0.0}, free=0.0)
     found[5] = result(specs[5], Verdict.MISMATCH, gate={"batch": float("inf"), **GATE})
-    found[7] = result(specs[7], horizon=55)
+    found[7] = result(specs[7], chaotic_from=55)
     found[9] = Lost(specs[9], "killed by signal 9, which is what happens when memory runs out")
     return found
 

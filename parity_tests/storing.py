@@ -27,10 +27,10 @@ def bits(trace: Trace) -> dict[str, Any]:
         "loss": leaves({"loss": trace.losses}),
         **{stage.name: leaves(trace.leaves(stage)) for stage in LEAVES},
         "held once": [leaf for leaf in trace.grads if trace.held_once(leaf)],
-        "noise": trace.noise and leaves(trace.noise),
-        "scales": trace.scales and leaves(trace.scales),
+        "rounding_noise": trace.rounding_noise and leaves(trace.rounding_noise),
+        "rounding_scale": trace.rounding_scale and leaves(trace.rounding_scale),
         "start": trace.start,
-        "joined": dict(trace.joined),
+        "appears_at": dict(trace.appears_at),
         "inputs": {name: leaves(dict(sorted(a.items()))) for name, a in trace.inputs.items()},
         "metrics": dict(trace.metrics),
         "evaluation": leaves(dict(sorted(trace.evaluation.items()))),
@@ -41,6 +41,6 @@ def write(folder: Path, trace: Trace, cuts: tuple[tuple[int, int], ...] = SHARDS
     """Saves a trace in several shards."""
     with TraceWriter(folder, trace.metadata) as writer:
         for low, high in cuts:
-            writer.write(trace.cut(low, high))
+            writer.write(trace.slice(low, high))
         writer.finish(trace.metrics)
     return folder

@@ -7,13 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import (
-    LEAVES,
-    STEPS,
-    entry,
-    made,
-    planted,
-)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from judging import (
@@ -28,6 +21,13 @@ from judging import (
     strict,
     where,
     worst,
+)
+from synthetic_traces import (
+    LEAVES,
+    STEPS,
+    entry,
+    made,
+    with_fault,
 )
 
 from twinstep import Trace, Verdict, compare
@@ -54,7 +54,7 @@ Changes = list[tuple[tuple[str, str], int, float]]
 
 def changed(trace: Trace, changes: Changes) -> Trace:
     for (stage, leaf), step, value in changes:
-        trace = planted(trace, stage, leaf, step, value)
+        trace = with_fault(trace, stage, leaf, step, value)
     return trace
 
 
@@ -97,23 +97,23 @@ def test_any_numbers_give_the_verdict_of_the_plain_bound(common: Changes, change
 
 @SEARCH
 @given(
-    place=st.sampled_from(JUDGED),
+    spot=st.sampled_from(JUDGED),
     step=st.integers(1, STEPS),
     amounts=st.lists(st.floats(-20, 0), min_size=2, max_size=8),
     sign=st.sampled_from([-1, 1]),
     name=st.sampled_from(sorted(MODES)),
 )
 def test_a_growing_fault_crosses_from_rounding_to_mismatch_once(
-    place: tuple[str, str], step: int, amounts: list[float], sign: int, name: str
+    spot: tuple[str, str], step: int, amounts: list[float], sign: int, name: str
 ) -> None:
-    judge, noise = MODES[name]
-    trace = base(noise)
-    value = entry(trace, *place, step)
+    judge, rounding_noise = MODES[name]
+    trace = base(rounding_noise)
+    value = entry(trace, *spot, step)
     comparisons = [
-        judge(trace, planted(trace, *place, step, value + sign * 10.0**amount))
+        judge(trace, with_fault(trace, *spot, step, value + sign * 10.0**amount))
         for amount in [*sorted(amounts), 1.0]
     ]
-    ratios = [worst(comparison, place[0]).ratio for comparison in comparisons]
+    ratios = [worst(comparison, spot[0]).ratio for comparison in comparisons]
     assert ratios == sorted(ratios)
     verdicts = [comparison.verdict for comparison in comparisons]
     order = [Verdict.EQUAL, Verdict.ROUNDING, Verdict.MISMATCH]
@@ -123,7 +123,7 @@ def test_a_growing_fault_crosses_from_rounding_to_mismatch_once(
 
 @st.composite
 def measured(draw: st.DrawFn, trace: Trace) -> Trace:
-    """The trace with noise that differs from step to step, or with none."""
+    """The trace with rounding noise that differs from step to step, or with none."""
     if draw(st.booleans()):
         return trace
     generator = np.random.default_rng(draw(st.integers(0, 99)))
@@ -133,8 +133,8 @@ def measured(draw: st.DrawFn, trace: Trace) -> Trace:
         keys = [f"{stage}/{leaf}" for stage in stages for leaf in LEAVES[stage]]
         return {key: size * generator.uniform(0, 1, len(trace)) ** 4 for key in keys}
 
-    noise, scales = random(NOISY, size), random(("loss", "raw_grads"), 2)
-    return dataclasses.replace(trace, noise=noise, scales=scales)
+    rounding_noise, rounding_scale = random(NOISY, size), random(("loss", "raw_grads"), 2)
+    return dataclasses.replace(trace, rounding_noise=rounding_noise, rounding_scale=rounding_scale)
 
 
 @SEARCH
@@ -150,7 +150,7 @@ def test_a_run_is_judged_alike_however_it_is_cut(
     def judged(bounds: list[int]) -> dict[str, Any]:
         judge = Judge("float64")
         for low, high in pairwise(bounds):
-            a, b, c = (t.cut(low, high) for t in (trace, candidate, replayed))
+            a, b, c = (t.slice(low, high) for t in (trace, candidate, replayed))
             if gated:
                 judge.gate(a, c, sizes(a))
             judge.free(a, b)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted.plants_anywhere import loss
-from stuck import dies, fails, hangs
+from faults.plants_anywhere import loss
+from no_progress import dies, fails, hangs
 
 import twinstep.jax.variants
 import twinstep.torch.variants
 from twinstep import compare
 from twinstep.bench import process, table
-from twinstep.bench.parity import put_in
+from twinstep.bench.parity import with_result
 from twinstep.bench.process import Task, find, measured
 from twinstep.bench.rows import Row
 from twinstep.bench.timing import Spread
@@ -30,23 +30,23 @@ from twinstep.cli import main
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.regression import LinearRegression
 from twinstep.runs import launch
-from twinstep.trace.ledger import join
-from twinstep.trace.ways import LABELS, Left, Way
+from twinstep.trace.ledger import concatenate
+from twinstep.trace.variants import LABELS, TrainingResult, Variant
 
 pytestmark = pytest.mark.quick_to_compile
 
 README = Path(__file__).parents[1] / "benchmarks" / "README.md"
 ONCE = Setting(repeats=1)
-WAYS = [way for way in LABELS if way != "compile"]
+VARIANTS = [variant for variant in LABELS if variant != "compile"]
 
-# Ways
+# Variants
 
 
 SOON_COMPILED = {"linear_regression", "adam_update", "zero_grad", "sgd_single_sample"}
 SMALL: dict[str, dict[str, Any]] = {"mnist_rnn": {"hidden_size": 4, "batch_size": 8}}
 
 
-def all_ways(spec: Spec) -> dict[str, Any]:
+def all_variants(spec: Spec) -> dict[str, Any]:
     return launch.variants("torch", spec) | launch.variants("jax", spec)
 
 
@@ -60,31 +60,31 @@ def all_ways(spec: Spec) -> dict[str, Any]:
 def test_every_way_of_every_example_trains_the_same(name: str) -> None:
     """In float64; its recorded run and, twice from the same start, what a timed one leaves."""
     spec = EXAMPLES[name](dtype="float64", steps=2, **SMALL.get(name, {}))
-    ways = all_ways(spec)
-    assert list(ways) == WAYS
-    reference = join(list(ways["eager"].recorded()))
-    for label, way in ways.items():
-        call(way)
-        first = way.left()
-        call(way)
-        for left in (first, way.left()):
-            comparison = compare(reference, put_in(reference, left, 2))
+    variants = all_variants(spec)
+    assert list(variants) == VARIANTS
+    reference = concatenate(list(variants["eager"].recorded()))
+    for label, variant in variants.items():
+        call(variant)
+        first = variant.result()
+        call(variant)
+        for result in (first, variant.result()):
+            comparison = compare(reference, with_result(reference, result, 2))
             assert comparison.verdict.same, f"{label}: {comparison.reason}"
-        comparison = compare(reference, join(list(way.recorded())))
+        comparison = compare(reference, concatenate(list(variant.recorded())))
         assert comparison.verdict.same, f"{label}: {comparison.reason}"
 
 
 def test_a_run_in_several_pieces() -> None:
     """An epoch of single samples is a piece: 100 steps and 20, each length compiled."""
     spec = EXAMPLES["sgd_single_sample"](dtype="float64", steps=120)
-    ways = all_ways(spec)
-    reference = join(list(ways["eager"].recorded()))
-    assert [chunk.steps for chunk in ways["scan"].chunks] == [100, 20]
-    for label, way in ways.items():
-        call(way)
-        comparison = compare(reference, put_in(reference, way.left(), 120))
+    variants = all_variants(spec)
+    reference = concatenate(list(variants["eager"].recorded()))
+    assert [chunk.steps for chunk in variants["scan"].chunks] == [100, 20]
+    for label, variant in variants.items():
+        call(variant)
+        comparison = compare(reference, with_result(reference, variant.result(), 120))
         assert comparison.verdict.same, f"{label}: {comparison.reason}"
-        comparison = compare(reference, join(list(way.recorded())))
+        comparison = compare(reference, concatenate(list(variant.recorded())))
         assert comparison.verdict.same, f"{label}: {comparison.reason}"
 
 
@@ -92,7 +92,7 @@ def test_a_run_in_several_pieces() -> None:
 def test_optimizer_is_of_the_kind_that_is_asked_for(kind: str) -> None:
     for name in ("linear_regression", "parameter_groups"):
         spec = EXAMPLES[name](steps=1)
-        plain, other = (launch.variants("torch", spec)[way] for way in ("eager", kind))
+        plain, other = (launch.variants("torch", spec)[variant] for variant in ("eager", kind))
         before, after = plain.start[2], other.start[2]
         assert type(before) is type(after)
         for a, b in zip(before.param_groups, after.param_groups, strict=True):
@@ -112,7 +112,7 @@ def test_optimizer_that_has_no_such_kind_is_said(monkeypatch: pytest.MonkeyPatch
             super().__init__(params, **settings)
 
     monkeypatch.setattr(torch.optim, "SGD", Plain)
-    rows = by_way(training_rows(LinearRegression(steps=5), ONCE))
+    rows = by_variant(training_rows(LinearRegression(steps=5), ONCE))
     assert rows["fused"].problem == "`fused=True` is not for this one"
     assert rows["fused"].same  # not to be there is no fault
     assert has_figures(rows["foreach"])
@@ -120,13 +120,13 @@ def test_optimizer_that_has_no_such_kind_is_said(monkeypatch: pytest.MonkeyPatch
 
 
 def test_put_in_a_piece_of_a_run() -> None:
-    trace = join(list(launch.driver("torch", LinearRegression(steps=6)).chunks()))
+    trace = concatenate(list(launch.driver("torch", LinearRegression(steps=6)).chunks()))
     params = {name: array[-1] + 1 for name, array in trace.params.items()}
-    left = Left(np.array([50.0, 60.0], "float32"), params)  # those of steps 5 and 6
-    assert compare(trace, put_in(trace.cut(0, 3), left, 6), steps=3).verdict == "equal"
-    losses = put_in(trace.cut(2, 6), left, 6).losses
+    result = TrainingResult(np.array([50.0, 60.0], "float32"), params)  # those of steps 5 and 6
+    assert compare(trace, with_result(trace.slice(0, 3), result, 6), steps=3).verdict == "equal"
+    losses = with_result(trace.slice(2, 6), result, 6).losses
     assert losses.tolist() == [*trace.losses[2:4].tolist(), 50, 60]
-    changed = put_in(trace.cut(2, 6), left, 6).params["bias"]
+    changed = with_result(trace.slice(2, 6), result, 6).params["bias"]
     assert np.array_equal(changed[:-1], trace.params["bias"][2:6])
     assert np.array_equal(changed[-1], params["bias"])
 
@@ -134,8 +134,8 @@ def test_put_in_a_piece_of_a_run() -> None:
 # No figure without parity
 
 
-def by_way(rows: list[Row]) -> dict[str, Row]:
-    return {row.way: row for row in rows}
+def by_variant(rows: list[Row]) -> dict[str, Row]:
+    return {row.variant: row for row in rows}
 
 
 def has_figures(row: Row) -> bool:
@@ -150,8 +150,8 @@ def text(rows: dict[str, Row]) -> str:
 
 @pytest.mark.parametrize("name", ["linear_regression", "linear_regression_adam"])
 def test_honest_rows_have_figures(name: str) -> None:
-    rows = by_way(training_rows(EXAMPLES[name](steps=5), ONCE))
-    assert list(rows) == WAYS
+    rows = by_variant(training_rows(EXAMPLES[name](steps=5), ONCE))
+    assert list(rows) == VARIANTS
     for row in rows.values():
         assert row.verdict in ("equal", "rounding")
         assert has_figures(row)
@@ -188,13 +188,13 @@ def wrong_lr(patch: pytest.MonkeyPatch) -> None:
     """The foreach optimizer has another learning rate."""
     honest = twinstep.torch.variants._made
 
-    def planted(flags: dict[str, bool], start: Any) -> Any:
+    def with_fault(flags: dict[str, bool], start: Any) -> Any:
         made = honest(flags, start)
         if flags.get("foreach"):
             made[2].param_groups[0]["lr"] *= 1.001
         return made
 
-    patch.setattr(twinstep.torch.variants, "_made", planted)
+    patch.setattr(twinstep.torch.variants, "_made", with_fault)
 
 
 def lost_step(patch: pytest.MonkeyPatch) -> None:
@@ -211,40 +211,40 @@ def lost_step(patch: pytest.MonkeyPatch) -> None:
 
 def lost_jax_step(patch: pytest.MonkeyPatch) -> None:
     """The Python loop over jitted steps ends early."""
-    honest = twinstep.jax.variants.Steps.fresh
+    honest = twinstep.jax.variants.Steps.reset
 
-    def fresh(self: Any) -> None:
+    def reset(self: Any) -> None:
         honest(self)
         self.__dict__["_index"] = self._index[:4]
 
-    patch.setattr(twinstep.jax.variants.Steps, "fresh", fresh)
+    patch.setattr(twinstep.jax.variants.Steps, "reset", reset)
 
 
 def moved_scan(patch: pytest.MonkeyPatch) -> None:
     """The plain scan ends with parameters that are off by a hundred-thousandth."""
-    honest = twinstep.jax.variants.Scan.left
+    honest = twinstep.jax.variants.Scan.result
 
-    def left(self: Any) -> Left:
+    def result(self: Any) -> TrainingResult:
         true = honest(self)
         return true._replace(params={n: a * np.float32(1.00001) for n, a in true.params.items()})
 
-    patch.setattr(twinstep.jax.variants.Scan, "left", left)
+    patch.setattr(twinstep.jax.variants.Scan, "result", result)
 
 
 def not_a_number(patch: pytest.MonkeyPatch) -> None:
     """The traced scan's run ends in NaN."""
-    honest = twinstep.jax.variants.TraceScan.left
+    honest = twinstep.jax.variants.TraceScan.result
 
-    def left(self: Any) -> Left:
+    def result(self: Any) -> TrainingResult:
         true = honest(self)
         return true._replace(losses=true.losses * np.float32("nan"))
 
-    patch.setattr(twinstep.jax.variants.TraceScan, "left", left)
+    patch.setattr(twinstep.jax.variants.TraceScan, "result", result)
 
 
 FAULTS: dict[str, tuple[Plant, set[str]]] = {
-    "jax gradient": (scaled_step, set(WAYS)),
-    "torch gradient": (scaled_torch_step, set(WAYS)),
+    "jax gradient": (scaled_step, set(VARIANTS)),
+    "torch gradient": (scaled_torch_step, set(VARIANTS)),
     "foreach lr": (wrong_lr, {"foreach"}),
     "fused loop": (lost_step, {"fused"}),
     "jax loop": (lost_jax_step, {"step"}),
@@ -274,8 +274,10 @@ def test_a_fault_takes_the_figure_away(
     value = json.loads(file.read_text())
     assert not value["same"]
     for row in value["rows"]:
-        line = next(x for x in printed.splitlines() if x.startswith(f"  {LABELS[row['way']]:26}"))
-        if row["way"] in lost:
+        line = next(
+            x for x in printed.splitlines() if x.startswith(f"  {LABELS[row['variant']]:26}")
+        )
+        if row["variant"] in lost:
             assert (row["ratio"], row["us"], row["first"], row["same"]) == (None, None, None, False)
             assert row["problem"].startswith("mismatch: "), row["problem"]
             assert f"not timed: {row['problem']}" in line
@@ -286,7 +288,9 @@ def test_a_fault_takes_the_figure_away(
 
 
 def test_a_run_that_is_too_slow_has_no_figure() -> None:
-    rows = by_way(training_rows(LinearRegression(steps=5), dataclasses.replace(ONCE, limit=1e-9)))
+    rows = by_variant(
+        training_rows(LinearRegression(steps=5), dataclasses.replace(ONCE, limit=1e-9))
+    )
     assert not any(has_figures(row) for row in rows.values())
     assert all("too long for --limit" in (row.problem or "") for row in rows.values())
     assert all(row.same for row in rows.values())
@@ -312,7 +316,7 @@ def test_a_process_that_gives_nothing_hangs_nobody(
     spec = LinearRegression(steps=3)
     tasks = [Task("training", spec), Task("gate", spec), Task("start")]
     results = list(measured(tasks, Setting(limit=0.1)))
-    assert [len(found) for found in results] == [len(WAYS), 1, 1]
+    assert [len(found) for found in results] == [len(VARIANTS), 1, 1]
     for found in itertools.chain(*results):
         assert says in str(found.problem)
         assert not found.same
@@ -344,11 +348,11 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
     printed, said = capfd.readouterr()
     assert said == ""
     assert printed.startswith("\nzero_grad, 4 steps, float32, one core\n")
-    assert all(f"\n  {LABELS[way]}  " in printed for way in WAYS)
+    assert all(f"\n  {LABELS[variant]}  " in printed for variant in VARIANTS)
     assert "gate / both trainings, zero_grad, 2000 steps, float64: " in printed
     value = json.loads(files[0].read_text(), parse_constant=pytest.fail)
     assert value["same"]
-    assert [row["way"] for row in value["rows"]] == WAYS
+    assert [row["variant"] for row in value["rows"]] == VARIANTS
     for row in value["rows"]:
         assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
         assert row["us"]["median"] > 0
@@ -400,9 +404,9 @@ def test_a_device_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     assert error.startswith("twinstep: error: device is 'gpu', but PyTorch found only: cpu")
 
 
-def test_the_ways_are_ways() -> None:
+def test_the_variants_are_variants() -> None:
     """What the protocol asks for is there, in both packages."""
-    for way in all_ways(LinearRegression(steps=1)).values():
-        for name in ("settings", "fresh", "run", "left", "recorded"):
-            assert callable(getattr(way, name)), name
-    assert Way.__doc__
+    for variant in all_variants(LinearRegression(steps=1)).values():
+        for name in ("settings", "reset", "run", "result", "recorded"):
+            assert callable(getattr(variant, name)), name
+    assert Variant.__doc__

@@ -14,7 +14,7 @@ from twinstep.bench.rows import ASKED, RUNS, Cost, Row, report, runs
 from twinstep.bench.timing import Spread
 from twinstep.problems import EXAMPLES
 from twinstep.problems.regression import LinearRegression
-from twinstep.trace.ways import LABELS
+from twinstep.trace.variants import LABELS
 
 README = Path(__file__).parents[1] / "benchmarks" / "README.md"
 
@@ -32,19 +32,19 @@ def test_which_runs_are_timed() -> None:
         assert Row(name, steps, "float32", "one", 1, "scan").asked is None
 
 
-def made(way: str = "scan", cores: str = "one", **changes: Any) -> Row:
-    row = Row("zero_grad", 5, "float32", cores, 1, way, Spread(2, 1, 3), Spread(9, 8, 10), 0.25)
+def made(variant: str = "scan", cores: str = "one", **changes: Any) -> Row:
+    row = Row("zero_grad", 5, "float32", cores, 1, variant, Spread(2, 1, 3), Spread(9, 8, 10), 0.25)
     return dataclasses.replace(row, verdict="rounding", **changes)
 
 
 BROKEN = made("fused", ratio=None, us=None, first=None, problem="mismatch: step 1")
-MADE = [made("eager", ratio=Spread(1, 1, 1)), BROKEN, made("scan", horizon=4), made("trace")]
+MADE = [made("eager", ratio=Spread(1, 1, 1)), BROKEN, made("scan", chaotic_from=4), made("trace")]
 
 
 def test_table_has_ratios_first() -> None:
     lines = table.lines(MADE)
     assert lines[1] == "zero_grad, 5 steps, float32, one core"
-    assert [line.split("  ")[1] for line in lines[3:]] == [LABELS[row.way] for row in MADE]
+    assert [line.split("  ")[1] for line in lines[3:]] == [LABELS[row.variant] for row in MADE]
     assert lines[4] == "  PyTorch fused              not timed: mismatch: step 1"
     expected = "JAX scan 2 (1 to 3) 9 (8 to 10) 0.25 rounding, to step 4"
     assert " ".join(lines[5].split()) == expected

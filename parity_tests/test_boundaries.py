@@ -118,7 +118,7 @@ def test_no_import_goes_in_a_circle() -> None:
         ("twinstep.errors", "import twinstep.trace.ledger", {"twinstep.trace.ledger"}),
         ("twinstep.jax.driver", "from twinstep.runs.launch import run", {"twinstep.runs.launch"}),
         ("jax_impl.zero_grad", "from twinstep.judge.judge import Judge", {"twinstep.judge.judge"}),
-        ("twinstep.runs.many", "def f():\n    from twinstep.cli import main", {"twinstep.cli"}),
+        ("twinstep.runs.pool", "def f():\n    from twinstep.cli import main", {"twinstep.cli"}),
         ("twinstep.report.page", "from twinstep import verify", {"twinstep"}),
         ("twinstep.cli.run", "from twinstep.jax import driver", {"twinstep.jax.driver"}),
         ("twinstep.cli.run", "from twinstep.runs import launch", set()),

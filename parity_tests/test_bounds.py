@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import made, refused
 from storing import HERE
+from synthetic_traces import made, refused
 
 import twinstep
 from twinstep import cli, memory
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 from twinstep.problems.closures import ClosureTraining
 from twinstep.problems.mnist_rnn import MnistRnn
@@ -122,7 +122,7 @@ import contextlib, io
 from twinstep import memory
 from twinstep.cli import main
 
-memory.at_most = lambda: 24 * 2**30
+memory.available = lambda: 24 * 2**30
 found = {}
 for line, words in json.load(sys.stdin).items():
     out, error = io.StringIO(), io.StringIO()
@@ -231,7 +231,7 @@ def test_a_variable_that_is_a_blank_is_refused(
 
 @pytest.mark.parametrize("devices", [0, 10**6, True, 1.0])
 def test_a_place_has_its_bounds(devices: Any) -> None:
-    refused(lambda: Place(devices=devices), f"devices is {devices}")
+    refused(lambda: DeviceConfig(devices=devices), f"devices is {devices}")
 
 
 def test_an_output_folder_that_is_none_is_refused_in_python(tmp_path: Path, stored: Path) -> None:
@@ -258,7 +258,7 @@ def test_sizes_are_known_without_drawing(name: str) -> None:
 
 
 def test_what_does_not_fit_is_said_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "at_most", lambda: 2**30)
+    monkeypatch.setattr(memory, "available", lambda: 2**30)
     # 10,000 x 10,000 float32: 0.37 GiB, of which there are ten
     line = refused(lambda: MnistRnn(hidden_size=10_000, batch_size=7))
     assert line == (
@@ -286,10 +286,10 @@ GROUPS = {
 
 @pytest.mark.parametrize("case", GROUPS)
 def test_the_limit_of_a_group_counts(case: str, tmp_path: Path) -> None:
-    line, place, found = GROUPS[case]
+    line, file, found = GROUPS[case]
     root, listed = tmp_path / "cgroup", tmp_path / "self"
-    (root / place).parent.mkdir(parents=True)
-    (root / place).write_text("max\n" if "unlimited" in case else "1000\n")
+    (root / file).parent.mkdir(parents=True)
+    (root / file).write_text("max\n" if "unlimited" in case else "1000\n")
     (root.parent / "memory.max").write_text("1\n")  # above the root: no group
     if line is not None:
         listed.write_text(f"1:name=systemd:/x\n{line}\n")
@@ -297,11 +297,11 @@ def test_the_limit_of_a_group_counts(case: str, tmp_path: Path) -> None:
 
 
 def test_the_machine_and_the_process_have_a_limit() -> None:
-    assert 2**28 < memory.at_most() < 2**50
+    assert 2**28 < memory.available() < 2**50
     limit = 2**31
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit})); "
-        "from twinstep import memory; print(memory.at_most())"
+        "from twinstep import memory; print(memory.available())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

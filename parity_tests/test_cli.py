@@ -157,7 +157,7 @@ def test_run_prints_the_documents_lines(capsys: pytest.CaptureFixture[str]) -> N
 def test_run_writes_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "zero_grad", "--framework", "jax", "--json", "-"]) == 0
     value = json.loads(capsys.readouterr().out)
-    trace = twinstep.run(EXAMPLES["zero_grad"](), framework="jax", noise=False)
+    trace = twinstep.run(EXAMPLES["zero_grad"](), framework="jax", rounding_noise=False)
     assert value["jax"]["losses"] == trace.losses.tolist()
     assert value["jax"]["params"]["2.bias"] == trace.params["2.bias"][-1].tolist()
 

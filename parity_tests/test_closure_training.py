@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from handmade import made
 from judging import EPS, sizes
+from synthetic_traces import made
 
 from twinstep import Verdict, Verification, verify
 from twinstep.errors import InputError
@@ -44,7 +44,7 @@ class Row:
     def replayed(self) -> tuple[Trace, Trace, Any]:
         """PyTorch's steps now, the same made again, and their sizes."""
         (index,) = self.spec.chunks()
-        (recorded,) = launch.chunks(self.spec, "torch", noise=False)
+        (recorded,) = launch.chunks(self.spec, "torch", rounding_noise=False)
         return recorded, *self._replay(recorded, index)
 
 
@@ -58,9 +58,9 @@ def wolfe() -> Row:
     return Row(WOLFE)
 
 
-def gate(recorded: Trace, replayed: Trace, scales: Any) -> Comparison:
+def gate(recorded: Trace, replayed: Trace, rounding_scale: Any) -> Comparison:
     judge = Judge(recorded.metadata.dtype)
-    judge.gate(recorded, replayed, scales)
+    judge.gate(recorded, replayed, rounding_scale)
     return judge.comparison()
 
 
@@ -68,7 +68,7 @@ def gate(recorded: Trace, replayed: Trace, scales: Any) -> Comparison:
 def test_both_frameworks_train_the_same(row: str, request: pytest.FixtureRequest) -> None:
     comparison = request.getfixturevalue(row).verification.comparison
     assert comparison.verdict in (Verdict.EQUAL, Verdict.ROUNDING), comparison.reason
-    assert comparison.bound == "noise measured on this run"
+    assert comparison.bound == "rounding noise measured on this run"
     for mode in ("gate", "free"):
         stages = {"batch", "loss", "raw_grads", "opt_state", "params"}  # grads: held once
         assert comparison.worst[mode].keys() == stages
@@ -78,15 +78,15 @@ def test_both_frameworks_train_the_same(row: str, request: pytest.FixtureRequest
 @pytest.mark.parametrize("row", ["plain", "wolfe"])
 def test_what_a_step_allows_is_measured(row: str, request: pytest.FixtureRequest) -> None:
     """The fixed allowance of one evaluation is too small; a count is allowed nothing."""
-    recorded, replayed, scales = request.getfixturevalue(row).replayed()
-    noise: Any = replayed.noise
-    assert gate(recorded, replayed, scales).verdict.same
-    alone = gate(recorded, dataclasses.replace(replayed, noise=None), scales)
+    recorded, replayed, rounding_scale = request.getfixturevalue(row).replayed()
+    rounding_noise: Any = replayed.rounding_noise
+    assert gate(recorded, replayed, rounding_scale).verdict.same
+    alone = gate(recorded, dataclasses.replace(replayed, rounding_noise=None), rounding_scale)
     assert alone.verdict is Verdict.MISMATCH
     for key in COUNTS:
-        assert not noise[f"opt_state/{FIRST}.{key}"].any()
+        assert not rounding_noise[f"opt_state/{FIRST}.{key}"].any()
     for name, array in recorded.params.items():  # and it is no more than rounding
-        assert np.all(noise[f"params/{name}"] <= 1e-11 * np.abs(array).max())
+        assert np.all(rounding_noise[f"params/{name}"] <= 1e-11 * np.abs(array).max())
 
 
 Fault = tuple[str, str, str]
@@ -137,16 +137,16 @@ def is_found(fault: Fault, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_counts_that_differ_are_a_mismatch_whatever_was_measured(wolfe: Row) -> None:
-    recorded, replayed, scales = wolfe.replayed()
-    wide = {name: array + 1.0 for name, array in (replayed.noise or {}).items()}
+    recorded, replayed, rounding_scale = wolfe.replayed()
+    wide = {name: array + 1.0 for name, array in (replayed.rounding_noise or {}).items()}
     wide |= {f"opt_state/{FIRST}.{key}": np.zeros(len(recorded)) for key in COUNTS}
     for key in COUNTS:
         name = f"{FIRST}.{key}"
         counts = replayed.opt_state[name].copy()
         counts[-1] += 1
         other = {**replayed.opt_state, name: counts}
-        changed = dataclasses.replace(replayed, opt_state=other, noise=wide)
-        comparison = gate(recorded, changed, scales)
+        changed = dataclasses.replace(replayed, opt_state=other, rounding_noise=wide)
+        comparison = gate(recorded, changed, rounding_scale)
         assert comparison.verdict is Verdict.MISMATCH
         assert str(comparison.first).startswith(f"step {len(recorded)}, opt_state, {name}")
 
@@ -169,8 +169,8 @@ def test_ledger_is_of_the_first_evaluation(plain: Row) -> None:
 def test_step_that_moves_nothing_leaves_the_initial_state() -> None:
     """PyTorch's has counts alone then; here everything is there from the start."""
     spec = ClosureTraining(options={"tolerance_grad": 10.0}, dtype="float64", steps=2)
-    (theirs,) = launch.chunks(spec, "torch", noise=False)
-    (ours,) = launch.chunks(spec, "jax", noise=False)
+    (theirs,) = launch.chunks(spec, "torch", rounding_noise=False)
+    (ours,) = launch.chunks(spec, "jax", rounding_noise=False)
     assert theirs.opt_state.keys() == ours.opt_state.keys()
     for name, array in theirs.opt_state.items():
         assert np.array_equal(array, ours.opt_state[name]), name
@@ -185,16 +185,16 @@ def test_measured_noise_of_a_replay_widens_what_an_update_may_round() -> None:
         off: dict[str, Any] = {stage: {**leaves, name: array + 100 * EPS * np.abs(array).max()}}
         replayed = dataclasses.replace(recorded, **off)
         assert gate(recorded, replayed, sizes(recorded)).verdict is Verdict.MISMATCH
-        noise = {f"{s}/{leaf}": np.zeros(len(a)) for s, leaf, a in recorded.entries()}
-        noise[f"{stage}/{name}"] += 30 * EPS * np.abs(array).max()
-        replayed = dataclasses.replace(replayed, noise=noise)
+        rounding_noise = {f"{s}/{leaf}": np.zeros(len(a)) for s, leaf, a in recorded.entries()}
+        rounding_noise[f"{stage}/{name}"] += 30 * EPS * np.abs(array).max()
+        replayed = dataclasses.replace(replayed, rounding_noise=rounding_noise)
         assert gate(recorded, replayed, sizes(recorded)).verdict is Verdict.ROUNDING
-    wide = {name: array + 1.0 for name, array in noise.items()}
+    wide = {name: array + 1.0 for name, array in rounding_noise.items()}
     off = {n: a * (1 + 1e-9) for n, a in recorded.raw_grads.items()}
     for changed in (
-        dataclasses.replace(recorded, losses=recorded.losses * (1 + 1e-9), noise=wide),
-        dataclasses.replace(recorded, raw_grads=off, grads=off, noise=wide),
-        dataclasses.replace(recorded, grads=off, noise=wide),
+        dataclasses.replace(recorded, losses=recorded.losses * (1 + 1e-9), rounding_noise=wide),
+        dataclasses.replace(recorded, raw_grads=off, grads=off, rounding_noise=wide),
+        dataclasses.replace(recorded, grads=off, rounding_noise=wide),
     ):
         assert gate(recorded, changed, sizes(recorded)).verdict is Verdict.MISMATCH
 
@@ -204,9 +204,11 @@ def test_chaos_of_a_fault_does_not_explain_it() -> None:
     name, array = next(iter(recorded.params.items()))
     verdicts = {1.0: Verdict.MISMATCH, np.inf: Verdict.MISMATCH, np.nan: Verdict.INVALID}
     for carried, verdict in verdicts.items():
-        noise = {f"{s}/{leaf}": np.full(len(a), carried) for s, leaf, a in recorded.entries()}
+        rounding_noise = {
+            f"{s}/{leaf}": np.full(len(a), carried) for s, leaf, a in recorded.entries()
+        }
         params = {**recorded.params, name: array * (1 + 1e-3)}
-        replayed = dataclasses.replace(recorded, params=params, noise=noise)
+        replayed = dataclasses.replace(recorded, params=params, rounding_noise=rounding_noise)
         assert gate(recorded, replayed, sizes(recorded)).verdict is verdict
 
 

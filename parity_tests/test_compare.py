@@ -10,16 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import (
-    LEAVES,
-    STEPS,
-    entry,
-    leaf_of,
-    made,
-    planted,
-    refused,
-    with_leaf,
-)
 from judging import (
     EPS,
     Change,
@@ -27,10 +17,20 @@ from judging import (
     base,
     each_leaf,
     each_mode,
-    nudged,
+    perturbed,
     where,
     without,
     worst,
+)
+from synthetic_traces import (
+    LEAVES,
+    STEPS,
+    entry,
+    leaf_of,
+    made,
+    refused,
+    with_fault,
+    with_leaf,
 )
 
 from twinstep import Trace, Verdict, compare
@@ -43,8 +43,8 @@ from twinstep.trace.writing import TraceWriter
 
 @each_mode
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_trace_is_equal_to_itself(judge: Mode, noise: float | None, dtype: str) -> None:
-    trace = base(noise, dtype)
+def test_a_trace_is_equal_to_itself(judge: Mode, rounding_noise: float | None, dtype: str) -> None:
+    trace = base(rounding_noise, dtype)
     comparison = judge(trace, trace)
     assert (comparison.verdict, comparison.first) == (Verdict.EQUAL, None)
     assert comparison.verdict.same
@@ -56,17 +56,17 @@ def test_a_trace_is_equal_to_itself(judge: Mode, noise: float | None, dtype: str
 @each_leaf
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_one_ulp_is_rounding_and_counted(
-    judge: Mode, noise: float | None, stage: str, leaf: str, dtype: str
+    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, dtype: str
 ) -> None:
-    trace = base(noise, dtype)
+    trace = base(rounding_noise, dtype)
     value = entry(trace, stage, leaf, 3)
-    comparison = judge(trace, planted(trace, stage, leaf, 3, nudged(value, 1, dtype)))
+    comparison = judge(trace, with_fault(trace, stage, leaf, 3, perturbed(value, 1, dtype)))
     assert (comparison.verdict, comparison.first) == (Verdict.ROUNDING, None)
     found = worst(comparison, stage)
     assert where(found) == (3, stage, leaf)
     assert found.ulps == 1
-    assert (found.reference, found.candidate) == (value, nudged(value, 1, dtype))
-    assert found.difference == abs(value - nudged(value, 1, dtype))
+    assert (found.reference, found.candidate) == (value, perturbed(value, 1, dtype))
+    assert found.difference == abs(value - perturbed(value, 1, dtype))
     assert found.index == tuple(n - 1 for n in leaf_of(trace, stage, leaf).shape[1:])
 
 
@@ -74,10 +74,10 @@ def test_one_ulp_is_rounding_and_counted(
 @each_leaf
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 1e300, 3.0])
 def test_a_fault_on_one_side_is_a_mismatch(
-    judge: Mode, noise: float | None, stage: str, leaf: str, value: float
+    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, value: float
 ) -> None:
-    trace = base(noise)
-    faulty = planted(trace, stage, leaf, 3, value)
+    trace = base(rounding_noise)
+    faulty = with_fault(trace, stage, leaf, 3, value)
     for comparison in (judge(trace, faulty), judge(faulty, trace)):
         assert comparison.verdict is Verdict.MISMATCH
         assert not comparison.verdict.same
@@ -90,10 +90,10 @@ def test_a_fault_on_one_side_is_a_mismatch(
 @each_leaf
 @pytest.mark.parametrize(("one", "other"), [(np.nan, np.nan), (np.inf, np.inf), (np.nan, -np.inf)])
 def test_no_number_on_both_sides_proves_nothing(
-    judge: Mode, noise: float | None, stage: str, leaf: str, one: float, other: float
+    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, one: float, other: float
 ) -> None:
-    trace = base(noise)
-    pair = planted(trace, stage, leaf, 3, one), planted(trace, stage, leaf, 3, other)
+    trace = base(rounding_noise)
+    pair = with_fault(trace, stage, leaf, 3, one), with_fault(trace, stage, leaf, 3, other)
     comparison = judge(*pair)
     assert comparison.verdict is Verdict.INVALID
     assert where(comparison.first) == (3, stage, leaf)
@@ -103,13 +103,13 @@ def test_no_number_on_both_sides_proves_nothing(
 
 @each_mode
 def test_no_number_on_one_side_is_not_hidden_by_one_on_both(
-    judge: Mode, noise: float | None
+    judge: Mode, rounding_noise: float | None
 ) -> None:
-    trace = base(noise)
+    trace = base(rounding_noise)
     bias = trace.raw_grads["bias"].copy()
     bias[2, 0] = np.nan
     both = with_leaf(trace, "raw_grads", "bias", bias)
-    comparison = judge(both, planted(both, "raw_grads", "bias", 3, np.nan))
+    comparison = judge(both, with_fault(both, "raw_grads", "bias", 3, np.nan))
     assert comparison.verdict is Verdict.MISMATCH
     assert comparison.first is not None
     assert comparison.first.index == (2,)
@@ -118,18 +118,18 @@ def test_no_number_on_one_side_is_not_hidden_by_one_on_both(
 @each_mode
 @each_leaf
 def test_a_zero_with_a_sign_is_rounding(
-    judge: Mode, noise: float | None, stage: str, leaf: str
+    judge: Mode, rounding_noise: float | None, stage: str, leaf: str
 ) -> None:
-    trace = planted(base(noise), stage, leaf, 3, 0.0)
-    comparison = judge(trace, planted(trace, stage, leaf, 3, -0.0))
+    trace = with_fault(base(rounding_noise), stage, leaf, 3, 0.0)
+    comparison = judge(trace, with_fault(trace, stage, leaf, 3, -0.0))
     assert (comparison.verdict, comparison.first) == (Verdict.ROUNDING, None)
     assert worst(comparison, stage).ulps == 0
 
 
 @each_mode
 @pytest.mark.parametrize("leaf", LEAVES["batch"])
-def test_another_batch_is_a_mismatch(judge: Mode, noise: float | None, leaf: str) -> None:
-    trace = base(noise)
+def test_another_batch_is_a_mismatch(judge: Mode, rounding_noise: float | None, leaf: str) -> None:
+    trace = base(rounding_noise)
     other = trace.batch[leaf].copy()
     other[1] ^= 1
     comparison = judge(trace, with_leaf(trace, "batch", leaf, other))
@@ -137,21 +137,21 @@ def test_another_batch_is_a_mismatch(judge: Mode, noise: float | None, leaf: str
     assert where(comparison.first) == (2, "batch", leaf)
 
 
-@pytest.mark.parametrize("noise", [None, 3])
+@pytest.mark.parametrize("rounding_noise", [None, 3])
 @pytest.mark.parametrize("leaf", ["weight", "bias", "gain"])
-def test_runs_start_from_the_very_same_parameters(noise: float | None, leaf: str) -> None:
-    trace = base(noise)
-    off = planted(trace, "params", leaf, 0, nudged(entry(trace, "params", leaf, 0), 1))
+def test_runs_start_from_the_very_same_parameters(rounding_noise: float | None, leaf: str) -> None:
+    trace = base(rounding_noise)
+    off = with_fault(trace, "params", leaf, 0, perturbed(entry(trace, "params", leaf, 0), 1))
     comparison = compare(trace, off)
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (0, "params", leaf)
     assert comparison.worst["free"]["params"].allowed == 0
     assert comparison.smallest_allowance("free") == math.inf, "no allowance lets it pass"
-    zero = planted(trace, "params", leaf, 0, 0.0)
-    signed = planted(trace, "params", leaf, 0, -0.0)
+    zero = with_fault(trace, "params", leaf, 0, 0.0)
+    signed = with_fault(trace, "params", leaf, 0, -0.0)
     assert compare(zero, zero).verdict is Verdict.EQUAL
     assert compare(zero, signed).verdict is Verdict.ROUNDING
-    nan = planted(trace, "params", leaf, 0, np.nan)
+    nan = with_fault(trace, "params", leaf, 0, np.nan)
     assert compare(nan, nan).verdict is Verdict.INVALID
     assert compare(trace, nan).verdict is Verdict.MISMATCH
 
@@ -175,29 +175,33 @@ NOTHING: dict[str, tuple[Change, str]] = {
 @each_mode
 @pytest.mark.parametrize(("change", "says"), NOTHING.values(), ids=NOTHING.keys())
 def test_where_nothing_happens_nothing_is_proved(
-    judge: Mode, noise: float | None, change: Change, says: str
+    judge: Mode, rounding_noise: float | None, change: Change, says: str
 ) -> None:
-    trace = change(base(noise))
+    trace = change(base(rounding_noise))
     comparison = judge(trace, trace)
     assert comparison.verdict is Verdict.INVALID
     assert says in comparison.reason
     # a fault is a fault all the same
-    assert judge(trace, planted(trace, "raw_grads", "gain", 3, 2)).verdict is Verdict.MISMATCH
+    assert judge(trace, with_fault(trace, "raw_grads", "gain", 3, 2)).verdict is Verdict.MISMATCH
     # a gradient that is not 0 all the time, a single update: something happened
-    once = planted(trace, "raw_grads", "gain", STEPS, 2) if says == "gradients" else base(noise)
+    once = (
+        with_fault(trace, "raw_grads", "gain", STEPS, 2)
+        if says == "gradients"
+        else base(rounding_noise)
+    )
     assert judge(once, once).verdict is Verdict.EQUAL
 
 
 def test_it_takes_two_runs_in_which_something_happens() -> None:
     """Which trace is named first does not matter."""
-    gain = nudged(entry(made(), "params", "gain", 0), 1)
+    gain = perturbed(entry(made(), "params", "gain", 0), 1)
     for stage, start, value in (
         ("loss", 1, 1 + EPS),
         ("raw_grads", 0, 1e-300),
         ("params", None, gain),
     ):
         still = _still(made(), stage, start)
-        moves = planted(still, stage, "loss" if stage == "loss" else "gain", 3, value)
+        moves = with_fault(still, stage, "loss" if stage == "loss" else "gain", 3, value)
         assert compare(still, moves).verdict is Verdict.INVALID
         assert compare(moves, still).verdict is Verdict.INVALID
         assert compare(moves, moves).verdict is Verdict.EQUAL
@@ -219,7 +223,7 @@ def test_scalars_and_empty_tensors_are_leaves() -> None:
     trace = made()
     for leaf in ("gain", "none"):
         assert leaf_of(trace, "raw_grads", leaf).size == (STEPS if leaf == "gain" else 0)
-    comparison = compare(trace, planted(trace, "params", "gain", 2, 9))
+    comparison = compare(trace, with_fault(trace, "params", "gain", 2, 9))
     assert comparison.first is not None
     assert (comparison.first.index, comparison.first.candidate) == ((), 9)
     nothing = trace
@@ -243,7 +247,7 @@ ULPS: list[tuple[str, float, float, float]] = [
 @pytest.mark.parametrize(("dtype", "one", "other", "ulps"), ULPS)
 def test_ulps_count_the_numbers_between(dtype: str, one: float, other: float, ulps: float) -> None:
     # no other entry is off, so that the loss is the worst even if its difference is none
-    pair = [planted(made(dtype=dtype), "loss", "loss", 1, value) for value in (one, other)]
+    pair = [with_fault(made(dtype=dtype), "loss", "loss", 1, value) for value in (one, other)]
     assert worst(compare(*pair), "loss").ulps == ulps
 
 
@@ -253,32 +257,32 @@ def test_ulps_count_the_numbers_between(dtype: str, one: float, other: float, ul
 @pytest.mark.parametrize("steps", [-1, 0, 7, 10**9])
 def test_steps_that_a_trace_lacks_are_refused(steps: int) -> None:
     refused(lambda: compare(made(), made(), steps=steps), f"steps is {steps}", "6 and 6")
-    refused(lambda: compare(made(), made().cut(0, 5), steps=6), "steps is 6", "6 and 5")
+    refused(lambda: compare(made(), made().slice(0, 5), steps=6), "steps is 6", "6 and 5")
 
 
 @pytest.mark.parametrize("steps", range(1, STEPS + 1))
-@pytest.mark.parametrize("noise", [None, 3])
-def test_steps_compares_the_first_ones_only(steps: int, noise: float | None) -> None:
-    trace = base(noise)
-    off = planted(trace, "raw_grads", "gain", 4, 9)
+@pytest.mark.parametrize("rounding_noise", [None, 3])
+def test_steps_compares_the_first_ones_only(steps: int, rounding_noise: float | None) -> None:
+    trace = base(rounding_noise)
+    off = with_fault(trace, "raw_grads", "gain", 4, 9)
     comparison = compare(trace, off, steps=steps)
     assert comparison.steps == steps
     assert comparison.verdict is (Verdict.EQUAL if steps < 4 else Verdict.MISMATCH)
-    short = compare(trace, off.cut(0, steps), steps=steps)
+    short = compare(trace, off.slice(0, steps), steps=steps)
     assert short.to_dict() == comparison.to_dict()
 
 
 def test_pieces_from_the_middle_of_two_runs_are_judged_as_such() -> None:
     trace = made()
-    off = planted(trace, "raw_grads", "gain", 4, 9)
-    comparison = compare(trace.cut(3, 6), off.cut(3, 6))
+    off = with_fault(trace, "raw_grads", "gain", 4, 9)
+    comparison = compare(trace.slice(3, 6), off.slice(3, 6))
     assert where(comparison.first) == (4, "raw_grads", "gain")
     assert comparison.steps == 3
-    assert compare(trace.cut(4, 6), off.cut(4, 6)).verdict is Verdict.EQUAL
+    assert compare(trace.slice(4, 6), off.slice(4, 6)).verdict is Verdict.EQUAL
 
 
 def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
-    trace, ends = made(noise=EPS), {}
+    trace, ends = made(rounding_noise=EPS), {}
     for name, complete in (("whole", True), ("cut", False), ("killed", False)):
         with TraceWriter(tmp_path / name, trace.metadata) as writer:
             writer.write(trace)

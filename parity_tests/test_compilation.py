@@ -25,25 +25,29 @@ FRAMEWORKS = ("torch", "jax")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A training in chunks of at most `most` steps; the first `warm` chunks may compile.
+    """A training in chunks of at most `max_steps` steps; the first `warm` chunks may compile.
 
     still: how many of those after them may not. A last chunk is followed by the evaluation of the
     test images, which is no part of the loop.
-    noise: whether to measure it too
+    rounding_noise: whether to measure it too
     """
 
     spec: twinstep.Spec
-    most: int
+    max_steps: int
     warm: int
     still: int
-    noise: bool = False
+    rounding_noise: bool = False
 
 
 CASES = {
-    "full batch": Case(LinearRegression(steps=100), most=25, warm=1, still=3),
-    "with noise": Case(LinearRegression(dtype="float64", steps=60), 20, 1, 2, noise=True),
+    "full batch": Case(LinearRegression(steps=100), max_steps=25, warm=1, still=3),
+    "with rounding noise": Case(
+        LinearRegression(dtype="float64", steps=60), 20, 1, 2, rounding_noise=True
+    ),
     # an epoch of 1500 digits is three full batches, in one chunk, and one of 300, in another
-    "mnist_rnn": Case(MnistRnn(hidden_size=12, batch_size=400, epochs=3), most=3, warm=2, still=2),
+    "mnist_rnn": Case(
+        MnistRnn(hidden_size=12, batch_size=400, epochs=3), max_steps=3, warm=2, still=2
+    ),
 }
 
 
@@ -54,7 +58,9 @@ def no_tracing() -> Any:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
-    chunks = launch.driver("jax", case.spec, noise=case.noise).chunks(case.most)
+    chunks = launch.driver("jax", case.spec, rounding_noise=case.rounding_noise).chunks(
+        case.max_steps
+    )
     lengths = [len(next(chunks)) for _ in range(case.warm)]
     with no_tracing():
         later = [len(next(chunks)) for _ in range(case.still)]
@@ -64,8 +70,8 @@ def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_replay_compiles_no_chunk_twice(case: Case) -> None:
-    recorded = launch.driver("torch", case.spec).chunks(case.most)
-    pairs = zip(recorded, case.spec.batches().chunks(case.most), strict=False)
+    recorded = launch.driver("torch", case.spec).chunks(case.max_steps)
+    pairs = zip(recorded, case.spec.batches().chunks(case.max_steps), strict=False)
     replay = launch.replay(case.spec)
     for _ in range(case.warm):
         replay(*next(pairs))
@@ -129,7 +135,7 @@ def users(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_run_leaves_settings_as_they_were(framework: str, dtype: Any, users: None) -> None:
     before = settings()
-    twinstep.run(LinearRegression(dtype=dtype, steps=3), framework, noise=False)
+    twinstep.run(LinearRegression(dtype=dtype, steps=3), framework, rounding_noise=False)
     assert settings() == before
     # also where a run is broken off
     chunks = launch.driver(framework, LinearRegression(dtype=dtype, steps=4)).chunks(2)
@@ -149,7 +155,7 @@ def test_failing_run_leaves_settings_as_they_were(monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(launch.example(framework, spec), function, fails)
         with pytest.raises(ArithmeticError, match="planted"):
-            twinstep.run(spec, framework, noise=False)
+            twinstep.run(spec, framework, rounding_noise=False)
         assert settings() == before
 
 
@@ -192,7 +198,7 @@ def test_runs_leave_the_specs_arrays_alone(spec: twinstep.Spec) -> None:
     before = digests(spec)
     traces: list[Trace] = []
     for framework in FRAMEWORKS:
-        traces.append(twinstep.run(spec, framework, noise=False))
+        traces.append(twinstep.run(spec, framework, rounding_noise=False))
         assert digests(spec) == before
         for name, array in arrays(spec).items():
             assert not array.flags.writeable, name

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from handmade import refused
+from synthetic_traces import refused
 
 from twinstep.cli import COMMANDS, completion, main
 from twinstep.cli.completion import script

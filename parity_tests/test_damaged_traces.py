@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import made, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 from storing import SEARCH, bits, write
+from synthetic_traces import made, refused
 
 from twinstep import InputError, Trace, Verdict, cli, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
@@ -42,7 +42,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         shard.with_name("steps-00000000-00000002.safetensors"), shard
     ),
     "the same steps of another run": lambda shard: shutil.copy(
-        write(shard.parent.with_name("other"), made(seed=1, noise=0.5)) / SHARD, shard
+        write(shard.parent.with_name("other"), made(seed=1, rounding_noise=0.5)) / SHARD, shard
     ),
     "missing": lambda shard: shard.unlink(),
     "a folder": lambda shard: shard.rename(shard.with_name("away")).with_name(SHARD).mkdir(),
@@ -87,7 +87,7 @@ def test_the_checksum_of_the_tests_is_that_of_the_writer(stored: Path) -> None:
     before = json.loads((stored / MANIFEST).read_bytes())
     assert sealed(before) == before
     rewrite(stored, lambda manifest: None)
-    assert bits(load_trace(stored)) == bits(made(noise=0.5))
+    assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))
 
 
 TEXTS: dict[str, tuple[bytes, str]] = {
@@ -103,9 +103,9 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "format true": (b'{"format": true}', "format"),
     "format as text": (b'{"format": "1"}', "format"),
     "oldest format": (b'{"format": 1}', "an older twinstep wrote it"),
-    "older format": (b'{"format": 2}', "has format 2, expected 3: an older twinstep wrote it"),
-    "newer format": (b'{"format": 4}', "use a newer twinstep"),
-    "format alone": (b'{"format": 3}', "sha256"),
+    "older format": (b'{"format": 3}', "has format 3, expected 4: an older twinstep wrote it"),
+    "newer format": (b'{"format": 5}', "use a newer twinstep"),
+    "format alone": (b'{"format": 4}', "sha256"),
 }
 
 
@@ -119,7 +119,7 @@ def test_a_manifest_that_is_none(stored: Path, text: bytes, says: str) -> None:
 Change = Callable[[dict[str, Any]], object]
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (lambda m: m.update(format=4), "newer"),
+    "newer format": (lambda m: m.update(format=5), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (lambda m: m.update(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),
@@ -167,12 +167,15 @@ FORGED: dict[str, tuple[Change, str]] = {
     "held once null": (lambda m: m["shards"][1].update(held_once=None), "held_once"),
     "held once no names": (lambda m: m["shards"][1].update(held_once=[1]), "held_once"),
     "one held twice": (lambda m: m["shards"][1]["held_once"].remove("bias"), "leaves"),
-    "joined missing": (lambda m: m.pop("joined"), "joined"),
-    "joined a list": (lambda m: m.update(joined=[]), "joined"),
-    "joined no leaf": (lambda m: m.update(joined={"params/more": 2}), "params/more"),
-    "joined at a fraction": (lambda m: m.update(joined={"params/bias": 1.5}), "params/bias"),
-    "joined at the start": (lambda m: m.update(joined={"params/bias": 0}), "params/bias"),
-    "joined after it was there": (lambda m: m.update(joined={"params/bias": 2}), "leaves"),
+    "appears_at missing": (lambda m: m.pop("appears_at"), "appears_at"),
+    "appears_at a list": (lambda m: m.update(appears_at=[]), "appears_at"),
+    "appears_at no leaf": (lambda m: m.update(appears_at={"params/more": 2}), "params/more"),
+    "appears_at at a fraction": (
+        lambda m: m.update(appears_at={"params/bias": 1.5}),
+        "params/bias",
+    ),
+    "appears_at at the start": (lambda m: m.update(appears_at={"params/bias": 0}), "params/bias"),
+    "appears_at after it was there": (lambda m: m.update(appears_at={"params/bias": 2}), "leaves"),
     "leaves missing": (lambda m: m.pop("leaves"), "leaves"),
     "no loss": (lambda m: m["leaves"].remove("loss"), "loss"),
     "leaves no names": (lambda m: m["leaves"].append([]), "name"),
@@ -233,17 +236,21 @@ CONTENTS: dict[str, Callable[[], bytes]] = {
     "a gradient too short": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros((1, 3))})),
     "a gradient a scalar": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros(())})),
     "params without the first": lambda: shard_of(_arrays({"params/gain": np.zeros(2)})),
-    "noise too short": lambda: shard_of(_arrays({"noise/loss/loss": np.zeros(1)})),
-    "scales a table": lambda: shard_of(_arrays({"scales/loss/loss": np.zeros((2, 2))})),
+    "rounding noise too short": lambda: shard_of(
+        _arrays({"rounding_noise/loss/loss": np.zeros(1)})
+    ),
+    "rounding scale a table": lambda: shard_of(
+        _arrays({"rounding_scale/loss/loss": np.zeros((2, 2))})
+    ),
     "other steps": lambda: shard_of(_arrays(steps=3)),
 }
 
 
 def _arrays(changes: Mapping[str, np.ndarray] = {}, steps: int = 2) -> dict[str, np.ndarray]:
     """The arrays of the first shard of `stored`, with some of them changed."""
-    trace = made(noise=0.5).cut(0, steps)
+    trace = made(rounding_noise=0.5).slice(0, steps)
     arrays = {"loss": trace.losses}
-    for stage in ("batch", "raw_grads", "opt_state", "params", "noise", "scales"):
+    for stage in ("batch", "raw_grads", "opt_state", "params", "rounding_noise", "rounding_scale"):
         arrays |= {f"{stage}/{name}": array for name, array in getattr(trace, stage).items()}
     return {**arrays, **changes}
 
@@ -257,7 +264,7 @@ def put_first_shard(folder: Path, content: bytes) -> None:
 
 def test_a_shard_put_in_its_place_is_read(stored: Path) -> None:
     put_first_shard(stored, shard_of(_arrays()))
-    assert bits(load_trace(stored)) == bits(made(noise=0.5))
+    assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
@@ -276,7 +283,7 @@ def test_shards_of_different_shapes_do_not_make_a_trace(stored: Path) -> None:
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("victim") / "trace", made(noise=0.5))
+    return write(tmp_path_factory.mktemp("victim") / "trace", made(rounding_noise=0.5))
 
 
 @contextlib.contextmanager
@@ -301,22 +308,22 @@ def loaded_or_line(folder: Path) -> Trace | str:
 @SEARCH
 @given(
     name=st.sampled_from([MANIFEST, SHARD]),
-    place=st.integers(0, 10_000),
-    noise=st.binary(min_size=1, max_size=12),
+    position=st.integers(0, 10_000),
+    garbage=st.binary(min_size=1, max_size=12),
 )
 def test_random_bytes_give_the_trace_or_one_line(
-    victim: Path, name: str, place: int, noise: bytes
+    victim: Path, name: str, position: int, garbage: bytes
 ) -> None:
     content = bytearray((victim / name).read_bytes())
-    place %= len(content)
-    content[place : place + len(noise)] = noise
+    position %= len(content)
+    content[position : position + len(garbage)] = garbage
     with replaced(victim / name, bytes(content)):
         result = loaded_or_line(victim)
     if isinstance(result, str):
         assert str(victim) in result
         assert "\n" not in result
     else:
-        assert bits(result) == bits(made(noise=0.5))
+        assert bits(result) == bits(made(rounding_noise=0.5))
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
@@ -327,7 +334,9 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     """(container, key) of everything in a JSON value."""
     keys = list(value) if isinstance(value, dict) else range(len(value))
     inner = [value[key] for key in keys if isinstance(value[key], (dict, list))]
-    return [(value, key) for key in keys] + [place for each in inner for place in places(each)]
+    return [(value, key) for key in keys] + [
+        position for each in inner for position in places(each)
+    ]
 
 
 @SEARCH

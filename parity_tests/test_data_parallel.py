@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ranks import PLANTS, spec_of
+from processes import PLANTS, spec_of
 
 import twinstep
 import twinstep.torch.parallel
@@ -85,7 +85,7 @@ def test_the_documents_commands(documented: tuple[Path, list[str]]) -> None:
     for printed in (by_torchrun, by_jax):  # by the first process alone
         assert printed.count("Epoch [100/100], Loss: ") == 1
     assert compared.startswith("rounding: within what rounding explains")
-    assert "noise measured on this run" in compared
+    assert "rounding noise measured on this run" in compared
 
 
 @pytest.mark.slow
@@ -101,19 +101,19 @@ def test_the_trajectory_is_that_of_one_device(
     """30 steps of mnist_rnn take in the smaller batch at the end of an epoch."""
     found = documented[0] / folder
     found = found / "mnist_rnn" / "float64" if devices else found
-    noise = twinstep.load_trace(found / "jax")
-    assert noise.noise is not None
+    rounding_noise = twinstep.load_trace(found / "jax")
+    assert rounding_noise.rounding_noise is not None
     many = twinstep.load_trace(found / framework)
     devices = devices or {"torch": 2, "jax": 4}[framework]
     assert many.metadata.device == f"cpu x {devices}"
     assert many.metadata.spec is not None
     assert many.metadata.example is not None
     fields = {**many.metadata.spec, "dtype": "float64"}
-    one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, noise=False)
+    one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, rounding_noise=False)
     assert one.metadata.device == "cpu"
-    found_out = twinstep.compare(one, many.with_noise_of(noise))
+    found_out = twinstep.compare(one, many.with_rounding_noise_of(rounding_noise))
     assert found_out.verdict in (Verdict.ROUNDING, Verdict.EQUAL), found_out.reason
-    assert found_out.horizon is None
+    assert found_out.chaotic_from is None
     assert one.metrics == many.metrics
 
 
@@ -133,11 +133,11 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What three processes recorded, case by case; three divide no example's number of samples."""
-    folder = tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("processes")
     cases = [*HONEST, *(f"{example}:{fault}" for fault, (example, _) in FAULTS.items())]
-    program = str(ROOT / "parity_tests" / "ranks.py")
+    program = str(ROOT / "parity_tests" / "processes.py")
     run_all([*TORCHRUN, "--nproc-per-node=3", program, str(folder), *cases], folder)
     return folder
 
@@ -152,8 +152,8 @@ def gate(folder: Path, case: str) -> Comparison:
     return judge.comparison()
 
 
-def test_three_processes_train_as_one(name: str, ranks: Path) -> None:
-    found = gate(ranks, name)
+def test_three_processes_train_as_one(name: str, processes: Path) -> None:
+    found = gate(processes, name)
     assert found.verdict is Verdict.ROUNDING, found.reason
 
 
@@ -162,12 +162,12 @@ def test_every_fault_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_data_parallel_training_is_found(fault: str, ranks: Path) -> None:
-    example, place = FAULTS[fault]
-    found = gate(ranks, f"{example}:{fault}")
+def test_a_fault_of_data_parallel_training_is_found(fault: str, processes: Path) -> None:
+    example, device_config = FAULTS[fault]
+    found = gate(processes, f"{example}:{fault}")
     assert found.verdict is Verdict.MISMATCH
     assert found.first is not None
-    assert (found.first.step, found.first.stage, found.first.leaf) == place
+    assert (found.first.step, found.first.stage, found.first.leaf) == device_config
 
 
 HOLDS_ON = """
@@ -175,7 +175,7 @@ import gc
 from torch.nn.parallel import DistributedDataParallel
 from twinstep.torch import parallel
 from twinstep.runs import launch
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 
 def living():
@@ -184,7 +184,7 @@ def living():
 spec = EXAMPLES["linear_regression"](dtype="float64", steps=2)
 gc.disable()
 with parallel.group("cpu"):
-    rank = parallel.Rank(launch.example("torch", spec), spec, Place())
+    rank = parallel.Rank(launch.example("torch", spec), spec, DeviceConfig())
     found = [living() for _ in rank.chunks(1)]
     print(*found, living())
 """
@@ -306,7 +306,7 @@ import jax.numpy as jnp
 import twinstep
 from twinstep.runs import launch
 from twinstep.errors import InputError
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 
 def spec_of(name, **fields):
@@ -316,22 +316,23 @@ found = {"verdicts": {}}
 # 4 first: what JAX is told before it starts stays
 for name, devices in (("linear_regression", 4), ("linear_regression", 3), ("without_zero_grad", 3),
                       ("sgd_single_sample", 2)):
-    many = twinstep.run(spec_of(name), "jax", devices=devices, noise=name == "linear_regression")
-    one = twinstep.run(spec_of(name), "jax", noise=False)
+    measured = name == "linear_regression"
+    many = twinstep.run(spec_of(name), "jax", devices=devices, rounding_noise=measured)
+    one = twinstep.run(spec_of(name), "jax", rounding_noise=False)
     assert many.metadata.device == f"cpu x {devices}"
     found["verdicts"][f"{name} {devices}"] = twinstep.compare(one, many).verdict
 
-driver = launch.driver("jax", spec_of("linear_regression"), Place(devices=3))
+driver = launch.driver("jax", spec_of("linear_regression"), DeviceConfig(devices=3))
 list(driver.chunks(2))
 found["compilations"] = driver.scan._cache_size()
 
 driver = launch.driver("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
-                           Place(devices=4))
+                           DeviceConfig(devices=4))
 with driver.settings():
     chunk = next(driver.spec.batches().chunks(2))
     text = driver.scan.lower(
-        jax.tree.leaves(driver.placed(driver.start)), None, driver.data,
-        driver.placed(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
+        jax.tree.leaves(driver.replicated(driver.start)), None, driver.data,
+        driver.replicated(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
 found["sums"] = text.count(" all-reduce(")
 found["sizes"] = sorted({size for shape in re.findall(r"f64\\[([\\d,]+)\\]", text)
                          for size in map(int, shape.split(","))})

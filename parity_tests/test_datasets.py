@@ -288,7 +288,7 @@ def test_another_data_set_under_mnists_names(
 def test_unreadable_file(
     tmp_path: Path, small: IdxFiles, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, most: int) -> bytes:
+    def fail(path: Path, max_bytes: int) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
     write(tmp_path, small)
@@ -405,7 +405,7 @@ def test_a_mirror_that_sends_without_end_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", transfer)
     level = pooch.get_logger().level
     message = refusal()
-    assert message.count(f"more than {datasets.MOST_BYTES} bytes") == len(datasets.MNIST_MIRRORS)
+    assert message.count(f"more than {datasets.MAX_BYTES} bytes") == len(datasets.MNIST_MIRRORS)
     assert pooch.get_logger().level == level, "left as it was"
 
 

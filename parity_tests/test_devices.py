@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-from planted.plants_anywhere import rewritten
+from faults.plants_anywhere import rewritten
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_impl.mnist_rnn
@@ -25,7 +25,7 @@ import twinstep.jax.nn.layers
 import twinstep.torch.devices
 from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.report.verdicts import print_verifications
@@ -168,10 +168,12 @@ def test_dtypes_are_those_that_the_device_has(flags: list[str], dtypes: list[str
 
 
 def test_places_beside_a_tpu() -> None:
-    place = Place("tpu", 4, "default")
-    assert place.for_torch() == Place("cpu", 4, "default")
-    assert place.alone() == Place("cpu", 1, "highest"), "a TPU has no float64 for the referee"
-    assert Place("gpu", 4, "default").alone() == Place("gpu", 1, "highest")
+    device_config = DeviceConfig("tpu", 4, "default")
+    assert device_config.for_torch() == DeviceConfig("cpu", 4, "default")
+    assert device_config.single_device() == DeviceConfig("cpu", 1, "highest"), (
+        "a TPU has no float64 for the reference"
+    )
+    assert DeviceConfig("gpu", 4, "default").single_device() == DeviceConfig("gpu", 1, "highest")
 
 
 # ------------------------------------------------------------------------------ precision, truly
@@ -277,7 +279,7 @@ def test_a_cpu_has_no_fast_mode(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_same_bits_where_there_are_matrix_products(framework: str) -> None:
     spec = MnistRnn(hidden_size=16, steps=3)
     default, highest = (
-        twinstep.run(spec, framework, precision=precision, noise=False)
+        twinstep.run(spec, framework, precision=precision, rounding_noise=False)
         for precision in ("default", "highest")
     )
     assert twinstep.compare(default, highest).verdict == "equal"

@@ -63,7 +63,7 @@ fixed = 2 * jnp.ones(3)
 """
 
 
-def planted(*changes: tuple[str, str]) -> Entry:
+def with_fault(*changes: tuple[str, str]) -> Entry:
     """The entry of PAGE, with changes made to its text."""
     text = PAGE
     for old, new in changes:
@@ -75,7 +75,7 @@ def planted(*changes: tuple[str, str]) -> Entry:
 
 def found(*changes: tuple[str, str]) -> list[str]:
     """What is wrong with the entry of PAGE after changes to its text."""
-    return check(planted(*changes))
+    return check(with_fault(*changes))
 
 
 # The pages
@@ -238,9 +238,9 @@ def test_a_page_with_a_difference_that_has_gone_is_left_to_a_person() -> None:
 
 def test_measuring_leaves_the_settings_alone() -> None:
     before = torch.get_default_dtype(), jax.config.read("jax_enable_x64")
-    measure(planted())
+    measure(with_fault())
     with pytest.raises(ZeroDivisionError):
-        measure(planted(("jnp.ones(3)\nfixed", "1 / 0\nfixed")))
+        measure(with_fault(("jnp.ones(3)\nfixed", "1 / 0\nfixed")))
     assert (torch.get_default_dtype(), jax.config.read("jax_enable_x64")) == before
 
 
@@ -302,6 +302,6 @@ def test_what_is_shown_is_as_stated(number: float) -> None:
 
 def test_every_fix_is_held_to_a_tenth_of_its_gap() -> None:
     """A bound in eps alone would let a fix pass that leaves a small gap as it is."""
-    entry = planted()
+    entry = with_fault()
     measured = dataclasses.replace(measure(entry), gaps={"": 1e-14}, fixed=5e-15)
     assert any("the fix is off by" in fault for fault in faults(entry, measured))

@@ -40,12 +40,12 @@ from twinstep.trace.stages import STAGES
 SEEDS = (0, 1, 2024)
 
 
-def run_nudged(seed: int, dtype: str, rerun: int) -> Ran:
+def run_perturbed(seed: int, dtype: str, rerun: int) -> Ran:
     """The RNN's code with every parameter off by up to one eps of itself before each step."""
     draws = torch.Generator().manual_seed(rerun)
 
     @torch.no_grad()
-    def nudge(model: torch.nn.Module) -> None:
+    def perturbation(model: torch.nn.Module) -> None:
         for parameter in model.parameters():
             off = 2 * torch.rand(parameter.shape, generator=draws) - 1
             parameter.mul_(1 + tolerance.eps(dtype) * off)
@@ -53,7 +53,10 @@ def run_nudged(seed: int, dtype: str, rerun: int) -> Ran:
     forward = "        outputs = model(images)\n        loss"
     assert RNN_CASE.code.count(forward) == 1
     return run_document(
-        RNN_CASE.code.replace(forward, f"        nudge(model)\n{forward}"), seed, dtype, nudge=nudge
+        RNN_CASE.code.replace(forward, f"        perturb(model)\n{forward}"),
+        seed,
+        dtype,
+        perturbation=perturbation,
     )
 
 
@@ -83,9 +86,10 @@ def spec_of(case: Case, seed: int, dtype: Any) -> twinstep.Spec:
 def allowed(dtype: str, steps: int) -> np.ndarray:
     """(T,) how far two honest runs of a contracting training may part, relative to its numbers.
 
-    float64: the promise's 1e-12. float32: the bound that `compare` uses where no noise is known,
-    64 + 4 a step eps, since each step rounds by a few eps of the largest number and contracts what
-    was there; one ulp of torch.linspace in the data is such a rounding, made in every step.
+    float64: the promise's 1e-12. float32: the bound that `compare` uses where no rounding noise is
+    known, 64 + 4 a step eps, since each step rounds by a few eps of the largest number and
+    contracts what was there; one ulp of torch.linspace in the data is such a rounding, made in
+    every step.
     """
     if dtype == "float64":
         return np.full(steps, 1e-12)
@@ -93,7 +97,7 @@ def allowed(dtype: str, steps: int) -> np.ndarray:
     return amount * tolerance.eps(dtype)
 
 
-def farthest(ran: Ran, trace: Trace) -> float:
+def max_distance(ran: Ran, trace: Trace) -> float:
     """The largest distance of losses and final parameters, in units of what is allowed."""
     assert len(ran.losses) == len(trace)
     assert ran.params.keys() == trace.params.keys()
@@ -118,8 +122,8 @@ def test_pasted_code_sees_the_losses_of_the_jax_side(case: Case, dtype: str) -> 
     for seed in SEEDS:
         ran = run_document(case.text(dtype), seed, dtype)
         spec = spec_of(case, seed, dtype)
-        trace = twinstep.run(spec, framework="jax", noise=False)
-        assert farthest(ran, trace) <= 1, f"seed {seed}"
+        trace = twinstep.run(spec, framework="jax", rounding_noise=False)
+        assert max_distance(ran, trace) <= 1, f"seed {seed}"
         if case.prints:
             losses = [loss.item() for loss in trace.losses]
             ours = printed_lines(spec, losses, trace.outcome())
@@ -135,17 +139,17 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     """30 steps over two shuffled epochs.
 
     Adam at 0.01 carries rounding far in this network, so how far is measured: the document's code
-    runs again with every parameter nudged by up to one eps before each step, and four times the
-    farthest of three such runs is allowed, beside what a single step rounds.
+    runs again with every parameter perturbed by up to one eps before each step, and four times the
+    largest distance of three such runs is allowed, beside what a single step rounds.
     """
     ran = run_document(RNN_CASE.code, seed, dtype)
     spec = spec_of(RNN_CASE, seed, dtype)
-    trace = twinstep.run(spec, framework="jax", noise=False)
+    trace = twinstep.run(spec, framework="jax", rounding_noise=False)
     assert len(ran.losses) == len(trace) == spec.total_steps == 30
-    nudged = [run_nudged(seed, dtype, rerun) for rerun in range(tolerance.NUDGED_RERUNS)]
+    perturbed = [run_perturbed(seed, dtype, rerun) for rerun in range(tolerance.PERTURBED_RERUNS)]
     eps = tolerance.eps(dtype)
-    noise = np.max([np.abs(rerun.losses - ran.losses) for rerun in nudged], axis=0)
-    limit = tolerance.NOISE_FACTOR * np.maximum.accumulate(noise) + (
+    rounding_noise = np.max([np.abs(rerun.losses - ran.losses) for rerun in perturbed], axis=0)
+    limit = tolerance.ROUNDING_NOISE_FACTOR * np.maximum.accumulate(rounding_noise) + (
         STAGES["loss"].one_step * eps * np.maximum.accumulate(ran.losses)
     )
     assert np.all(np.abs(ran.losses - trace.losses) <= limit)
@@ -154,9 +158,9 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
     assert np.all(limit[:16] <= {"float64": 1e-8, "float32": 0.02}[dtype])
     for name, array in ran.params.items():
         gap = np.max(np.abs(array - trace.params[name][-1]))
-        noise = np.max([np.abs(rerun.params[name] - array) for rerun in nudged])
+        rounding_noise = np.max([np.abs(rerun.params[name] - array) for rerun in perturbed])
         one_step = STAGES["params"].one_step * eps * np.max(np.abs(array))
-        assert gap <= tolerance.NOISE_FACTOR * noise + one_step
+        assert gap <= tolerance.ROUNDING_NOISE_FACTOR * rounding_noise + one_step
     ours = printed_lines(spec, [loss.item() for loss in trace.losses], trace.outcome())
     assert [line.split("Loss")[0] for line in ours[:-1]] == [
         f"Epoch [{epoch}/2], Step [{step}/15], " for epoch in (1, 2) for step in (5, 10, 15)
@@ -266,9 +270,9 @@ def test_another_code_is_noticed(old: str, new: str) -> None:
     case = Case("linear_regression", LINEAR_REGRESSION.replace(old, new, 1))
     assert case.code != LINEAR_REGRESSION
     ran = run_document(case.code, 0, "float64")
-    trace = twinstep.run(spec_of(case, 0, "float64"), framework="jax", noise=False)
+    trace = twinstep.run(spec_of(case, 0, "float64"), framework="jax", rounding_noise=False)
     with pytest.raises(AssertionError):
-        assert farthest(ran, trace) <= 1
+        assert max_distance(ran, trace) <= 1
 
 
 def test_another_line_is_noticed() -> None:

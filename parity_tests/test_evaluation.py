@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import STEPS, made, refused
 from judging import EPS, sizes, strict, where
 from storing import bits
+from synthetic_traces import STEPS, made, refused
 
 from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace
 from twinstep.judge import tolerance
 from twinstep.judge.judge import Judge
-from twinstep.trace.ledger import join
+from twinstep.trace.ledger import concatenate
 from twinstep.trace.stages import STAGES
 
 OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])
 TESTED: dict[str, np.ndarray] = {
     "outputs": OUTPUTS,
     "predictions": np.argmax(OUTPUTS, axis=1),
-    "noise": np.array(EPS),
-    "rounding": np.array(EPS),
+    "rounding_noise": np.array(EPS),
+    "rounding_scale": np.array(EPS),
 }
 
 
@@ -47,9 +47,9 @@ def gate(reference: Trace, candidate: Trace) -> Comparison:
 
 @pytest.mark.parametrize("judged", [gate, compare])
 def test_an_evaluation_is_judged(judged: Callable[[Trace, Trace], Comparison]) -> None:
-    trace = evaluated(made(noise=EPS))
+    trace = evaluated(made(rounding_noise=EPS))
     assert judged(trace, trace).verdict is Verdict.EQUAL
-    amount = STAGES["evaluation"].one_step + (judged is compare) * tolerance.NOISE_FACTOR
+    amount = STAGES["evaluation"].one_step + (judged is compare) * tolerance.ROUNDING_NOISE_FACTOR
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
         outputs = OUTPUTS + np.array([0, 0, off * amount * EPS])
         found = judged(trace, evaluated(trace, outputs=outputs))
@@ -73,7 +73,7 @@ def test_an_evaluation_is_judged(judged: Callable[[Trace, Trace], Comparison]) -
 
 
 def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
-    trace = evaluated(made(noise=EPS))
+    trace = evaluated(made(rounding_noise=EPS))
     wrong = evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1))
     params = {name: array.copy() for name, array in wrong.params.items()}
     params["bias"][STEPS] += 1
@@ -83,7 +83,7 @@ def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
 
 def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
     """The gate has judged the test of the very same parameters."""
-    trace = evaluated(made(noise=EPS))
+    trace = evaluated(made(rounding_noise=EPS))
     judge = Judge("float64")
     judge.gate(trace, trace, sizes(trace))
     judge.free(trace, evaluated(trace, outputs=OUTPUTS + 1e-9))
@@ -92,10 +92,12 @@ def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
 
 @pytest.mark.parametrize("row", [3, STEPS - 1])
 def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
-    chaos = np.full(STEPS, EPS)
-    chaos[row] = 1e-3
-    trace = evaluated(made(noise=EPS))
-    trace = dataclasses.replace(trace, noise={**(trace.noise or {}), "loss/loss": chaos})
+    chaos_threshold = np.full(STEPS, EPS)
+    chaos_threshold[row] = 1e-3
+    trace = evaluated(made(rounding_noise=EPS))
+    trace = dataclasses.replace(
+        trace, rounding_noise={**(trace.rounding_noise or {}), "loss/loss": chaos_threshold}
+    )
     other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))
     assert compare(trace, figure(other, correct=0)).verdict is Verdict.ROUNDING
     found = compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan))
@@ -105,10 +107,12 @@ def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
 
 
 def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:
-    trace = evaluated(made(), noise=None, rounding=None)
+    trace = evaluated(made(), rounding_noise=None, rounding_scale=None)
     bound = (64 + 4 * STEPS) * EPS * 2
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
-        other = evaluated(trace, outputs=OUTPUTS + off * bound, noise=None, rounding=None)
+        other = evaluated(
+            trace, outputs=OUTPUTS + off * bound, rounding_noise=None, rounding_scale=None
+        )
         assert compare(trace, other).verdict is verdict
 
 
@@ -119,20 +123,22 @@ def allowed(one: Trace, other: Trace) -> float:
 
 def test_what_is_measured_of_an_evaluation_is_the_larger_of_two() -> None:
     """The plain bound is that of the smaller outputs; which trace is named first is no matter."""
-    trace = evaluated(made(noise=EPS))
-    loud = evaluated(trace, outputs=OUTPUTS + EPS, noise=np.array(3 * EPS))
-    rough = evaluated(trace, outputs=OUTPUTS + EPS, rounding=np.array(5 * EPS))
-    quiet = evaluated(trace, outputs=OUTPUTS + EPS, noise=None, rounding=None)
-    half = evaluated(trace, outputs=OUTPUTS + EPS, noise=np.array(9.0), rounding=None)
-    large = evaluated(trace, outputs=OUTPUTS * 4, noise=None, rounding=None)
+    trace = evaluated(made(rounding_noise=EPS))
+    loud = evaluated(trace, outputs=OUTPUTS + EPS, rounding_noise=np.array(3 * EPS))
+    rough = evaluated(trace, outputs=OUTPUTS + EPS, rounding_scale=np.array(5 * EPS))
+    quiet = evaluated(trace, outputs=OUTPUTS + EPS, rounding_noise=None, rounding_scale=None)
+    half = evaluated(
+        trace, outputs=OUTPUTS + EPS, rounding_noise=np.array(9.0), rounding_scale=None
+    )
+    large = evaluated(trace, outputs=OUTPUTS * 4, rounding_noise=None, rounding_scale=None)
     for other, eps in ((loud, 4 * 3 + 64), (rough, 4 + 64 * 5), (quiet, 68), (half, 68)):
         for pair in ((trace, other), (other, trace)):
             assert allowed(*pair) == pytest.approx(eps * EPS, rel=1e-9, abs=0)
     plain = (64 + 4 * STEPS) * EPS * 2
     for pair in ((large, quiet), (quiet, large)):
         assert allowed(*pair) == pytest.approx(plain, rel=1e-9, abs=0)
-    nothing: dict[str, Any] = {"outputs": OUTPUTS * 0, "noise": np.zeros(())}
-    exact = evaluated(trace, **nothing, rounding=np.zeros(()))
+    nothing: dict[str, Any] = {"outputs": OUTPUTS * 0, "rounding_noise": np.zeros(())}
+    exact = evaluated(trace, **nothing, rounding_scale=np.zeros(()))
     assert allowed(exact, exact) == 2.0**-970
     later = [dataclasses.replace(one, start=10) for one in (large, quiet)]
     assert allowed(*later) == pytest.approx((64 + 4 * (STEPS + 10)) * EPS * 2, rel=1e-9, abs=0)
@@ -140,15 +146,15 @@ def test_what_is_measured_of_an_evaluation_is_the_larger_of_two() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_rounding_that_is_no_number_proves_nothing(bad: float) -> None:
-    trace = evaluated(made(noise=EPS), rounding=np.array(bad))
-    found = compare(trace, evaluated(trace, outputs=OUTPUTS + 1, rounding=np.array(bad)))
+    trace = evaluated(made(rounding_noise=EPS), rounding_scale=np.array(bad))
+    found = compare(trace, evaluated(trace, outputs=OUTPUTS + 1, rounding_scale=np.array(bad)))
     assert found.verdict is Verdict.INVALID
     assert found.smallest_allowance("free") == math.inf
     assert compare(trace, trace).verdict is Verdict.EQUAL
 
 
 def test_one_side_alone_that_tests_is_another_structure() -> None:
-    trace = made(noise=EPS)
+    trace = made(rounding_noise=EPS)
     refused(lambda: compare(trace, evaluated(trace)), "evaluation, outputs", "only the second")
     fewer = evaluated(trace, outputs=OUTPUTS[:2], predictions=np.array([1, 0]))
     refused(lambda: compare(fewer, evaluated(trace)), "(2, 3) and (3, 3)")
@@ -166,7 +172,10 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "no such class": ({"predictions": np.array([0, 1, 3])}, "3 classes"),
     "more samples than classes": ({"outputs": OUTPUTS[:, :2]}, "2 classes"),
     "a negative class": ({"predictions": np.array([0, 1, -1])}, "3 classes"),
-    "noise of each sample": ({"noise": np.zeros(3)}, "noise has shape (3,)"),
+    "rounding_noise of each sample": (
+        {"rounding_noise": np.zeros(3)},
+        "rounding_noise has shape (3,)",
+    ),
 }
 
 
@@ -179,8 +188,10 @@ def test_what_is_no_evaluation_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_saved_with_the_last_steps(tmp_path: Path) -> None:
-    trace = evaluated(made(noise=EPS))
+    trace = evaluated(made(rounding_noise=EPS))
     trace.save(tmp_path / "trace")
     assert bits(load_trace(tmp_path / "trace")) == bits(trace)
-    assert bits(join([made(noise=EPS).cut(0, 4), trace.cut(4, STEPS)])) == bits(trace)
+    assert bits(concatenate([made(rounding_noise=EPS).slice(0, 4), trace.slice(4, STEPS)])) == bits(
+        trace
+    )
     assert open_trace(tmp_path / "trace").complete

@@ -82,7 +82,7 @@ SAID = [name for name in ALTS if " from " in ALTS[name] and name != "mnist_rnn"]
 def test_an_alt_text_names_the_losses_of_the_run(name: str) -> None:
     found = re.search(r"from ([\d.]+) to (about )?([\d.]+)", ALTS[name])
     assert found is not None
-    losses = twinstep.run(EXAMPLES[name](), framework="jax", noise=False).losses
+    losses = twinstep.run(EXAMPLES[name](), framework="jax", rounding_noise=False).losses
     first, about, last = found[1], found[2], found[3]
     assert abs(losses[0] - float(first)) <= _half_a_digit(first)
     assert abs(losses[-1] - float(last)) <= (0.3 * float(last) if about else _half_a_digit(last))
@@ -98,7 +98,7 @@ def test_the_story_of_the_linear_regression_is_true() -> None:
     spec = EXAMPLES["linear_regression"]()
     data = spec.batches().data
     _, best = np.polyfit(data["x"].ravel(), data["y"].ravel(), 1)
-    trace = twinstep.run(spec, framework="jax", noise=False)
+    trace = twinstep.run(spec, framework="jax", rounding_noise=False)
     assert f"a bias of {best:.2f}, and the training has come to" in story
     assert f"to {trace.params['bias'][-1].item():.2f} when it stops" in story
 

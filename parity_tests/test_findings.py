@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from handmade import made, metadata, planted
+from synthetic_traces import made, metadata, with_fault
 
 from twinstep import Trace, compare
 from twinstep.judge.findings import Comparison, Finding
@@ -18,7 +18,7 @@ def of(trace: Trace, framework: str) -> Trace:
 
 def spoilt(*frameworks: str) -> Comparison:
     """Two traces of these frameworks, of which the second is off at step 3."""
-    return compare(of(made(), frameworks[0]), planted(of(made(), frameworks[1]), *AT, 9))
+    return compare(of(made(), frameworks[0]), with_fault(of(made(), frameworks[1]), *AT, 9))
 
 
 AT = ("raw_grads", "bias", 3)
@@ -34,7 +34,7 @@ def test_numbers_name_their_framework(
     assert comparison.to_dict()["first"]["sides"] == list(frameworks)
     terminal.print_comparison(comparison)
     assert capsys.readouterr().out.count(f"{frameworks[0]} 2, {frameworks[1]} 9,") == 2
-    both_nan = [planted(of(made(), name), *AT, float("nan")) for name in frameworks]
+    both_nan = [with_fault(of(made(), name), *AT, float("nan")) for name in frameworks]
     assert compare(*both_nan).reason.endswith(f"is nan ({frameworks[0]}) and nan ({frameworks[1]})")
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from handmade import made, refused
 from storing import HERE, SHARDS, bits, write
+from synthetic_traces import made, refused
 
 from twinstep import cli, files, load_trace, open_trace
 from twinstep.report import plots, write_json, write_text
@@ -53,7 +53,7 @@ def test_a_trace_on_a_full_disk_is_readable_to_where_it_came(
 ) -> None:
     folder = tmp_path / "trace"
     fill(number)
-    refused(lambda: write(folder, made(noise=0.5)), str(folder), "No space left on device")
+    refused(lambda: write(folder, made(rounding_noise=0.5)), str(folder), "No space left on device")
     assert not list(folder.glob(".*")) + list(folder.glob("*.part"))
     if number == 1:
         refused(lambda: open_trace(folder), MANIFEST)
@@ -62,7 +62,9 @@ def test_a_trace_on_a_full_disk_is_readable_to_where_it_came(
     assert len(open_trace(folder).shards) == shards
     assert not open_trace(folder).complete
     if shards:
-        assert bits(load_trace(folder)) == bits(made(noise=0.5).cut(0, SHARDS[shards - 1][1]))
+        assert bits(load_trace(folder)) == bits(
+            made(rounding_noise=0.5).slice(0, SHARDS[shards - 1][1])
+        )
 
 
 # ------------------------------------------------------------------ a file beside it, of results
@@ -150,7 +152,7 @@ from twinstep import cli
 from twinstep import files
 from twinstep.trace import rows as held
 
-held.MOST_ROWS, folder = int(sys.argv[1]), Path(sys.argv[2])
+held.MAX_ROWS, folder = int(sys.argv[1]), Path(sys.argv[2])
 words, killed, limits = json.loads(sys.argv[3])
 files.real = files.replace
 
@@ -211,7 +213,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     killed = {f"{number} {moment}": -signal.SIGKILL for number, moment in KILLED}
     assert json.loads(done.stdout) == killed | {str(limit): 2 for limit in LIMITS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held, "MOST_ROWS", AT_ONCE)
+        patch.setattr(held, "MAX_ROWS", AT_ONCE)
         assert cli.main([*RUN, "--out", str(folder / "whole")]) == 0
     return folder
 
@@ -222,7 +224,7 @@ def holds(folder: Path, shards: int, whole: Path) -> None:
     if not shards:
         refused(lambda: load_trace(folder), str(folder), "no steps")
         return
-    expected = bits(load_trace(whole).cut(0, shards * AT_ONCE))
+    expected = bits(load_trace(whole).slice(0, shards * AT_ONCE))
     assert bits(load_trace(folder)) == expected | {"metrics": open_trace(folder).metrics}
 
 
@@ -266,10 +268,10 @@ def test_a_run_whose_files_cannot_grow_is_one_line(limit: int, runs: Path) -> No
 def test_a_writer_that_could_not_write_can_go_on(tmp_path: Path, fill: Fill) -> None:
     """The disk has room again: the step that did not fit is written after all."""
     with TraceWriter(tmp_path / "trace", made().metadata) as writer:
-        writer.write(made().cut(0, 2))
+        writer.write(made().slice(0, 2))
         fill(1)
-        refused(lambda: writer.write(made().cut(2, 6)), "No space left")
+        refused(lambda: writer.write(made().slice(2, 6)), "No space left")
         fill(10)
-        writer.write(made().cut(2, 6))
+        writer.write(made().slice(2, 6))
         writer.finish({})
     assert bits(load_trace(tmp_path / "trace")) == bits(made())

@@ -16,7 +16,7 @@ import twinstep
 import twinstep.jax.devices
 import twinstep.torch.devices
 from twinstep.cli import main
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch
 from twinstep.torch.driver import take
@@ -39,7 +39,7 @@ def _both_found_one() -> None:
 
 pytestmark = pytest.mark.gpu
 
-GPU = Place("gpu")
+GPU = DeviceConfig("gpu")
 TF32 = 2.0**-11  # what a factor of a product is rounded to
 LOOPS = [
     (framework, precision)
@@ -61,15 +61,15 @@ def test_both_train_alike(name: str, dtype: Any) -> None:
 def test_gpu_trains_as_the_cpu_does(name: str, framework: str) -> None:
     """What the GPU computes is not only alike on both sides: it is what the CPU computes."""
     spec = EXAMPLES[name](dtype="float64", steps=min(5, EXAMPLES[name]().total_steps))
-    here = twinstep.run(spec, "jax")  # with its noise, by which the other is judged
-    there = twinstep.run(spec, framework, "gpu", noise=False)
+    here = twinstep.run(spec, "jax")  # with its rounding noise, by which the other is judged
+    there = twinstep.run(spec, framework, "gpu", rounding_noise=False)
     comparison = twinstep.compare(here, there)
     assert comparison.verdict.same, comparison.reason
 
 
 def product(framework: str, precision: str) -> tuple[np.ndarray, str]:
     """A matrix product in float32 as a run would make it, and what is said of it."""
-    a, b = factors()
+    a, b = matrices()
     if framework == "torch":
         device = twinstep.torch.devices.find("gpu")
         with twinstep.torch.devices.settings("float32", device, precision):
@@ -82,7 +82,7 @@ def product(framework: str, precision: str) -> tuple[np.ndarray, str]:
         )
 
 
-def factors() -> tuple[np.ndarray, np.ndarray]:
+def matrices() -> tuple[np.ndarray, np.ndarray]:
     """Two matrices of positive numbers, so that nothing cancels. (512, 512) each"""
     draw = np.random.default_rng(0)
     a, b = (draw.uniform(0.5, 1.5, (512, 512)).astype(np.float32) for _ in range(2))
@@ -91,7 +91,7 @@ def factors() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(("framework", "precision"), LOOPS)
 def test_products_are_as_precise_as_said(framework: str, precision: str) -> None:
-    a, b = factors()
+    a, b = matrices()
     exact = a.astype(np.float64) @ b.astype(np.float64)
     made, said = product(framework, precision)
     worst = float(np.max(np.abs(made - exact) / exact))
@@ -153,5 +153,5 @@ def test_all_is_on_the_gpu(name: str) -> None:
 def test_run_leaves_the_users_draws_alone(framework: str) -> None:
     torch.cuda.manual_seed(7)
     before = torch.cuda.get_rng_state()
-    twinstep.run(EXAMPLES["zero_grad"](steps=2), framework, "gpu", noise=False)
+    twinstep.run(EXAMPLES["zero_grad"](steps=2), framework, "gpu", rounding_noise=False)
     assert torch.equal(torch.cuda.get_rng_state(), before)

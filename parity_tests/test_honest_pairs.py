@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pytest
 import torch
-from planted.honest import HonestPair, judged
-from planted.models_torch import gru
-from planted.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
-from planted.plants_anywhere import criterion, rewritten
-from planted.plants_jax import jax_adam
-from planted.plants_torch import (
+from faults.honest import HonestPair, judged
+from faults.models_torch import gru
+from faults.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
+from faults.plants_anywhere import criterion, rewritten
+from faults.plants_jax import jax_adam
+from faults.plants_torch import (
     forward,
     torch_built,
     torch_optimizer,

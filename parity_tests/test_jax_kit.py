@@ -246,12 +246,12 @@ def test_wrong_layer_is_noticed() -> None:
     def gates_swapped(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: np.roll(array, len(array) // 3, axis=0) for name, array in named.items()}
 
-    def nudged(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def perturbed(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: array * (1 + 1e-13) for name, array in named.items()}
 
     assert layer_off(twinstep.jax.nn.layers.GRU, gru, sizes[1], gates_swapped) > 1
     for ours, theirs, all_sizes in LAYERS.values():
-        assert layer_off(ours, theirs, all_sizes[1], nudged) > 1
+        assert layer_off(ours, theirs, all_sizes[1], perturbed) > 1
 
 
 # Bytes to numbers

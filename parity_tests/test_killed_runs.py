@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from handmade import made, metadata, refused
 from storing import HERE, SHARDS, bits
+from synthetic_traces import made, metadata, refused
 
 import twinstep
 from twinstep import Verdict, load_trace, open_trace
@@ -21,13 +21,13 @@ from twinstep.trace.writing import MANIFEST, TraceWriter
 
 ENDLESS = """
 import sys
-from handmade import made
+from synthetic_traces import made
 from twinstep.trace.writing import TraceWriter
 
 writer = TraceWriter(sys.argv[1], made().metadata)
 trace = made(100_000)
 for step in range(len(trace)):
-    writer.write(trace.cut(step, step + 1))
+    writer.write(trace.slice(step, step + 1))
 """
 
 
@@ -52,7 +52,7 @@ def test_a_run_killed_at_any_moment_leaves_what_it_finished(shards: int, tmp_pat
     assert run.returncode == -signal.SIGKILL
     assert opened.steps >= shards
     assert not opened.complete
-    assert bits(load_trace(folder)) == bits(made(100_000).cut(0, opened.steps))
+    assert bits(load_trace(folder)) == bits(made(100_000).slice(0, opened.steps))
 
 
 WRITES = 8  # the empty manifest, three times a shard and the manifest that lists it, the last one
@@ -61,7 +61,7 @@ KILLED = ("half written", "not yet moved", "moved")
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from handmade import made
+from synthetic_traces import made
 from storing import write
 from test_killed_runs import KILLED, WRITES
 from twinstep import files
@@ -88,7 +88,7 @@ for number in range(1, WRITES + 1):
         process = os.fork()
         if not process:
             kill_at(number, moment)
-            write(Path(sys.argv[1], f"{number} {moment}"), made(noise=0.5))
+            write(Path(sys.argv[1], f"{number} {moment}"), made(rounding_noise=0.5))
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
 """
@@ -117,7 +117,9 @@ def test_a_run_killed_within_a_write(killed: Path, number: int, moment: str) -> 
     if not shards:
         refused(lambda: load_trace(folder), str(folder), "no steps")
     else:
-        assert bits(load_trace(folder)) == bits(made(noise=0.5).cut(0, SHARDS[shards - 1][1]))
+        assert bits(load_trace(folder)) == bits(
+            made(rounding_noise=0.5).slice(0, SHARDS[shards - 1][1])
+        )
     # nothing is written over what is there, be it as little
     refused(lambda: TraceWriter(folder, metadata()), str(folder), "not empty")
 
@@ -129,7 +131,7 @@ from twinstep.trace import rows as held
 
 from twinstep.runs import launch
 
-held.MOST_ROWS = 4
+held.MAX_ROWS = 4
 launch.set_threads("torch", 1)
 
 def progress(side, step, steps):
@@ -145,7 +147,7 @@ def test_a_killed_verification_is_readable_to_where_it_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = child(VERIFIED, tmp_path / "killed")
-    monkeypatch.setattr(held, "MOST_ROWS", 4)
+    monkeypatch.setattr(held, "MAX_ROWS", 4)
     spec = twinstep.examples()["linear_regression_adam"](dtype="float64", steps=20)
     said: list[tuple[str, int, int]] = []
     twinstep.verify(spec, out=tmp_path / "whole", progress=lambda *now: said.append(now))
@@ -157,7 +159,7 @@ def test_a_killed_verification_is_readable_to_where_it_came(
         assert (open_trace(short).complete, open_trace(short).steps) == (False, 12)
         assert (open_trace(whole).complete, open_trace(whole).steps) == (True, 20)
         assert len(open_trace(short).shards) == 3
-        assert bits(load_trace(short)) == bits(load_trace(whole).cut(0, 12))
+        assert bits(load_trace(short)) == bits(load_trace(whole).slice(0, 12))
         refused(lambda a=short, b=whole: compare_stored(a, b), str(short), "12", "20")  # type: ignore[misc]
         assert compare_stored(short, whole, steps=12).verdict is Verdict.EQUAL
     verdict = compare_stored(tmp_path / "killed" / "torch", tmp_path / "killed" / "jax").verdict
@@ -169,4 +171,4 @@ def test_a_killed_verification_is_readable_to_where_it_came(
 @pytest.mark.parametrize("stray", ["x.safetensors.part", "steps-00000006-00000009.safetensors"])
 def test_files_that_the_manifest_does_not_list_are_no_part(stored: Path, stray: str) -> None:
     shutil.copy(stored / "steps-00000000-00000002.safetensors", stored / stray)
-    assert bits(load_trace(stored)) == bits(made(noise=0.5))
+    assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))

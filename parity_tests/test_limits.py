@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from planted.limits import DTYPES, SIZED, rows, seen
-from planted.pairs import HonestJax, pair
-from planted.plants_of_kinds import in_float32
+from faults.limits import DTYPES, SIZED, rows, seen
+from faults.pairs import HonestJax, pair
+from faults.plants_of_kinds import in_float32
 
 pytestmark = pytest.mark.quick_to_compile
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import pytest
-from planted.pairs import (
+from faults.pairs import (
     Honest,
     HonestJax,
     Pair,
@@ -16,13 +16,13 @@ from planted.pairs import (
     leave_noise_out,
     module,
     pair,
-    place_of,
+    spot_of,
     verify_only,
 )
-from planted.plants_anywhere import initial_params, loss
-from planted.plants_jax import in_jax_step
-from planted.plants_of_kinds import jax_loss
-from planted.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
+from faults.plants_anywhere import initial_params, loss
+from faults.plants_jax import in_jax_step
+from faults.plants_of_kinds import jax_loss
+from faults.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
 
 from twinstep import Verdict
 from twinstep.runs import launch
@@ -98,14 +98,14 @@ IN_DENORMAL: list[tuple[Plant | None, Spot | None]] = [
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_parameters_that_start_denormal(dtype: str, honest_jax: Honest) -> None:
     tiny = pair("linear_regression", dtype)
-    for plant, place in IN_DENORMAL:
+    for plant, spot in IN_DENORMAL:
         with pytest.MonkeyPatch.context() as patch:
             for side in ("torch", "jax"):
                 initial_params("weight", denormal)(patch, module(side, tiny))
             if plant:
                 plant(patch, module("torch", tiny))
             comparison = honest_jax.verify(patch, tiny).comparison
-            assert place_of(comparison) == place, comparison.reason
+            assert spot_of(comparison) == spot, comparison.reason
             assert comparison.verdict.same == (plant is None)
 
 
@@ -122,13 +122,13 @@ def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(
     late(monkeypatch, module("torch", LONG))
     comparison = honest_jax.verify(monkeypatch, LONG).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
-    assert place_of(comparison) == Spot(9_000, "loss", "loss")
+    assert spot_of(comparison) == Spot(9_000, "loss", "loss")
 
 
 def in_its_own_run(plant: Plant) -> Plant:
     """A fault where JAX trains by itself; the steps that it makes again are right."""
 
-    def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
+    def with_fault(patch: pytest.MonkeyPatch, example: Any) -> None:
         driver = launch.driver
         wrong = types.ModuleType(example.__name__)
         vars(wrong).update(vars(example))
@@ -140,7 +140,7 @@ def in_its_own_run(plant: Plant) -> Plant:
 
         patch.setattr(launch, "driver", meddled)
 
-    return planted
+    return with_fault
 
 
 def twice(make: Any, optimizer: Any) -> Any:
@@ -161,6 +161,6 @@ def test_two_steps_recorded_as_one_are_no_drift(
     in_its_own_run(in_jax_step(twice))(monkeypatch, module("jax", own))
     comparison = verify_only(monkeypatch, own).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
-    place = place_of(comparison)
-    assert place is not None
-    assert place.step == 1
+    spot = spot_of(comparison)
+    assert spot is not None
+    assert spot.step == 1

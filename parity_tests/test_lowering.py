@@ -14,22 +14,24 @@ import pytest
 
 import jax_impl.chain_rule
 import twinstep.jax.nn.layers
-from twinstep.place import Place
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.runs import launch
 
 # a TPU has no float64
 PLATFORMS = {"float32": ("cpu", "cuda", "tpu"), "float64": ("cpu", "cuda")}
-LOOPS = ("training", "training and its noise", "replay")
+LOOPS = ("training", "training and its rounding noise", "replay")
 
 
-def program(loop: str, spec: Spec, place: Place = Place()) -> programs.Program:  # noqa: B008
+def program(loop: str, spec: Spec, device_config: DeviceConfig = CPU) -> programs.Program:
     """One of an example's compiled loops."""
     if loop == "replay":
-        return programs.replaying(launch.replay(spec, place))
-    noise = loop == "training and its noise"
-    return programs.training(launch.driver("jax", spec, place, noise=noise))
+        return programs.replaying(launch.replay(spec, device_config))
+    rounding_noise = loop == "training and its rounding noise"
+    return programs.training(
+        launch.driver("jax", spec, device_config, rounding_noise=rounding_noise)
+    )
 
 
 def precisions(text: str) -> list[str]:
@@ -59,7 +61,7 @@ def test_default_precision_is_noticed(loop: str) -> None:
     """No loop passes because it has no matrix products."""
     spec = MnistRnn(steps=2, hidden_size=8)
     for precision, said in (("highest", "HIGHEST"), ("default", "DEFAULT")):
-        text = program(loop, spec, Place(precision=precision)).export().mlir_module()
+        text = program(loop, spec, DeviceConfig(precision=precision)).export().mlir_module()
         assert len(precisions(text)) > 5
         assert set(precisions(text)) == {f"{said}, {said}"}
 

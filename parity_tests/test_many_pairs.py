@@ -8,11 +8,11 @@ import itertools
 import math
 
 import pytest
-from planted.honest import AnyRate, alarms, honest
-from planted.honest import judged as passed
-from planted.kinds import KINDS, Planted, planted
-from planted.pairs import Honest, HonestJax, HonestTorch, PlantedJax, Side, module, place_of
-from planted.plants_of_kinds import in_float32
+from faults.honest import AnyRate, alarms, honest
+from faults.honest import judged as passed
+from faults.kinds import KINDS, FaultCase, with_fault
+from faults.pairs import FaultyJax, Honest, HonestJax, HonestTorch, Side, module, spot_of
+from faults.plants_of_kinds import in_float32
 
 from twinstep import Verdict
 from twinstep.judge.findings import Comparison
@@ -36,7 +36,7 @@ SIDES: tuple[Side, ...] = ("torch", "jax")
 TABLE = [
     fault
     for (example, dtype), side in itertools.product(CELLS, SIDES)
-    for fault in planted(example, dtype, side)
+    for fault in with_fault(example, dtype, side)
 ]
 
 
@@ -53,20 +53,20 @@ def honest_jax() -> Honest:
 
 
 @pytest.fixture(scope="module")
-def planted_jax() -> PlantedJax:
+def faulty_jax() -> FaultyJax:
     """The JAX side with its faults, each with a dial."""
-    return PlantedJax(HonestTorch())
+    return FaultyJax(HonestTorch())
 
 
 def test_the_table_is_large() -> None:
     assert len(TABLE) >= 150
     assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
     assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
-    assert {fault.place.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
+    assert {fault.spot.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
     assert {fault.kind.says for fault in TABLE} == {kind.says for kind in KINDS}
 
 
-def judged(fault: Planted, honest_jax: Honest, planted_jax: PlantedJax) -> Comparison:
+def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Comparison:
     """What the judge says of a fault."""
     with pytest.MonkeyPatch.context() as patch:
         if fault.side == "torch":
@@ -79,8 +79,8 @@ def judged(fault: Planted, honest_jax: Honest, planted_jax: PlantedJax) -> Compa
         plant = fault.kind.jax
         if fault.dtype == "float32" and vars(plant)["how"] == "started":
             plant = in_float32(plant)
-        others = [f.kind.jax for f in planted(fault.pair.example, fault.dtype, "jax")]
-        return planted_jax.verify(
+        others = [f.kind.jax for f in with_fault(fault.pair.example, fault.dtype, "jax")]
+        return faulty_jax.verify(
             patch,
             fault.pair,
             [other for other in others if other is not None],
@@ -95,12 +95,12 @@ def _times_over(comparison: Comparison) -> float:
     return max(first, comparison.smallest_allowance("gate"))
 
 
-def missed(faults: list[Planted], honest_jax: Honest, planted_jax: PlantedJax) -> list[str]:
+def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -> list[str]:
     """Of some faults, those that are not found where they are."""
     misses = []
     for fault in faults:
-        comparison = judged(fault, honest_jax, planted_jax)
-        found = comparison.verdict is Verdict.MISMATCH and fault.found(place_of(comparison))
+        comparison = judged(fault, honest_jax, faulty_jax)
+        found = comparison.verdict is Verdict.MISMATCH and fault.found(spot_of(comparison))
         if not (found and _times_over(comparison) >= fault.kind.least):
             misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
     return misses
@@ -112,19 +112,19 @@ def test_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> N
 
 
 def test_faults_in_torch(
-    table_cell: tuple[str, str], honest_jax: Honest, planted_jax: PlantedJax
+    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
     if table_cell in NOT_IN_TORCH:
         pytest.skip("make test-slow")
-    assert not missed(planted(*table_cell, "torch"), honest_jax, planted_jax)
+    assert not missed(with_fault(*table_cell, "torch"), honest_jax, faulty_jax)
 
 
 def test_faults_in_jax(
-    table_cell: tuple[str, str], honest_jax: Honest, planted_jax: PlantedJax
+    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
     if table_cell not in IN_JAX:
         pytest.skip("make test-slow")
-    assert not missed(planted(*table_cell, "jax"), honest_jax, planted_jax)
+    assert not missed(with_fault(*table_cell, "jax"), honest_jax, faulty_jax)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,6 @@ def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: H
 @pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_faults_of_every_cell(
-    table_cell: tuple[str, str], side: Side, honest_jax: Honest, planted_jax: PlantedJax
+    table_cell: tuple[str, str], side: Side, honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
-    assert not missed(planted(*table_cell, side), honest_jax, planted_jax)
+    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)

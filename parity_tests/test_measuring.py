@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from handmade import made
 from judging import EPS
+from synthetic_traces import made
 
 from twinstep import Finding
 from twinstep.judge import measure, tolerance
@@ -25,9 +25,9 @@ BLOCK = 65_536  # entries that are looked at together
 def test_every_entry_of_a_large_leaf_is_looked_at(shape: tuple[int, ...], together: int) -> None:
     one = np.ones(shape)
     for row in range(len(one)):
-        for place in (0, -1):
+        for position in (0, -1):
             other = one.copy()
-            other.reshape(len(one), -1)[row, place] = 3
+            other.reshape(len(one), -1)[row, position] = 3
             expected = np.where(np.arange(len(one)) == row, 2.0, 0)
             assert measure.differences(one, other).tolist() == expected.tolist()
             assert measure.differences(other, one).tolist() == expected.tolist()
@@ -118,24 +118,28 @@ def test_the_figures_are_those_of_their_reasons() -> None:
     gradients = {"raw_grads": 64, "grads": 64}
     state = {"opt_state": 8, "params": 4, "buffers": 8}
     assert one_step == {"activations": 64, "loss": 16, **gradients, **state, "evaluation": 64}
-    assert (tolerance.NUDGED_RERUNS, tolerance.NOISE_FACTOR, tolerance.WELL_EXPLAINED) == (
+    assert (
+        tolerance.PERTURBED_RERUNS,
+        tolerance.ROUNDING_NOISE_FACTOR,
+        tolerance.WELL_EXPLAINED,
+    ) == (
         3,
         4,
         0.5,
     )
     # honest gradients were up to 18 eps apart
-    assert tolerance.NOISE_FACTOR * tolerance.GRADIENT_NUDGE == 16
+    assert tolerance.ROUNDING_NOISE_FACTOR * tolerance.GRADIENT_PERTURBATION == 16
     assert (tolerance.PLAIN_EPS, tolerance.PLAIN_EPS_A_STEP) == (64, 4)
     for dtype, bits, tiny in (("float64", 52, -1022), ("float32", 23, -126)):
         assert tolerance.eps(dtype) == 2.0**-bits
         # of the numbers below `tiny`, times up to 1 / eps
         assert tolerance.floor(dtype) == 2.0 ** (tiny + bits)
         # half of the digits, and three quarters
-        assert tolerance.chaos(dtype) == pytest.approx(2 ** (-bits / 2), rel=1e-7)
-        assert tolerance.most_growth(dtype) == pytest.approx(2 ** (bits / 2), rel=1e-7)
-        assert tolerance.most_carried(dtype) == pytest.approx(2 ** (-bits / 4), rel=1e-7)
-        assert tolerance.most_moved(dtype, dtype) == tolerance.most_carried(dtype)
-    assert tolerance.most_moved("float32", "float64") == 1
+        assert tolerance.chaos_threshold(dtype) == pytest.approx(2 ** (-bits / 2), rel=1e-7)
+        assert tolerance.max_growth(dtype) == pytest.approx(2 ** (bits / 2), rel=1e-7)
+        assert tolerance.max_noise_share(dtype) == pytest.approx(2 ** (-bits / 4), rel=1e-7)
+        assert tolerance.max_perturbation_share(dtype, dtype) == tolerance.max_noise_share(dtype)
+    assert tolerance.max_perturbation_share("float32", "float64") == 1
 
 
 def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
@@ -146,10 +150,10 @@ def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
     reference._judged = "float32"
     for one, other, found in ((near, far, 2**-18), (far, near, 2**-18), (exact, far, 0)):
         assert reference._lost("raw_grads", exact, one, other).tolist() == [found] * 4
-    most = 4 * 2 ** (-23 / 4)
+    limit = 4 * 2 ** (-23 / 4)
     for stage, amount in (("loss", 16), ("raw_grads", 64), ("evaluation", 64)):
         lost = reference._lost(stage, exact, off, off)
-        assert lost == pytest.approx(np.full(4, most / amount), rel=1e-6)
+        assert lost == pytest.approx(np.full(4, limit / amount), rel=1e-6)
     nan = np.full((4, 2), np.nan, "float32")  # of one side says nothing
     for pair in ((nan, near), (near, nan)):
         assert reference._lost("raw_grads", exact, *pair).tolist() == [2**-18] * 4

@@ -28,8 +28,8 @@ from house import (
 
 from twinstep.problems import EXAMPLES
 
-MOST_LINES = 400
-MOST_OF_A_TWIN = 80  # lines of code, docstrings and blank ones apart
+MAX_LINES = 400
+MAX_OF_A_TWIN = 80  # lines of code, docstrings and blank ones apart
 JAX_ALONE = ("init_state", "make_train_step")  # what PyTorch keeps in model and optimizer
 
 # Twins
@@ -121,7 +121,7 @@ def code_lines(source: str) -> int:
 @pytest.mark.parametrize("package", ["jax_impl", "torch_impl"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_twin_is_short(implementation: str, package: str) -> None:
-    assert code_lines((ROOT / package / f"{implementation}.py").read_text()) <= MOST_OF_A_TWIN
+    assert code_lines((ROOT / package / f"{implementation}.py").read_text()) <= MAX_OF_A_TWIN
 
 
 def test_lines_are_counted() -> None:
@@ -252,7 +252,7 @@ def undocumented(source: str) -> list[str]:
 
 def too_long(source: str) -> bool:
     """Whether a text has more lines than one idea takes."""
-    return len(source.splitlines()) > MOST_LINES
+    return len(source.splitlines()) > MAX_LINES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -271,8 +271,8 @@ FAULTS: dict[str, tuple[Callable[[str], object], str, object]] = {
     "function": (undocumented, '"""A."""\ndef f(): ...\ndef _g(): ...', ["f"]),
     "class": (undocumented, '"""A."""\nclass C:\n    x = 1', ["C"]),
     "late string": (undocumented, '"""A."""\ndef f():\n    x = 1\n    """Not one."""', ["f"]),
-    "just short enough": (too_long, "x = 1\n" * MOST_LINES, False),
-    "too long": (too_long, "x = 1\n" * (MOST_LINES + 1), True),
+    "just short enough": (too_long, "x = 1\n" * MAX_LINES, False),
+    "too long": (too_long, "x = 1\n" * (MAX_LINES + 1), True),
 }
 
 

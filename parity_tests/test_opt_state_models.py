@@ -132,9 +132,9 @@ def test_count_goes_on_where_a_schedule_asks_it() -> None:
         whole = jax_steps(ours, jax_params(), ours.init(jax_params()), STEPS)[2]
         params, state, _ = jax_steps(ours, jax_params(), ours.init(jax_params()), STEPS[:HALF])
         written = opt_state_to_torch(state, [{"params": NAMES}], layout, optimizer="SGD")
-        fresh = ours.init(jax_params())
+        reset = ours.init(jax_params())
         for count, same in ((HALF, True), (None, False)):
-            read = opt_state_from_torch(written, fresh, layout, names=NAMES, count=count)
+            read = opt_state_from_torch(written, reset, layout, names=NAMES, count=count)
             _, _, seen = jax_steps(ours, params, read, STEPS[HALF:])
             assert (worst(whole[HALF:], seen) == 0) is same
 
@@ -207,6 +207,6 @@ def test_lbfgs_state_that_does_not_fit_is_refused() -> None:
     torch_steps(model, optimizer, FULL[:1])
     with settings():
         layout = tree_layout(jax_params())
-        fresh = lbfgs(history_size=2).init(jax_params())
+        reset = lbfgs(history_size=2).init(jax_params())
         with pytest.raises(InputError, match="old_dirs has 4 entries, expected up to 2"):
-            opt_state_from_torch(optimizer.state_dict(), fresh, layout, names=NAMES)
+            opt_state_from_torch(optimizer.state_dict(), reset, layout, names=NAMES)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from planted.pairs import leave_noise_out, place_of
+from faults.pairs import leave_noise_out, spot_of
 
 import twinstep.jax.programs.matrix_training
 import twinstep.jax.programs.sparse_training
@@ -301,15 +301,15 @@ PLANTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "plant", "place"), PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize(("name", "plant", "spot"), PLANTS.values(), ids=PLANTS)
 def test_a_fault_is_found_where_it_is(
     name: str,
     plant: Callable[[pytest.MonkeyPatch], None],
-    place: tuple[int, str, str],
+    spot: tuple[int, str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant(monkeypatch)
     leave_noise_out(monkeypatch)
     comparison = verify(PROBES[name]).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
-    assert place_of(comparison) == place, comparison.reason
+    assert spot_of(comparison) == spot, comparison.reason

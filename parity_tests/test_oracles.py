@@ -28,7 +28,7 @@ MSE, L1, ADAM = "linear_regression", "linear_regression_l1", "linear_regression_
 def trace_of(example: str, framework: str, **fields: Any) -> tuple[Any, Trace]:
     """A spec in float64 and its trace; trained once for all tests."""
     spec = twinstep.examples()[example](dtype="float64", **fields)
-    return spec, twinstep.run(spec, framework, noise=False)
+    return spec, twinstep.run(spec, framework, rounding_noise=False)
 
 
 def ratio(a: Any, b: Any, limit: Any) -> float:
@@ -155,8 +155,8 @@ def training_off(spec: Any, trace: Trace, optimizer: Any) -> float:
     """How far a run is from a training of the linear model in NumPy alone.
 
     64 + 4 a step eps of the largest entry so far, the bound that `compare` uses where it knows no
-    noise: each step rounds by a few eps, and neither rule makes more of what was there before
-    (below its largest stable step SGD contracts, and Adam's steps shrink as it arrives).
+    rounding_noise: each step rounds by a few eps, and neither rule makes more of what was there
+    before (below its largest stable step SGD contracts, and Adam's steps shrink as it arrives).
     """
     data, params = spec.batches().data, dict(spec.initial_params())
     worst, largest = 0.0, {name: np.abs(array).max() for name, array in params.items()}

@@ -88,11 +88,11 @@ def test_its_license_is_apaches(wheel: zipfile.ZipFile, metadata: Message) -> No
 
 
 def test_each_side_installs_without_the_other(metadata: Message) -> None:
-    needed = [str(line) for line in metadata.get_all("Requires-Dist") or []]
+    require_params = [str(line) for line in metadata.get_all("Requires-Dist") or []]
 
     def brought(extra: str | None) -> set[str]:
         mark = "" if extra is None else f"extra == {extra!r}".replace("'", '"')
-        lines = [n for n in needed if (mark in n if extra else "extra ==" not in n)]
+        lines = [n for n in require_params if (mark in n if extra else "extra ==" not in n)]
         return {line.split(">")[0].split(";")[0].strip() for line in lines}
 
     frameworks = {"torch", "jax", "flax", "optax"}

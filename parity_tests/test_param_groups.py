@@ -66,7 +66,7 @@ def gap(made: Callable[[Any], Any], theirs: list[Any]) -> float:
         return worst(theirs, [layout.to_torch(params) for params in seen])
 
 
-WAYS: dict[str, Callable[[Any], Any]] = {
+SPELLINGS: dict[str, Callable[[Any], Any]] = {
     "PyTorch's names": lambda layout: param_groups(
         groups("2", ["0.weight"]), optimizer=adam, layout=layout, lr=0.02
     ),
@@ -102,9 +102,9 @@ def grouped() -> list[dict[str, np.ndarray]]:
     return torch_steps(model, torch.optim.Adam(torch_groups(model), lr=0.02), STEPS)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_groups_train_as_torchs(way: str, grouped: list[dict[str, np.ndarray]]) -> None:
-    assert gap(WAYS[way], grouped) <= BAR
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_groups_train_as_torchs(spelling: str, grouped: list[dict[str, np.ndarray]]) -> None:
+    assert gap(SPELLINGS[spelling], grouped) <= BAR
     # what is in no group stays
     assert all(np.array_equal(step["1.weight"], grouped[0]["1.weight"]) for step in grouped)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from handmade import refused
+from synthetic_traces import refused
 
 import twinstep
 from twinstep.cli import main
 from twinstep.cli.parsing import flags_of, parse, parse_with
+from twinstep.device_config import DeviceConfig
 from twinstep.errors import unknown
-from twinstep.place import Place
 from twinstep.problems import EXAMPLES
 
 HELPED = [
@@ -80,9 +80,9 @@ def test_the_nearest_names_are_offered(
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
     (lambda: twinstep.run(EXAMPLES["zero_grad"](), framework="jaxx"), "did you mean jax?"),
-    (lambda: Place(device="gpus"), "unknown device 'gpus': did you mean gpu?"),
-    (lambda: Place(precision="fast"), "expected one of highest, default"),
-    (lambda: Place(device=3), "unknown device 3: expected one of cpu, gpu, tpu"),  # type: ignore[arg-type]  # what is refused
+    (lambda: DeviceConfig(device="gpus"), "unknown device 'gpus': did you mean gpu?"),
+    (lambda: DeviceConfig(precision="fast"), "expected one of highest, default"),
+    (lambda: DeviceConfig(device=3), "unknown device 3: expected one of cpu, gpu, tpu"),  # type: ignore[arg-type]  # what is refused
     (lambda: made("dtype", "flaot64"), "zero_grad: unknown dtype 'flaot64': did you mean float64?"),
 ]
 

@@ -12,21 +12,21 @@ the zero_grad that clears them.
 from typing import NamedTuple
 
 import pytest
-from planted.differentiating import GRADIENTS, LOSSES
-from planted.modelling import DATA, MODELS, START
-from planted.optimizing import HYPER_PARAMETERS, OPTIMIZERS, UPDATES
-from planted.pairs import (
+from faults.differentiating import GRADIENTS, LOSSES
+from faults.modelling import DATA, MODELS, START
+from faults.optimizing import HYPER_PARAMETERS, OPTIMIZERS, UPDATES
+from faults.pairs import (
+    FaultyJax,
     Honest,
     HonestJax,
     Pair,
     Plant,
-    PlantedJax,
     module,
     pair,
-    place_of,
+    spot_of,
     verify_only,
 )
-from planted.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
+from faults.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
 
 from twinstep import Verdict
 from twinstep.judge import tolerance
@@ -55,9 +55,9 @@ def honest_jax() -> Honest:
 
 
 @pytest.fixture(scope="module")
-def planted_jax() -> PlantedJax:
+def faulty_jax() -> FaultyJax:
     """The JAX side with its faults, each with a dial."""
-    return PlantedJax()
+    return FaultyJax()
 
 
 def in_jax(pair: Pair) -> list[Plant]:
@@ -90,7 +90,7 @@ def test_without_a_fault_each_pair_passes(
 ) -> None:
     comparison = honest_jax.verify(monkeypatch, pair).comparison
     assert comparison.verdict.same, comparison.reason
-    assert place_of(comparison) is None
+    assert spot_of(comparison) is None
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_without_a_fault_each_pair_passes(
     ],
 )
 def test_without_a_fault_each_program_that_could_have_some_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, planted_jax: PlantedJax
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, faulty_jax: FaultyJax
 ) -> None:
-    comparison = planted_jax.verify(monkeypatch, pair, in_jax(pair), None).comparison
+    comparison = faulty_jax.verify(monkeypatch, pair, in_jax(pair), None).comparison
     assert comparison.verdict.same, comparison.reason
 
 
@@ -116,16 +116,16 @@ def test_without_a_fault_each_program_that_could_have_some_passes(
     ],
 )
 def test_a_fault_is_found_where_it_is(
-    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, planted_jax: PlantedJax
+    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
     if fault.side == "jax":
-        found = planted_jax.verify(monkeypatch, fault.pair, in_jax(fault.pair), fault.plant)
+        found = faulty_jax.verify(monkeypatch, fault.pair, in_jax(fault.pair), fault.plant)
         comparison = found.comparison
     else:
         fault.plant(monkeypatch, module(fault.side, fault.pair))
         comparison = honest_jax.verify(monkeypatch, fault.pair).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
-    assert place_of(comparison) == fault.place, comparison.reason
+    assert spot_of(comparison) == fault.spot, comparison.reason
 
 
 class Kind(NamedTuple):
@@ -158,8 +158,8 @@ def test_each_verdict(kind: Kind, monkeypatch: pytest.MonkeyPatch, honest_jax: H
 def test_drift_is_a_free_run_that_leaves_its_allowance_while_every_step_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # rounding that piles up is drift where no noise is allowed for
-    monkeypatch.setattr(tolerance, "NOISE_FACTOR", 0)
+    # rounding that piles up is drift where no rounding noise is allowed for
+    monkeypatch.setattr(tolerance, "ROUNDING_NOISE_FACTOR", 0)
     comparison = verify_only(monkeypatch, pair("linear_regression_adam", steps=1000)).comparison
     assert comparison.verdict is Verdict.DRIFT, comparison.reason
     assert not comparison.verdict.same

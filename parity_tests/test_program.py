@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import made
 from storing import HERE, write
+from synthetic_traces import made
 from test_workers import LONG, alive, children, needs_proc, wait_until
 
 from twinstep.cli import USAGE, main, program
@@ -64,7 +64,7 @@ def test_a_closed_pipe_is_exit_code_141(words: str, stored: Path) -> None:
 def test_a_full_disk_is_a_line_and_exit_code_2(words: str, tmp_path: Path) -> None:
     command = words.split()
     if command == ["compare"]:  # of two that are not the same: what it found is not said either
-        others = (made(noise=0.5), made(noise=0.5, seed=1))
+        others = (made(rounding_noise=0.5), made(rounding_noise=0.5, seed=1))
         command += [str(write(tmp_path / str(i), trace)) for i, trace in enumerate(others)]
     code, _, error = ended([*TWINSTEP, *command], ">/dev/full")
     assert code == program.BAD
@@ -202,7 +202,9 @@ def test_a_function_call_leaves_the_process_alone() -> None:
 # ----------------------------------------------------------------------------------- signals
 
 
-WORKING = """list(workers.apart(tasks.waits, [(folder,), (folder,)], lambda *_: None, jobs=2))"""
+WORKING = (
+    """list(workers.in_processes(tasks.waits, [(folder,), (folder,)], lambda *_: None, jobs=2))"""
+)
 IN_C = """
     import ctypes
     c, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)

@@ -11,7 +11,7 @@ from screens import result
 from twinstep.judge.findings import Verdict
 from twinstep.problems import EXAMPLES
 from twinstep.report.progress import Board, progress
-from twinstep.runs.many import Finished, Lost, Progress
+from twinstep.runs.pool import Finished, Lost, Progress
 
 SPECS = [EXAMPLES[name](dtype="float64") for name in ("zero_grad", "mnist_rnn", "chain_rule")]
 
@@ -122,7 +122,7 @@ child, terminal = pty.fork()
 if not child:
     from test_progress import SPECS, told
     from twinstep.report.progress import progress
-    from twinstep.runs.many import Progress
+    from twinstep.runs.pool import Progress
     try:
         with progress(SPECS, show=True) as hear:
             told(show=False)

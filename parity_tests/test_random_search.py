@@ -21,7 +21,7 @@ from optimizer_runs import BAR, default_dtype
 from random_cases import KEYWORDS, OF_ITS_OWN, OPTIMIZERS, UNDRAWN, Case, Rates, cases
 
 from twinstep.jax.optim import torch_options
-from twinstep.judge.tolerance import NOISE_FACTOR, NUDGED_RERUNS, most_carried
+from twinstep.judge.tolerance import PERTURBED_RERUNS, ROUNDING_NOISE_FACTOR, max_noise_share
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -71,12 +71,12 @@ def apart(case: Case) -> dict[str, float]:
     assert theirs.keys() == ours.keys()
     found = {name: gap(theirs[name], ours[name]) / BAR for name in theirs}
     if max(found.values()) > 1:
-        for seed in range(NUDGED_RERUNS):
-            moved = ends(case.nudged(seed))[1]
+        for seed in range(PERTURBED_RERUNS):
+            moved = ends(case.perturbed(seed))[1]
             for name, value in moved.items():
-                noise = gap(ours[name], value)
-                explained = min(NOISE_FACTOR * noise, most_carried("float64"))
-                allowed = max(BAR, explained) if np.isfinite(noise) else BAR
+                rounding_noise = gap(ours[name], value)
+                explained = min(ROUNDING_NOISE_FACTOR * rounding_noise, max_noise_share("float64"))
+                allowed = max(BAR, explained) if np.isfinite(rounding_noise) else BAR
                 found[name] = min(found[name], gap(theirs[name], ours[name]) / allowed)
     return found
 

@@ -158,7 +158,7 @@ def test_own_loop_is_recorded_saved_and_loaded(loop: Any, tmp_path: Path) -> Non
     plain, _ = loop(False)
     for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(plain), strict=True):
         assert np.array_equal(ours, theirs), "watching changes no bit"
-    assert trace.flaw() is None
+    assert trace.validation_error() is None
     assert trace.metadata.example is None
     _, in_memory = loop(True)
     for one in (trace, twinstep.load_trace(tmp_path / "trace")):

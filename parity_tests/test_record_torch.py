@@ -126,7 +126,7 @@ def test_own_loop_is_recorded_saved_and_loaded(loop: Any, tmp_path: Path) -> Non
     for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs), "recording changes no bit"
         assert np.array_equal(trace.params[name][-1], ours.detach().numpy())
-    assert trace.flaw() is None
+    assert trace.validation_error() is None
     assert trace.metadata.example is None
     assert trace.metadata.spec is None
     in_memory, _ = recorded(loop)

@@ -141,15 +141,15 @@ def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
                 optimizer.add_param_group({"params": head.parameters(), "momentum": 0.9})
             step(body, optimizer, head(body(x)).square().mean())
     trace = rec.trace
-    assert trace.joined["params/1.0"] == 2
+    assert trace.appears_at["params/1.0"] == 2
     assert trace.params["1.0"].shape == (4, 1, 2)
     assert trace.raw_grads["1.0"].shape == (3, 1, 2)
-    assert trace.joined["opt_state/1.0.momentum_buffer"] == 2
+    assert trace.appears_at["opt_state/1.0.momentum_buffer"] == 2
     assert "params/1.0 from step 3 on" in trace.summary()
     assert twinstep.compare(trace, twinstep.load_trace(tmp_path / "trace")).verdict == "equal"
-    again = trace.cut(1, 5)
+    again = trace.slice(1, 5)
     assert again.params["1.0"].shape == (4, 1, 2)
-    assert again.flaw() is None
+    assert again.validation_error() is None
 
 
 def test_compiled_and_wrapped_names_are_the_models_own() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import refused
 from pages import HOSTILE, Reader, diverged, flaws, honest, read, results, spoilt, summary_rows
+from synthetic_traces import refused
 
 from twinstep.cli import main
 from twinstep.judge.findings import Verdict
-from twinstep.judge.history import MOST_POINTS, Curve
-from twinstep.report import plots, refuse_unwritable, write_text
+from twinstep.judge.history import MAX_POINTS, Curve
+from twinstep.report import check_writable, plots, write_text
 from twinstep.report.page import page
 from twinstep.report.palette import PALETTE
 from twinstep.runs.verification import Verification
@@ -78,7 +78,7 @@ def test_single_step_and_exact_equality_are_drawn() -> None:
 
 
 def test_chaos_is_drawn_where_it_begins() -> None:
-    chaotic = dataclasses.replace(results()[0].comparison, horizon=8)
+    chaotic = dataclasses.replace(results()[0].comparison, chaotic_from=8)
     result = dataclasses.replace(results()[0], comparison=chaotic)
     root = read(result)
     assert "not judged: chaos" in root.words
@@ -88,9 +88,9 @@ def test_chaos_is_drawn_where_it_begins() -> None:
 
 def _long(steps: int) -> Verification:
     """A result as of a long run: as many points as a history keeps, and every loss."""
-    points = np.linspace(1, steps, MOST_POINTS).astype(int)
-    noise = np.random.default_rng(0).uniform(0, 1e-16, MOST_POINTS)
-    curve = Curve(points, noise, np.full(MOST_POINTS, 1e-15), np.full(MOST_POINTS, "weight"))
+    points = np.linspace(1, steps, MAX_POINTS).astype(int)
+    rounding_noise = np.random.default_rng(0).uniform(0, 1e-16, MAX_POINTS)
+    curve = Curve(points, rounding_noise, np.full(MAX_POINTS, 1e-15), np.full(MAX_POINTS, "weight"))
     history = dict.fromkeys(results()[0].history, curve)
     losses = np.random.default_rng(1).uniform(1, 2, steps)
     outcomes = {
@@ -181,7 +181,7 @@ def test_target_is_refused_before_anything_is_trained(
 def test_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     target.write_text("old")
-    refuse_unwritable(str(target))
+    check_writable(str(target))
     assert target.read_text() == "old"
     with pytest.raises(UnicodeEncodeError):
         write_text(str(target), "half \ud800")

@@ -26,14 +26,14 @@ from pages import (
 
 from twinstep.cli.parsing import leading_words
 from twinstep.cli.verify import _specs_to_verify
+from twinstep.device_config import DeviceConfig
 from twinstep.judge.findings import Verdict
-from twinstep.place import Place
 from twinstep.problems import EXAMPLES
 from twinstep.report import plots
 from twinstep.report.highlight import twin_rows
 from twinstep.report.page import command_of, page, share
 from twinstep.report.show import source
-from twinstep.runs.many import Lost
+from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 
 pytestmark = pytest.mark.quick_to_compile
@@ -83,7 +83,9 @@ def _first(pattern: str, replacement: str) -> Callable[[str], str]:
     ],
 )
 def test_flaw_is_noticed(change: Callable[[str], str], says: str) -> None:
-    assert any(says in flaw for flaw in flaws(change(honest()))), flaws(change(honest()))
+    assert any(says in validation_error for validation_error in flaws(change(honest()))), flaws(
+        change(honest())
+    )
 
 
 def test_same_results_give_the_same_bytes() -> None:
@@ -277,12 +279,14 @@ def test_escaping_can_fail() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_command_repeats_the_result(name: str, dtype: str, settings: dict[str, Any]) -> None:
     spec = made_spec(name, dtype=dtype, **settings)
-    place = Place(devices=2, precision="highest" if dtype == "float64" else "default")
-    twinstep_word, verify_word, *rest = shlex.split(command_of(spec, place))
+    device_config = DeviceConfig(
+        devices=2, precision="highest" if dtype == "float64" else "default"
+    )
+    twinstep_word, verify_word, *rest = shlex.split(command_of(spec, device_config))
     assert (twinstep_word, verify_word) == ("twinstep", "verify")
     options, specs = _specs_to_verify(*leading_words(rest))
     assert specs == [spec]
-    assert options.place == place
+    assert options.device_config == device_config
     assert command_of(made_spec("zero_grad", dtype=dtype)) == (
         f"twinstep verify zero_grad --dtype {dtype} --seed 0"
     )

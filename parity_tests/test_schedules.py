@@ -343,9 +343,9 @@ FAULTS: dict[str, tuple[Case, Callable[[Any], Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("one", "planted"), FAULTS.values(), ids=FAULTS)
-def test_the_comparison_rejects(one: Case, planted: Callable[[Any], Any]) -> None:
-    assert worst(at_once(planted(one.twin())), _rates(one)) > 1
+@pytest.mark.parametrize(("one", "with_fault"), FAULTS.values(), ids=FAULTS)
+def test_the_comparison_rejects(one: Case, with_fault: Callable[[Any], Any]) -> None:
+    assert worst(at_once(with_fault(one.twin())), _rates(one)) > 1
 
 
 def test_the_comparison_rejects_another_length() -> None:

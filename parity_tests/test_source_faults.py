@@ -184,7 +184,7 @@ _SAMPLES = "x = generator.randn(5, 10, dtype=self.dtype)"
 IN_PROBLEMS = [
     Fault("slope", "2 * x + 1 +", "2.0001 * x + 1 +", ("LinearRegression", document_000)),
     Fault(
-        "noise",
+        "rounding_noise",
         "dtype=self.dtype) * 2",
         "dtype=self.dtype) * 1",
         ("LinearRegression", document_000),
@@ -217,7 +217,7 @@ IN_PROBLEMS = [
 
 
 def off(spec: Any, document: Callable[[torch.dtype], dict[str, torch.Tensor]]) -> float:
-    """The farthest that a problem's numbers are from the document's, in ulps of the largest."""
+    """How far at most a problem's numbers are from the document's, in ulps of the largest."""
     theirs = document(getattr(torch, spec.dtype))
     ours = {**spec.batches().data, **spec.initial_params()}
     return max(

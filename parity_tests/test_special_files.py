@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pooch
 import pytest
-from handmade import made, refused
+from synthetic_traces import made, refused
 from test_datasets import TRAIN_IMAGES, TRAIN_LABELS, IdxFiles, small, write  # noqa: F401 - fixtures
 
 from twinstep import Trace, cli, files, load_trace, open_trace
 from twinstep.problems import datasets
-from twinstep.report import refuse_unwritable, write_json, write_text
+from twinstep.report import check_writable, write_json, write_text
 from twinstep.runs.verification import compare_stored
 from twinstep.trace import writing
 from twinstep.trace.writing import MANIFEST
@@ -101,7 +101,7 @@ def test_a_manifest(kind: str, stored: Path, capsys: pytest.CaptureFixture[str])
 def test_a_shard(
     kind: str, stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made(noise=0.5).save(tmp_path / "whole")
+    made(rounding_noise=0.5).save(tmp_path / "whole")
     says = put(kind, stored / "steps-00000002-00000003.safetensors")
     refused(lambda: load_trace(stored), says)
     assert cli.main(["compare", str(tmp_path / "whole"), str(stored)]) == 2
@@ -138,9 +138,9 @@ def test_a_manifest_larger_than_is_read_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(number: int) -> Trace:
-        return made().cut(number, number + 1)
+        return made().slice(number, number + 1)
 
-    monkeypatch.setattr(writing, "MOST_MANIFEST", 1500)
+    monkeypatch.setattr(writing, "MAX_MANIFEST", 1500)
     with writing.TraceWriter(tmp_path / "trace", made().metadata) as writer:
         writer.write(step(0))
         refused(lambda: list(map(writer.write, map(step, range(1, 6)))), "so many shards")
@@ -186,13 +186,13 @@ def test_mnist_in_the_cache(
 @pytest.mark.parametrize("kind", ["folder", "socket"])
 def test_what_cannot_be_written_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     put(kind, target := tmp_path / "target")
-    for call in (refuse_unwritable, lambda name: write_text(name, "text")):
+    for call in (check_writable, lambda name: write_text(name, "text")):
         refused(lambda call=call: call(str(target)), f"{target} cannot be written")  # type: ignore[misc]
 
 
 def test_a_pipe_that_nothing_reads(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
-    refuse_unwritable(str(pipe))
+    check_writable(str(pipe))
     refused(lambda: write_json(str(pipe), []), f"{pipe} cannot be written: nothing reads it")
 
 
@@ -231,5 +231,5 @@ def test_a_link_is_followed_and_permissions_stay(tmp_path: Path) -> None:
     assert (target.read_text(), target.stat().st_mode & 0o777) == ("new", 0o640)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
     long = tmp_path / ("n" * 255)  # as long as a name can be
-    refuse_unwritable(str(long))
+    check_writable(str(long))
     write_text(str(long), "new")

@@ -1,7 +1,7 @@
 """One table says what a step leaves: by its row a stage is recorded, saved, judged and shown.
 
-Traces that hold every stage, and leaves that come late, are saved, cut and joined without loss;
-what is held once stays one array.
+Traces that hold every stage, and leaves that come late, are saved, sliced and concatenated without
+loss; what is held once stays one array.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import STEPS as LENGTH
-from handmade import entry, leaf_of, made, planted, refused, with_leaf
 from hypothesis import given
 from hypothesis import strategies as st
-from judging import EPS, gate, nudged, where
+from judging import EPS, gate, perturbed, where
 from pages import honest
 from screens import results
 from storing import SEARCH, bits, write
+from synthetic_traces import STEPS as LENGTH
+from synthetic_traces import entry, leaf_of, made, refused, with_fault, with_leaf
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
 from twinstep.report.verdicts import print_verifications
-from twinstep.trace.ledger import join
+from twinstep.trace.ledger import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
 from twinstep.trace.streaming import Stream
@@ -45,10 +45,10 @@ LEAF = {
 each_stage = pytest.mark.parametrize("stage", STEPS, ids=lambda stage: stage.name)
 
 
-def full(noise: float | None = None, length: int = LENGTH) -> Trace:
+def full(rounding_noise: float | None = None, length: int = LENGTH) -> Trace:
     """A trace that holds something of every stage, and what its batches were."""
     draw = np.random.default_rng(1)
-    trace = made(length, noise=noise)
+    trace = made(length, rounding_noise=rounding_noise)
     return dataclasses.replace(
         trace,
         rng={"torch": draw.integers(256, size=(length, 5), dtype=np.uint8)},
@@ -66,7 +66,7 @@ def full(noise: float | None = None, length: int = LENGTH) -> Trace:
 def changed(trace: Trace, stage: Stage, leaf: str, value: float) -> Trace:
     """The trace with another value at step AT."""
     if not np.issubdtype(leaf_of(trace, stage.name, leaf).dtype, np.integer):
-        return planted(trace, stage.name, leaf, AT, value)
+        return with_fault(trace, stage.name, leaf, AT, value)
     array = leaf_of(trace, stage.name, leaf).copy()
     array[AT - 1 + stage.before, ...] ^= 1
     return with_leaf(trace, stage.name, leaf, array)
@@ -109,11 +109,11 @@ def test_rows_before_the_first_step(stage: Stage) -> None:
     trace, leaf = full(), LEAF[stage.name]
     array = leaf_of(trace, stage.name, leaf)
     assert len(array) == LENGTH + stage.before
-    assert trace.flaw() is None
+    assert trace.validation_error() is None
     longer = with_leaf(trace, stage.name, leaf, np.concatenate([array, array[:1]]))
     if stage.name != "loss":
-        assert f"{stage.name}, {leaf}" in str(longer.flaw())
-    cut = leaf_of(trace.cut(2, 4), stage.name, leaf)
+        assert f"{stage.name}, {leaf}" in str(longer.validation_error())
+    cut = leaf_of(trace.slice(2, 4), stage.name, leaf)
     assert cut.tobytes() == array[2 : 4 + stage.before].tobytes()
 
 
@@ -122,9 +122,9 @@ def test_what_is_in_the_runs_dtype(stage: Stage) -> None:
     """numbers: of another dtype it is no trace; else each leaf has its own."""
     trace, leaf = full(), LEAF[stage.name]
     other = with_leaf(trace, stage.name, leaf, leaf_of(trace, stage.name, leaf).astype(np.float32))
-    assert (other.flaw() is not None) is stage.numbers
+    assert (other.validation_error() is not None) is stage.numbers
     if stage.numbers:
-        assert f"{stage.name}, {leaf} is float32, expected float64" in str(other.flaw())
+        assert f"{stage.name}, {leaf} is float32, expected float64" in str(other.validation_error())
     else:
         refused(lambda: compare(trace, other), stage.name, leaf, "float32")
 
@@ -136,7 +136,7 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
     array = leaf_of(trace, stage.name, leaf)
     if stage.exact:
         assert stage.one_step == 0
-        value = float(nudged(entry(trace, stage.name, leaf, AT), 1))
+        value = float(perturbed(entry(trace, stage.name, leaf, AT), 1))
         for judged in (gate, compare):
             comparison = judged(trace, changed(trace, stage, leaf, value))
             assert where(comparison.first) == (AT, stage.name, leaf)
@@ -159,12 +159,14 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
 @each_stage
 def test_of_what_noise_is_known(stage: Stage) -> None:
     """noisy: where any is known, that of this stage has to be."""
-    trace, key = full(noise=EPS), f"{stage.name}/{LEAF[stage.name]}"
-    assert trace.flaw() is None
-    assert trace.noise is not None
-    assert (key in trace.noise) is stage.noisy
-    less = {name: sizes for name, sizes in trace.noise.items() if name != key}
-    assert (dataclasses.replace(trace, noise=less).flaw() is not None) is stage.noisy
+    trace, key = full(rounding_noise=EPS), f"{stage.name}/{LEAF[stage.name]}"
+    assert trace.validation_error() is None
+    assert trace.rounding_noise is not None
+    assert (key in trace.rounding_noise) is stage.noisy
+    less = {name: sizes for name, sizes in trace.rounding_noise.items() if name != key}
+    assert (
+        dataclasses.replace(trace, rounding_noise=less).validation_error() is not None
+    ) is stage.noisy
 
 
 @each_stage
@@ -204,9 +206,9 @@ def test_the_page_says_what_a_stage_holds() -> None:
 # ----------------------------------------------------------------------- held once, and coming late
 
 
-def late(noise: float | None = None) -> Trace:
+def late(rounding_noise: float | None = None) -> Trace:
     """A trace in which a parameter comes with step 3 and its optimizer state with step 4."""
-    trace, draw = full(noise), np.random.default_rng(2)
+    trace, draw = full(rounding_noise), np.random.default_rng(2)
     grad = draw.uniform(1, 2, (LENGTH - 2, 3))
     return dataclasses.replace(
         trace,
@@ -214,7 +216,7 @@ def late(noise: float | None = None) -> Trace:
         grads={**trace.grads, "late": grad},
         opt_state={**trace.opt_state, "late.exp_avg": draw.uniform(1, 2, (LENGTH - 3, 3))},
         params={**trace.params, "late": draw.uniform(1, 2, (LENGTH - 1, 3))},
-        joined={
+        appears_at={
             "raw_grads/late": 2,
             "grads/late": 2,
             "params/late": 2,
@@ -229,8 +231,8 @@ def test_held_once_is_one_array(tmp_path: Path) -> None:
     assert [leaf for leaf in apart.grads if apart.held_once(leaf)] == ["bias", "gain", "none"]
     write(tmp_path / "apart", apart)
     others = [
-        apart.cut(1, 5),
-        join([apart.cut(0, 2), apart.cut(2, 6)]),
+        apart.slice(1, 5),
+        concatenate([apart.slice(0, 2), apart.slice(2, 6)]),
         load_trace(tmp_path / "apart"),
     ]
     others += list(open_trace(tmp_path / "apart").chunks())
@@ -249,9 +251,9 @@ def test_held_once_is_one_array(tmp_path: Path) -> None:
 
 def test_what_is_once_of_some_shards_alone_is_joined_as_two(tmp_path: Path) -> None:
     trace = full()
-    first, last = trace.cut(0, 3), trace.cut(3, 6)
+    first, last = trace.slice(0, 3), trace.slice(3, 6)
     last = with_leaf(last, "grads", "bias", last.grads["bias"] / 2)
-    whole = join([first, last])
+    whole = concatenate([first, last])
     assert not whole.held_once("bias")
     assert whole.held_once("weight")
     assert whole.grads["bias"][:3].tobytes() == trace.grads["bias"][:3].tobytes()
@@ -272,11 +274,11 @@ def test_leaves_that_come_late_keep_their_rows(
 ) -> None:
     trace = late()
     bounds = list(itertools.pairwise([0, *sorted(cuts), LENGTH]))
-    pieces = [trace.cut(low, high) for low, high in bounds]
-    assert bits(join(pieces)) == bits(trace)
+    pieces = [trace.slice(low, high) for low, high in bounds]
+    assert bits(concatenate(pieces)) == bits(trace)
     for piece, (low, high) in zip(pieces, bounds, strict=True):
-        assert piece.flaw() is None
-        for key, first in trace.joined.items():
+        assert piece.validation_error() is None
+        for key, first in trace.appears_at.items():
             name, _, leaf = key.partition("/")
             held = piece.leaves(STAGES[name]).get(leaf)
             if held is not None:
@@ -300,15 +302,15 @@ def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
     assert not rows["params", "late"][:2].any()
     assert rows["params", "late"][2:].tobytes() == trace.params["late"][1:].tobytes()
     assert {len(array) for array in rows.values()} == {LENGTH}
-    whole = dataclasses.replace(trace, joined={})
-    assert "rows" in str(whole.flaw())
+    whole = dataclasses.replace(trace, appears_at={})
+    assert "rows" in str(whole.validation_error())
     early = with_leaf(trace, "params", "late", trace.params["late"][1:])
-    assert "params, late" in str(early.flaw())
+    assert "params, late" in str(early.validation_error())
 
 
-def filled(most: int) -> list[Trace]:
+def filled(max_rows: int) -> list[Trace]:
     """What `Rows` gives away of six steps, `most` at a time: a leaf comes with the third."""
-    rows, stream = Rows(most, "float64"), Stream(None)
+    rows, stream = Rows(max_rows, "float64"), Stream(None)
     pieces, draw = list[Trace](), np.random.default_rng(3)
     rows.before("params", "w", np.zeros(2))
     for step in range(LENGTH):
@@ -323,18 +325,18 @@ def filled(most: int) -> list[Trace]:
         rows.hyper_parameters({"0.lr": 0.5**step})
         rows.finish(float(step))
         if rows.full or step == LENGTH - 1:
-            rows.hand_on(made().metadata, stream)
+            rows.flush(made().metadata, stream)
             pieces.append(stream.take())
     return pieces
 
 
-@pytest.mark.parametrize("most", range(1, LENGTH + 1))
-def test_rows_filled_in_pieces_are_those_filled_at_once(most: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_rows", range(1, LENGTH + 1))
+def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path: Path) -> None:
     (whole,) = filled(LENGTH)
-    assert whole.joined == {"raw_grads/late": 2, "grads/late": 2, "params/late": 2}
+    assert whole.appears_at == {"raw_grads/late": 2, "grads/late": 2, "params/late": 2}
     assert [whole.held_once(leaf) for leaf in ("w", "late")] == [False, True]
-    pieces = filled(most)
-    assert bits(join(pieces)) == bits(whole)
+    pieces = filled(max_rows)
+    assert bits(concatenate(pieces)) == bits(whole)
     with TraceWriter(tmp_path / "trace", whole.metadata) as writer:
         for piece in pieces:
             writer.write(piece)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from twinstep import InputError
-from twinstep.cli.aside import Say, aside
+from twinstep.cli.background import Say, in_background
 from twinstep.errors import LostError
 from twinstep.trace.ledger import Outcome
 
@@ -113,18 +113,18 @@ def hangs(say: Say) -> Outcome:
 
 def test_aside_says_all_lines_in_order() -> None:
     lines: list[str] = []
-    with aside(speaks) as follow:
+    with in_background(speaks) as follow:
         assert follow(lines.append) == OUTCOME
     assert lines == ["one", "two"]
 
 
 def test_bad_input_aside_is_bad_input_here() -> None:
-    with aside(refuses) as follow, pytest.raises(InputError, match="seed is 'x'"):
+    with in_background(refuses) as follow, pytest.raises(InputError, match="seed is 'x'"):
         follow(print)
 
 
 def test_process_that_dies_is_noticed() -> None:
-    with aside(dies) as follow, pytest.raises(LostError, match="ended with exit code 9"):
+    with in_background(dies) as follow, pytest.raises(LostError, match="ended with exit code 9"):
         follow(print)
 
 
@@ -138,7 +138,7 @@ def test_process_ends_with_its_context() -> None:
         lines.append(line)
         raise EnoughError
 
-    with pytest.raises(EnoughError), aside(hangs) as follow:
+    with pytest.raises(EnoughError), in_background(hangs) as follow:
         follow(enough)
     with pytest.raises(ProcessLookupError):
         os.kill(int(lines[0]), 0)

@@ -6,17 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import (
-    LEAVES,
-    STEPS,
-    leaf_of,
-    made,
-    metadata,
-    planted,
-    rank,
-    refused,
-    with_leaf,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from judging import (
@@ -29,6 +18,17 @@ from judging import (
     sizes,
     where,
     without,
+)
+from synthetic_traces import (
+    LEAVES,
+    STEPS,
+    leaf_of,
+    made,
+    metadata,
+    rank,
+    refused,
+    with_fault,
+    with_leaf,
 )
 
 from twinstep import InputError, Trace, Verdict, compare
@@ -57,12 +57,12 @@ def _rows(stage: str, leaf: str, rows: slice) -> Change:
 OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "example": (
         lambda t: dataclasses.replace(t, metadata=metadata(example="other")),
-        ("examples", "handmade", "other"),
+        ("examples", "synthetic", "other"),
     ),
     "setting": (_spec(seed=1), ("settings", "seed", "0", "1")),
     "betas": (_spec(betas=(0.9, 0.99)), ("betas", "0.999")),
     "setting more": (_spec(momentum=0.9), ("momentum", "None", "0.9")),
-    "length": (lambda t: t.cut(0, 5), ("6 steps", "5 steps")),
+    "length": (lambda t: t.slice(0, 5), ("6 steps", "5 steps")),
     "start": (lambda t: dataclasses.replace(t, start=1), ("start", "0", "1")),
     "a gradient less": (without("raw_grads", "bias"), ("raw_grads, bias", "first")),
     "two parameters less": (without("params", "gain", "weight"), ("params, weight",)),
@@ -106,7 +106,9 @@ def test_what_is_not_alike_is_not_compared(change: Change, says: tuple[str, ...]
         compare(change(made()), made())
 
 
-def _noise(change: Callable[[dict[str, np.ndarray]], object], field: str = "noise") -> Change:
+def _rounding_noise(
+    change: Callable[[dict[str, np.ndarray]], object], field: str = "rounding_noise"
+) -> Change:
     def changed(trace: Trace) -> Trace:
         leaves = dict(getattr(trace, field))
         change(leaves)
@@ -117,16 +119,22 @@ def _noise(change: Callable[[dict[str, np.ndarray]], object], field: str = "nois
 
 
 UNMEASURED: dict[str, Change] = {
-    "a leaf without": _noise(lambda noise: noise.pop("raw_grads/bias")),
-    "a step without": _noise(lambda noise: noise.update({"raw_grads/bias": np.zeros(5)})),
-    "a number an entry": _noise(lambda noise: noise.update({"raw_grads/bias": np.zeros((6, 3))})),
-    "no scale": _noise(lambda scales: scales.pop("raw_grads/bias"), "scales"),
+    "a leaf without": _rounding_noise(lambda rounding_noise: rounding_noise.pop("raw_grads/bias")),
+    "a step without": _rounding_noise(
+        lambda rounding_noise: rounding_noise.update({"raw_grads/bias": np.zeros(5)})
+    ),
+    "a number an entry": _rounding_noise(
+        lambda rounding_noise: rounding_noise.update({"raw_grads/bias": np.zeros((6, 3))})
+    ),
+    "no scale": _rounding_noise(
+        lambda rounding_scale: rounding_scale.pop("raw_grads/bias"), "rounding_scale"
+    ),
 }
 
 
 @pytest.mark.parametrize("change", UNMEASURED.values(), ids=UNMEASURED.keys())
 def test_noise_that_is_not_of_this_run_is_refused(change: Change) -> None:
-    noisy = made(noise=EPS)
+    noisy = made(rounding_noise=EPS)
     refused(lambda: compare(made(), change(noisy)), "second", "raw_grads, bias")
     refused(lambda: compare(change(noisy), made()), "first", "raw_grads, bias")
 
@@ -177,16 +185,16 @@ def faults(draw: st.DrawFn) -> list[tuple[int, str, str]]:
 
 
 @SEARCH
-@given(planted_at=faults(), name=st.sampled_from(sorted(MODES)))
+@given(faults_at=faults(), name=st.sampled_from(sorted(MODES)))
 def test_the_first_finding_is_first_in_the_ledger(
-    planted_at: list[tuple[int, str, str]], name: str
+    faults_at: list[tuple[int, str, str]], name: str
 ) -> None:
-    judge, noise = MODES[name]
-    trace = faulty = base(noise)
-    for step, stage, leaf in planted_at:
-        faulty = planted(faulty, stage, leaf, step, 5)
+    judge, rounding_noise = MODES[name]
+    trace = faulty = base(rounding_noise)
+    for step, stage, leaf in faults_at:
+        faulty = with_fault(faulty, stage, leaf, step, 5)
     comparison = judge(trace, faulty)
-    expected = min(planted_at, key=lambda p: (p[0], rank(p[1], p[2])))
+    expected = min(faults_at, key=lambda p: (p[0], rank(p[1], p[2])))
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == expected
 

@@ -15,7 +15,7 @@ from twinstep.problems import EXAMPLES
 from twinstep.report import table
 from twinstep.report.table import Column, shortened
 from twinstep.report.verdicts import nearest, print_verifications
-from twinstep.runs.many import Lost
+from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 
 Found = Sequence[Verification | Lost]

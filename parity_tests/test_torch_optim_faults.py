@@ -51,8 +51,8 @@ _ADAM_DENOM = "jnp.sqrt(largest[0] if amsgrad else v) / cast(root, g) + eps"
 _NADAM_DENOM = "jnp.sqrt(v / cast(correction, g)) + eps"
 _RADAM_RATIO = "cast(root, g) / (jnp.sqrt(v) + eps)"
 _COUPLED, _NOT_COUPLED = "if not decoupled_weight_decay:", "if False:"
-_DECAYED = "decayed(descent(grads, maximize), params, weight_decay)"
-_DECAYED_FIRST = "descent(decayed(grads, params, weight_decay), maximize)"
+_REGULARIZED = "l2_regularized(descent(grads, maximize), params, weight_decay)"
+_REGULARIZED_FIRST = "descent(l2_regularized(grads, params, weight_decay), maximize)"
 _SWAPPED = "for beta in betas)", "for beta in betas[::-1])"
 _MOVED = "optax.apply_updates(params, updates)"
 _UP: Options = {"maximize": True}
@@ -61,7 +61,7 @@ FAULTS = [
     Fault("SGD", "first buffer dampened", "(step == 1, g, cast", "(step == 0, g, cast"),
     Fault("SGD", "first buffer 0", "(step == 1, g, cast", "(step == 1, 0 * g, cast"),
     Fault("SGD", "no dampening", "(1 - dampening) * g", "g"),
-    Fault("SGD", "decayed, then maximized", _DECAYED, _DECAYED_FIRST, _UP),
+    Fault("SGD", "weight decay, then maximized", _REGULARIZED, _REGULARIZED_FIRST, _UP),
     Fault(
         "SGD",
         "Nesterov's look-ahead left out",
@@ -88,11 +88,16 @@ FAULTS = [
         "AdamW", "decay of the corrected rate", "params, rate, weight", "params, step_size, weight"
     ),
     Fault("AdamW", "decay without the rate", "params, rate, weight", "params, rate / lr, weight"),
-    Fault("AdamW", "decay after the step", "shrunk(updates, params", f"shrunk(updates, {_MOVED}"),
+    Fault(
+        "AdamW",
+        "decay after the step",
+        "decoupled_weight_decay(updates, params",
+        f"decoupled_weight_decay(updates, {_MOVED}",
+    ),
     Fault("Adamax", "eps added last", "jnp.abs(g) + eps)", "jnp.abs(g)) + eps"),
     Fault("Adamax", "no correction", f" / {_FIRST}", ""),
     Fault("Adamax", "norm not forgotten", "cast(beta2, g) * u", "u"),
-    Fault("Adamax", "decayed, then maximized", _DECAYED, _DECAYED_FIRST, _UP),
+    Fault("Adamax", "weight decay, then maximized", _REGULARIZED, _REGULARIZED_FIRST, _UP),
     Fault("NAdam", "first moment's factor constant", "(1.0 - 0.5 * 0.96 **", "(1.0 - 0 * 0.96 **"),
     Fault(
         "NAdam", "next factor of this step", "mu_of(step), mu_of(step + 1)", "(mu_of(step),) * 2"
@@ -124,7 +129,7 @@ FAULTS = [
     Fault("Adagrad", "eps under the root", "jnp.sqrt(s) + eps", "jnp.sqrt(s + eps)"),
     Fault("Adagrad", "sum of the steps before", "g / (jnp.sqrt(s)", "g / (jnp.sqrt(s - g * g)"),
     Fault("Adagrad", "rate decays a step early", "(step - 1).astype", "step.astype"),
-    Fault("Adagrad", "decay left out", _DECAYED, "descent(grads, maximize)"),
+    Fault("Adagrad", "decay left out", _REGULARIZED, "descent(grads, maximize)"),
     Fault("Adadelta", "eps beside the root", "jnp.sqrt(acc + eps)", "(jnp.sqrt(acc) + eps)"),
     Fault("Adadelta", "sums, not means", "(1 - rho) * (g * g)", "g * g"),
     Fault(

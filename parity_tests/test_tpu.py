@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from test_lowering import LOOPS, program
 
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch
 
@@ -38,9 +38,9 @@ TOPOLOGIES: dict[int, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def compiled_anew() -> Iterator[None]:
+def cache_disabled() -> Iterator[None]:
     """A program for a TPU that was kept cannot be read back where there is none."""
-    with launch.compiled_anew("jax"):
+    with launch.cache_disabled("jax"):
         yield
 
 
@@ -92,9 +92,9 @@ def test_one_chip(name: str, loop: str, chips: dict[int, tuple[jax.Device, ...]]
 def test_four_chips(name: str, chips: dict[int, tuple[jax.Device, ...]]) -> None:
     spec = EXAMPLES[name]()
     driver = programs.Described(
-        launch.example("jax", spec), spec, Place("tpu", devices=4), chips=chips[4]
+        launch.example("jax", spec), spec, DeviceConfig("tpu", devices=4), chips=chips[4]
     )
-    compiled = programs.training(driver).compile(driver.everywhere)
+    compiled = programs.training(driver).compile(driver.replicated_sharding)
     text = check(compiled)
     assert "num_partitions=4" in text
     assert re.search(r"all-reduce|all-gather", text), "the chips never meet"
@@ -106,7 +106,9 @@ def test_four_chips(name: str, chips: dict[int, tuple[jax.Device, ...]]) -> None
 def test_bfloat16_is_noticed(chips: dict[int, tuple[jax.Device, ...]]) -> None:
     """What a TPU does where nothing is asked for is what the tests above do not let pass."""
     spec = EXAMPLES["mnist_rnn"](steps=2)
-    text = program("training", spec, Place(precision="default")).compile(chips[1][0]).as_text()
+    text = (
+        program("training", spec, DeviceConfig(precision="default")).compile(chips[1][0]).as_text()
+    )
     assert any("bf16" in line for line in less_than_float32(text or ""))
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import LEAVES, made, planted, refused, with_leaf
 from hypothesis import given
 from hypothesis import strategies as st
 from storing import SEARCH, SHARDS, bits, write
+from synthetic_traces import LEAVES, made, refused, with_fault, with_leaf
 
 import twinstep
 from twinstep import Trace, Verdict, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.ledger import join
+from twinstep.trace.ledger import concatenate
 from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- round trips
@@ -41,7 +41,7 @@ def test_a_run_comes_back_bit_for_bit(
     assert bits(loaded) == bits(trace)
     assert open_trace(tmp_path / "trace").complete
     assert twinstep.compare(trace, loaded).verdict is Verdict.EQUAL
-    assert (loaded.noise is None) is (framework == "torch")
+    assert (loaded.rounding_noise is None) is (framework == "torch")
 
 
 ODD = {
@@ -62,7 +62,7 @@ def test_odd_numbers_come_back_bit_for_bit(values: Any, tmp_path: Path) -> None:
 
 def test_names_layouts_and_order_come_back(tmp_path: Path) -> None:
     trace = made()
-    names = ("z/a", "grads/weight", "0.weight", "noise/loss", "loss", "größe")
+    names = ("z/a", "grads/weight", "0.weight", "rounding_noise/loss", "loss", "größe")
     rows = np.arange(6 * 4.0).reshape(4, 6).T  # not contiguous
     trace = dataclasses.replace(trace, grads={name: rows + i for i, name in enumerate(names)})
     trace.save(tmp_path / "trace")
@@ -75,7 +75,7 @@ def test_names_layouts_and_order_come_back(tmp_path: Path) -> None:
 def test_a_replaced_field_is_saved_and_found(stage: str, tmp_path: Path) -> None:
     trace = made()
     leaf = LEAVES[stage][0]
-    changed = planted(trace, stage, leaf, 3, 7)
+    changed = with_fault(trace, stage, leaf, 3, 7)
     before = bits(trace)
     changed.save(tmp_path / "changed")
     write(tmp_path / "trace", trace)
@@ -96,18 +96,18 @@ def test_a_replaced_field_is_saved_and_found(stage: str, tmp_path: Path) -> None
 
 
 def test_shards_are_read_one_by_one(stored: Path) -> None:
-    trace = made(noise=0.5)
+    trace = made(rounding_noise=0.5)
     opened = open_trace(stored)
     assert (opened.steps, opened.complete) == (6, True)
     for chunk, (low, high) in zip(opened.chunks(), SHARDS, strict=True):
-        assert bits(chunk) == bits(trace.cut(low, high))
+        assert bits(chunk) == bits(trace.slice(low, high))
     assert bits(load_trace(stored)) == bits(trace)
 
 
 def test_metrics_are_those_of_the_end(tmp_path: Path) -> None:
     trace = made()
     ended = dataclasses.replace(trace, metrics={"correct": 355.0, "test_images": 360.0})
-    assert join([trace.cut(0, 3), ended.cut(3, 6)]).metrics == ended.metrics
+    assert concatenate([trace.slice(0, 3), ended.slice(3, 6)]).metrics == ended.metrics
     write(tmp_path / "trace", ended)
     assert bits(load_trace(tmp_path / "trace")) == bits(ended)
     with TraceWriter(tmp_path / "killed", ended.metadata) as writer:
@@ -125,21 +125,21 @@ def test_a_shard_is_read_when_its_turn_comes(stored: Path) -> None:
 @SEARCH
 @given(cuts=st.sets(st.integers(1, 11)), low=st.integers(0, 12), high=st.integers(0, 12))
 def test_cut_and_join_undo_each_other(cuts: set[int], low: int, high: int) -> None:
-    trace = made(12, noise=0.5)
+    trace = made(12, rounding_noise=0.5)
     bounds = [0, *sorted(cuts), 12]
-    pieces = [trace.cut(a, b) for a, b in itertools.pairwise(bounds)]
-    assert bits(join(pieces)) == bits(trace)
+    pieces = [trace.slice(a, b) for a, b in itertools.pairwise(bounds)]
+    assert bits(concatenate(pieces)) == bits(trace)
     low, high = min(low, high), max(low, high)
-    part = trace.cut(low, high)
+    part = trace.slice(low, high)
     assert (len(part), part.start) == (high - low, low)
     assert part.params["bias"].tobytes() == trace.params["bias"][low : high + 1].tobytes()
     assert part.losses.tobytes() == trace.losses[low:high].tobytes()
-    assert part.cut(0, len(part)).start == low
+    assert part.slice(0, len(part)).start == low
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 3), (4, 3), (0, 7), (7, 7)])
 def test_cut_refuses_steps_that_are_not_there(low: int, high: int) -> None:
-    refused(lambda: made().cut(low, high), str(low), str(high), "6")
+    refused(lambda: made().slice(low, high), str(low), str(high), "6")
 
 
 def _of_other_shape(trace: Trace) -> Trace:
@@ -156,12 +156,12 @@ def _of_other_names(trace: Trace) -> Trace:
 
 NO_NEIGHBOURS: dict[str, tuple[Callable[[Trace], list[Trace]], tuple[str, ...]]] = {
     "none": (lambda t: [], ("at least 1",)),
-    "gap": (lambda t: [t.cut(0, 2), t.cut(3, 6)], ("3", "2")),
-    "overlap": (lambda t: [t.cut(0, 3), t.cut(2, 6)], ("2", "3")),
-    "backwards": (lambda t: [t.cut(3, 6), t.cut(0, 3)], ("0", "6")),
-    "shape": (lambda t: [t.cut(0, 3), _of_other_shape(t).cut(3, 6)], ("raw_grads", "3")),
-    "dtype": (lambda t: [t.cut(0, 3), _of_other_dtype(t).cut(3, 6)], ("params", "3")),
-    "names": (lambda t: [t.cut(0, 3), _of_other_names(t).cut(3, 6)], ("opt_state", "3")),
+    "gap": (lambda t: [t.slice(0, 2), t.slice(3, 6)], ("3", "2")),
+    "overlap": (lambda t: [t.slice(0, 3), t.slice(2, 6)], ("2", "3")),
+    "backwards": (lambda t: [t.slice(3, 6), t.slice(0, 3)], ("0", "6")),
+    "shape": (lambda t: [t.slice(0, 3), _of_other_shape(t).slice(3, 6)], ("raw_grads", "3")),
+    "dtype": (lambda t: [t.slice(0, 3), _of_other_dtype(t).slice(3, 6)], ("params", "3")),
+    "names": (lambda t: [t.slice(0, 3), _of_other_names(t).slice(3, 6)], ("opt_state", "3")),
 }
 
 
@@ -169,12 +169,12 @@ NO_NEIGHBOURS: dict[str, tuple[Callable[[Trace], list[Trace]], tuple[str, ...]]]
 def test_join_refuses_what_does_not_follow(
     pieces: Callable[[Trace], list[Trace]], says: tuple[str, ...]
 ) -> None:
-    refused(lambda: join(pieces(made())), *says)
+    refused(lambda: concatenate(pieces(made())), *says)
 
 
 UNSAVEABLE: dict[str, tuple[Callable[[Trace], Trace], tuple[str, ...]]] = {
-    "no steps": (lambda t: t.cut(0, 0), ("no steps",)),
-    "not from the start": (lambda t: t.cut(2, 6), ("step 2", "expected 0")),
+    "no steps": (lambda t: t.slice(0, 0), ("no steps",)),
+    "not from the start": (lambda t: t.slice(2, 6), ("step 2", "expected 0")),
     "rows missing": (
         lambda t: with_leaf(t, "raw_grads", "bias", t.raw_grads["bias"][:4]),
         ("raw_grads, bias", "6 rows"),
@@ -197,10 +197,10 @@ def test_what_could_not_be_loaded_is_not_saved(
 def test_a_writer_takes_consecutive_steps_of_one_run(tmp_path: Path) -> None:
     trace = made()
     writer = TraceWriter(tmp_path / "trace", trace.metadata)
-    writer.write(trace.cut(0, 2))
-    refused(lambda: writer.write(trace.cut(3, 6)), "step 3", "expected 2")
-    refused(lambda: writer.write(made(noise=1.0).cut(2, 6)), "leaves")
-    writer.write(trace.cut(2, 6))
+    writer.write(trace.slice(0, 2))
+    refused(lambda: writer.write(trace.slice(3, 6)), "step 3", "expected 2")
+    refused(lambda: writer.write(made(rounding_noise=1.0).slice(2, 6)), "leaves")
+    writer.write(trace.slice(2, 6))
     assert bits(load_trace(tmp_path / "trace")) == bits(trace)
 
 

@@ -62,7 +62,7 @@ print(json.dumps({"found": found, "loaded": sorted(sys.modules)}))
 """
 
 
-class Said(NamedTuple):
+class Message(NamedTuple):
     """How a program ended: its exit code, and what it wrote."""
 
     code: int
@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, **compiled, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run_all(side: str) -> tuple[dict[str, Said], set[str]]:
+def run_all(side: str) -> tuple[dict[str, Message], set[str]]:
     """Runs a framework's programs in one process: {command line: what it said}, loaded modules."""
     lines = [command(side, name, dtype) for name in EXAMPLES for dtype in RUNS]
     lines += [f"{side}_impl/{name}.py {bad}" for name in EXAMPLES for bad in BAD]
@@ -93,7 +93,7 @@ def run_all(side: str) -> tuple[dict[str, Said], set[str]]:
     )
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
-    return {line: Said(*said) for line, said in told["found"].items()}, set(told["loaded"])
+    return {line: Message(*said) for line, said in told["found"].items()}, set(told["loaded"])
 
 
 def command(side: str, name: str, dtype: str) -> str:
@@ -111,7 +111,7 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def ran() -> dict[str, tuple[dict[str, Said], set[str]]]:
+def ran() -> dict[str, tuple[dict[str, Message], set[str]]]:
     """What each framework's programs said, and what they had loaded in the end."""
     return {side: run_all(side) for side in SIDES}
 
@@ -196,7 +196,7 @@ def test_jax_prints_the_same_lines(ran: Any, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("side", SIDES)
 def test_the_lines_are_those_of_the_command(ran: Any, side: str, name: str) -> None:
     """`twinstep run` prints them too; what only one of them prints are figures of other forms."""
-    trace = twinstep.run(spec_of(name, "float64"), framework=side, noise=False)
+    trace = twinstep.run(spec_of(name, "float64"), framework=side, rounding_noise=False)
     spec = spec_of(name, "float64")
     printed = [spec.log_line(step, loss.item()) for step, loss in enumerate(trace.losses)]
     expected = [line for line in printed if line is not None]
@@ -374,7 +374,7 @@ def test_the_loop_in_sight_leaves_what_the_scan_leaves(name: str, dtype: str) ->
     """
     spec = spec_of(name, dtype)
     measured, lines = name in ANOTHER_COURSE, list[str]()
-    trace = twinstep.run(spec, framework="jax", noise=measured)
+    trace = twinstep.run(spec, framework="jax", rounding_noise=measured)
     driver = launch.driver("jax", spec)
     with driver.settings():
         built, data = driver.example.build(spec), driver.data
@@ -389,7 +389,7 @@ def test_the_loop_in_sight_leaves_what_the_scan_leaves(name: str, dtype: str) ->
         if not measured:
             assert same_bits(np.asarray(params[leaf]), array[-1]), leaf
             continue
-        assert trace.noise is not None
+        assert trace.rounding_noise is not None
         one_step = STAGES["params"].one_step * tolerance.eps(dtype) * np.max(np.abs(array[-2:]))
-        carried = tolerance.NOISE_FACTOR * np.max(trace.noise[f"params/{leaf}"])
+        carried = tolerance.ROUNDING_NOISE_FACTOR * np.max(trace.rounding_noise[f"params/{leaf}"])
         assert np.max(np.abs(np.asarray(params[leaf]) - array[-1])) <= carried + one_step, leaf

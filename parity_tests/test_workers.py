@@ -16,8 +16,8 @@ from storing import HERE
 
 from twinstep import InputError, workers
 from twinstep.problems import EXAMPLES
-from twinstep.runs import many
-from twinstep.runs.many import Finished, Lost, Progress, verify_all
+from twinstep.runs import pool
+from twinstep.runs.pool import Finished, Lost, Progress, verify_all
 
 LONG = 60  # seconds that a busy machine may take for what needs a moment
 
@@ -29,7 +29,7 @@ def deaf(index: int, said: Any) -> None:
 def results(call: Callable[..., Any], *given: Any, **options: Any) -> dict[int, Any]:
     """What a call gives for each argument, in two processes."""
     options = {"jobs": 2, **options}
-    return dict(workers.apart(call, [(one,) for one in given], deaf, **options))
+    return dict(workers.in_processes(call, [(one,) for one in given], deaf, **options))
 
 
 def alive(number: int) -> bool:
@@ -54,22 +54,22 @@ def wait_until(true: Callable[[], bool]) -> bool:
 
 def test_each_task_is_done_and_heard() -> None:
     heard: list[tuple[int, int]] = []
-    pieces = workers.apart(
+    pieces = workers.in_processes(
         tasks.doubled, [(3,), (4,), (5,)], lambda *said: heard.append(said), jobs=2
     )
     assert dict(pieces) == {0: 6, 1: 8, 2: 10}
     assert sorted(heard) == [(0, 3), (0, 3), (1, 4), (1, 4), (2, 5), (2, 5)]
     heard.clear()
-    here = workers.here(tasks.doubled, [(3,), (4,)], lambda *said: heard.append(said))
+    here = workers.in_this_process(tasks.doubled, [(3,), (4,)], lambda *said: heard.append(said))
     assert (list(here), heard) == ([(0, 6), (1, 8)], [(0, 3), (0, 3), (1, 4), (1, 4)])
 
 
 def test_one_process_each_only_where_asked_for() -> None:
     given: list[tuple[()]] = [()] * 3
     call = tasks.number_of_process
-    one_each = dict(workers.apart(call, given, deaf, jobs=1, one_each=True))
+    one_each = dict(workers.in_processes(call, given, deaf, jobs=1, one_each=True))
     assert len(set(one_each.values())) == 3
-    shared = dict(workers.apart(call, given, deaf, jobs=1))
+    shared = dict(workers.in_processes(call, given, deaf, jobs=1))
     assert len(set(shared.values())) == 1
     assert not any(map(alive, (*one_each.values(), *shared.values())))
 
@@ -85,18 +85,18 @@ def test_a_process_that_dies_is_named_and_the_others_go_on() -> None:
     assert found[3] == ("its process ended with exit code 3", "")
     assert found[4].why == "ValueError: planted"
     assert "in ends" in found[4].traceback
-    (here,) = workers.here(tasks.ends, [("exception",)], deaf)
+    (here,) = workers.in_this_process(tasks.ends, [("exception",)], deaf)
     assert here[1].why == "ValueError: planted"
 
 
 def test_bad_input_is_raised_and_ends_all(tmp_path: Path) -> None:
-    for way in (
-        workers.apart(tasks.ends, [("bad input",)], deaf, jobs=2),
-        workers.here(tasks.ends, [("bad input",)], deaf),
+    for call in (
+        workers.in_processes(tasks.ends, [("bad input",)], deaf, jobs=2),
+        workers.in_this_process(tasks.ends, [("bad input",)], deaf),
     ):
         with pytest.raises(InputError, match="seed is 'x'"):
-            list(way)
-    pieces = workers.apart(tasks.either, [(str(tmp_path),), ("bad input",)], deaf, jobs=2)
+            list(call)
+    pieces = workers.in_processes(tasks.either, [(str(tmp_path),), ("bad input",)], deaf, jobs=2)
     with pytest.raises(InputError, match="seed is 'x'"):
         list(pieces)
     (waiting,) = (int(file.name) for file in tmp_path.iterdir())
@@ -107,7 +107,7 @@ def test_bad_input_is_raised_and_ends_all(tmp_path: Path) -> None:
 
 
 def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "_verify_one", tasks.verified)
+    monkeypatch.setattr(pool, "_verify_one", tasks.verified)
     names = ["chain_rule", "linear_regression", "zero_grad", "gradient_update"]
     specs = [EXAMPLES[name]() for name in names]
     heard: list[Progress | Finished] = []
@@ -129,7 +129,7 @@ def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_said_too_often_is_left_out() -> None:
     said: list[Any] = []
-    progress = many._seldom(said.append)
+    progress = pool._report_rarely(said.append)
     for step in range(1001):
         progress("torch", step, 1000)
         progress("jax", step, 1000)
@@ -140,16 +140,18 @@ def test_what_is_said_too_often_is_left_out() -> None:
 
 # ------------------------------------------------------------------------- none is left behind
 
-APART = "list(workers.apart(tasks.{}, [(folder,), (folder,)], lambda *_: None, jobs=2))"
+APART = "list(workers.in_processes(tasks.{}, [(folder,), (folder,)], lambda *_: None, jobs=2))"
 WITH = "with {}:\n    Path(folder, 'me').touch()\n    time.sleep(600)"
 PARENTS = {
     "workers": APART.format("waits"),
     "workers in the midst of C": APART.format("holds"),
     "workers of a thread": f"run = lambda: {APART.format('waits')}\n"
     "thread = threading.Thread(target=run)\nthread.start()\nthread.join()",
-    "a training aside": WITH.format("aside.aside(partial(tasks.waits, folder))"),
-    "a program that takes long to load": "command = [sys.executable, '-m', 'twinstep.tied']\n"
-    "command += ['-m', 'tasks', folder]\n"
+    "a training in the background": WITH.format(
+        "background.in_background(partial(tasks.waits, folder))"
+    ),
+    "a program that takes long to load": "command = [sys.executable, '-m', "
+    "'twinstep.bound_to_parent', '-m', 'tasks', folder]\n"
     "subprocess.Popen(command, stdin=subprocess.PIPE).wait()",
     "a process of the bench": WITH.format("process._process(folder)"),
 }
@@ -160,7 +162,7 @@ from pathlib import Path
 import tasks
 from twinstep import workers
 from twinstep.bench import process
-from twinstep.cli import aside
+from twinstep.cli import background
 
 process._serve = tasks.serves
 folder = sys.argv[1]
@@ -202,7 +204,7 @@ def test_no_worker_outlives_its_parent(parent: "subprocess.Popen[str]", tmp_path
 
 
 @needs_proc
-@pytest.mark.parametrize("parent", ["workers", "a training aside"], indirect=True)
+@pytest.mark.parametrize("parent", ["workers", "a training in the background"], indirect=True)
 def test_ctrl_c_is_the_parents_to_handle(parent: "subprocess.Popen[str]", tmp_path: Path) -> None:
     for child in children(tmp_path):
         blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())

@@ -22,7 +22,7 @@ class LostError(RuntimeError):
         self.traceback = traceback
 
 
-def refuse(what: str, **checks: Check) -> None:
+def check_arguments(what: str, **checks: Check) -> None:
     """Raises InputError in one line for the first value that is not right.
 
     what: whose the values are; checks: {name: (value, what is expected, whether it is right)}

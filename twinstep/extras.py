@@ -12,7 +12,7 @@ MODULES = {
 """{extra: what it brings that is imported}"""
 
 
-def refuse_missing(extra: str, what: str) -> None:
+def check_installed(extra: str, what: str) -> None:
     """Raises InputError where `what` needs an extra that is not installed; imports nothing."""
     for module in MODULES[extra]:
         if not installed(module):

@@ -20,7 +20,7 @@ _KINDS = {
 }
 
 
-def named(what: str, name: Name) -> Path:
+def checked_path(what: str, name: Name) -> Path:
     """The path that was named. InputError for a blank, and for what no path can hold."""
     text = os.fspath(name)
     if not text.strip() or "\0" in text:
@@ -39,25 +39,27 @@ def kind(name: Name) -> str | None:
         return None
 
 
-def read(name: Name, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+def read(name: Name, max_bytes: int) -> bytes:
+    """The content of a regular file of at most `max_bytes` bytes.
 
     Raises InputError for anything else, none of which is read or waited for, and OSError.
     """
-    refuse_special(name, _kind(os.stat(name).st_mode))  # to open a device may do something
+    check_regular_file(name, _kind(os.stat(name).st_mode))  # to open a device may do something
     # it may be another file by now: a pipe that nobody writes would be waited for without NONBLOCK
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        refuse_special(name, _kind(found.st_mode))
-        content = b"" if found.st_size > most else file.read(most + 1)  # it may be growing
+        check_regular_file(name, _kind(found.st_mode))
+        content = (
+            b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
+        )  # it may be growing
     size = max(found.st_size, len(content))
-    if size > most:
-        raise InputError(f"{name} has {size} bytes, expected at most {most}")
+    if size > max_bytes:
+        raise InputError(f"{name} has {size} bytes, expected at most {max_bytes}")
     return content
 
 
-def refuse_special(name: Name, found: str | None) -> None:
+def check_regular_file(name: Name, found: str | None) -> None:
     """Raises InputError for what `kind` found."""
     if found:
         raise InputError(f"{name} is {found}, expected a regular file")

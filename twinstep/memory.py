@@ -7,7 +7,7 @@ from pathlib import Path
 GIB = 2**30
 
 
-def at_most() -> int:
+def available() -> int:
     """Bytes that this process may use: the machine's, or less where its cgroup or a limit says so.
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max
@@ -48,8 +48,8 @@ def _of_cgroups(listed: Path, root: Path) -> Iterator[int]:
             home, name = root / "memory", "memory.limit_in_bytes"
         else:
             continue
-        place = home / group.strip("/")
-        for folder in (place, *place.parents):
+        folder_above = home / group.strip("/")
+        for folder in (folder_above, *folder_above.parents):
             if folder == home.parent:
                 break
             for limit in _lines(folder / name):

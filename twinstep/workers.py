@@ -66,7 +66,7 @@ def end(processes: Iterable[BaseProcess]) -> None:
         process.join()
 
 
-def here(
+def in_this_process(
     call: Callable[..., Any], tasks: Sequence[Sequence[Any]], hear: Callable[[int, Any], None]
 ) -> Generator[tuple[int, Any], None, None]:
     """Does the tasks in this process, one by one; otherwise as `apart`."""
@@ -74,7 +74,7 @@ def here(
         yield index, _attempt(call, task, partial(hear, index))
 
 
-def apart(
+def in_processes(
     call: Callable[..., Any],
     tasks: Sequence[Sequence[Any]],
     hear: Callable[[int, Any], None],
@@ -101,7 +101,7 @@ def apart(
             ready = wait(list(busy))
             for worker in [worker for here, worker in busy.items() if here in ready]:
                 answer = worker.answer()
-                if isinstance(answer, Said):
+                if isinstance(answer, Message):
                     hear(worker.index, answer.words)
                     continue
                 del busy[worker.here]
@@ -119,10 +119,10 @@ def apart(
 def how_ended(process: BaseProcess) -> str:
     """In words: how a process died, that does not answer any more."""
     process.join(GRACE)
-    return f"its process {what_ended(process.exitcode)}"
+    return f"its process {exit_reason(process.exitcode)}"
 
 
-def what_ended(code: int | None) -> str:
+def exit_reason(code: int | None) -> str:
     """In words: what an exit code says of a process."""
     if code is None or code >= 0:
         return f"ended with exit code {code}"
@@ -136,7 +136,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class Said(NamedTuple):
+class Message(NamedTuple):
     """What a task says before it is done."""
 
     words: Any
@@ -173,7 +173,7 @@ def _serve(there: Connection, call: Callable[..., Any]) -> None:
         while True:
             task = there.recv()
             try:
-                there.send(_attempt(call, task, lambda words: there.send(Said(words))))
+                there.send(_attempt(call, task, lambda words: there.send(Message(words))))
             except InputError as error:
                 there.send(error)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from twinstep.bench.timing import Spread
 from twinstep.errors import InputError
-from twinstep.trace.ways import LABELS
+from twinstep.trace.variants import LABELS
 
 START, END = "<!-- figures -->", "<!-- /figures -->"
 
@@ -36,13 +36,13 @@ def figures(report: Mapping[str, Any]) -> str:
         f"Python {machine['python']}.",
         "",
     ]
-    usual = [row for row in rows if row["way"] != "compile"]
+    usual = [row for row in rows if row["variant"] != "compile"]
     for cores, head in _HEADS.items():
         if mine := [row for row in usual if row["cores"] == cores]:
             text += [f"### {head}", "", *_ratios(mine), ""]
     if first := [row for row in usual if row["cores"] == usual[0]["cores"]]:
         text += ["### The first call, seconds", "", *_firsts(first), ""]
-    if compiled := [row for row in rows if row["way"] == "compile"]:
+    if compiled := [row for row in rows if row["variant"] == "compile"]:
         text += ["### torch.compile, on one core", "", *_compiled(compiled), ""]
     if report["costs"]:
         text += ["### What proving costs", "", *_costs(report["costs"]), ""]
@@ -51,26 +51,39 @@ def figures(report: Mapping[str, Any]) -> str:
 
 def _ratios(rows: Sequence[_Row]) -> list[str]:
     """A line a run: what PyTorch eager takes, and how many times as fast the others are."""
-    ways = [way for way in LABELS if way != "eager" and any(row["way"] == way for row in rows)]
+    variants = [
+        variant
+        for variant in LABELS
+        if variant != "eager" and any(row["variant"] == variant for row in rows)
+    ]
     asked = any(row["asked"] for row in rows)
-    heads = ["example", "steps", "PyTorch eager, us a step", *(LABELS[way] for way in ways)]
+    heads = [
+        "example",
+        "steps",
+        "PyTorch eager, us a step",
+        *(LABELS[variant] for variant in variants),
+    ]
     lines = []
     for (example, steps), run in _runs(rows).items():
         base = run["eager"]
         cells = [f"`{example}`", str(steps), _spread(base, "us")]
-        cells += [_spread(run[way], "ratio") if way in run else "" for way in ways]
+        cells += [_spread(run[variant], "ratio") if variant in run else "" for variant in variants]
         wish = run["trace"]["asked"] if "trace" in run else None
         lines.append([*cells, *(["" if wish is None else f"{wish:g}"] if asked else [])])
     return lined_up([*heads, *(["asked for"] if asked else [])], lines)
 
 
 def _firsts(rows: Sequence[_Row]) -> list[str]:
-    ways = [way for way in LABELS if any(row["way"] == way for row in rows)]
+    variants = [variant for variant in LABELS if any(row["variant"] == variant for row in rows)]
     lines = [
-        [f"`{example}`", str(steps), *(_number(run.get(way, {}).get("first")) for way in ways)]
+        [
+            f"`{example}`",
+            str(steps),
+            *(_number(run.get(variant, {}).get("first")) for variant in variants),
+        ]
         for (example, steps), run in _runs(rows).items()
     ]
-    return lined_up(["example", "steps", *(LABELS[way] for way in ways)], lines)
+    return lined_up(["example", "steps", *(LABELS[variant] for variant in variants)], lines)
 
 
 def _compiled(rows: Sequence[_Row]) -> list[str]:
@@ -102,7 +115,7 @@ def _costs(costs: Sequence[_Row]) -> list[str]:
 def _runs(rows: Sequence[_Row]) -> dict[tuple[str, int], dict[str, _Row]]:
     runs: dict[tuple[str, int], dict[str, _Row]] = {}
     for row in rows:
-        runs.setdefault((row["example"], row["steps"]), {})[row["way"]] = row
+        runs.setdefault((row["example"], row["steps"]), {})[row["variant"]] = row
     return runs
 
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge.findings import Comparison, Verdict
 from twinstep.judge.judge import Judge
-from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.ledger import Trace
-from twinstep.trace.ways import LABELS, Left, Way
+from twinstep.trace.variants import LABELS, TrainingResult, Variant
 
 BASE = "eager"  # what ratios are to, and what the JAX side is held against
 
@@ -28,34 +28,36 @@ BASE = "eager"  # what ratios are to, and what the JAX side is held against
 class Judgement(NamedTuple):
     """What became of a way's run: a verdict, why where it is not the same, how far it was judged.
 
-    horizon: the step from which on values were not judged; None: all of them were
+    chaotic_from: the step from which on values were not judged; None: all of them were
     """
 
     verdict: Verdict
     reason: str
-    horizon: int | None
+    chaotic_from: int | None
 
 
 def judgements(
-    torch: Mapping[str, Way],
-    jax: Mapping[str, Way],
-    lefts: Mapping[str, Left],
+    torch: Mapping[str, Variant],
+    jax: Mapping[str, Variant],
+    results: Mapping[str, TrainingResult],
     spec: Spec,
-    place: Place = CPU,
+    device_config: DeviceConfig = CPU,
 ) -> dict[str, Judgement]:
     """What became of every way's run.
 
     torch, jax: each framework's ways; `eager` and `trace` among them
     lefts: what the timed run of each has left
     """
-    gate = Gate(spec, place)
-    noisy = launch.driver("jax", spec, place, noise=True)
+    gate = Gate(spec, device_config)
+    noisy = launch.driver("jax", spec, device_config, rounding_noise=True)
     found: dict[str, Judgement] = {}
-    for name, way in torch.items():
-        step_by_step, ends = _judge(way, noisy.chunks(), {name: lefts[name]}, gate, noisy, spec)
+    for name, variant in torch.items():
+        step_by_step, ends = _judge(
+            variant, noisy.chunks(), {name: results[name]}, gate, noisy, spec
+        )
         found[name] = _worse([step_by_step, ends[name]])
     partner = torch[BASE].recorded()
-    mine = {name: lefts[name] for name in jax}
+    mine = {name: results[name] for name in jax}
     step_by_step, ends = _judge(jax["trace"], partner, mine, gate, noisy, spec)
     for name in jax:
         found[name] = _worse([step_by_step, ends[name]])
@@ -68,9 +70,9 @@ def judgements(
 
 
 def _judge(
-    way: Way,
+    variant: Variant,
     partner: Iterator[Trace],
-    lefts: Mapping[str, Left],
+    results: Mapping[str, TrainingResult],
     gate: Gate,
     noisy: Any,
     spec: Spec,
@@ -80,34 +82,36 @@ def _judge(
     Nothing is kept that grows with the number of steps but the losses.
     """
     judge = Judge(spec.dtype)
-    ends = {name: Judge(spec.dtype) for name in lefts}
+    ends = {name: Judge(spec.dtype) for name in results}
     index = spec.chunks()
-    for ours, theirs, noise, chunk in zip(
-        way.recorded(), partner, noisy.chunks(), index, strict=True
+    for ours, theirs, rounding_noise, chunk in zip(
+        variant.recorded(), partner, noisy.chunks(), index, strict=True
     ):
         gate(judge, ours, chunk)
-        measured = ours.with_noise_of(noise)
+        measured = ours.with_rounding_noise_of(rounding_noise)
         judge.free(measured, theirs)
-        for name, left in lefts.items():
-            ends[name].free(measured, put_in(ours, left, spec.total_steps))
+        for name, result in results.items():
+            ends[name].free(measured, with_result(ours, result, spec.total_steps))
     return judge.comparison(), {name: end.comparison() for name, end in ends.items()}
 
 
-def put_in(trace: Trace, left: Left, total: int) -> Trace:
+def with_result(trace: Trace, result: TrainingResult, total: int) -> Trace:
     """Recorded steps with a run's own losses and last parameters in their place, where it has them.
 
     total: the run's steps; the trace may be a piece of it
     """
     end = trace.start + len(trace)
     losses = np.array(trace.losses)
-    first = total - len(left.losses)  # the step of the first loss that is known
+    first = total - len(result.losses)  # the step of the first loss that is known
     known = slice(max(first, trace.start), end)
     if known.start < known.stop:
-        losses[known.start - trace.start :] = left.losses[known.start - first : known.stop - first]
+        losses[known.start - trace.start :] = result.losses[
+            known.start - first : known.stop - first
+        ]
     params = dict(trace.params)
     if end == total:
         for name, array in params.items():
-            params[name] = np.concatenate([array[:-1], left.params[name][None]])
+            params[name] = np.concatenate([array[:-1], result.params[name][None]])
     return dataclasses.replace(trace, losses=losses, params=params)
 
 
@@ -115,9 +119,10 @@ def _worse(comparisons: list[Comparison]) -> Judgement:
     """The first that is not the same, or what all come to."""
     for comparison in comparisons:
         if not comparison.verdict.same:
-            return Judgement(comparison.verdict, comparison.reason, comparison.horizon)
+            return Judgement(comparison.verdict, comparison.reason, comparison.chaotic_from)
     equal = all(comparison.verdict is Verdict.EQUAL for comparison in comparisons)
     verdict = Verdict.EQUAL if equal else Verdict.ROUNDING
-    # the gate judges every step; what a timed run left is judged up to its horizon, or by its bits
+    # the gate judges every step; what a timed run left is judged until it is chaotic, or by its
+    # bits
     last = comparisons[-1]
-    return Judgement(verdict, "", None if last.verdict is Verdict.EQUAL else last.horizon)
+    return Judgement(verdict, "", None if last.verdict is Verdict.EQUAL else last.chaotic_from)

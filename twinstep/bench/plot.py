@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twinstep.bench.rows import Found, Row
 from twinstep.report.plots import COLORS
-from twinstep.trace.ways import LABELS
+from twinstep.trace.variants import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,11 +50,11 @@ def ratios_figure(found: Sequence[Found]) -> "Figure":
 
 
 def _marks(axes: Any, rows: Sequence[Row], runs: Sequence[tuple[str, int]]) -> None:
-    for way, mark in _MARKS.items():
+    for variant, mark in _MARKS.items():
         points = [
             (row.ratio, runs.index((row.example, row.steps)))
             for row in rows
-            if row.way == way and row.ratio is not None
+            if row.variant == variant and row.ratio is not None
         ]
         if not points:
             continue
@@ -66,13 +66,13 @@ def _marks(axes: Any, rows: Sequence[Row], runs: Sequence[tuple[str, int]]) -> N
                 [ratio.median - ratio.low for ratio, _ in points],
                 [ratio.high - ratio.median for ratio, _ in points],
             ],
-            color=COLORS["jax" if way in ("step", "scan", "trace") else "torch"],
+            color=COLORS["jax" if variant in ("step", "scan", "trace") else "torch"],
             marker=mark,
             markersize=4.5,
-            markerfacecolor="white" if way in ("foreach", "fused", "step") else None,
+            markerfacecolor="white" if variant in ("foreach", "fused", "step") else None,
             linestyle="none",
             elinewidth=1,
-            label=LABELS[way],
+            label=LABELS[variant],
         )
 
 
@@ -81,5 +81,5 @@ def _legend(grid: Any, rows: Sequence[Row]) -> tuple[list[Any], list[str]]:
     found = [axes.get_legend_handles_labels() for (axes,) in grid]
     pairs = [pair for handles, labels in found for pair in zip(labels, handles, strict=True)]
     known: dict[str, Any] = functools.reduce(lambda d, p: {p[0]: p[1], **d}, pairs, {})
-    names = [LABELS[way] for way in _MARKS if LABELS[way] in known]
+    names = [LABELS[variant] for variant in _MARKS if LABELS[variant] in known]
     return [known[name] for name in names], names

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from twinstep import workers
-from twinstep.bench.proof import gate_cost, start_cost
+from twinstep.bench.costs import gate_cost, start_cost
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost, Found
 from twinstep.bench.training import Setting, training_rows, without_figures
 from twinstep.errors import InputError
@@ -50,14 +50,14 @@ def measured(tasks: Sequence[Task], setting: Setting) -> Iterator[list[Found]]:
 
     A task that takes far longer than `setting.limit` is given up, and a new process goes on.
     """
-    most = setting.limit + STARTING + (COMPILING if setting.compiled else 0)
+    limit = setting.limit + STARTING + (COMPILING if setting.compiled else 0)
     waiting = deque(tasks)
     while waiting:
         with _process(setting) as (ask, process):
             while waiting:
                 task = waiting.popleft()
                 try:
-                    answer = _answer(ask, process, task, most)
+                    answer = _answer(ask, process, task, limit)
                 except _LostError as lost:
                     yield _given_up(task, setting, str(lost))
                     break
@@ -68,12 +68,12 @@ class _LostError(Exception):
     """A process that does not answer."""
 
 
-def _answer(ask: Connection, process: BaseProcess, task: Task, most: float) -> list[Found] | str:
+def _answer(ask: Connection, process: BaseProcess, task: Task, limit: float) -> list[Found] | str:
     """What a process finds within `most` seconds, or what went wrong in it."""
     try:
         ask.send(task)
-        if not ask.poll(most):
-            raise _LostError(f"not done after {most:.0f} s")
+        if not ask.poll(limit):
+            raise _LostError(f"not done after {limit:.0f} s")
         answer: list[Found] | str | InputError = ask.recv()
     except (EOFError, ConnectionError):
         raise _LostError(workers.how_ended(process)) from None
@@ -123,7 +123,7 @@ def _serve(there: Connection, setting: Setting) -> None:
             task = there.recv()
             try:
                 launch.set_threads("torch", setting.threads)
-                launch.keep_compiled("jax")  # what judges; what is timed compiles anew
+                launch.enable_cache("jax")  # what judges; what is timed compiles anew
                 there.send(find(task, setting))
             except InputError as error:
                 there.send(error)

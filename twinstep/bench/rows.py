@@ -46,12 +46,12 @@ class Row:
     """One way to make one run.
 
     cores: "one" or "all"; threads: how many those are
-    way: a key of `ways.LABELS`
+    way: a key of `variants.LABELS`
     ratio: how many times as fast as PyTorch eager; us: microseconds a step
     first: seconds of the first call, in which JAX traces and compiles; the state is there already
     verdict: of that very run; None where it was not made
-    horizon: the step from which on rounding alone parts runs like this, if values were judged only
-        up to it
+    chaotic_from: the step from which on rounding alone parts runs like this, if values were judged
+        only up to it
     problem: why there is no figure
     """
 
@@ -60,12 +60,12 @@ class Row:
     dtype: str
     cores: str
     threads: int
-    way: str
+    variant: str
     ratio: Spread | None = None
     us: Spread | None = None
     first: float | None = None
     verdict: str | None = None
-    horizon: int | None = None
+    chaotic_from: int | None = None
     problem: str | None = None
 
     @property
@@ -76,7 +76,7 @@ class Row:
     @property
     def asked(self) -> float | None:
         """What the ratio was to reach, if anything was asked of it."""
-        if (self.way, self.cores, self.dtype) != ("trace", "one", "float32"):
+        if (self.variant, self.cores, self.dtype) != ("trace", "one", "float32"):
             return None
         return ASKED.get((self.example, self.steps))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from twinstep.bench.rows import Cost, Found, Row
-from twinstep.trace.ways import LABELS
+from twinstep.trace.variants import LABELS
 
 _CORES = {"one": "one core", "all": "all cores"}
 _HEAD = ("", "times as fast", "us a step", "first call, s", "parity", "")
@@ -34,17 +34,17 @@ def _block(rows: Sequence[Row]) -> list[str]:
         if row.problem is None:
             text.append(_aligned(next(shown), width))
         else:
-            text.append(f"  {LABELS[row.way]:{width[0]}}  not timed: {row.problem}")
+            text.append(f"  {LABELS[row.variant]:{width[0]}}  not timed: {row.problem}")
     return text
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.ratio is None or row.us is None or row.first is None:
-        raise ValueError(f"{row.way} has no figure and no reason")
-    parity = f"{row.verdict}, to step {row.horizon}" if row.horizon else str(row.verdict)
-    ratio = "1" if row.way == "eager" else str(row.ratio)
+        raise ValueError(f"{row.variant} has no figure and no reason")
+    parity = f"{row.verdict}, to step {row.chaotic_from}" if row.chaotic_from else str(row.verdict)
+    ratio = "1" if row.variant == "eager" else str(row.ratio)
     asked = "" if row.asked is None else f"asked for: {row.asked:g}"
-    return (LABELS[row.way], ratio, str(row.us), f"{row.first:.3g}", parity, asked)
+    return (LABELS[row.variant], ratio, str(row.us), f"{row.first:.3g}", parity, asked)
 
 
 def _aligned(cells: Sequence[str], width: Sequence[int]) -> str:

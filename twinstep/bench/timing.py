@@ -10,7 +10,7 @@ Side = Callable[[], float]
 """Makes one call of what is timed; the seconds of it."""
 
 TURN = 0.05  # seconds
-MOST_CALLS = 100  # in a turn
+MAX_CALLS = 100  # in a turn
 UNCOUNTED = 2  # calls, where a turn has several: the caches are another side's
 
 
@@ -57,7 +57,7 @@ def interleaved(
     begins, but the first always does.
     """
     calls = {
-        name: max(1, min(MOST_CALLS, int(TURN / max(call(), 1e-9)))) for name, call in sides.items()
+        name: max(1, min(MAX_CALLS, int(TURN / max(call(), 1e-9)))) for name, call in sides.items()
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
     start = clock()

@@ -8,11 +8,11 @@ from functools import partial
 from twinstep.bench.parity import BASE, Judgement, judgements
 from twinstep.bench.rows import Row
 from twinstep.bench.timing import interleaved, ratios, spread, timed
+from twinstep.device_config import DeviceConfig
 from twinstep.judge.findings import Verdict
-from twinstep.place import Place
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
-from twinstep.trace.ways import LABELS, Way
+from twinstep.trace.variants import LABELS, Variant
 
 OPTIONAL = ("foreach", "fused", "compile")  # not every optimizer or machine has them
 COMPILED = ("compile", "step", "scan", "trace")
@@ -35,29 +35,35 @@ class Setting:
     device: str = "cpu"
 
     @property
-    def place(self) -> Place:
+    def device_config(self) -> DeviceConfig:
         """Where it trains."""
-        return Place(self.device)
+        return DeviceConfig(self.device)
 
 
 def training_rows(spec: Spec, setting: Setting) -> list[Row]:
     """A row a way; no figure in one whose run is not the same, or that there is not."""
-    place = setting.place
-    torch = launch.variants("torch", spec, place.for_torch(), compiled=setting.compiled)
-    jax = launch.variants("jax", spec, place)
+    device_config = setting.device_config
+    torch = launch.variants("torch", spec, device_config.for_torch(), compiled=setting.compiled)
+    jax = launch.variants("jax", spec, device_config)
     problems = {name: why for name, why in (torch | jax).items() if isinstance(why, str)}
-    ways: dict[str, Way] = {n: way for n, way in (torch | jax).items() if n not in problems}
-    with launch.compiled_anew("jax"):
-        firsts, failed = _first_calls(ways, setting.limit)
+    variants: dict[str, Variant] = {
+        n: variant for n, variant in (torch | jax).items() if n not in problems
+    }
+    with launch.cache_disabled("jax"):
+        firsts, failed = _first_calls(variants, setting.limit)
     problems |= failed
-    ways = {} if BASE in problems else {n: way for n, way in ways.items() if n not in problems}
-    sides = {name: partial(call, way) for name, way in ways.items()}
+    variants = (
+        {}
+        if BASE in problems
+        else {n: variant for n, variant in variants.items() if n not in problems}
+    )
+    sides = {name: partial(call, variant) for name, variant in variants.items()}
     times = interleaved(sides, setting.repeats, setting.limit)
     found: dict[str, Judgement] = {}
-    if ways:
-        lefts = {name: way.left() for name, way in ways.items()}
-        theirs, ours = ({n: w for n, w in ways.items() if n in names} for names in (torch, jax))
-        found = judgements(theirs, ours, lefts, spec, place)
+    if variants:
+        results = {name: variant.result() for name, variant in variants.items()}
+        theirs, ours = ({n: w for n, w in variants.items() if n in names} for names in (torch, jax))
+        found = judgements(theirs, ours, results, spec, device_config)
     rows = []
     for name in (name for name in LABELS if name in torch | jax):
         row = _bare(spec, setting, name)
@@ -75,18 +81,20 @@ def training_rows(spec: Spec, setting: Setting) -> list[Row]:
     return rows
 
 
-def _first_calls(ways: dict[str, Way], limit: float) -> tuple[dict[str, float], dict[str, str]]:
+def _first_calls(
+    variants: dict[str, Variant], limit: float
+) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of each way's first call; and why a way is left out: it fails and may, or is slow.
 
     A way that is left out is not run again, so that it takes no other's figure with it.
     """
     firsts: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for name, way in ways.items():
+    for name, variant in variants.items():
         try:
-            seconds = firsts[name] = call(way)
+            seconds = firsts[name] = call(variant)
             if name in COMPILED and seconds > limit * SHARE:
-                seconds = call(way)  # once more, without the compiling
+                seconds = call(variant)  # once more, without the compiling
         except Exception as error:
             if name not in OPTIONAL:
                 raise
@@ -113,19 +121,19 @@ def _judged(row: Row, judgement: Judgement) -> Row:
     """The row with its verdict, and with the reason where there is to be no figure."""
     verdict = str(judgement.verdict)
     if judgement.verdict.same:
-        return replace(row, verdict=verdict, horizon=judgement.horizon)
+        return replace(row, verdict=verdict, chaotic_from=judgement.chaotic_from)
     return replace(row, verdict=verdict, problem=f"{verdict}: {judgement.reason}")
 
 
-def call(way: Way) -> float:
+def call(variant: Variant) -> float:
     """Seconds of a run from its start."""
-    with _ready(way):
-        return timed(way.run)
+    with _ready(variant):
+        return timed(variant.run)
 
 
 @contextlib.contextmanager
-def _ready(way: Way) -> Iterator[None]:
+def _ready(variant: Variant) -> Iterator[None]:
     """The way's settings in force, and the state back at its start."""
-    with way.settings():
-        way.fresh()
+    with variant.settings():
+        variant.reset()
         yield

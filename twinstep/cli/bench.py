@@ -9,14 +9,14 @@ from twinstep.bench import process, rows, table
 from twinstep.bench.process import Task
 from twinstep.bench.rows import Found
 from twinstep.cli.parsing import example, leading_words, parse_with
+from twinstep.device_config import Device, Dtype, check_in_range
 from twinstep.errors import InputError
-from twinstep.place import Device, Dtype, refuse_outside
 from twinstep.problems.base import Spec
-from twinstep.report import refuse_outputs, write_json
+from twinstep.report import check_outputs, write_json
 from twinstep.runs import launch
 
-MOST_REPEATS = 10**6
-MOST_SECONDS = 7 * 24 * 3600
+MAX_REPEATS = 10**6
+MAX_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,18 @@ def _specs(names: list[str], arguments: list[str]) -> tuple[BenchOptions, list[S
         made = [kind(seed=flags.seed, dtype=flags.dtype, steps=flags.steps) for kind in kinds]
     _refuse(options)
     launch.check(made)
-    launch.refuse_missing(*launch.FRAMEWORKS)
+    launch.check_installed(*launch.FRAMEWORKS)
     if options.plot is not None:
-        extras.refuse_missing("report", "--plot")
+        extras.check_installed("report", "--plot")
     return options, [replace(spec, steps=steps) for spec in made for steps in rows.runs(spec)]
 
 
 def _refuse(options: BenchOptions) -> None:
     """InputError for what could not be done in the end, before anything is timed."""
-    refuse_outside("repeats", options.repeats, 1, MOST_REPEATS)
-    if not 0 < options.limit <= MOST_SECONDS:
-        expected = f"seconds above 0, at most {MOST_SECONDS} (a week)"
+    check_in_range("repeats", options.repeats, 1, MAX_REPEATS)
+    if not 0 < options.limit <= MAX_SECONDS:
+        expected = f"seconds above 0, at most {MAX_SECONDS} (a week)"
         raise InputError(f"limit is {options.limit}, expected {expected}")
     if options.plot is not None and Path(options.plot).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"plot is {options.plot!r}, expected a name that ends in .png or .svg")
-    refuse_outputs({"json": options.json, "plot": options.plot})
+    check_outputs({"json": options.json, "plot": options.plot})

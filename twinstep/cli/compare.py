@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from twinstep.cli.parsing import leading_words, parse
+from twinstep.device_config import check_in_range
 from twinstep.errors import InputError
-from twinstep.place import refuse_outside
-from twinstep.problems.base import MOST_STEPS
-from twinstep.report import refuse_outputs, terminal, write_json
+from twinstep.problems.base import MAX_STEPS
+from twinstep.report import check_outputs, terminal, write_json
 from twinstep.runs.verification import compare_stored
 
 
@@ -27,8 +27,8 @@ def command(arguments: list[str]) -> int:
         raise InputError(f"compare takes two trace folders, {len(folders)} given")
     options = parse(CompareOptions, flags, "twinstep compare TRACE_A TRACE_B")
     if options.steps is not None:
-        refuse_outside("steps", options.steps, 1, MOST_STEPS)
-    refuse_outputs({"json": options.json}, inputs=folders)
+        check_in_range("steps", options.steps, 1, MAX_STEPS)
+    check_outputs({"json": options.json}, inputs=folders)
     comparison = compare_stored(folders[0], folders[1], steps=options.steps)
     if options.json != "-":
         terminal.print_comparison(comparison)

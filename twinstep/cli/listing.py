@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from twinstep.cli.parsing import parse
 from twinstep.problems import EXAMPLES, SETS
-from twinstep.report import refuse_outputs, terminal, write_json
+from twinstep.report import check_outputs, terminal, write_json
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ListOptions:
 def command(arguments: list[str]) -> int:
     """Runs `twinstep list`."""
     options = parse(ListOptions, arguments, "twinstep list")
-    refuse_outputs({"json": options.json})
+    check_outputs({"json": options.json})
     examples = [terminal.describe(spec) for spec in EXAMPLES.values()]
     sets = [terminal.describe_set(name, make()) for name, make in SETS.items()]
     if options.json != "-":

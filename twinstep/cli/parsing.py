@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from twinstep.device_config import Device, DeviceConfig, Precision
 from twinstep.errors import InputError, unknown
-from twinstep.place import Device, Place, Precision
 from twinstep.problems import EXAMPLES, SETS, flags
 from twinstep.problems.flags import flags_of
 
 
 @dataclass(frozen=True)
-class PlaceOptions:
+class DeviceOptions:
     """Where and how precisely a command trains."""
 
     device: Device = "cpu"
@@ -26,9 +26,9 @@ class PlaceOptions:
     """Keep JAX's compiled programs in the user's cache folder (or TWINSTEP_CACHE)."""
 
     @property
-    def place(self) -> Place:
+    def device_config(self) -> DeviceConfig:
         """Where it trains."""
-        return Place(self.device, self.devices, self.precision)
+        return DeviceConfig(self.device, self.devices, self.precision)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from twinstep.cli.parsing import PlaceOptions, example, parse_with
+from twinstep.cli.parsing import DeviceOptions, example, parse_with
+from twinstep.device_config import DeviceConfig, Precision
 from twinstep.errors import InputError, unknown
-from twinstep.place import Place, Precision
 from twinstep.runs import launch
 from twinstep.workers import PROCESS_ERROR
 
@@ -35,7 +35,7 @@ class TorchOptions:
 
 
 @dataclass(frozen=True)
-class JaxOptions(PlaceOptions):
+class JaxOptions(DeviceOptions):
     """Trains as one of several processes; each gets the same flags but --process."""
 
     coordinator: str | None = None
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if framework == "jax":
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        device_config = traceback.extract_tb(error.__traceback__)[-1]
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        where = f"{place.filename}:{place.lineno}"
+        where = f"{device_config.filename}:{device_config.lineno}"
         rank = os.environ.get("RANK")
         print(f"{PROCESS_ERROR}PyTorch's process {rank}: {said} ({where})", file=sys.stderr)
         return 1
@@ -82,12 +82,14 @@ def _jax(arguments: Sequence[str]) -> None:
     words = f"{NAME} jax"
     kind, rest = example(words, list(arguments))
     options, spec = parse_with(JaxOptions, kind, rest, words)
-    first = launch.parallel("jax").join(
+    first = launch.parallel("jax").initialize(
         options.device, options.devices, options.coordinator, options.processes, options.process
     )
     if options.compilation_cache:
-        launch.keep_compiled("jax")
-    driver = launch.driver("jax", spec, options.place, noise=options.out is not None)
+        launch.enable_cache("jax")
+    driver = launch.driver(
+        "jax", spec, options.device_config, rounding_noise=options.out is not None
+    )
     out, say = (options.out, print) if first else (None, lambda line: None)
     training.train(driver, spec, out, say)
 
@@ -102,8 +104,8 @@ def _torch(arguments: Sequence[str]) -> None:
     options, spec = parse_with(TorchOptions, kind, rest, words)
     parallel = launch.parallel("torch")
     with parallel.group(options.device) as (number, processes):
-        place = Place(options.device, processes, options.precision)
-        rank = parallel.Rank(launch.example("torch", spec), spec, place)
+        device_config = DeviceConfig(options.device, processes, options.precision)
+        rank = parallel.Rank(launch.example("torch", spec), spec, device_config)
         out, say = (options.out, print) if number == 0 else (None, lambda line: None)
         training.train(rank, spec, out, say)
 

@@ -8,18 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from twinstep.cli.aside import Say, Train, aside
-from twinstep.cli.parsing import PlaceOptions, example, parse_with
+from twinstep.cli.background import Say, Train, in_background
+from twinstep.cli.parsing import DeviceOptions, example, parse_with
+from twinstep.device_config import DeviceConfig
 from twinstep.errors import InputError
-from twinstep.place import Place
 from twinstep.problems import Spec
-from twinstep.report import refuse_outputs, terminal, write_json
+from twinstep.report import check_outputs, terminal, write_json
 from twinstep.runs import launch, training
 from twinstep.trace.ledger import Outcome
 
 
 @dataclass(frozen=True)
-class RunOptions(PlaceOptions):
+class RunOptions(DeviceOptions):
     """Trains an example and prints what its document prints."""
 
     framework: Literal["both", "jax", "torch"] = "both"
@@ -41,15 +41,15 @@ def command(arguments: list[str]) -> int:
     if options.framework == "jax" and options.threads != 1:
         raise InputError(f"threads is {options.threads}: PyTorch's, but framework is 'jax'")
     folders = [] if options.out is None else [f"{options.out}/{name}" for name in frameworks]
-    refuse_outputs({"json": options.json}, out=options.out, folders=folders)
+    check_outputs({"json": options.json}, out=options.out, folders=folders)
     launch.check(
         [spec],
-        options.place,
+        options.device_config,
         frameworks,
         threads=options.threads,
-        keep_compiled=options.compilation_cache,
+        enable_cache=options.compilation_cache,
     )
-    launch.refuse_missing(*frameworks)
+    launch.check_installed(*frameworks)
     if options.device != "cpu":  # so that none trains before it is known that all can
         for name in frameworks:
             launch.driver(name, spec, _place(name, options))
@@ -57,8 +57,8 @@ def command(arguments: list[str]) -> int:
         train: dict[str, Train] = {
             name: partial(_train, name, spec, options) for name in frameworks
         }
-        if len(frameworks) > 1 and options.out is None and _pays_aside(options):
-            train["jax"] = stack.enter_context(aside(train["jax"]))
+        if len(frameworks) > 1 and options.out is None and _background_pays(options):
+            train["jax"] = stack.enter_context(in_background(train["jax"]))
         for framework in frameworks:
             outcome = train[framework](say)
             results[framework] = terminal.outcome_values(outcome)
@@ -68,7 +68,7 @@ def command(arguments: list[str]) -> int:
     return 0 if finite else 1
 
 
-def _pays_aside(options: RunOptions) -> bool:
+def _background_pays(options: RunOptions) -> bool:
     """Whether two processes are sooner done than one: loading the frameworks is most of a run."""
     loaded = {"torch", "jax"} & sys.modules.keys()
     return options.device == "cpu" and not loaded and (os.cpu_count() or 1) > 1
@@ -78,14 +78,14 @@ def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome
     """Trains and prints chunk by chunk; keeps a trace only in the folder that was asked for."""
     launch.set_threads(framework, options.threads)
     if options.compilation_cache:
-        launch.keep_compiled(framework)
+        launch.enable_cache(framework)
     keep = options.out is not None
-    driver = launch.driver(framework, spec, _place(framework, options), noise=keep)
+    driver = launch.driver(framework, spec, _place(framework, options), rounding_noise=keep)
     folder = None if options.out is None else Path(options.out) / framework
     return training.train(driver, spec, folder, say)
 
 
-def _place(framework: str, options: RunOptions) -> Place:
+def _place(framework: str, options: RunOptions) -> DeviceConfig:
     """Where it trains; PyTorch, beside JAX on a TPU, on the CPU."""
     beside = framework == "torch" and options.framework == "both"
-    return options.place.for_torch() if beside else options.place
+    return options.device_config.for_torch() if beside else options.device_config

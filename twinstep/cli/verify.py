@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinstep import extras, memory
-from twinstep.cli.parsing import CommonFlags, PlaceOptions, example, leading_words, parse_with
+from twinstep.cli.parsing import CommonFlags, DeviceOptions, example, leading_words, parse_with
+from twinstep.device_config import check_in_range
 from twinstep.errors import InputError, LostError, unknown
-from twinstep.place import refuse_outside
 from twinstep.problems import EXAMPLES, SETS, Spec
-from twinstep.report import refuse_outputs, write_json
+from twinstep.report import check_outputs, write_json
 from twinstep.report.progress import progress
 from twinstep.report.verdicts import print_verifications
 from twinstep.runs import launch
-from twinstep.runs.many import Lost, verify_all
+from twinstep.runs.pool import Lost, verify_all
 from twinstep.runs.verification import COPIES
 
-MOST_JOBS = 1024
+MAX_JOBS = 1024
 JOB = 2**30  # bytes that a job takes about
 
 
 @dataclass(frozen=True)
-class VerifyOptions(PlaceOptions):
+class VerifyOptions(DeviceOptions):
     """Trains in both frameworks and judges every step."""
 
     jobs: int | None = None
@@ -46,17 +46,17 @@ def command(arguments: list[str]) -> int:
     options, specs = _specs_to_verify(names, flags)
     jobs = _jobs(options.jobs, len(specs))
     _refuse(options, specs)
-    launch.refuse_missing(*launch.FRAMEWORKS)
+    launch.check_installed(*launch.FRAMEWORKS)
     if options.report is not None:
-        extras.refuse_missing("report", "--report")
+        extras.check_installed("report", "--report")
     quiet = options.json == "-"
     with progress(specs, show=not quiet) as hear:
         results = verify_all(
             specs,
-            options.place,
+            options.device_config,
             jobs=jobs,
             threads=options.threads,
-            keep_compiled=options.compilation_cache,
+            enable_cache=options.compilation_cache,
             out=options.out,
             hear=hear,
         )
@@ -69,7 +69,7 @@ def command(arguments: list[str]) -> int:
         if options.report is not None:
             from twinstep.report.page import write_page
 
-            outputs.callback(write_page, options.report, results, options.place)
+            outputs.callback(write_page, options.report, results, options.device_config)
         if options.json is not None:
             whole = {"same": same and not lost, "results": [result.to_dict() for result in results]}
             outputs.callback(write_json, options.json, whole)
@@ -82,13 +82,18 @@ def command(arguments: list[str]) -> int:
 
 def _jobs(asked: int | None, count: int) -> int:
     """How many of so many examples are verified at a time. InputError for too many."""
-    fit = max(1, memory.at_most() // JOB)
+    fit = max(1, memory.available() // JOB)
     if asked is None:
         return 1 if count <= 2 else min(count, os.cpu_count() or 1, fit)
-    refuse_outside("jobs", asked, 1, MOST_JOBS)
+    check_in_range("jobs", asked, 1, MAX_JOBS)
     if min(asked, count) > fit:
-        needed, most = memory.gib(min(asked, count) * JOB), memory.gib(memory.at_most())
-        raise InputError(f"jobs is {asked}: they need about {needed}, {most} are to be had")
+        require_params, available = (
+            memory.gib(min(asked, count) * JOB),
+            memory.gib(memory.available()),
+        )
+        raise InputError(
+            f"jobs is {asked}: they need about {require_params}, {available} are to be had"
+        )
     return asked
 
 
@@ -102,14 +107,14 @@ def _refuse(options: VerifyOptions, specs: Sequence[Spec]) -> None:
             for framework in launch.FRAMEWORKS
         ]
     outputs = {"json": options.json, "report": options.report}
-    refuse_outputs(outputs, out=options.out, folders=folders)
+    check_outputs(outputs, out=options.out, folders=folders)
     for spec in specs:
-        spec.refuse_too_large("verifying", COPIES)
+        spec.check_fits_memory("verifying", COPIES)
     launch.check(
         specs,
-        options.place,
+        options.device_config,
         threads=options.threads,
-        keep_compiled=options.compilation_cache,
+        enable_cache=options.compilation_cache,
     )
 
 

@@ -12,7 +12,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 
-def keep(folder: Path) -> None:
+def enable(folder: Path) -> None:
     """Uses `folder` from now on; one that JAX was told of by its own setting is left in force.
 
     Where nothing can be written there, programs are compiled anew, as without it.
@@ -30,7 +30,7 @@ def keep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def unused() -> Iterator[None]:
+def disabled() -> Iterator[None]:
     """Compiles every program anew in the meantime, also where the user's own setting keeps them."""
     before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009 - no attribute to types
     jax.config.update("jax_enable_compilation_cache", False)

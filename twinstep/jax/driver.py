@@ -20,12 +20,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from twinstep.jax import devices, scales
+from twinstep.device_config import CPU, DeviceConfig
+from twinstep.jax import devices, rounding_scale
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
-from twinstep.jax.perturbing import STEADY, farthest, nudged, rounding, split
+from twinstep.jax.perturbation import STEADY, max_distance, perturbed, rounding, split
 from twinstep.jax.watching import watch
-from twinstep.judge.tolerance import NUDGED_RERUNS
-from twinstep.place import CPU, Place
+from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.trace.fingerprint import MIX
@@ -40,19 +40,20 @@ Ledger = dict[str, Any]
 
 @dataclass(frozen=True)
 class Driver:
-    """An example's module, what it trains, where, and whether to measure the run's noise.
+    """An example's module, what it trains, where, and whether to measure the run's rounding noise.
 
-    noise: train three times more, with every gradient and, after each step, every parameter nudged
-        by some eps, and record how far that carries each leaf; float32's is what its eps does to
+    rounding_noise: train three times more, with every gradient and, after each step, every
+        parameter perturbed by some eps, and record how far that carries each leaf; float32's is
+        what its eps does to
         the float64 program: what is judged must not set its own allowance
     rounds: the dtype whose eps that is; None: the spec's own
     """
 
     example: ModuleType
     spec: Spec
-    place: Place = CPU
-    noise: bool = False
-    rounds: str | None = None
+    device_config: DeviceConfig = CPU
+    rounding_noise: bool = False
+    judged: str | None = None
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -66,22 +67,24 @@ class Driver:
             versions=devices.versions(),
         )
 
-    def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        """Trains; the steps in pieces of at most `most`."""
-        most = most or self.spec.steps_at_once
-        if self.noise and self.spec.dtype != "float64":
-            plain = dataclasses.replace(self, noise=False)
-            for trace, exact in zip(plain.chunks(most), self.exact().chunks(most), strict=True):
-                yield trace.with_noise_of(exact)
+    def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `max_steps`."""
+        max_steps = max_steps or self.spec.steps_at_once
+        if self.rounding_noise and self.spec.dtype != "float64":
+            plain = dataclasses.replace(self, rounding_noise=False)
+            for trace, exact in zip(
+                plain.chunks(max_steps), self.in_float64().chunks(max_steps), strict=True
+            ):
+                yield trace.with_rounding_noise_of(exact)
             return
         batches = self.spec.batches()
         with self.settings():
             before = self.ledger(self.start)["params"]
             reruns = None
             if self.unit is not None:
-                reruns = self.placed(self._reruns(self.start, self.unit.eps))
-            state, data = self.placed(self.start), self.data
-        for chunk in batches.chunks(most):
+                reruns = self.replicated(self._reruns(self.start, self.unit.eps))
+            state, data = self.replicated(self.start), self.data
+        for chunk in batches.chunks(max_steps):
             with self.settings():
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
@@ -90,15 +93,17 @@ class Driver:
             before = {name: array[-1] for name, array in trace.params.items()}
             yield trace
 
-    def exact(self) -> "Driver":
-        """What trains the same problem in float64, and measures this dtype's noise on it."""
-        wide, place = self.spec.widened(), self.place.alone()
-        return Driver(self.example, wide, place, noise=True, rounds=self.spec.dtype)
+    def in_float64(self) -> "Driver":
+        """The same problem trained in float64, with this dtype's rounding noise measured on it."""
+        wide, device_config = self.spec.to_float64(), self.device_config.single_device()
+        return Driver(
+            self.example, wide, device_config, rounding_noise=True, judged=self.spec.dtype
+        )
 
     def _run(
         self, state: State, reruns: Any, data: Data, chunk: IndexChunk
     ) -> tuple[State, Any, Ledger]:
-        indices = None if chunk.indices is None else self.placed(jnp.asarray(chunk.indices))
+        indices = None if chunk.indices is None else self.replicated(jnp.asarray(chunk.indices))
         leaves, reruns, ledger = self.scan(
             jax.tree.leaves(state), reruns, data, indices, self.unit, steps=chunk.steps
         )
@@ -179,13 +184,13 @@ class Driver:
         """
         treedef = jax.tree.structure(self.start)
 
-        @partial(jax.jit, static_argnames="steps", out_shardings=self.everywhere)
+        @partial(jax.jit, static_argnames="steps", out_shardings=self.replicated_sharding)
         def scan(
             leaves: list[jax.Array],
             reruns: Any,
             data: Data,
             indices: Any,
-            unit: scales.Unit | None,
+            unit: rounding_scale.Unit | None,
             *,
             steps: int,
         ) -> tuple[list[jax.Array], Any, Ledger]:
@@ -200,10 +205,10 @@ class Driver:
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is not None:
-                    ledger["scales"] = scales.affordable(
+                    ledger["rounding_scale"] = rounding_scale.measured_if_cheap(
                         self, before[0], tuple(batch.values()), loss, ledger["raw_grads"], unit
                     )
-                    reruns, ledger["noise"] = self._nudge(reruns, batch, ledger, unit)
+                    reruns, ledger["rounding_noise"] = self._perturb(reruns, batch, ledger, unit)
                 return (state, reruns), ledger
 
             state = jax.tree.unflatten(treedef, leaves)
@@ -227,33 +232,33 @@ class Driver:
         return ledger if loss is None else {**ledger, "loss": loss, "raw_grads": self.grads(state)}
 
     def _reruns(self, state: State, eps: Any) -> tuple[State, jax.Array]:
-        """The states of the nudged reruns, stacked, and their random keys."""
-        keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), NUDGED_RERUNS)
+        """The states of the perturbed reruns, stacked, and their random keys."""
+        keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), PERTURBED_RERUNS)
         keys, _, of_params = split(jnp.where(STEADY, keys[0], keys))
-        return jax.vmap(nudged, in_axes=(None, 0, 0, None))(state, of_params, STEADY, eps), keys
+        return jax.vmap(perturbed, in_axes=(None, 0, 0, None))(state, of_params, STEADY, eps), keys
 
-    def _nudge(
-        self, reruns: Any, batch: Data, ledger: Ledger, unit: scales.Unit
+    def _perturb(
+        self, reruns: Any, batch: Data, ledger: Ledger, unit: rounding_scale.Unit
     ) -> tuple[Any, dict[str, jax.Array]]:
-        """One step of every rerun, and how far the farthest is from the run, leaf by leaf."""
+        """One step of every rerun, and their largest distance from the run, leaf by leaf."""
         states, keys = reruns
         keys, of_grads, of_params = split(keys)
-        sizes = ledger["scales"]
+        sizes = ledger["rounding_scale"]
 
         def rerun(each: tuple[State, jax.Array, jax.Array]) -> tuple[State, jax.Array]:
-            state, key, way = each
-            off = {name: way * size for name, size in sizes.items()}
+            state, key, sign = each
+            off = {name: sign * size for name, size in sizes.items()}
             optimizer = watch(rounding(self.optimizer, self.trained, off, key))
             after: tuple[State, jax.Array]
             after = self.train_step(optimizer)(state, tuple(batch.values()))
             return after
 
         # one after the other: batched, small matrix products are several times slower on a CPU
-        ways = jnp.where(STEADY < 0, -1.0, 1.0)
-        states, losses = jax.lax.map(rerun, (states, of_grads, ways))
+        signs = jnp.where(STEADY < 0, -1.0, 1.0)
+        states, losses = jax.lax.map(rerun, (states, of_grads, signs))
         theirs = jax.vmap(self.ledger)(states, losses)
-        states = jax.vmap(nudged, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
-        return (states, keys), farthest(ledger, theirs, self.counted)
+        states = jax.vmap(perturbed, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
+        return (states, keys), max_distance(ledger, theirs, self.counted)
 
     def assemble(
         self,
@@ -279,8 +284,8 @@ class Driver:
                 name: np.concatenate([np.asarray(before[name])[None], host["params"][name]])
                 for name in names
             },
-            noise=host.get("noise"),
-            scales=host.get("scales"),
+            rounding_noise=host.get("rounding_noise"),
+            rounding_scale=host.get("rounding_scale"),
             start=chunk.start,
             metrics=metrics,
             evaluation=evaluation,
@@ -290,22 +295,22 @@ class Driver:
         """What an update trains on. index: (batch size,), or None: all samples."""
         return data if index is None else take(data, index)
 
-    def placed(self, tree: Any) -> Any:
+    def replicated(self, tree: Any) -> Any:
         """A tree of arrays where the scan wants it."""
         return tree
 
     @property
-    def everywhere(self) -> jax.sharding.Sharding | None:
+    def replicated_sharding(self) -> jax.sharding.Sharding | None:
         """How the scan's results lie; None: as they come, on one device."""
         return None
 
     def evaluated(
-        self, params: Tree, reruns: Any = None, unit: scales.Unit | None = None
+        self, params: Tree, reruns: Any = None, unit: rounding_scale.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What its test makes of parameters, for an example that has one, and the figures.
 
         reruns: how far rounding carries the outputs is measured on them; unit: and how far it
-            moves them at once (with reruns, by what they are nudged)
+            moves them at once (with reruns, by what they are perturbed)
         """
         if (test_set := self.spec.test_set()) is None:
             return {}, {}
@@ -320,23 +325,29 @@ class Driver:
         if reruns is not None:
             unit = self.unit
             each = jax.lax.map(lambda params: tested(params)[0], reruns[0][0])
-            found["noise"] = jnp.max(jnp.abs(each - outputs), initial=0)
+            found["rounding_noise"] = jnp.max(jnp.abs(each - outputs), initial=0)
         if unit is not None:
-            found["rounding"] = scales.of_outputs(lambda p: tested(p)[0], params, outputs, unit)
+            found["rounding_scale"] = rounding_scale.of_outputs(
+                lambda p: tested(p)[0], params, outputs, unit
+            )
         figures = {"correct": float(correct), "test_images": float(len(labels))}
         return {name: np.asarray(array) for name, array in found.items()}, figures
 
     @property
-    def unit(self) -> scales.Unit | None:
-        """What the noise is of; None where none is measured."""
-        return scales.unit(self.rounds or self.spec.dtype, self.spec.dtype) if self.noise else None
+    def unit(self) -> rounding_scale.Unit | None:
+        """What the rounding noise is of; None where none is measured."""
+        return (
+            rounding_scale.unit(self.judged or self.spec.dtype, self.spec.dtype)
+            if self.rounding_noise
+            else None
+        )
 
     def settings(self) -> Any:
-        return devices.settings(self.spec.dtype, self._device, self.place.precision)
+        return devices.settings(self.spec.dtype, self._device, self.device_config.precision)
 
     @cached_property
     def _device(self) -> jax.Device:
-        return devices.find(self.place.device, self.spec.dtype)
+        return devices.find(self.device_config.device, self.spec.dtype)
 
     @property
     def _precision(self) -> str:
@@ -373,9 +384,10 @@ def fingerprints(batch: Data) -> dict[str, jax.Array]:
         else:
             words = array.astype(jnp.uint32).reshape(-1)
         words = (words ^ (words >> 15)) + jnp.uint32(1)
-        place = jax.lax.iota(jnp.uint32, len(words))
+        position = jax.lax.iota(jnp.uint32, len(words))
         return jnp.sum(
-            words * (place * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)), dtype=jnp.uint32
+            words * (position * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)),
+            dtype=jnp.uint32,
         )
 
     return {name: one(array) for name, array in batch.items()}

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from twinstep.errors import InputError
-from twinstep.jax import devices, driver, scales
+from twinstep.jax import devices, driver, rounding_scale
 from twinstep.jax.driver import Data, take
 from twinstep.trace.ledger import Metadata
 
@@ -54,45 +54,45 @@ class Driver(driver.Driver):
 
     @cached_property
     def metadata(self) -> Metadata:
-        kind = f"{self._device.device_kind} x {self.place.devices}"
+        kind = f"{self._device.device_kind} x {self.device_config.devices}"
         return dataclasses.replace(super().metadata, device=kind)
 
     @cached_property
     def data(self) -> Data:
-        return self.placed(super().data)
+        return self.replicated(super().data)
 
     def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on, in parts. A number of samples that N does not divide is fine:
         XLA fills the last part up and leaves what it filled in out of every sum.
         """
         if index is not None:  # so that each device looks up its own samples alone
-            data = take(data, self._cut(index))
-        return {name: self._cut(array) for name, array in data.items()}
+            data = take(data, self._shard(index))
+        return {name: self._shard(array) for name, array in data.items()}
 
-    def placed(self, tree: Any) -> Any:
+    def replicated(self, tree: Any) -> Any:
         """The arrays, whole, on every device."""
 
         def put(leaf: jax.Array) -> jax.Array:
             if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 # of its own kind it cannot be put on another process's devices
                 return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-            return jax.device_put(leaf, self.everywhere)
+            return jax.device_put(leaf, self.replicated_sharding)
 
         return jax.tree.map(put, tree)
 
     @property
-    def everywhere(self) -> NamedSharding:
+    def replicated_sharding(self) -> NamedSharding:
         """Whole, on every device."""
         return NamedSharding(self._mesh, PartitionSpec())
 
-    def _cut(self, array: jax.Array) -> jax.Array:
+    def _shard(self, array: jax.Array) -> jax.Array:
         """In parts along axis 0, one a device."""
         return jax.lax.with_sharding_constraint(
             array, NamedSharding(self._mesh, PartitionSpec("samples"))
         )
 
     def evaluated(
-        self, params: Any, reruns: Any = None, unit: scales.Unit | None = None
+        self, params: Any, reruns: Any = None, unit: rounding_scale.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         here = jax.tree.map(
             lambda leaf: leaf.addressable_data(0), (params, reruns and (reruns[0][:1],))
@@ -101,14 +101,16 @@ class Driver(driver.Driver):
 
     @cached_property
     def _mesh(self) -> Mesh:
-        return Mesh(np.array(find(self.place.device, self.place.devices)), ("samples",))
+        return Mesh(
+            np.array(find(self.device_config.device, self.device_config.devices)), ("samples",)
+        )
 
     @cached_property
     def _device(self) -> jax.Device:
         return self._mesh.local_devices[0]
 
 
-def join(
+def initialize(
     device: str, devices: int, coordinator: str | None, processes: int | None, process: int | None
 ) -> bool:
     """Meets the other processes; whether this one is the first. process: its number, from 0

@@ -15,7 +15,7 @@ from flax import nnx
 from twinstep.errors import InputError
 from twinstep.jax import devices
 from twinstep.jax.layout import Mapping, opt_state_layout
-from twinstep.jax.watching import Watched, gradients, unwatched
+from twinstep.jax.watching import WatchState, gradients, unwatched
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.rows import Rows, rows_at_once
@@ -86,8 +86,8 @@ class Recorder:
         self._metadata = _metadata(params, before["params"])
         self._stream = Stream(out)
         entries = sum(4 * array.size for array in before["params"].values())
-        most = rows_at_once(entries * np.dtype(self._metadata.dtype).itemsize)
-        self._rows = Rows(most, self._metadata.dtype)
+        max_rows = rows_at_once(entries * np.dtype(self._metadata.dtype).itemsize)
+        self._rows = Rows(max_rows, self._metadata.dtype)
         for stage, leaves in before.items():
             for leaf, array in leaves.items():
                 self._rows.before(stage, leaf, array)
@@ -97,7 +97,7 @@ class Recorder:
     @property
     def trace(self) -> Trace:
         """All that was recorded. InputError where nothing was."""
-        self._hand_on()
+        self._flush()
         return self._stream.whole()
 
     def step(
@@ -143,7 +143,7 @@ class Recorder:
         self._rows.batch(_by_path(batch), values=True)
         self._rows.finish(value.item())
         if self._rows.full:
-            self._hand_on()
+            self._flush()
 
     def steps(
         self,
@@ -179,7 +179,7 @@ class Recorder:
             numbers = [fingerprint(one) for one in array]
             found["batch"][leaf] = np.array(numbers, np.uint32)
             inputs[leaf] = dict(zip(numbers, array, strict=True))
-        self._hand_on()
+        self._flush()
         self._stream.add(self._rows.stacked(self._metadata, losses, found, inputs))
 
     def __enter__(self) -> Self:
@@ -191,7 +191,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hand_on()
+        self._flush()
         if kind is None:
             self._stream.close()
 
@@ -254,9 +254,9 @@ class Recorder:
                 return _by_slots(layout, plain, lead)
         return _by_path(plain)
 
-    def _hand_on(self) -> None:
+    def _flush(self) -> None:
         """Gives the finished rows away."""
-        self._rows.hand_on(self._metadata, self._stream)
+        self._rows.flush(self._metadata, self._stream)
 
 
 def _parts(state: Any) -> tuple[Tree, Tree]:
@@ -300,8 +300,8 @@ def _by_slots(layout: Mapping, tree: Tree, lead: int) -> Named:
 
 
 def _watched(opt_state: Tree) -> bool:
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Watched))
-    return any(isinstance(node, Watched) for node in nodes)
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WatchState))
+    return any(isinstance(node, WatchState) for node in nodes)
 
 
 def _key_data(leaf: Any) -> Any:

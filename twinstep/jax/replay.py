@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.jax import scales
+from twinstep.device_config import CPU, DeviceConfig
+from twinstep.jax import rounding_scale
 from twinstep.jax.driver import Data, Driver, Ledger, fingerprints, take
 from twinstep.jax.layout import Mapping
-from twinstep.jax.perturbing import farthest, nudged, rounding
-from twinstep.jax.watching import Forced, forced
-from twinstep.judge.tolerance import NUDGED_RERUNS
-from twinstep.place import CPU, Place
+from twinstep.jax.perturbation import max_distance, perturbed, rounding
+from twinstep.jax.watching import TeacherForced, teacher_forced
+from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.trace.fingerprint import fingerprint
@@ -41,7 +41,7 @@ class Replay:
 
     example: ModuleType
     spec: Spec
-    place: Place = CPU
+    device_config: DeviceConfig = CPU
     judged: str = ""
     _before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     _states: Any = None
@@ -54,10 +54,10 @@ class Replay:
         recorded: the other side's steps; chunk: which samples this side takes in them
         """
         self.load(recorded, chunk)
-        ledger, sizes = self.made()
+        ledger, scale = self.replay_chunk()
         before = {name: array[0] for name, array in recorded.params.items()}
         tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
-        return self._driver.assemble(chunk, before, ledger, *tested), sizes
+        return self._driver.assemble(chunk, before, ledger, *tested), scale
 
     def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What this side's test makes of the last recorded parameters, and the figures."""
@@ -83,7 +83,7 @@ class Replay:
         }
         self._steps, self._indices = chunk.steps, chunk.indices
 
-    def made(self) -> tuple[Ledger, Leaves]:
+    def replay_chunk(self) -> tuple[Ledger, Leaves]:
         """The ledger of the chunk's steps, and {"stage/leaf": (T,)} what they round by.
 
         In blocks of one length, so that one program serves chunks of many.
@@ -98,12 +98,12 @@ class Replay:
             # by NumPy: of what runs once, each operation would be a program to compile
             whole = data if self._indices is None else {}
             once = {name: fingerprint(np.asarray(array)) for name, array in whole.items()}
-        ledger, sizes = jax.tree.map(lambda *parts: np.concatenate(parts)[:steps], *found)
+        ledger, scale = jax.tree.map(lambda *parts: np.concatenate(parts)[:steps], *found)
         if self._indices is None:
             ledger["batch"] = {name: np.full(steps, f, np.uint32) for name, f in once.items()}
-        return ledger, sizes
+        return ledger, scale
 
-    def remade(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:
+    def replay_rows(self, rows: np.ndarray) -> tuple[Ledger, Leaves]:
         """The same of some steps, whose sizes are measured with more care."""
         found = []
         with self._driver.settings():
@@ -113,9 +113,9 @@ class Replay:
         made: tuple[Ledger, Leaves] = jax.tree.map(lambda *parts: np.stack(parts), *found)
         return made
 
-    def remeasure(self, rows: np.ndarray) -> Leaves:
+    def measure_rounding_scale(self, rows: np.ndarray) -> Leaves:
         """What some steps round by, {"stage/leaf": (rows,)}, with more care."""
-        return self.remade(rows)[1]
+        return self.replay_rows(rows)[1]
 
     @property
     def cheap(self) -> bool:
@@ -123,7 +123,7 @@ class Replay:
         batches = self.spec.batches()
         samples = batches.batch_size or len(next(iter(batches.data.values())))
         entries = sum(array.size for array in self.spec.initial_params().values())
-        return samples * entries <= scales.CHEAP
+        return samples * entries <= rounding_scale.CHEAP
 
     @property
     def block(self) -> int:
@@ -141,10 +141,14 @@ class Replay:
         return jax.tree.map(take, self._states), indices
 
     @property
-    def unit(self) -> scales.Unit | None:
+    def unit(self) -> rounding_scale.Unit | None:
         """What is measured; None in float32, which is not for its own program to say."""
         measures = self.spec.dtype
-        return scales.unit(self.judged or measures, measures) if measures == "float64" else None
+        return (
+            rounding_scale.unit(self.judged or measures, measures)
+            if measures == "float64"
+            else None
+        )
 
     def _preceding(self, stage: str, after: Leaves, steps: int) -> dict[str, np.ndarray]:
         """What was there before each step, from what was there after each."""
@@ -163,7 +167,7 @@ class Replay:
 
     @cached_property
     def _driver(self) -> Driver:
-        return Driver(self.example, self.spec, self.place)
+        return Driver(self.example, self.spec, self.device_config)
 
     @cached_property
     def _initial_opt_state(self) -> dict[str, np.ndarray]:
@@ -176,18 +180,20 @@ class Replay:
         """Compiled: recorded states, sample numbers, data, unit -> ledger, sizes, a row a step."""
 
         @jax.jit
-        def run(states: Any, indices: Any, data: Data, unit: scales.Unit | None) -> Any:
-            def one(row: Any) -> tuple[Ledger, scales.Scales]:
+        def run(states: Any, indices: Any, data: Data, unit: rounding_scale.Unit | None) -> Any:
+            def one(row: Any) -> tuple[Ledger, rounding_scale.RoundingScale]:
                 params, batch, ledger = self._step(row, data)
                 if row[1] is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is None:
                     return ledger, {}
                 made = ledger["loss"], ledger["raw_grads"]
-                sizes = scales.affordable(self._driver, params, tuple(batch.values()), *made, unit)
+                scale = rounding_scale.measured_if_cheap(
+                    self._driver, params, tuple(batch.values()), *made, unit
+                )
                 if self.spec.iterates:
-                    ledger["noise"] = self._carried(row, data, ledger, sizes, unit.eps)
-                return ledger, sizes
+                    ledger["rounding_noise"] = self._carried(row, data, ledger, scale, unit.eps)
+                return ledger, scale
 
             return jax.lax.map(one, (states, indices))
 
@@ -198,31 +204,42 @@ class Replay:
         """Compiled: one recorded state and sample numbers, data, unit -> ledger and sizes."""
 
         @jax.jit
-        def run(row: Any, data: Data, unit: scales.Unit) -> tuple[Ledger, scales.Scales]:
+        def run(
+            row: Any, data: Data, unit: rounding_scale.Unit
+        ) -> tuple[Ledger, rounding_scale.RoundingScale]:
             params, batch, ledger = self._step(row, data)
             made = ledger["loss"], ledger["raw_grads"]
             values = tuple(batch.values())
-            return ledger, scales.measured(self._driver, params, values, *made, unit)
+            return ledger, rounding_scale.measured(self._driver, params, values, *made, unit)
 
         return run
 
     def _carried(
-        self, row: Any, data: Data, ledger: Ledger, sizes: scales.Scales, eps: Any
+        self,
+        row: Any,
+        data: Data,
+        ledger: Ledger,
+        scale: rounding_scale.RoundingScale,
+        eps: Any,
     ) -> dict[str, jax.Array]:
         """{"stage/name": ()}: how far rounding in its evaluations carries a step's own results."""
 
         def rerun(key: jax.Array) -> Ledger:
-            return self._step(row, data, (key, sizes, eps))[2]
+            return self._step(row, data, (key, scale, eps))[2]
 
-        keys = jax.random.split(jax.random.key(0), NUDGED_RERUNS)
-        return farthest(ledger, jax.lax.map(rerun, keys), self._driver.counted)
+        keys = jax.random.split(jax.random.key(0), PERTURBED_RERUNS)
+        return max_distance(ledger, jax.lax.map(rerun, keys), self._driver.counted)
 
     def _step(
-        self, row: Any, data: Data, nudge: tuple[jax.Array, scales.Scales, Any] | None = None
+        self,
+        row: Any,
+        data: Data,
+        perturbation: tuple[jax.Array, rounding_scale.RoundingScale, Any] | None = None,
     ) -> tuple[Any, Data, Ledger]:
         """One step from a recorded state: its parameters, the batch, and what the step left.
 
-        nudge: a key, sizes and an eps, to make it from parameters, losses and gradients so far off
+        perturbation: a key, sizes and an eps, to make it from parameters, losses and gradients so
+            far off
         """
         recorded, index = row
         driver, optimizer = self._driver, self._driver.optimizer
@@ -231,19 +248,19 @@ class Replay:
         opt_state = _like(watched.inner, recorded["opt_state"], driver.opt_layout)
         kept = [_part(leaves, recorded["raw_grads"], driver.layout) for leaves in kept]
         grads = _part(watched.grads, recorded["recorded"], driver.layout)
-        state = (params, Forced(grads, grads, opt_state), *kept)
-        if nudge is not None:
-            key, sizes, eps = nudge
+        state = (params, TeacherForced(grads, grads, opt_state), *kept)
+        if perturbation is not None:
+            key, scale, eps = perturbation
             of_params, of_grads = jax.random.split(key)
-            state = nudged(state, of_params, 0, eps)
-            optimizer = rounding(optimizer, driver.trained, sizes, of_grads)
+            state = perturbed(state, of_params, 0, eps)
+            optimizer = rounding(optimizer, driver.trained, scale, of_grads)
         batch = data if index is None else take(data, index)
-        state, loss = driver.train_step(forced(optimizer))(state, tuple(batch.values()))
+        state, loss = driver.train_step(teacher_forced(optimizer))(state, tuple(batch.values()))
         ledger = driver.ledger(state, loss)
-        ledger["raw_grads"] = self._farthest(recorded["recorded"], state)
+        ledger["raw_grads"] = self._most_wrong_grads(recorded["recorded"], state)
         return params, batch, ledger
 
-    def _farthest(self, recorded: Ledger, state: Any) -> dict[str, jax.Array]:
+    def _most_wrong_grads(self, recorded: Ledger, state: Any) -> dict[str, jax.Array]:
         """Of the gradients that a step gives its optimizer and keeps, what is most wrong, by name.
 
         The two are one and the same in a step that is right.
@@ -257,11 +274,11 @@ class Replay:
 
 def _most_wrong(true: jax.Array, said: list[jax.Array]) -> jax.Array:
     # no argmax: a TPU's compiler keeps the maximum, of which nobody asks, in bfloat16
-    chosen, most = said[0], _gap(said[0], true)
+    chosen, max_gap = said[0], _gap(said[0], true)
     for value in said[1:]:
         gap = _gap(value, true)
-        further = jnp.isnan(gap) | (gap > most)
-        chosen, most = jnp.where(further, value, chosen), jnp.where(further, gap, most)
+        further = jnp.isnan(gap) | (gap > max_gap)
+        chosen, max_gap = jnp.where(further, value, chosen), jnp.where(further, gap, max_gap)
     return chosen
 
 

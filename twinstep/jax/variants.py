@@ -1,4 +1,4 @@
-"""Ways to make one training, for measuring what each costs: step by step, or one compiled loop.
+"""Variants of one training, for measuring what each costs: step by step, or one compiled loop.
 
 Mirror: twinstep/torch/variants.py
 
@@ -17,19 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax.driver import Driver
-from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.trace.ledger import Trace
-from twinstep.trace.ways import Left, Way
+from twinstep.trace.variants import TrainingResult, Variant
 
 
 def variants(
-    example: ModuleType, spec: Spec, place: Place = CPU, *, compiled: bool = False
-) -> dict[str, Way | str]:
+    example: ModuleType, spec: Spec, device_config: DeviceConfig = CPU, *, compiled: bool = False
+) -> dict[str, Variant | str]:
     """Each way by name, or why there is none. compiled: no matter here, where all of them are."""
-    driver = Driver(example, spec, place)
+    driver = Driver(example, spec, device_config)
     return {"step": Steps(driver), "scan": Scan(driver), "trace": TraceScan(driver)}
 
 
@@ -47,7 +47,7 @@ class Compiled:
     def settings(self) -> AbstractContextManager[None]:
         return self.driver.settings()
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         """Makes what a run starts from, once."""
         self.start  # noqa: B018 - made by asking for it
 
@@ -55,14 +55,16 @@ class Compiled:
     def run(self) -> None:
         """Trains."""
 
-    def left(self) -> Left:
+    def result(self) -> TrainingResult:
         driver = self.driver
         with driver.settings():
             treedef = jax.tree.structure(self.state)
             params = jax.tree.unflatten(treedef, self._leaves)[0]
             named = driver.layout.to_torch(params)
         losses = [np.atleast_1d(np.asarray(loss)) for loss in self._losses]
-        return Left(np.concatenate(losses), {name: np.asarray(a) for name, a in named.items()})
+        return TrainingResult(
+            np.concatenate(losses), {name: np.asarray(a) for name, a in named.items()}
+        )
 
     def recorded(self) -> Iterator[Trace]:
         return self.driver.chunks()
@@ -112,8 +114,8 @@ class Steps(Compiled):
                 pieces += [None if row is None else jnp.asarray(row) for row in rows]
         return pieces
 
-    def fresh(self) -> None:
-        super().fresh()
+    def reset(self) -> None:
+        super().reset()
         self._index  # noqa: B018 - made by asking for it
 
     @cached_property

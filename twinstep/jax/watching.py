@@ -15,14 +15,14 @@ from twinstep.errors import InputError
 Tree = Any
 
 
-class Watched(NamedTuple):
+class WatchState(NamedTuple):
     """The state of a watched optimizer: the gradients of its last update, and its own state."""
 
     grads: Tree
     inner: optax.OptState
 
 
-class Given(NamedTuple):
+class GivenGradsState(NamedTuple):
     """The state of `watch("grads")`: the gradients that came by in the last update."""
 
     grads: Tree
@@ -61,12 +61,12 @@ def watch(
         return optax.GradientTransformationExtraArgs(_given_none, _given)
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Tree) -> Watched:
-        return Watched(_zeros(params), inner.init(params))
+    def init(params: Tree) -> WatchState:
+        return WatchState(_zeros(params), inner.init(params))
 
-    def update(grads: Tree, state: Watched, params: Tree = None, **extra: Any) -> Any:
+    def update(grads: Tree, state: WatchState, params: Tree = None, **extra: Any) -> Any:
         updates, after = inner.update(grads, state.inner, params, **extra)
-        return updates, Watched(grads, after)
+        return updates, WatchState(grads, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -77,8 +77,8 @@ def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
     Raises:
         InputError: For the state of an optimizer that is not watched, or is twice in one place.
     """
-    raw = _only(opt_state, Watched)
-    inner = _found(raw.inner, Given)
+    raw = _only(opt_state, WatchState)
+    inner = _found(raw.inner, GivenGradsState)
     if len(inner) > 1:
         raise InputError(f"{len(inner)} links are watch('grads'), expected one before the rule")
     return raw.grads, inner[0].grads if inner else raw.grads
@@ -88,19 +88,19 @@ def unwatched(opt_state: optax.OptState) -> optax.OptState:
     """The state without what `watch` adds: what the optimizer itself keeps."""
 
     def own(node: Any) -> Any:
-        if isinstance(node, Watched):
+        if isinstance(node, WatchState):
             return unwatched(node.inner)
-        return optax.EmptyState() if isinstance(node, Given) else node
+        return optax.EmptyState() if isinstance(node, GivenGradsState) else node
 
     return jax.tree.map(own, opt_state, is_leaf=_is_watch)
 
 
-def _given_none(params: Tree) -> Given:
-    return Given(_zeros(params))
+def _given_none(params: Tree) -> GivenGradsState:
+    return GivenGradsState(_zeros(params))
 
 
-def _given(grads: Tree, state: Given, params: Tree = None, **extra: Any) -> Any:
-    return grads, Given(grads)
+def _given(grads: Tree, state: GivenGradsState, params: Tree = None, **extra: Any) -> Any:
+    return grads, GivenGradsState(grads)
 
 
 def _zeros(params: Tree) -> Tree:
@@ -109,7 +109,7 @@ def _zeros(params: Tree) -> Tree:
 
 
 def _is_watch(node: Any) -> bool:
-    return isinstance(node, Watched | Given)
+    return isinstance(node, WatchState | GivenGradsState)
 
 
 def _found(tree: Tree, kind: type) -> list[Any]:
@@ -127,26 +127,28 @@ def _only(opt_state: optax.OptState, kind: type) -> Any:
     return found[0]
 
 
-class Forced(NamedTuple):
-    """The state of `forced`: what to update by, what came instead, and the optimizer's own."""
+class TeacherForced(NamedTuple):
+    """The state of `teacher_forced`: gradients to update by, those that came, the optimizer's."""
 
     recorded: Tree
     grads: Tree
     inner: optax.OptState
 
 
-def forced(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def teacher_forced(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
     """An optimizer that updates by the gradients in its state, whatever it is given.
 
     So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Tree) -> Forced:
-        return Forced(_zeros(params), _zeros(params), inner.init(params))
+    def init(params: Tree) -> TeacherForced:
+        return TeacherForced(_zeros(params), _zeros(params), inner.init(params))
 
-    def update(grads: Tree, state: Forced, params: Tree = None, **extra: Any) -> Any:
+    def update(grads: Tree, state: TeacherForced, params: Tree = None, **extra: Any) -> Any:
         updates, after = inner.update(state.recorded, state.inner, params, **extra)
-        return updates, Forced(state.recorded, grads, after)
+        return updates, TeacherForced(state.recorded, grads, after)
 
     return optax.GradientTransformationExtraArgs(init, update)

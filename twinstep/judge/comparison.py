@@ -13,19 +13,19 @@ from twinstep.trace.ledger import Metadata, Trace
 def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> Comparison:
     """Judges two free runs of the same problem, whichever frameworks and machines they ran on.
 
-    The allowance is the noise that the traces bring (the larger where both do), else a plain
-    bound. `steps`: compare the first ones only. Raises InputError for traces of different
+    The allowance is the rounding noise that the traces bring (the larger where both do), else a
+    plain bound. `steps`: compare the first ones only. Raises InputError for traces of different
     problems, names, shapes, dtypes or lengths, and for steps that they do not have.
     """
-    refuse_other_problem(reference.metadata, candidate.metadata)
+    check_same_problem(reference.metadata, candidate.metadata)
     for which, trace in (("first", reference), ("second", candidate)):
-        if problem := trace.flaw():
+        if problem := trace.validation_error():
             raise InputError(f"the {which} trace is none: {problem}")
     if steps is not None:
         lengths = len(reference), len(candidate)
         if not 1 <= steps <= min(lengths):
             raise InputError(f"steps is {steps}, the traces have {lengths[0]} and {lengths[1]}")
-        reference, candidate = reference.cut(0, steps), candidate.cut(0, steps)
+        reference, candidate = reference.slice(0, steps), candidate.slice(0, steps)
     if difference := structure(reference, candidate):
         raise InputError(f"the traces differ: {difference}")
     judge = Judge(reference.metadata.dtype)
@@ -33,7 +33,7 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
     return judge.comparison()
 
 
-def refuse_other_problem(a: Metadata, b: Metadata) -> None:
+def check_same_problem(a: Metadata, b: Metadata) -> None:
     """Raises InputError when two traces are not of one example with one setting."""
     if None not in (a.example, b.example) and a.example != b.example:
         raise InputError(f"the traces are of different examples: {a.example} and {b.example}")

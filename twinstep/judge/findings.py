@@ -74,7 +74,7 @@ class Comparison:
         allowance}}
     bound: where the free run's allowance comes from
     steps: how many were compared
-    horizon: the step from which on rounding alone carries the free run to another course
+    chaotic_from: the step from which on rounding alone carries the free run to another course
     notes: what else is to be known of it, a sentence each
     """
 
@@ -84,7 +84,7 @@ class Comparison:
     worst: Mapping[str, Mapping[str, Finding]]
     bound: str
     steps: int
-    horizon: int | None
+    chaotic_from: int | None
     notes: tuple[str, ...] = ()
 
     def smallest_allowance(self, mode: str) -> float:
@@ -105,7 +105,7 @@ class Comparison:
             "steps": self.steps,
             "first": None if self.first is None else _plain(self.first),
             "bound": self.bound,
-            "horizon": self.horizon,
+            "chaotic_from": self.chaotic_from,
             "notes": list(self.notes),
             "smallest_allowance": {
                 mode: json_number(self.smallest_allowance(mode)) for mode in self.worst

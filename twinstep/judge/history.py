@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST_POINTS = 1024
+MAX_POINTS = 1024
 
 
 class Curve(NamedTuple):
@@ -39,7 +39,7 @@ class History:
             curve = Curve(*(np.concatenate(pair) for pair in zip(known, found, strict=True)))
             ratio = np.concatenate([self._ratios[key], ratio])
         width = 1
-        while len(np.unique((curve.steps - 1) // width)) > MOST_POINTS:
+        while len(np.unique((curve.steps - 1) // width)) > MAX_POINTS:
             width *= 2
         bins = (curve.steps - 1) // width
         # within a bin the worst comes last, and of equals the earliest

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from twinstep.judge import measure, tolerance
+from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
 from twinstep.judge.structure import Structure, pairs, structure
-from twinstep.judge.witness import Witness
 from twinstep.trace import evaluation
 from twinstep.trace.ledger import Leaves, Trace
 from twinstep.trace.stages import STAGES
@@ -31,12 +31,12 @@ class Judge:
 
     gate: recorded steps against the same steps made by the other side from the same states
     free: two runs, each on its own
-    horizon: the step from which on rounding alone parts runs like this one, if it does
+    chaotic_from: the step from which on rounding alone parts runs like this one, if it does
     history: what was measured over the steps
     """
 
     dtype: str
-    horizon: int | None = None
+    chaotic_from: int | None = None
     history: History = field(default_factory=History)
     _steps: dict[str, int] = field(default_factory=lambda: {"gate": 0, "free": 0})
     _worst: dict[str, dict[str, Finding]] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class Judge:
     _sudden: bool = False
     _carried: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _notes: dict[str, None] = field(default_factory=dict)
-    _measured_noise: bool = True
+    _noise_measured: bool = True
     _same_bits: bool = True
     _structure: Structure | None = None
-    _witnesses: dict[str, Witness] = field(default_factory=dict)
+    _activity: dict[str, ActivityCheck] = field(default_factory=dict)
     _values_judged: bool = False
     _sides: tuple[str, str] = ("first", "second")
 
@@ -56,108 +56,122 @@ class Judge:
         self,
         recorded: Trace,
         replayed: Trace,
-        scales: Leaves,
-        remeasure: Callable[[np.ndarray], Leaves] | None = None,
+        rounding_scale: Leaves,
+        measure_rounding_scale: Callable[[np.ndarray], Leaves] | None = None,
     ) -> None:
         """Judges each step alone: each of `replayed` was made from the state before in `recorded`.
 
-        replayed: its noise, if any, is how far rounding carries each step by itself
-        scales: {"stage/leaf": (T,)} what an eps of what losses and gradients are made of comes to
-        remeasure: gives larger, dearer ones for the rows that the first ones do not well explain
+        replayed: its rounding noise, if any, is how far rounding carries each step by itself
+        rounding_scale: {"stage/leaf": (T,)} what an eps of what losses and gradients are made of
+            comes to
+        measure_rounding_scale: gives larger, dearer ones for the rows that the first ones do not
+            well explain
         """
         if self._refuse(recorded, replayed):
             return
-        self._witness("reference", recorded)
+        self._check_activity("reference", recorded)
         self._values_judged = True
-        if remeasure:
-            rows = self._unexplained(recorded, replayed, scales)
+        if measure_rounding_scale:
+            rows = self._unexplained(recorded, replayed, rounding_scale)
             if len(rows):
-                careful = remeasure(rows)
-                scales = {name: sizes.copy() for name, sizes in scales.items()}
+                careful = measure_rounding_scale(rows)
+                rounding_scale = {name: sizes.copy() for name, sizes in rounding_scale.items()}
                 for name, sizes in careful.items():
-                    scales[name][rows] = np.fmax(scales[name][rows], sizes)
+                    rounding_scale[name][rows] = np.fmax(rounding_scale[name][rows], sizes)
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
-            one_step = self._one_step("gate", recorded, scales, stage, leaf, array)
-            if replayed.noise is None or stage not in ("opt_state", "params"):
+            one_step = self._one_step("gate", recorded, rounding_scale, stage, leaf, array)
+            if replayed.rounding_noise is None or stage not in ("opt_state", "params"):
                 return one_step
             # the step evaluates many times, and carries each one's rounding on to the next
-            carried = tolerance.NOISE_FACTOR * replayed.noise[f"{stage}/{leaf}"]
-            most = tolerance.most_carried(self.dtype) * measure.largest(array)
-            return one_step + np.minimum(carried, most)
+            carried = tolerance.ROUNDING_NOISE_FACTOR * replayed.rounding_noise[f"{stage}/{leaf}"]
+            limit = tolerance.max_noise_share(self.dtype) * measure.largest(array)
+            return one_step + np.minimum(carried, limit)
 
         self._measure("gate", recorded, replayed, allowed)
         if recorded.evaluation:
-            rounding = float(replayed.evaluation["rounding"])
+            rounding = float(replayed.evaluation["rounding_scale"])
             self._evaluate("gate", recorded, replayed, self._of_outputs(rounding))
 
     def free(self, reference: Trace, candidate: Trace) -> None:
-        """Judges two runs by the noise that they bring, or by the plain bound."""
+        """Judges two runs by the rounding noise that they bring, or by the plain bound."""
         if self._refuse(reference, candidate):
             return
-        self._witness("reference", reference)
-        self._witness("candidate", candidate)
+        self._check_activity("reference", reference)
+        self._check_activity("candidate", candidate)
         if reference.start == 0:
             self._initial(reference, candidate)
         measured = [
-            (trace.noise, trace.scales)
+            (trace.rounding_noise, trace.rounding_scale)
             for trace in (reference, candidate)
-            if trace.noise is not None and trace.scales is not None
+            if trace.rounding_noise is not None and trace.rounding_scale is not None
         ]
-        self._measured_noise = self._measured_noise and bool(measured)
+        self._noise_measured = self._noise_measured and bool(measured)
         steps = reference.start + np.arange(1, len(reference) + 1)
-        noise = measure.larger([noise for noise, _ in measured])
-        scales = measure.larger([scales for _, scales in measured])
-        chaos = self._chaos(reference, noise, steps)
-        self._values_judged = self._values_judged or not chaos.all()
+        rounding_noise = measure.larger([rounding_noise for rounding_noise, _ in measured])
+        rounding_scale = measure.larger([rounding_scale for _, rounding_scale in measured])
+        chaos_threshold = self._chaos(reference, rounding_noise, steps)
+        self._values_judged = self._values_judged or not chaos_threshold.all()
         theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
             if STAGES[stage].exact:
                 return np.zeros(len(array))
-            if f"{stage}/{leaf}" not in noise:
+            if f"{stage}/{leaf}" not in rounding_noise:
                 sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
                 return self._plain_bound(stage, leaf, sizes, steps)
-            carried = self._running(("noise", stage, leaf), noise[f"{stage}/{leaf}"])
-            one_step = self._one_step("free", reference, scales, stage, leaf, array)
-            return tolerance.NOISE_FACTOR * carried + one_step
+            carried = self._running(
+                ("rounding_noise", stage, leaf), rounding_noise[f"{stage}/{leaf}"]
+            )
+            one_step = self._one_step("free", reference, rounding_scale, stage, leaf, array)
+            return tolerance.ROUNDING_NOISE_FACTOR * carried + one_step
 
-        self._measure("free", reference, candidate, allowed, beyond=chaos)
+        self._measure("free", reference, candidate, allowed, beyond=chaos_threshold)
         if reference.evaluation:
-            limit = math.inf if chaos[-1] else self._evaluation_bound(reference, candidate)
-            self._evaluate("free", reference, candidate, limit, beyond=bool(chaos[-1]))
+            limit = (
+                math.inf if chaos_threshold[-1] else self._evaluation_bound(reference, candidate)
+            )
+            self._evaluate("free", reference, candidate, limit, beyond=bool(chaos_threshold[-1]))
 
-    def _chaos(self, trace: Trace, noise: Leaves, steps: np.ndarray) -> np.ndarray:
+    def _chaos(self, trace: Trace, rounding_noise: Leaves, steps: np.ndarray) -> np.ndarray:
         """(T,) whether rounding alone has carried runs like this one to another course."""
-        if not noise:
+        if not rounding_noise:
             return np.zeros(len(trace), bool)
-        carried = self._running(("chaos", "noise", ""), noise["loss/loss"])
+        carried = self._running(("chaos", "rounding_noise", ""), rounding_noise["loss/loss"])
         size = self._running(("chaos", "size", ""), np.abs(trace.losses))
-        chaos = carried > tolerance.chaos(self.dtype) * size
-        if self.horizon is None and chaos.any():
-            self.horizon = int(steps[np.argmax(chaos)])
+        chaos_threshold = carried > tolerance.chaos_threshold(self.dtype) * size
+        if self.chaotic_from is None and chaos_threshold.any():
+            self.chaotic_from = int(steps[np.argmax(chaos_threshold)])
         # there is no way back: a loss that grows later does not undo it
-        return np.full(len(trace), False) if self.horizon is None else steps >= self.horizon
+        return (
+            np.full(len(trace), False) if self.chaotic_from is None else steps >= self.chaotic_from
+        )
 
-    def _unexplained(self, recorded: Trace, replayed: Trace, scales: Leaves) -> np.ndarray:
+    def _unexplained(self, recorded: Trace, replayed: Trace, rounding_scale: Leaves) -> np.ndarray:
         """The rows in which a loss or a gradient is further off than the sizes well explain."""
         outside = np.zeros(len(recorded), bool)
         for stage, leaf, array, other in pairs(recorded, replayed):
-            if f"{stage}/{leaf}" in scales:
-                limit = self._one_step("gate", recorded, scales, stage, leaf, array)
+            if f"{stage}/{leaf}" in rounding_scale:
+                limit = self._one_step("gate", recorded, rounding_scale, stage, leaf, array)
                 gap = measure.differences(array, other)
                 outside |= ~(gap <= tolerance.WELL_EXPLAINED * limit)
         return np.flatnonzero(outside)
 
     def _one_step(
-        self, mode: str, trace: Trace, scales: Leaves, stage: str, leaf: str, array: np.ndarray
+        self,
+        mode: str,
+        trace: Trace,
+        rounding_scale: Leaves,
+        stage: str,
+        leaf: str,
+        array: np.ndarray,
     ) -> np.ndarray:
         """(T,) what a single step may round, entry by entry."""
         if STAGES[stage].exact:
             return np.zeros(len(array))
         amount, floor = STAGES[stage].one_step, tolerance.floor(self.dtype)
-        if f"{stage}/{leaf}" in scales:
-            return amount * scales[f"{stage}/{leaf}"].astype(float) + floor
+        if f"{stage}/{leaf}" in rounding_scale:
+            return amount * rounding_scale[f"{stage}/{leaf}"].astype(float) + floor
         if stage == "params":
             params = trace.params[leaf]
             sizes = measure.largest(params)
@@ -170,7 +184,8 @@ class Judge:
     def _plain_bound(
         self, stage: str, leaf: str, sizes: np.ndarray, steps: np.ndarray
     ) -> np.ndarray:
-        """(T,) the allowance of a free run of which no noise is known; `steps`: their numbers.
+        """(T,) the allowance of a free run of which no rounding noise is known; `steps`: their
+        numbers.
 
         sizes: the leaf's largest entries, in the trace in which they are smaller: it must not
             matter which trace is named first
@@ -199,9 +214,9 @@ class Judge:
             reason=reason,
             first=first,
             worst=self._worst,
-            bound="noise measured on this run" if self._measured_noise else plain,
+            bound="rounding noise measured on this run" if self._noise_measured else plain,
             steps=steps,
-            horizon=self.horizon,
+            chaotic_from=self.chaotic_from,
             notes=tuple(self._notes),
         )
 
@@ -228,12 +243,12 @@ class Judge:
             return Verdict.MISMATCH, str(first), first
         if self._unproved:
             return Verdict.INVALID, f"{self._unproved}: nothing was judged by that", self._unproved
-        seen = self._witnesses.values()
-        if not all(witness.gradient_seen for witness in seen):
+        seen = self._activity.values()
+        if not all(activity.gradient_seen for activity in seen):
             return Verdict.INVALID, "all gradients are zero", None
-        if not all(witness.params_moved for witness in seen):
+        if not all(activity.params_moved for activity in seen):
             return Verdict.INVALID, "no parameter ever moved", None
-        if not all(witness.loss_moved for witness in seen) and max(self._steps.values()) > 1:
+        if not all(activity.loss_moved for activity in seen) and max(self._steps.values()) > 1:
             return Verdict.INVALID, "the loss never moved", None
         if free:
             return Verdict.DRIFT, f"every step alone is rounding; {free}", free
@@ -251,8 +266,8 @@ class Judge:
         self._structure = self._structure or structure(reference, candidate)
         return self._structure is not None or not len(reference)
 
-    def _witness(self, side: str, trace: Trace) -> None:
-        self._witnesses.setdefault(side, Witness()).see(trace)
+    def _check_activity(self, side: str, trace: Trace) -> None:
+        self._activity.setdefault(side, ActivityCheck()).see(trace)
 
     def _initial(self, reference: Trace, candidate: Trace) -> None:
         """Both must start from the very same parameters."""
@@ -323,22 +338,24 @@ class Judge:
             if firsts and not known:
                 row = self._first[mode].step - 1 - reference.start
                 before = worst[row - 1] if row else self._carried.get(("worst", "", ""), 0.0)
-                grown = worst[row] <= tolerance.most_growth(self.dtype) * max(1.0, before)
+                grown = worst[row] <= tolerance.max_growth(self.dtype) * max(1.0, before)
                 self._sudden = not beyond[row] and (steps[row] == 1 or not grown)
             self._carried["worst", "", ""] = float(worst[-1])
 
-    def _of_outputs(self, rounding: float, noise: float = 0.0) -> float:
+    def _of_outputs(self, rounding: float, rounding_noise: float = 0.0) -> float:
         """How far apart two outputs may be."""
         one_step = STAGES["evaluation"].one_step * rounding + tolerance.floor(self.dtype)
-        return tolerance.NOISE_FACTOR * noise + one_step
+        return tolerance.ROUNDING_NOISE_FACTOR * rounding_noise + one_step
 
     def _evaluation_bound(self, reference: Trace, candidate: Trace) -> float:
-        """The same for two free runs: by the noise that they bring, or by the plain bound."""
+        """The same for two free runs: by the rounding noise that they bring, or plainly."""
         both = reference.evaluation, candidate.evaluation
-        measured = [e for e in both if "noise" in e and "rounding" in e]
+        measured = [e for e in both if "rounding_noise" in e and "rounding_scale" in e]
         if measured:
-            rounding, noise = (max(float(e[n]) for e in measured) for n in ("rounding", "noise"))
-            return self._of_outputs(rounding, noise)
+            rounding, rounding_noise = (
+                max(float(e[n]) for e in measured) for n in ("rounding_scale", "rounding_noise")
+            )
+            return self._of_outputs(rounding, rounding_noise)
         size = min(measure.largest(e["outputs"][None]).item() for e in both)
         steps = reference.start + len(reference)
         bound = self._plain_bound("evaluation", "outputs", np.array([size]), np.array([steps]))

@@ -20,64 +20,64 @@ import numpy as np
 WELL_EXPLAINED = 0.5
 
 # A free run may part as far as rounding carries this very run: JAX reruns it with every parameter
-# nudged by up to one eps after each step, and every gradient by up to GRADIENT_NUDGE eps of what it
-# is made of, before Adam makes much of one that cancels. Honest runs stayed within 1.9 times the
-# running maximum of three such reruns, even without the gradients' part, over 14 optimizers, tanh
-# and relu, 300 steps. Honest gradients were up to 18 eps of that size apart, which is four times
-# four and a little: with one eps an honest float32 run of mnist_rnn came to 0.8 of its allowance.
-# To that comes what one step may round: noise that is not yet there cannot be carried.
-# Two of the reruns are nudged alike at every step, by whole eps, one each way. Nudges that change
-# wander off by the root of the steps; but where gradients stay the same for many steps (a loss of
-# absolute values) rounding errs by as much each time, and is as many times off after all of them.
-# And where a sample crosses a kink a step sooner, one of the two has it cross so too. Without them
-# honest float32 runs of linear_regression_l1 were drift.
-NUDGED_RERUNS = 3
-NOISE_FACTOR = 4
-GRADIENT_NUDGE = 4
+# perturbed by up to one eps after each step, and every gradient by up to GRADIENT_PERTURBATION eps
+# of what it is made of, before Adam makes much of one that cancels. Honest runs stayed within 1.9
+# times the running maximum of three such reruns, even without the gradients' part, over 14
+# optimizers, tanh and relu, 300 steps. Honest gradients were up to 18 eps of that size apart, which
+# is four times four and a little: with one eps an honest float32 run of mnist_rnn came to 0.8 of
+# its allowance. To that comes what one step may round: rounding noise that is not yet there cannot
+# be carried. Two of the reruns are perturbed alike at every step, by whole eps, one each way.
+# Perturbations that change wander off by the root of the steps; but where gradients stay the same
+# for many steps (a loss of absolute values) rounding errs by as much each time, and is as many
+# times off after all of them. And where a sample crosses a kink a step sooner, one of the two has
+# it cross so too. Without them honest float32 runs of linear_regression_l1 were drift.
+PERTURBED_RERUNS = 3
+ROUNDING_NOISE_FACTOR = 4
+GRADIENT_PERTURBATION = 4
 
 
 # A single step that evaluates the loss many times (LBFGS's, `Spec.iterates`) carries the rounding
 # of each evaluation on to the next: 20 of them make hundreds of eps of one, more than the table
-# allows. So the gate reruns such a step as often, from nudged parameters and with every evaluation
-# nudged, and allows its state and parameters NOISE_FACTOR times that beside: honest rows stayed
-# below 0.4 of the sum. But a fault that makes a step chaotic must not explain itself: at most three
-# quarters of the digits may go. In float64 honest steps lose a third, in float32 half. The same
-# bounds what else is measured on the very numbers that it is to excuse.
-def most_carried(dtype: str) -> float:
+# allows. So the gate reruns such a step as often, from perturbed parameters and with every
+# evaluation perturbed, and allows its state and parameters ROUNDING_NOISE_FACTOR times that beside:
+# honest rows stayed below 0.4 of the sum. But a fault that makes a step chaotic must not explain
+# itself: at most three quarters of the digits may go. In float64 honest steps lose a third, in
+# float32 half. The same bounds what else is measured on the very numbers that it is to excuse.
+def max_noise_share(dtype: str) -> float:
     """How far a measured loss of digits may excuse an entry, as a part of the largest one."""
     return float(np.finfo(dtype).eps ** 0.25)
 
 
-def most_moved(judged: str, measures: str) -> float:
-    """How far nudged parameters may excuse a value, as a part of what it is made of.
+def max_perturbation_share(judged: str, measures: str) -> float:
+    """How far perturbed parameters may excuse a value, as a part of what it is made of.
 
     A program that measures itself is bounded as above. float32 is measured by a float64 program
-    that is not the one in question: there a nudge may take a sample across a kink (of ReLU, of an
-    absolute value), and rounding does so too, which exchanges as much as there is.
+    that is not the one in question: there a perturbation may take a sample across a kink (of ReLU,
+    of an absolute value), and rounding does so too, which exchanges as much as there is.
     """
-    return most_carried(judged) if judged == measures else 1.0
+    return max_noise_share(judged) if judged == measures else 1.0
 
 
 # A free run drifts from another by growing apart, from rounding on: each step makes a difference a
 # few times larger. One that loses more than half of its digits in a single step (a difference grown
 # by the root of 1 / eps), or leaves its allowance in the first, has met a fault that no step of the
 # gate has.
-def most_growth(dtype: str) -> float:
+def max_growth(dtype: str) -> float:
     """How many times further off a drifting run may be than it, or its allowance, was before."""
-    return 1 / chaos(dtype)
+    return 1 / chaos_threshold(dtype)
 
 
 # Where rounding alone has moved the loss of those reruns by more than half of its digits (the root
 # of eps, of the largest loss so far), a chaotic training is about to become another run, which
 # passes other peaks at other times. From there on only single steps are judged; the report says so.
-def chaos(dtype: str) -> float:
-    """The relative noise of the loss from which on a free run is not judged."""
+def chaos_threshold(dtype: str) -> float:
+    """The relative rounding noise of the loss from which on a free run is not judged."""
     return float(np.sqrt(np.finfo(dtype).eps))
 
 
-# Two saved traces that bring no noise are judged by this plain bound: eps of the leaf's largest
-# entry so far, times PLAIN_EPS + PLAIN_EPS_A_STEP * steps made. Typical training amplifies
-# rounding to 25 eps at 100 steps and 50 at 300; chaotic runs need the measured noise.
+# Two saved traces that bring no rounding noise are judged by this plain bound: eps of the leaf's
+# largest entry so far, times PLAIN_EPS + PLAIN_EPS_A_STEP * steps made. Typical training amplifies
+# rounding to 25 eps at 100 steps and 50 at 300; chaotic runs need the measured rounding noise.
 PLAIN_EPS = 64
 PLAIN_EPS_A_STEP = 4
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origi
 import numpy as np
 
 from twinstep import memory
+from twinstep.device_config import Dtype
 from twinstep.errors import InputError, unknown
-from twinstep.place import Dtype
 from twinstep.problems import flags
 from twinstep.problems.batches import Batches, IndexChunk
 from twinstep.problems.flags import HIDDEN
@@ -26,7 +26,7 @@ from twinstep.trace.rows import rows_at_once
 
 Arrays = Mapping[str, np.ndarray]
 
-MOST_STEPS = 10**8
+MAX_STEPS = 10**8
 """Updates of a run: more of them would take years, and their losses alone a GiB."""
 COPIES = 10
 """Of its parameters that a training holds at least: in NumPy, in the framework with gradients and
@@ -96,18 +96,18 @@ class Spec:
             value = _as_float(getattr(self, one.name), hints[one.name])
             object.__setattr__(self, one.name, value)
             _check(self.name, one.name, value, hints[one.name], self.dtype)
-        self.refuse_too_large("training", COPIES)
+        self.check_fits_memory("training", COPIES)
 
-    def refuse_too_large(self, what: str, copies: int) -> None:
+    def check_fits_memory(self, what: str, copies: int) -> None:
         """InputError for sizes of which so many copies cannot fit the memory; nothing is drawn."""
         parameters, step = self.entries()
-        needed = (copies * parameters + step) * np.dtype(self.dtype).itemsize
-        if needed > (most := memory.at_most()):
+        require_params = (copies * parameters + step) * np.dtype(self.dtype).itemsize
+        if require_params > (max_steps := memory.available()):
             sizes = ", ".join(f"{name} is {getattr(self, name)}" for name in self.sized_by)
             alone = memory.gib(parameters * np.dtype(self.dtype).itemsize)
             raise InputError(
-                f"{self.name}: {sizes}: {what} needs at least {memory.gib(needed)}, the "
-                f"parameters alone {alone}; {memory.gib(most)} are to be had"
+                f"{self.name}: {sizes}: {what} needs at least {memory.gib(require_params)}, the "
+                f"parameters alone {alone}; {memory.gib(max_steps)} are to be had"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,9 +166,9 @@ class Spec:
             total_steps=self.total_steps,
         )
 
-    def chunks(self, most: int | None = None) -> Iterator[IndexChunk]:
+    def chunks(self, max_steps: int | None = None) -> Iterator[IndexChunk]:
         """The updates in pieces that are held at once. most: steps of one, not as memory allows"""
-        return self.batches().chunks(most or self.steps_at_once)
+        return self.batches().chunks(max_steps or self.steps_at_once)
 
     @property
     def steps_at_once(self) -> int:
@@ -180,10 +180,10 @@ class Spec:
     def total_steps(self) -> int:
         """The number of updates. InputError for too many."""
         count = self.steps or self.epochs * self.steps_per_epoch
-        if count > MOST_STEPS:
+        if count > MAX_STEPS:
             raise InputError(
                 f"{self.name}: epochs is {self.epochs}, which makes {count} steps, "
-                f"expected at most {MOST_STEPS}"
+                f"expected at most {MAX_STEPS}"
             )
         return count
 
@@ -203,7 +203,7 @@ class Spec:
         values = {one.name: getattr(self, one.name) for one in flags.shown(type(self))}
         return copy.deepcopy(values)
 
-    def widened(self) -> Self:
+    def to_float64(self) -> Self:
         """The same problem in float64: the numbers as drawn in this dtype, held in more digits."""
         return dataclasses.replace(self, dtype="float64", drawn_as=self)
 
@@ -248,8 +248,8 @@ _OF_COMMANDS = ("steps", "log_every")
 _RANGES = {
     "seed": (-(2**63), 2**64 - 1),  # what torch.manual_seed takes
     "data_seed": (0, 2**32 - 1),  # and np.random.seed
-    "steps": (1, MOST_STEPS),
-    "epochs": (1, MOST_STEPS),
+    "steps": (1, MAX_STEPS),
+    "epochs": (1, MAX_STEPS),
 }
 _ANY_SIZE = (1, 2**63 - 1)
 _NOT_NEGATIVE = {"learning_rate", "eps"}

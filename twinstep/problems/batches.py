@@ -67,8 +67,8 @@ class Batches:
                 index = slice(None) if chunk.indices is None else chunk.indices[step]
                 yield {name: array[index] for name, array in self.data.items()}
 
-    def chunks(self, most: int) -> Iterator[IndexChunk]:
-        """The updates in chunks of at most `most`, cut as evenly as can be.
+    def chunks(self, max_steps: int) -> Iterator[IndexChunk]:
+        """The updates in chunks of at most `max_steps`, cut as evenly as can be.
 
         Even cuts keep the number of different lengths, each a compilation, at two a batch size.
         """
@@ -78,7 +78,7 @@ class Batches:
             if indices is not None:
                 indices = indices[:steps]
                 steps = len(indices)
-            for low, high in _even_cuts(steps, most):
+            for low, high in _even_ranges(steps, max_steps):
                 yield IndexChunk(
                     start + low, high - low, None if indices is None else indices[low:high]
                 )
@@ -102,7 +102,7 @@ class Batches:
                 yield order[-rest:].reshape(1, rest)
 
 
-def _even_cuts(steps: int, most: int) -> Iterator[tuple[int, int]]:
-    pieces = math.ceil(steps / most)
+def _even_ranges(steps: int, max_steps: int) -> Iterator[tuple[int, int]]:
+    pieces = math.ceil(steps / max_steps)
     bounds = [steps * i // pieces for i in range(pieces + 1)]
     yield from itertools.pairwise(bounds)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from twinstep.place import Dtype
+from twinstep.device_config import Dtype
 from twinstep.problems.base import Arrays
 from twinstep.problems.optimizers import OptimizerTraining, Options, in_installed_torch
 from twinstep.problems.torch_random import TorchGenerator

@@ -40,7 +40,7 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 """Of one of the four files, unpacked; MNIST's largest has 47 million."""
 PATIENCE = 20.0
 """Seconds to wait for a mirror's next bytes."""
@@ -128,8 +128,8 @@ def _find(folder: str, source: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in MNIST_MD5:
         places = [
-            place / file
-            for place in (Path(root), Path(root, "MNIST", "raw"))
+            folder_above / file
+            for folder_above in (Path(root), Path(root, "MNIST", "raw"))
             for file in (name, name.removesuffix(".gz"))
         ]
         there = [path for path in places if os.path.exists(path)]
@@ -151,7 +151,7 @@ def _cached() -> dict[str, Path]:
     folder = Path(pooch.os_cache("twinstep"))
     for name, md5 in MNIST_MD5.items():
         try:
-            sound = _md5(files.read(folder / name, MOST_BYTES)) == md5
+            sound = _md5(files.read(folder / name, MAX_BYTES)) == md5
         except FileNotFoundError:
             sound = False
         except OSError as error:
@@ -186,8 +186,8 @@ class _Watch:
     def update(self, count: int) -> None:
         self.heard = time.monotonic()
         self.done += count
-        if self.done > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes came")
+        if self.done > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes came")
 
     def reset(self) -> None:
         self.done = 0
@@ -273,7 +273,7 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 def _read_bytes(path: Path) -> bytes:
     """Read the file, unpacked; a gzipped file must have its known MD5."""
     try:
-        raw = files.read(path, MOST_BYTES)
+        raw = files.read(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix != ".gz":

@@ -81,7 +81,7 @@ class SelectiveUpdate(ParameterGroups):
 
 
 def _moved(outcome: Outcome, prefix: str) -> float:
-    """The farthest that a parameter of one network came from where it started."""
+    """The largest distance of a parameter of one network from where it started."""
     return max(
         float(np.abs(array - outcome.initial_params[name]).max())
         for name, array in outcome.params.items()

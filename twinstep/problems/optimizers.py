@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from twinstep.device_config import Dtype
 from twinstep.errors import InputError, nearest
 from twinstep.extras import installed
-from twinstep.place import Dtype
 from twinstep.problems.base import Arrays, Document, Spec
 from twinstep.problems.torch_init import embedding, linear
 from twinstep.problems.torch_random import TorchGenerator

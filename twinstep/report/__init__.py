@@ -11,7 +11,7 @@ from typing import Any
 
 from twinstep import files
 from twinstep.errors import InputError
-from twinstep.trace.writing import refuse_used
+from twinstep.trace.writing import check_new_folder
 
 
 def write_json(target: str, value: Any) -> None:
@@ -33,7 +33,7 @@ def write_text(target: str, text: str) -> None:
 
 def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file, whole or not at all; into a device or a pipe, straight. Raises InputError."""
-    path = files.named("output file", target)
+    path = files.checked_path("output file", target)
     try:
         if _is_stdout(path):  # what was printed stays before it, and what will be, after
             sys.stdout.flush()
@@ -51,9 +51,9 @@ def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
         raise InputError(f"{target} cannot be written: {why}") from None
 
 
-def refuse_unwritable(target: str) -> None:
+def check_writable(target: str) -> None:
     """Raises InputError for a file that `write_text` could not write; leaves nothing behind."""
-    path = files.named("output file", target)
+    path = files.checked_path("output file", target)
     try:
         if _is_stdout(path):
             return
@@ -73,7 +73,7 @@ def refuse_unwritable(target: str) -> None:
         raise InputError(f"{target} cannot be written: {error.strerror}") from None
 
 
-def refuse_outputs(
+def check_outputs(
     outputs: Mapping[str, str | None],
     *,
     out: str | None = None,
@@ -89,18 +89,18 @@ def refuse_outputs(
     named: dict[object, str] = {}
     written = [os.path.realpath(folder) for folder in folders]
     if out is not None:
-        files.named("out", out)
+        files.checked_path("out", out)
     for folder, real in zip(folders, written, strict=True):
         if written.count(real) > 1:
             raise InputError(f"out: two traces would go to {folder}")
-        refuse_used(folder)
+        check_new_folder(folder)
     for flag, target in outputs.items():
         if target is None or (flag, target) == ("json", "-"):
             continue
-        files.named(flag, target)
+        files.checked_path(flag, target)
         if target == "-":
             raise InputError(f"{flag} is '-', expected a file")
-        refuse_unwritable(target)
+        check_writable(target)
         if files.kind(target):  # a device or a pipe takes any number
             continue
         real = os.path.realpath(target)

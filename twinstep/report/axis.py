@@ -103,13 +103,13 @@ def mark(axes: "Axes", step: int, last: int, text: str, height: float = 0.78) ->
     )
 
 
-def unjudged(axes: "Axes", horizon: int, last: int, *, said: bool) -> None:
+def unjudged(axes: "Axes", chaotic_from: int, last: int, *, said: bool) -> None:
     """From here on rounding alone parts two runs, and nothing is allowed or forbidden."""
-    axes.axvspan(horizon, last + 1, color=COLORS["muted"], alpha=0.12, linewidth=0, zorder=0)
+    axes.axvspan(chaotic_from, last + 1, color=COLORS["muted"], alpha=0.12, linewidth=0, zorder=0)
     if said:
         axes.annotate(
             "not judged: chaos",
-            ((horizon + last) / 2, 0.1),
+            ((chaotic_from + last) / 2, 0.1),
             xycoords=("data", "axes fraction"),
             ha="center",
             color=COLORS["muted"],

@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge import tolerance
 from twinstep.judge.findings import Comparison, Finding, Verdict
-from twinstep.place import CPU, Place
 from twinstep.problems.base import Claim, Spec
 from twinstep.problems.flags import shown
 from twinstep.report import write_text
@@ -22,7 +22,7 @@ from twinstep.report.highlight import Row, twin_rows
 from twinstep.report.palette import PALETTE
 from twinstep.report.plots import MODES, differences_figure, losses_figure, svg
 from twinstep.report.show import path_of, source
-from twinstep.runs.many import Lost
+from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 from twinstep.trace.stages import STAGES
 
@@ -83,7 +83,7 @@ class Result(NamedTuple):
     steps: int
     cells: dict[str, Cell | None]
     free: Cell
-    horizon: int | None
+    chaotic_from: int | None
     seconds: str
     facts: list[tuple[str, str]]
     command: str
@@ -108,13 +108,13 @@ class Example(NamedTuple):
         return [result for result in self.results if not result.same]
 
 
-def page(found: Sequence[Verification | Lost], place: Place = CPU) -> str:
+def page(found: Sequence[Verification | Lost], device_config: DeviceConfig = CPU) -> str:
     """The HTML page of some results; the same results give the same text.
 
     place: where they were trained, for the commands that repeat them
     """
     results = [result for result in found if not isinstance(result, Lost)]
-    examples = _examples(results, place)
+    examples = _examples(results, device_config)
     counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
     return str(
         _template().render(
@@ -132,12 +132,14 @@ def page(found: Sequence[Verification | Lost], place: Place = CPU) -> str:
     )
 
 
-def write_page(target: str, results: Sequence[Verification | Lost], place: Place = CPU) -> None:
+def write_page(
+    target: str, results: Sequence[Verification | Lost], device_config: DeviceConfig = CPU
+) -> None:
     """Writes the page to a file, whole or not at all. Raises InputError."""
-    write_text(target, page(results, place))
+    write_text(target, page(results, device_config))
 
 
-def command_of(spec: Spec, place: Place = CPU) -> str:
+def command_of(spec: Spec, device_config: DeviceConfig = CPU) -> str:
     """The shell command that verifies this very spec; every value that is not the default."""
     example = [spec.name] if spec.table is None else [spec.table, "--row", spec.name]
     words = ["twinstep", "verify", *example, "--dtype", spec.dtype, "--seed", str(spec.seed)]
@@ -146,8 +148,8 @@ def command_of(spec: Spec, place: Place = CPU) -> str:
         said = name in ("dtype", "seed") or (spec.table is not None and name != "steps")
         if not said and value != default[name]:
             words += _flag(name, value)
-    for field in dataclasses.fields(place):
-        value = getattr(place, field.name)
+    for field in dataclasses.fields(device_config):
+        value = getattr(device_config, field.name)
         if value != field.default:
             words += _flag(field.name, value)
     return shlex.join(words)
@@ -177,7 +179,7 @@ def _template() -> Any:
     return environment.get_template("page.html")
 
 
-def _examples(results: Sequence[Verification], place: Place) -> list[Example]:
+def _examples(results: Sequence[Verification], device_config: DeviceConfig) -> list[Example]:
     """One an example, in the order in which they come first; their results in theirs."""
     names = dict.fromkeys(result.spec.name for result in results)
     grouped = {name: [r for r in results if r.spec.name == name] for name in names}
@@ -193,7 +195,7 @@ def _examples(results: Sequence[Verification], place: Place) -> list[Example]:
                 paths=(path_of(spec, "torch"), path_of(spec, "jax")),
                 claims=_claims(group),
                 results=[
-                    _result(result, f"result-{number}-{k}", _label(result, group), place)
+                    _result(result, f"result-{number}-{k}", _label(result, group), device_config)
                     for k, result in enumerate(group, 1)
                 ],
             )
@@ -206,10 +208,10 @@ def _label(result: Verification, group: Sequence[Verification]) -> str:
     dtypes = [other.spec.dtype for other in group]
     if len(set(dtypes)) == len(dtypes):
         return result.spec.dtype
-    return f"{result.spec.dtype}, seed {result.spec.seed}, run {_place_of(result, group)}"
+    return f"{result.spec.dtype}, seed {result.spec.seed}, run {_where(result, group)}"
 
 
-def _place_of(result: Verification, group: Sequence[Verification]) -> int:
+def _where(result: Verification, group: Sequence[Verification]) -> int:
     return next(k for k, other in enumerate(group, 1) if other is result)
 
 
@@ -222,7 +224,7 @@ def _claims(group: Sequence[Verification]) -> list[tuple[str, list[tuple[str, Cl
     return list(found.items())
 
 
-def _result(result: Verification, name: str, label: str, place: Place) -> Result:
+def _result(result: Verification, name: str, label: str, device_config: DeviceConfig) -> Result:
     comparison = result.comparison
     gate = comparison.worst.get("gate", {})
     return Result(
@@ -237,10 +239,10 @@ def _result(result: Verification, name: str, label: str, place: Place) -> Result
         steps=comparison.steps,
         cells={stage: _cell(gate[stage].ratio) if stage in gate else None for stage in _SHOWN},
         free=_cell(comparison.smallest_allowance("free")),
-        horizon=comparison.horizon,
+        chaotic_from=comparison.chaotic_from,
         seconds=f"{result.seconds:.1f}",
         facts=_facts(result),
-        command=command_of(result.spec, place),
+        command=command_of(result.spec, device_config),
         lines=[
             _line(said, finding, result.spec.dtype)
             for mode, said in MODES.items()
@@ -280,7 +282,7 @@ def _said(comparison: Comparison) -> str:
         case Verdict.EQUAL:
             return "Every number of every step is the same, bit for bit, in both comparisons."
         case Verdict.ROUNDING:
-            until = f" up to step {comparison.horizon - 1}" if comparison.horizon else ""
+            until = f" up to step {comparison.chaotic_from - 1}" if comparison.chaotic_from else ""
             return (
                 f"Each step by itself uses at most {share(gate)} of what rounding explains, "
                 f"the free run {share(free)}{until}."
@@ -324,12 +326,12 @@ def _facts(result: Verification) -> list[tuple[str, str]]:
         facts.append(("batches", "the same samples at every step"))
     facts.append(("free run's allowance", comparison.bound))
     facts += [("note", note) for note in comparison.notes]
-    if comparison.horizon:
+    if comparison.chaotic_from:
         facts.append(
             (
                 "free run judged",
-                f"to step {comparison.horizon - 1}: from there on rounding alone parts two runs "
-                "of this training",
+                f"to step {comparison.chaotic_from - 1}: from there on rounding alone "
+                "parts two runs of this training",
             )
         )
     if result.distances:

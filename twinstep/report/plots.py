@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 STAGES = [stage.name for stage in STEPS if stage.noisy]
 MODES = {"gate": "gate", "free": "free run"}
-MOST_POINTS = 256  # what a small panel can show
+MAX_POINTS = 256  # what a small panel can show
 _HEIGHT = {"loss": 1.9, "difference": 0.92}  # inches
 _HUGE = 1e300  # beyond it an axis of plain numbers overflows
-_MOST_DECADES = 20  # below that part of the largest, a number is drawn as 0
+_MAX_DECADES = 20  # below that part of the largest, a number is drawn as 0
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -104,9 +104,11 @@ def losses_figure(results: Sequence[Verification], *, width: float = axis.PANEL_
                 text = f"{name} {array[bad[0]]} from step {bad[0] + 1}"
                 axis.mark(axes, bad[0] + 1, count, text, where)
         axis.steps(axes, count)
-        horizon = result.comparison.horizon
-        if horizon and horizon <= count:  # or two curves that part would look like a fault
-            axis.unjudged(axes, horizon, count, said=False)
+        chaotic_from = result.comparison.chaotic_from
+        if (
+            chaotic_from and chaotic_from <= count
+        ):  # or two curves that part would look like a fault
+            axis.unjudged(axes, chaotic_from, count, said=False)
         scale = " (log)" if logarithmic else ""
         axes.set_title(f"loss{scale}, {result.spec.dtype}")
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.98), ncols=2)
@@ -127,7 +129,7 @@ def differences_figure(
     history = result.history
     stages = [s for s in STAGES if any((mode, s) in history for mode in modes)] or ["loss"]
     figure, rows = axis.grid(len(stages), len(modes), _HEIGHT["difference"], width)
-    horizon = result.comparison.horizon
+    chaotic_from = result.comparison.chaotic_from
     for row, stage in zip(rows, stages, strict=True):
         for axes, mode in zip(row, modes, strict=True):
             curve = history.get((mode, stage))
@@ -136,8 +138,8 @@ def differences_figure(
                 axis.nothing(axes)
             else:
                 _difference(axes, curve)
-            if mode == "free" and horizon and horizon <= result.comparison.steps:
-                axis.unjudged(axes, horizon, result.comparison.steps, said=stage == stages[0])
+            if mode == "free" and chaotic_from and chaotic_from <= result.comparison.steps:
+                axis.unjudged(axes, chaotic_from, result.comparison.steps, said=stage == stages[0])
             axes.text(
                 0.0, 1.0, f" {stage}", transform=axes.transAxes, va="bottom", fontweight="bold"
             )
@@ -204,7 +206,7 @@ def _difference(axes: "Axes", curve: Curve) -> None:
     finite = np.concatenate([difference, allowed])
     finite = finite[np.isfinite(finite) & (finite > 0)]
     high = math.log10(finite.max()) if len(finite) else -16.0
-    low = max(math.log10(finite.min()), high - _MOST_DECADES) if len(finite) else -17.0
+    low = max(math.log10(finite.min()), high - _MAX_DECADES) if len(finite) else -17.0
     low, high = axis.decades(axes, low, high, zero=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         heights = np.where(difference > 0, np.maximum(np.log10(difference), low), low)
@@ -292,21 +294,21 @@ def _rgb(role: str) -> tuple[float, float, float]:
 def _thinned(curve: Curve) -> Curve:
     """At most MOST_POINTS points: of neighbours the one that is nearest to what it is allowed."""
     count = len(curve.steps)
-    if count <= MOST_POINTS:
+    if count <= MAX_POINTS:
         return curve
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = curve.difference / curve.allowed
     ratio = np.where(np.isnan(ratio) & (curve.difference != 0), np.inf, np.nan_to_num(ratio))
-    edges = np.linspace(0, count, MOST_POINTS + 1).astype(int)
+    edges = np.linspace(0, count, MAX_POINTS + 1).astype(int)
     kept = [low + int(np.argmax(ratio[low:high])) for low, high in itertools.pairwise(edges)]
     return Curve(*(array[kept] for array in curve))
 
 
 def _outline(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Steps from 1 and losses; of a long run the smallest and the largest of neighbours."""
-    if len(losses) <= 4 * MOST_POINTS:
+    if len(losses) <= 4 * MAX_POINTS:
         return np.arange(1, len(losses) + 1), losses
-    edges = np.linspace(0, len(losses), MOST_POINTS + 1).astype(int)
+    edges = np.linspace(0, len(losses), MAX_POINTS + 1).astype(int)
     kept: set[int] = {0, len(losses) - 1}
     for low, high in itertools.pairwise(edges):
         piece = losses[low:high]

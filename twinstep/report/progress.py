@@ -12,7 +12,7 @@ from rich.text import Text
 
 from twinstep.problems.base import Spec
 from twinstep.report.verdicts import verdict_of
-from twinstep.runs.many import Finished, Lost, Progress
+from twinstep.runs.pool import Finished, Lost, Progress
 
 Event = Progress | Finished
 Hear = Callable[[Event], None]

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 160
-_LEAST_NAME = 12  # columns that are left to a name, though it be cut
+_MIN_NAME_WIDTH = 12  # columns that are left to a name, though it be cut
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def show(console: Console, columns: Sequence[Column]) -> list[str]:
         over = _width(_table(console, kept)) - console.width
         names = kept[0].cells
         if over > 0:
-            room = max(map(cell_len, names)) - over
-            cut = shortened(names, room) if room >= least else None
-            if cut is None:
+            available = max(map(cell_len, names)) - over
+            shorter = shortened(names, available) if available >= least else None
+            if shorter is None:
                 continue
-            names = cut
+            names = shorter
         console.print(_table(console, kept, names))
         return [column.head for column in kept]
     paragraphs(console, [_sentence(kept, row) for row in range(len(columns[0].cells))])
@@ -79,12 +79,12 @@ def paragraphs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 def shortened(names: Sequence[str], width: int) -> list[str] | None:
     """Names cut in the middle, each to what only itself can be; None where that cannot be done."""
-    cut = {name: _cut(name, width, set(names)) for name in names}
-    found = [text for name in names if (text := cut[name]) is not None]
+    shorter = {name: _shortened(name, width, set(names)) for name in names}
+    found = [text for name in names if (text := shorter[name]) is not None]
     return found if len(found) == len(names) else None
 
 
-def _cut(name: str, width: int, names: Collection[str]) -> str | None:
+def _shortened(name: str, width: int, names: Collection[str]) -> str | None:
     if cell_len(name) <= width:
         return name
     for share in (0.5, 0.3, 0.7, 0.1, 0.9):
@@ -100,7 +100,7 @@ def _choices(columns: Sequence[Column], width: int) -> Iterator[tuple[list[Colum
     leaving = sorted(column.leaves for column in columns if column.leaves is not None)
     for gone in [0, *leaving]:
         yield _without(columns, gone), max(24, width // 3)
-    yield _without(columns, leaving[-1] if leaving else 0), _LEAST_NAME
+    yield _without(columns, leaving[-1] if leaving else 0), _MIN_NAME_WIDTH
 
 
 def _without(columns: Sequence[Column], gone: int) -> list[Column]:

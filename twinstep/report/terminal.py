@@ -101,7 +101,9 @@ def print_comparison(comparison: Comparison) -> None:
     )
     for note in comparison.notes:
         console.print(escape(note))
-    if comparison.horizon:
-        console.print(f"values judged to step {comparison.horizon - 1}: from there on it is chaos")
+    if comparison.chaotic_from:
+        console.print(
+            f"values judged to step {comparison.chaotic_from - 1}: from there on it is chaos"
+        )
     for stage, finding in comparison.worst.get("free", {}).items():
         console.print(f"  {stage:9} {escape(str(finding))}, {finding.ulps:.0f} ulps")

@@ -12,7 +12,7 @@ from twinstep.judge.findings import Comparison, Verdict
 from twinstep.problems.base import Claim
 from twinstep.report import table
 from twinstep.report.table import Column
-from twinstep.runs.many import Lost
+from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 from twinstep.trace.stages import STEPS
 
@@ -209,4 +209,4 @@ def _with_accuracy(result: Verification) -> list[Claim]:
 
 def _free(comparison: Comparison) -> str:
     text = ratio(comparison.smallest_allowance("free"))
-    return f"{text} to {comparison.horizon}" if comparison.horizon else text
+    return f"{text} to {comparison.chaotic_from}" if comparison.chaotic_from else text

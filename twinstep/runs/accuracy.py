@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.device_config import DeviceConfig
 from twinstep.judge.findings import json_number
-from twinstep.place import Place
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
@@ -20,8 +20,8 @@ class Distance:
 
     first_loss: of the first step's loss, relative: both made of the same numbers, before rounding
         has piled up
-    loss: the farthest of any step's
-    params: the farthest that a parameter came, in units of its tensor's largest
+    loss: the largest of any step's
+    params: the largest of any parameter, in units of its tensor's largest
     """
 
     first_loss: float = 0.0
@@ -65,7 +65,7 @@ class Cost:
         return {**pair, "same_bits": self.same_bits}
 
 
-class Referee:
+class Float64Reference:
     """A float64 run of the same problem: which side does rounding carry less far from it?
 
     Where the place allows fast modes, both sides are also trained at full precision.
@@ -73,12 +73,12 @@ class Referee:
     costs: {framework: what its fast mode costs}; None where the place allows none
     """
 
-    def __init__(self, spec: Spec, place: Place) -> None:
-        self._spec, self._place = spec, place
+    def __init__(self, spec: Spec, device_config: DeviceConfig) -> None:
+        self._spec, self._place = spec, device_config
         self._runs: dict[str, Iterator[Trace]] | None = None
         self.distances = {"torch": Distance(), "jax": Distance()}
         self.costs: dict[str, Cost] | None = None
-        if place.precision != "highest":
+        if device_config.precision != "highest":
             self.costs = {name: Cost(fast, Distance()) for name, fast in self.distances.items()}
 
     @property
@@ -87,7 +87,7 @@ class Referee:
         return {name: distance.params for name, distance in self.distances.items()}
 
     def add(self, sides: Mapping[str, Trace]) -> Trace:
-        """Takes the next steps of both sides, {framework: piece}; JAX's, with its noise."""
+        """Takes the next steps of both sides, by framework; JAX's, with its rounding noise."""
         if self._runs is None:
             self._runs = self._start()
         pieces = {name: next(chunks) for name, chunks in self._runs.items()}
@@ -97,17 +97,17 @@ class Referee:
         for name, cost in (self.costs or {}).items():
             cost.full.add(pieces[name], exact)
             cost.same_bits = cost.same_bits and _same_bits(sides[name], pieces[name])
-        return sides["jax"].with_noise_of(exact)
+        return sides["jax"].with_rounding_noise_of(exact)
 
     def _start(self) -> dict[str, Iterator[Trace]]:
         """The runs that both sides are held against."""
         # in pieces of the sides' lengths, which a run in float64 would not choose
-        most = self._spec.steps_at_once
-        runs = {_EXACT: launch.exact(self._spec, self._place).chunks(most)}
+        max_steps = self._spec.steps_at_once
+        runs = {_EXACT: launch.in_float64(self._spec, self._place).chunks(max_steps)}
         if self.costs:
             full = dataclasses.replace(self._place, precision="highest")
-            for name, place in (("torch", full.for_torch()), ("jax", full)):
-                runs[name] = launch.driver(name, self._spec, place).chunks(most)
+            for name, device_config in (("torch", full.for_torch()), ("jax", full)):
+                runs[name] = launch.driver(name, self._spec, device_config).chunks(max_steps)
         return runs
 
 

@@ -5,23 +5,23 @@ It may take further trainings, on the JAX side: of one step, of one more, with a
 
 import dataclasses
 
-from twinstep.place import CPU, Place
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
-from twinstep.runs.verification import Tail, Verification
+from twinstep.runs.verification import OutcomeBuilder, Verification
 from twinstep.trace.ledger import Outcome
 
 
-def with_claims(result: Verification, place: Place = CPU) -> Verification:
+def with_claims(result: Verification, device_config: DeviceConfig = CPU) -> Verification:
     """The same result with what the document claims of that run."""
     ran = result.outcomes["jax"]
-    claims = result.spec.claims(ran, lambda other: _outcome_of(other, place))
+    claims = result.spec.claims(ran, lambda other: _outcome_of(other, device_config))
     return dataclasses.replace(result, claims=claims)
 
 
-def _outcome_of(spec: Spec, place: Place) -> Outcome:
+def _outcome_of(spec: Spec, device_config: DeviceConfig) -> Outcome:
     """How a training ends; keeps no trace."""
-    tail = Tail()
-    for chunk in launch.chunks(spec, "jax", place, noise=False):
-        tail.add(chunk)
-    return tail.outcome()
+    builder = OutcomeBuilder()
+    for chunk in launch.chunks(spec, "jax", device_config, rounding_noise=False):
+        builder.add(chunk)
+    return builder.outcome()

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge import measure, tolerance
 from twinstep.judge.judge import Judge
 from twinstep.judge.structure import structure
-from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.runs import launch
@@ -26,15 +26,15 @@ from twinstep.trace.stages import STAGES
 class Gate:
     """Judges recordings of `spec`, chunk after chunk, from the first step on."""
 
-    def __init__(self, spec: Spec, place: Place = CPU) -> None:
-        self._spec, self._place = spec, place
-        self._replay = launch.replay(spec, place)
+    def __init__(self, spec: Spec, device_config: DeviceConfig = CPU) -> None:
+        self._spec, self._place = spec, device_config
+        self._replay = launch.replay(spec, device_config)
 
     def __call__(self, judge: Judge, recorded: Trace, chunk: IndexChunk) -> None:
         """Judges the next steps. chunk: which samples they took."""
-        replayed, sizes = self._replay(recorded, chunk)
+        replayed, scale = self._replay(recorded, chunk)
         if self._spec.dtype == "float64":
-            judge.gate(recorded, replayed, sizes, self._replay.remeasure)
+            judge.gate(recorded, replayed, scale, self._replay.measure_rounding_scale)
             return
         if structure(recorded, replayed):
             judge.gate(recorded, replayed, {})  # which says so
@@ -42,17 +42,17 @@ class Gate:
         reference = self._reference
         judge.note(reference.says)
         reference.load(recorded, chunk)
-        remeasure = partial(reference.sizes, recorded, replayed)
+        measure_rounding_scale = partial(reference.measure_rounding_scale, recorded, replayed)
         if recorded.evaluation:
             replayed = dataclasses.replace(
                 replayed, evaluation=reference.evaluation(recorded, replayed)
             )
         if not reference.cheap:
-            judge.gate(recorded, replayed, _apparent(recorded), remeasure)
+            judge.gate(recorded, replayed, _apparent(recorded), measure_rounding_scale)
             return
         if self._spec.iterates:
-            replayed = dataclasses.replace(replayed, noise=reference.noise())
-        judge.gate(recorded, replayed, remeasure(np.arange(len(recorded))))
+            replayed = dataclasses.replace(replayed, rounding_noise=reference.rounding_noise())
+        judge.gate(recorded, replayed, measure_rounding_scale(np.arange(len(recorded))))
 
     @cached_property
     def _reference(self) -> "Reference":
@@ -66,8 +66,8 @@ class Reference:
     says: which of them it is, and why
     """
 
-    def __init__(self, spec: Spec, place: Place) -> None:
-        wide, alone = spec.widened(), place.alone()
+    def __init__(self, spec: Spec, device_config: DeviceConfig) -> None:
+        wide, alone = spec.to_float64(), device_config.single_device()
         self._judged = spec.dtype
         self._program = launch.replay(wide, alone)
         self._program.judged, judge = "float64", Judge("float64")
@@ -89,10 +89,10 @@ class Reference:
         """Takes the states from which the steps of a chunk are made."""
         self._program.load(recorded, chunk)
 
-    def noise(self) -> Leaves:
+    def rounding_noise(self) -> Leaves:
         """How far rounding in its evaluations carries what each step results in."""
-        noise: Leaves = self._program.made()[0]["noise"]
-        return noise
+        rounding_noise: Leaves = self._program.replay_chunk()[0]["rounding_noise"]
+        return rounding_noise
 
     def evaluation(self, recorded: Trace, replayed: Trace) -> Leaves:
         """What the replay's test made, with how far rounding may move it."""
@@ -101,22 +101,22 @@ class Reference:
         both = [side.evaluation["outputs"][None] for side in (recorded, replayed)]
         return {
             **replayed.evaluation,
-            "rounding": exact["rounding"] + self._lost("evaluation", true, *both)[0],
+            "rounding_scale": exact["rounding_scale"] + self._lost("evaluation", true, *both)[0],
         }
 
-    def sizes(self, recorded: Trace, replayed: Trace, rows: np.ndarray) -> Leaves:
+    def measure_rounding_scale(self, recorded: Trace, replayed: Trace, rows: np.ndarray) -> Leaves:
         """{"stage/leaf": (rows,)}: what an eps of their own makes of losses and gradients.
 
         To what the float64 program says comes the smaller of both sides' distances from it: what
-        float32 loses where no nudge of the parameters shows it. A saturated tanh has a slope
+        float32 loses where no perturbation of the parameters shows it. A saturated tanh has a slope
         1 - h**2 that is all rounding.
         """
         program = self._program
-        ledger, sizes = program.made() if program.cheap else program.remade(rows)
+        ledger, scale = program.replay_chunk() if program.cheap else program.replay_rows(rows)
         exact = {("loss", "loss"): ledger["loss"]}
         exact |= {("raw_grads", name): array for name, array in ledger["raw_grads"].items()}
         theirs = {(stage, leaf): array for stage, leaf, array in replayed.entries()}
-        found = dict(sizes)
+        found = dict(scale)
         for stage, leaf, array in recorded.entries():
             if (stage, leaf) not in exact:
                 continue
@@ -127,15 +127,15 @@ class Reference:
     def _lost(self, stage: str, exact: np.ndarray, *both: np.ndarray) -> np.ndarray:
         """(rows,) the smaller of both sides' distances; no more than may be excused by that."""
         far = [measure.differences(side.astype(exact.dtype), exact) for side in both]
-        most = tolerance.most_carried(self._judged) / STAGES[stage].one_step
-        return np.minimum(np.fmin(*far), most * measure.largest(exact))
+        limit = tolerance.max_noise_share(self._judged) / STAGES[stage].one_step
+        return np.minimum(np.fmin(*far), limit * measure.largest(exact))
 
 
-def _first_steps(judge: Judge, spec: Spec, place: Place, replay: Any) -> None:
+def _first_steps(judge: Judge, spec: Spec, device_config: DeviceConfig, replay: Any) -> None:
     """The gate over the first block of steps alone."""
-    recorded = next(launch.driver("torch", spec, place.for_torch()).chunks(replay.block))
-    replayed, sizes = replay(recorded, next(spec.batches().chunks(replay.block)))
-    judge.gate(recorded, replayed, sizes, replay.remeasure)
+    recorded = next(launch.driver("torch", spec, device_config.for_torch()).chunks(replay.block))
+    replayed, scale = replay(recorded, next(spec.batches().chunks(replay.block)))
+    judge.gate(recorded, replayed, scale, replay.measure_rounding_scale)
 
 
 def _apparent(recorded: Trace) -> dict[str, np.ndarray]:

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from twinstep import extras, files
+from twinstep.device_config import CPU, MAX_THREADS, DeviceConfig, check_in_range
 from twinstep.errors import InputError, unknown
-from twinstep.place import CPU, MOST_THREADS, Place, refuse_outside
 from twinstep.problems.base import Spec
-from twinstep.trace.ledger import Trace, join
+from twinstep.trace.ledger import Trace, concatenate
 
 FRAMEWORKS = ("torch", "jax")
 CACHE_VARIABLE = "TWINSTEP_CACHE"
@@ -55,40 +55,42 @@ def set_up_xla() -> None:
 
 def check(
     specs: Sequence[Spec],
-    place: Place = CPU,
+    device_config: DeviceConfig = CPU,
     frameworks: Sequence[str] = FRAMEWORKS,
     *,
     threads: int = 1,
-    keep_compiled: bool = False,
+    enable_cache: bool = False,
 ) -> None:
     """Raises InputError for what cannot be trained, as far as can be told without a framework.
 
     The specs are drawn for it: their data has to be there.
     """
-    refuse_outside("threads", threads, 1, MOST_THREADS)
+    check_in_range("threads", threads, 1, MAX_THREADS)
     if "torch" in frameworks:
-        place.for_torch().refuse_processes()
-    if keep_compiled and "jax" in frameworks:
+        device_config.for_torch().check_memory_for_processes()
+    if enable_cache and "jax" in frameworks:
         _cache_folder()
     for spec in specs:
         spec.initial_params()
         spec.total_steps  # noqa: B018 - refuses too many
 
 
-def driver(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
+def driver(
+    framework: str, spec: Spec, device_config: DeviceConfig = CPU, *, rounding_noise: bool = False
+) -> Any:
     """What trains `spec`, and records it. InputError for an unknown framework or device."""
     # drawn now: data that is not there is said before a framework is loaded or anything is written
-    check([spec], place, (framework,))
-    if place.devices > 1:
+    check([spec], device_config, (framework,))
+    if device_config.devices > 1:
         home = _module(framework, "parallel")
-        home.find(place.device, place.devices)
+        home.find(device_config.device, device_config.devices)
     else:
         home = _module(framework, "driver")
-    _module(framework, "devices").find(place.device, spec.dtype)
-    options: dict[str, Any] = {"noise": noise} if framework == "jax" else {}
-    if framework == "torch" and place.devices > 1:
+    _module(framework, "devices").find(device_config.device, spec.dtype)
+    options: dict[str, Any] = {"rounding_noise": rounding_noise} if framework == "jax" else {}
+    if framework == "torch" and device_config.devices > 1:
         options["program"] = PROCESS
-    return home.Driver(example(framework, spec), spec, place, **options)
+    return home.Driver(example(framework, spec), spec, device_config, **options)
 
 
 def parallel(framework: str) -> ModuleType:
@@ -96,43 +98,44 @@ def parallel(framework: str) -> ModuleType:
     return _module(framework, "parallel")
 
 
-def replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
+def replay(spec: Spec, device_config: DeviceConfig = CPU, *, framework: str = "jax") -> Any:
     """What makes recorded steps again, each from the recorded state before it."""
-    alone = dataclasses.replace(place, devices=1)
+    alone = dataclasses.replace(device_config, devices=1)
     return _module(framework, "replay").Replay(example(framework, spec), spec, alone)
 
 
-def exact(spec: Spec, place: Place = CPU) -> Any:
+def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
-    return driver("jax", spec, place, noise=True).exact()
+    return driver("jax", spec, device_config, rounding_noise=True).in_float64()
 
 
 def variants(
-    framework: str, spec: Spec, place: Place = CPU, *, compiled: bool = False
+    framework: str, spec: Spec, device_config: DeviceConfig = CPU, *, compiled: bool = False
 ) -> dict[str, Any]:
-    """The ways in which a framework trains `spec`, by name: a `trace.ways.Way`, or why not.
+    """The variants of how a framework trains `spec`, by name: a `trace.variants.Variant`, or why
+    not.
 
     compiled: also those that take long to compile. InputError for an unknown framework or device.
     """
-    _module(framework, "devices").find(place.device, spec.dtype)
+    _module(framework, "devices").find(device_config.device, spec.dtype)
     make = _module(framework, "variants").variants
-    return make(example(framework, spec), spec, place, compiled=compiled)
+    return make(example(framework, spec), spec, device_config, compiled=compiled)
 
 
 def set_threads(framework: str, threads: int) -> None:
     """How many threads PyTorch computes with; JAX chooses for itself. InputError out of range."""
-    refuse_outside("threads", threads, 1, MOST_THREADS)
+    check_in_range("threads", threads, 1, MAX_THREADS)
     if framework == "torch":
         _module("torch", "devices").set_threads(threads)
 
 
-def keep_compiled(framework: str) -> None:
+def enable_cache(framework: str) -> None:
     """From now on JAX's compiled programs are kept in the user's cache folder, and found there.
 
     TWINSTEP_CACHE names another folder.
     """
     if framework == "jax":
-        _module("jax", "compilation_cache").keep(_cache_folder() / "compiled")
+        _module("jax", "compilation_cache").enable(_cache_folder() / "compiled")
 
 
 def _cache_folder() -> Path:
@@ -140,19 +143,21 @@ def _cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     folder = os.environ.get(CACHE_VARIABLE)
-    return files.named(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
+    return files.checked_path(CACHE_VARIABLE, folder) if folder else user_cache_path("twinstep")
 
 
-def compiled_anew(framework: str) -> contextlib.AbstractContextManager[None]:
+def cache_disabled(framework: str) -> contextlib.AbstractContextManager[None]:
     """In the meantime no compiled program is kept or found: to time compiling."""
     if framework == "jax":
-        return _module("jax", "compilation_cache").unused()
+        return _module("jax", "compilation_cache").disabled()
     return contextlib.nullcontext()
 
 
-def chunks(spec: Spec, framework: str, place: Place = CPU, *, noise: bool) -> Iterator[Trace]:
+def chunks(
+    spec: Spec, framework: str, device_config: DeviceConfig = CPU, *, rounding_noise: bool
+) -> Iterator[Trace]:
     """Trains `spec`; its trace in pieces that bound the memory."""
-    return driver(framework, spec, place, noise=noise).chunks()
+    return driver(framework, spec, device_config, rounding_noise=rounding_noise).chunks()
 
 
 def run(
@@ -162,23 +167,32 @@ def run(
     *,
     devices: int = 1,
     precision: str = "highest",
-    noise: bool = True,
+    rounding_noise: bool = True,
 ) -> Trace:
     """Trains `spec` and gives its whole trace.
 
     framework: "jax" or "torch"; device: "cpu", "gpu" or "tpu"
-    devices, precision: how many share each batch, and how they multiply; see `place.Place`
-    noise: on the JAX side, also measure how far rounding carries this run, which `compare` needs;
-        that trains three times more
+    devices, precision: how many share each batch, and how they multiply; see `DeviceConfig`
+    rounding_noise: on the JAX side, also measure how far rounding carries this run, which `compare`
+        needs; that trains three times more
     Raises InputError for an unknown framework or a device that is not there.
     """
-    return join(list(chunks(spec, framework, Place(device, devices, precision), noise=noise)))
+    return concatenate(
+        list(
+            chunks(
+                spec,
+                framework,
+                DeviceConfig(device, devices, precision),
+                rounding_noise=rounding_noise,
+            )
+        )
+    )
 
 
-def refuse_missing(*frameworks: str) -> None:
+def check_installed(*frameworks: str) -> None:
     """Raises InputError where one of them is not installed; imports neither."""
     for framework in frameworks:
-        extras.refuse_missing(framework, f"framework {framework}")
+        extras.check_installed(framework, f"framework {framework}")
 
 
 @contextlib.contextmanager
@@ -208,7 +222,7 @@ def _imported(framework: str, name: str) -> ModuleType:
         raise InputError(unknown("framework", framework, FRAMEWORKS))
     loaded = name in sys.modules
     if not loaded:
-        refuse_missing(framework)
+        check_installed(framework)
     if framework == "jax":
         set_up_xla()
     with contextlib.nullcontext() if loaded else _uncollected():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twinstep.problems.base import Spec
-from twinstep.runs.verification import Tail
+from twinstep.runs.verification import OutcomeBuilder
 from twinstep.trace.ledger import Outcome
 from twinstep.trace.writing import TraceWriter
 
@@ -22,19 +22,19 @@ def train(driver: Any, spec: Spec, folder: str | Path | None, say: Say) -> Outco
     metadata = driver.metadata
     fast = "" if metadata.precision == "highest" else f", products in {metadata.precision}"
     say(f"== {metadata.framework}: {spec.name}, {spec.dtype}, seed {spec.seed}{fast}")
-    tail = Tail()
+    builder = OutcomeBuilder()
     with contextlib.ExitStack() as stack:
         writer = None
         if folder is not None:
             writer = stack.enter_context(TraceWriter(folder, driver.metadata))
         for chunk in driver.chunks():
-            tail.add(chunk)
+            builder.add(chunk)
             if writer:
                 writer.write(chunk)
             for i, loss in enumerate(chunk.losses):
                 if line := spec.log_line(chunk.start + i, loss.item()):
                     say(line)
-        outcome = tail.outcome()
+        outcome = builder.outcome()
         if writer:
             writer.finish(outcome.metrics)
     for line in spec.final_lines(outcome):

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from twinstep import files
+from twinstep.device_config import DeviceConfig
 from twinstep.errors import InputError
-from twinstep.judge.comparison import refuse_other_problem
+from twinstep.judge.comparison import check_same_problem
 from twinstep.judge.findings import Comparison
 from twinstep.judge.history import Curve
 from twinstep.judge.judge import Judge
 from twinstep.judge.structure import structure
-from twinstep.place import Place
 from twinstep.problems.base import Claim, Spec
 from twinstep.runs import launch
-from twinstep.runs.accuracy import Cost, Referee
+from twinstep.runs.accuracy import Cost, Float64Reference
 from twinstep.runs.gate import Gate
 from twinstep.trace.ledger import Metadata, Outcome, Trace
 from twinstep.trace.storage import open_trace
-from twinstep.trace.writing import TraceWriter, refuse_used
+from twinstep.trace.writing import TraceWriter, check_new_folder
 
 COPIES = 40
 """Of its parameters that a verification holds at least: both sides, replays, perturbed reruns."""
@@ -111,23 +111,23 @@ def verify(
     """Trains `spec` in both frameworks and judges every step.
 
     device: "cpu", "gpu" or "tpu" (PyTorch stays on the CPU beside a TPU)
-    devices, precision: how many share each batch, and how they multiply; see `place.Place`
+    devices, precision: how many share each batch, and how they multiply; see `DeviceConfig`
     out: a new folder for both traces; progress: called before a side does its next chunk
     Raises InputError for a device that is not there or a folder that cannot be written.
     """
     start = time.perf_counter()
-    place = Place(device, devices, precision)
-    spec.refuse_too_large("verifying", COPIES)
+    device_config = DeviceConfig(device, devices, precision)
+    spec.check_fits_memory("verifying", COPIES)
     if out is not None:
         for name in launch.FRAMEWORKS:
-            refuse_used(files.named("out", out) / name)
-    torch_side = launch.driver("torch", spec, place.for_torch())
-    # float32's noise is measured by the float64 run, which is the referee's
-    jax_side = launch.driver("jax", spec, place, noise=spec.dtype == "float64")
-    gate = Gate(spec, place)
+            check_new_folder(files.checked_path("out", out) / name)
+    torch_side = launch.driver("torch", spec, device_config.for_torch())
+    # float32's rounding noise is measured by the float64 run, which is the referee's
+    jax_side = launch.driver("jax", spec, device_config, rounding_noise=spec.dtype == "float64")
+    gate = Gate(spec, device_config)
     judge = Judge(spec.dtype)
-    tails = {"torch": Tail(), "jax": Tail()}
-    referee = Referee(spec, place) if spec.dtype != "float64" else None
+    builders = {"torch": OutcomeBuilder(), "jax": OutcomeBuilder()}
+    float64_reference = Float64Reference(spec, device_config) if spec.dtype != "float64" else None
     with contextlib.ExitStack() as stack:
         writers = _writers(stack, out, {"torch": torch_side, "jax": jax_side})
         steps = spec.total_steps
@@ -138,22 +138,22 @@ def verify(
         for theirs, ours, index in zip(*sides, _index_chunks(spec), strict=True):
             progress("gate", theirs.start, steps)
             gate(judge, theirs, index)
-            if referee:
-                ours = referee.add({"torch": theirs, "jax": ours})
+            if float64_reference:
+                ours = float64_reference.add({"torch": theirs, "jax": ours})
             judge.free(theirs, ours)
             for name, chunk in (("torch", theirs), ("jax", ours)):
-                tails[name].add(chunk)
+                builders[name].add(chunk)
                 if name in writers:
                     writers[name].write(chunk)
-        outcomes = {name: tail.outcome() for name, tail in tails.items()}
+        outcomes = {name: builder.outcome() for name, builder in builders.items()}
         for name, writer in writers.items():
             writer.finish(outcomes[name].metrics)
     return Verification(
         spec=spec,
         comparison=judge.comparison(),
         outcomes=outcomes,
-        distances=referee.params if referee else None,
-        costs=referee.costs if referee else None,
+        distances=float64_reference.params if float64_reference else None,
+        costs=float64_reference.costs if float64_reference else None,
         history=judge.history.curves,
         runs={"torch": torch_side.metadata, "jax": jax_side.metadata},
         seconds=time.perf_counter() - start,
@@ -169,7 +169,7 @@ def compare_stored(
     """
     stored = open_trace(reference), open_trace(candidate)
     a, b = stored
-    refuse_other_problem(a.metadata, b.metadata)
+    check_same_problem(a.metadata, b.metadata)
     lengths = [trace.steps for trace in stored]
     if steps is None and lengths[0] != lengths[1]:
         short = min(stored, key=lambda trace: trace.steps)
@@ -197,14 +197,14 @@ def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tup
     ours, theirs = next(a), next(b)
     while True:
         size = min(len(ours), len(theirs), steps - ours.start)
-        yield ours.cut(0, size), theirs.cut(0, size)
+        yield ours.slice(0, size), theirs.slice(0, size)
         if ours.start + size == steps:
             return
-        ours = ours.cut(size, len(ours)) if size < len(ours) else next(a)
-        theirs = theirs.cut(size, len(theirs)) if size < len(theirs) else next(b)
+        ours = ours.slice(size, len(ours)) if size < len(ours) else next(a)
+        theirs = theirs.slice(size, len(theirs)) if size < len(theirs) else next(b)
 
 
-class Tail:
+class OutcomeBuilder:
     """What an Outcome needs of a run that is seen chunk by chunk."""
 
     def __init__(self) -> None:
@@ -217,7 +217,7 @@ class Tail:
         self._losses.append(np.array(chunk.losses))
         if not self._initial:
             self._initial = {name: np.array(array[0]) for name, array in chunk.params.items()}
-        self._last = chunk.cut(len(chunk) - 1, len(chunk))
+        self._last = chunk.slice(len(chunk) - 1, len(chunk))
 
     def outcome(self) -> Outcome:
         """How the run ended; ValueError before the first step."""

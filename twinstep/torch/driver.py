@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from twinstep.place import CPU, Place
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.torch import devices
@@ -34,7 +34,7 @@ class Driver:
 
     example: ModuleType
     spec: Spec
-    place: Place = CPU
+    device_config: DeviceConfig = CPU
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -48,11 +48,11 @@ class Driver:
             versions=devices.versions(),
         )
 
-    def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        """Trains; the steps in pieces of at most `most`."""
-        batches, most = self.spec.batches(), most or self.spec.steps_at_once
-        recorder = Recorder(self.start[0], metadata=self.metadata, rows=most)
-        for chunk in batches.chunks(most):
+    def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `max_steps`."""
+        batches, max_steps = self.spec.batches(), max_steps or self.spec.steps_at_once
+        recorder = Recorder(self.start[0], metadata=self.metadata, rows=max_steps)
+        for chunk in batches.chunks(max_steps):
             with self.settings():
                 trace = self._run(recorder, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
@@ -80,11 +80,11 @@ class Driver:
         return found, {"correct": float(correct), "test_images": float(len(labels))}
 
     def settings(self) -> Any:
-        return devices.settings(self.spec.dtype, self._device, self.place.precision)
+        return devices.settings(self.spec.dtype, self._device, self.device_config.precision)
 
     @cached_property
     def _device(self) -> torch.device:
-        return devices.find(self.place.device, self.spec.dtype)
+        return devices.find(self.device_config.device, self.spec.dtype)
 
     @property
     def _precision(self) -> str:

@@ -32,8 +32,8 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from twinstep import workers
+from twinstep.device_config import DeviceConfig
 from twinstep.errors import InputError, LostError
-from twinstep.place import Place
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.torch import devices, driver
@@ -44,7 +44,7 @@ from twinstep.trace.storage import open_trace
 from twinstep.trace.writing import MANIFEST, TraceWriter
 from twinstep.workers import PROCESS_ERROR
 
-MOST_WAITING = 3
+MAX_WAITING = 3
 """Pieces of a trace that may wait to be read."""
 _TASK, _TRACE, _LOG = "task.json", "trace", "log"
 
@@ -70,10 +70,11 @@ class Driver(driver.Driver):
 
     @cached_property
     def metadata(self) -> Metadata:
-        return _of_all(super().metadata, self.place)
+        return _of_all(super().metadata, self.device_config)
 
-    def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        """Trains; the steps in pieces of at most `most`. InputError, one line, if a process fails.
+    def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `max_steps`. InputError, one line, if a process
+        fails.
 
         The processes end with this one, and as soon as no more pieces are wanted.
         """
@@ -84,11 +85,11 @@ class Driver(driver.Driver):
             task = {
                 "example": self.spec.name,
                 "spec": self.spec.hyper_parameters(),
-                "place": dataclasses.asdict(self.place),
-                "most": most,
+                "device_config": dataclasses.asdict(self.device_config),
+                "max_steps": max_steps,
             }
             (folder / _TASK).write_text(json.dumps(task))
-            with _processes(folder, self.place.devices, self.program) as ended:
+            with _processes(folder, self.device_config.devices, self.program) as ended:
                 yield from self._follow(folder, ended)
 
     def _follow(self, folder: Path, ended: Callable[[], int | None]) -> Iterator[Trace]:
@@ -119,7 +120,7 @@ def _processes(
     folder: Path, count: int, program: Sequence[str]
 ) -> Iterator[Callable[[], int | None]]:
     """Starts torchrun on the task in `folder`; gives what asks for its exit code; ends it."""
-    tied = ("-m", "twinstep.tied")  # all end with this process, whatever ends it
+    tied = ("-m", "twinstep.bound_to_parent")  # all end with this process, whatever ends it
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
     command = [sys.executable, *tied, *torchrun, *tied, *program, "--task", str(folder)]
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -155,7 +156,7 @@ def failure(log: str, code: int) -> InputError | LostError:
     failed = re.findall(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", log, re.MULTILINE)
     for rank, exit_code in failed:
         if exit_code not in ("1", "2", "-15"):  # it could not say why, or was not ended by torchrun
-            return LostError(f"PyTorch's process {rank} {workers.what_ended(int(exit_code))}")
+            return LostError(f"PyTorch's process {rank} {workers.exit_reason(int(exit_code))}")
     for line in log.splitlines():
         if line.startswith(PROCESS_ERROR):  # the first: others fail because that one is gone
             return InputError(line.removeprefix(PROCESS_ERROR))
@@ -169,15 +170,16 @@ class Rank(driver.Driver):
 
     @cached_property
     def metadata(self) -> Metadata:
-        return _of_all(super().metadata, self.place)
+        return _of_all(super().metadata, self.device_config)
 
-    def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        """Trains; the steps in pieces of at most `most`. At the end nothing holds on to the group.
+    def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
+        """Trains; the steps in pieces of at most `max_steps`. At the end nothing holds on to the
+        group.
 
         DistributedDataParallel must be gone before the group is destroyed. As the group's last
         owner it would hold Python's lock while it waits for gloo's thread, which may want the lock.
         """
-        yield from super().chunks(most)
+        yield from super().chunks(max_steps)
         self.__dict__.pop("_shared", None)
 
     def _run(self, recorder: Recorder, chunk: IndexChunk) -> Trace:
@@ -218,7 +220,7 @@ class Rank(driver.Driver):
 
     @cached_property
     def _device(self) -> torch.device:
-        device = devices.find(self.place.device)
+        device = devices.find(self.device_config.device)
         return torch.device("cuda", _local_rank()) if device.type == "cuda" else device
 
 
@@ -258,17 +260,20 @@ def serve(folder: Path, example: Callable[[Spec], ModuleType]) -> None:
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     task = json.loads((folder / _TASK).read_text())
-    spec, place = EXAMPLES[task["example"]](**task["spec"]), Place(**task["place"])
-    with group(place.device) as (number, _):
-        rank = Rank(example(spec), spec, place)
-        chunks = rank.chunks(task["most"])
+    spec, device_config = (
+        EXAMPLES[task["example"]](**task["spec"]),
+        DeviceConfig(**task["device_config"]),
+    )
+    with group(device_config.device) as (number, _):
+        rank = Rank(example(spec), spec, device_config)
+        chunks = rank.chunks(task["max_steps"])
         if number:
             for _ in chunks:  # nothing to keep
                 pass
             return
         with TraceWriter(folder / _TRACE, rank.metadata) as writer:
             for chunk in chunks:
-                while len(list(writer.folder.glob("*.safetensors"))) >= MOST_WAITING:
+                while len(list(writer.folder.glob("*.safetensors"))) >= MAX_WAITING:
                     time.sleep(0.01)
                 writer.write(chunk)
             writer.finish(chunk.metrics)
@@ -280,8 +285,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _of_all(metadata: Metadata, place: Place) -> Metadata:
-    return dataclasses.replace(metadata, device=f"{metadata.device} x {place.devices}")
+def _of_all(metadata: Metadata, device_config: DeviceConfig) -> Metadata:
+    return dataclasses.replace(metadata, device=f"{metadata.device} x {device_config.devices}")
 
 
 def _local_rank() -> int:

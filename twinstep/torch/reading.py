@@ -36,10 +36,10 @@ def backpropagated(tensors: Any, weights: Any) -> float:
     if isinstance(tensors, torch.Tensor) and weights is None:
         return tensors.item()
     outputs = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-    factors = weights if isinstance(weights, Sequence) else [weights] * len(outputs)
+    weights_of = weights if isinstance(weights, Sequence) else [weights] * len(outputs)
     return sum(
         output.item() if factor is None else (output * factor).detach().sum().item()
-        for output, factor in zip(outputs, factors, strict=True)
+        for output, factor in zip(outputs, weights_of, strict=True)
     )
 
 
@@ -79,7 +79,7 @@ class Views:
         self._grads.clear()
 
 
-def joined(parts: list[torch.Tensor]) -> np.ndarray:
+def concatenated(parts: list[torch.Tensor]) -> np.ndarray:
     """The parts of a batch one after the other, (N, ...)."""
     arrays = [array(part) for part in parts]
     return arrays[0] if len(arrays) == 1 else np.concatenate(list(map(np.atleast_1d, arrays)))

@@ -128,7 +128,7 @@ class Recorder:
     @property
     def trace(self) -> Trace:
         """All that was recorded. InputError where nothing was."""
-        self._hand_on()
+        self._flush()
         return self._stream.whole()
 
     def batch(self, **tensors: Any) -> None:
@@ -156,7 +156,7 @@ class Recorder:
 
     def take(self) -> Trace:
         """The steps since the last call, and no more."""
-        self._hand_on()
+        self._flush()
         return self._stream.take()
 
     def __enter__(self) -> Self:
@@ -184,7 +184,7 @@ class Recorder:
         while self._undo:
             self._undo.pop()()
         self._stepping, self._depth = None, 0
-        self._hand_on()
+        self._flush()
         if kind is None and not self._driven:
             self._stream.close()
 
@@ -302,14 +302,14 @@ class Recorder:
         for name, buffer in self._each("named_buffers") if self._buffers else ():
             rows.put("buffers", name, reading.array(buffer))
         said = self._said or self._noted
-        made_on = {name: reading.joined(parts) for name, parts in said.items()}
+        made_on = {name: reading.concatenated(parts) for name, parts in said.items()}
         rows.batch(self._fingerprints or made_on, self._values)
         rows.finish(self._loss)
         self._stepping, self._loss, self._evaluated = None, None, False
         self._said, self._noted = {}, {}
         self._views.forget()
         if rows.full:
-            self._hand_on()
+            self._flush()
 
     def _apart(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it updates other parameters than the one before; that may have been made anew."""
@@ -382,7 +382,7 @@ class Recorder:
                 self._rows.before("buffers", name, reading.array(buffer))
         return self._rows
 
-    def _hand_on(self) -> None:
+    def _flush(self) -> None:
         """Gives the finished rows away."""
         if self._rows is not None and self._metadata is not None:
-            self._rows.hand_on(self._metadata, self._stream)
+            self._rows.flush(self._metadata, self._stream)

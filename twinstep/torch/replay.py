@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge import tolerance
-from twinstep.place import CPU, Place
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.torch.driver import Driver
@@ -26,8 +26,8 @@ from twinstep.trace.stages import STAGES
 
 Batch = tuple[torch.Tensor, ...]
 
-_NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
-_MOST_SAMPLES = 32  # of a batch, evenly spread: each is a forward and a backward pass
+_PERTURBATION = 16  # eps: enough not to be rounded away, little enough for a first order
+_MAX_SAMPLES = 32  # of a batch, evenly spread: each is a forward and a backward pass
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Replay:
 
     example: ModuleType
     spec: Spec
-    place: Place = CPU
+    device_config: DeviceConfig = CPU
     judged: str = ""
     cheap: bool = False  # only the steps that little explains are measured
     _recorded: Any = None
@@ -57,10 +57,10 @@ class Replay:
         }
         self._before = {name: array[-1:] for name, array in recorded.raw_grads.items()}
 
-    def remade(self, rows: np.ndarray) -> tuple[dict[str, Any], Leaves]:
+    def replay_rows(self, rows: np.ndarray) -> tuple[dict[str, Any], Leaves]:
         """{"loss": (rows,), "raw_grads": {name: (rows, ...)}} of some steps, what they round by.
 
-        {"stage/leaf": (rows,)}, as twinstep/jax/scales.py has it
+        {"stage/leaf": (rows,)}, as twinstep/jax/rounding_scale.py has it
         """
         found = [self._measured(self._params(i), self._batch(i), self._grads(i)) for i in rows]
         losses, grads, sizes = zip(*found, strict=True)
@@ -74,11 +74,11 @@ class Replay:
         params = {n: array[-1].astype(self.spec.dtype) for n, array in recorded.params.items()}
         found, figures = self._tested(params)
         moves = [
-            _largest(self._tested(off)[0]["outputs"] - found["outputs"]) / _NUDGE
-            for off in _nudged(params, eps)
+            _largest(self._tested(off)[0]["outputs"] - found["outputs"]) / _PERTURBATION
+            for off in _perturbed(params, eps)
         ]
         rounding = np.array(eps * _largest(found["outputs"]) + max(moves))
-        return {**found, "rounding": rounding}, figures
+        return {**found, "rounding_scale": rounding}, figures
 
     def _tested(self, params: Leaves) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         with self._driver.settings():
@@ -91,7 +91,9 @@ class Replay:
     ) -> tuple[float, dict[str, np.ndarray], dict[str, float]]:
         """The loss, the gradients and what they round by, at one recorded state."""
         eps = tolerance.eps(self.judged or self.spec.dtype)
-        most = tolerance.most_moved(self.judged or self.spec.dtype, self.spec.dtype)
+        max_distance = tolerance.max_perturbation_share(
+            self.judged or self.spec.dtype, self.spec.dtype
+        )
         loss, grads = self._evaluate(params, batch, before)
         terms = [self._evaluate(params, one, {})[1] for one in _samples(batch)]
         sizes = {n: np.mean([eps * np.abs(term[n]) for term in terms], axis=0) for n in params}
@@ -102,14 +104,14 @@ class Replay:
             for n in params
         }
         moves = dict.fromkeys(made_of, 0.0)
-        for off in _nudged(params, eps):
+        for off in _perturbed(params, eps):
             moved, theirs = self._evaluate(off, batch, before)
             gaps = {"loss/loss": abs(moved - loss)}
             gaps |= {f"raw_grads/{n}": _largest(theirs[n] - grads[n]) for n in params}
-            moves = {name: max(moves[name], gap / _NUDGE) for name, gap in gaps.items()}
+            moves = {name: max(moves[name], gap / _PERTURBATION) for name, gap in gaps.items()}
         amount = {name: STAGES[name.partition("/")[0]].one_step for name in moves}
         rounds = {
-            name: size + min(moves[name], most / amount[name] * (size / eps))
+            name: size + min(moves[name], max_distance / amount[name] * (size / eps))
             for name, size in made_of.items()
         }
         return loss, grads, rounds
@@ -143,23 +145,23 @@ class Replay:
 
     @cached_property
     def _driver(self) -> Driver:
-        return Driver(self.example, self.spec, self.place)
+        return Driver(self.example, self.spec, self.device_config)
 
 
 def _samples(batch: Batch) -> Iterator[Batch]:
     """Some samples, a batch of one each."""
     count = len(batch[0])
-    for i in np.unique(np.linspace(0, count - 1, min(count, _MOST_SAMPLES)).astype(int)):
+    for i in np.unique(np.linspace(0, count - 1, min(count, _MAX_SAMPLES)).astype(int)):
         yield tuple(tensor[i : i + 1] for tensor in batch)
 
 
-def _nudged(params: Leaves, eps: float) -> Iterator[dict[str, np.ndarray]]:
-    """Twice: every parameter up or down by _NUDGE eps; then every other tensor the other way."""
+def _perturbed(params: Leaves, eps: float) -> Iterator[dict[str, np.ndarray]]:
+    """Twice: every parameter up or down by _PERTURBATION eps; then every other tensor reversed."""
     signs = np.random.RandomState(0)
     first = {name: signs.choice([-1, 1], array.shape) for name, array in params.items()}
     for flip in (1, -1):
         yield {
-            name: array * (1 + flip**i * first[name] * _NUDGE * eps)
+            name: array * (1 + flip**i * first[name] * _PERTURBATION * eps)
             for i, (name, array) in enumerate(params.items())
         }
 

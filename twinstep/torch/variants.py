@@ -1,4 +1,4 @@
-"""Ways to make one training, for measuring what each costs: the optimizer's kinds, torch.compile.
+"""Variants of one training, for measuring what each costs: the optimizer's kinds, torch.compile.
 
 Mirror: twinstep/jax/variants.py
 
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from twinstep.place import CPU, Place
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems.base import Spec
 from twinstep.torch.conversion import load_params
 from twinstep.torch.driver import Driver, Feed, Started
 from twinstep.trace.ledger import Trace
-from twinstep.trace.ways import Left, Way
+from twinstep.trace.variants import TrainingResult, Variant
 
 OPTIMIZERS: dict[str, dict[str, bool]] = {
     "eager": {},  # as the example makes it: what PyTorch chooses
@@ -32,15 +32,15 @@ OPTIMIZERS: dict[str, dict[str, bool]] = {
 
 
 def variants(
-    example: ModuleType, spec: Spec, place: Place = CPU, *, compiled: bool = False
-) -> dict[str, Way | str]:
+    example: ModuleType, spec: Spec, device_config: DeviceConfig = CPU, *, compiled: bool = False
+) -> dict[str, Variant | str]:
     """Each way by name, or why there is none.
 
     compiled: also torch.compile, which takes it a while
     """
-    found: dict[str, Way | str] = {}
+    found: dict[str, Variant | str] = {}
     for name, flags in OPTIMIZERS.items():
-        loop = Loop(Changed(example, spec, place, change=partial(_made, flags)))
+        loop = Loop(Changed(example, spec, device_config, change=partial(_made, flags)))
         try:
             loop.start  # noqa: B018  # an optimizer that has no such kind says so when it is made
         except (RuntimeError, TypeError, ValueError) as error:
@@ -50,7 +50,7 @@ def variants(
         else:
             found[name] = loop
     if compiled:
-        found["compile"] = Loop(Changed(example, spec, place, change=_compiled))
+        found["compile"] = Loop(Changed(example, spec, device_config, change=_compiled))
     return found
 
 
@@ -75,7 +75,7 @@ class Loop:
     def settings(self) -> AbstractContextManager[None]:
         return self.driver.settings()
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         """In place: for another model and another optimizer torch.compile would start again."""
         model, _, optimizer = self.start
         load_params(_plain(model), self.driver.spec.initial_params())
@@ -93,17 +93,17 @@ class Loop:
         if criterion.last.is_cuda:
             torch.cuda.synchronize(criterion.last.device)
 
-    def left(self) -> Left:
+    def result(self) -> TrainingResult:
         model, criterion, _ = self.start
         params = {
             name: parameter.detach().cpu().numpy().copy()
             for name, parameter in _plain(model).named_parameters()
         }
-        return Left(criterion.last.detach().cpu().numpy().reshape(1).copy(), params)
+        return TrainingResult(criterion.last.detach().cpu().numpy().reshape(1).copy(), params)
 
     def recorded(self) -> Iterator[Trace]:
         with self.settings():
-            self.fresh()
+            self.reset()
         return self.driver.chunks()
 
     @cached_property

@@ -1,8 +1,8 @@
 """What a test makes of the last parameters: outputs, the classes they name, figures.
 
 An evaluation is {"outputs": (N, classes), "predictions": (N,)} of N samples; and, where they were
-measured, "noise" and "rounding", (): how far rounding carries outputs over the run, and how far an
-eps of what they are made of moves them at once.
+measured, "rounding_noise" and "rounding_scale", (): how far rounding carries outputs over the run,
+and how far an eps of what they are made of moves them at once.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 
 NAMES = ("outputs", "predictions")
-MEASURED = ("noise", "rounding")
+MEASURED = ("rounding_noise", "rounding_scale")
 
 Evaluation = Mapping[str, np.ndarray]
 
 
-def flaw(evaluation: Evaluation, dtype: str) -> str | None:
+def validation_error(evaluation: Evaluation, dtype: str) -> str | None:
     """What keeps arrays from being an evaluation, in a few words; None: nothing does."""
     if not evaluation:
         return None

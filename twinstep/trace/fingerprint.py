@@ -25,10 +25,12 @@ def fingerprint(array: np.ndarray, first: int = 0) -> int:
     first: how many words stand before it, where it is a part of a larger one
     """
     word = words(array)
-    place = np.arange(first, first + len(word), dtype=np.uint32)
+    position = np.arange(first, first + len(word), dtype=np.uint32)
     # the high bits of a float, where round numbers differ, go into the low ones too; then each
     # place has a factor of its own
     word = (word ^ (word >> np.uint32(15))) + np.uint32(1)
     return int(
-        np.sum(word * (place * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32)
+        np.sum(
+            word * (position * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32
+        )
     )

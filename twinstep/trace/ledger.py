@@ -61,18 +61,19 @@ class Trace:
     grads: {name: (T, ...)} what the optimizer was given: the very same array where it is the same
     opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
     params: {name: (T + 1, ...)} the initial ones first
-    noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if measured
-    scales: {"stage/name": (T,)} what an eps of the numbers that losses and gradients are made of
-        comes to
+    rounding_noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if
+        measured
+    rounding_scale: {"stage/name": (T,)} what an eps of the numbers that losses and gradients are
+        made of comes to
     start: the number of the first step, counted from 0
     metrics: {name: value} measured when the training was over
     evaluation: of N tested samples, when the training was over: "outputs" (N, classes),
-        "predictions" (N,); "noise" and "rounding" (): what noise and scales are to the outputs
+        "predictions" (N,); "rounding_noise" and "rounding_scale" (): the same of the outputs
     rng, activations: {name: (T, ...)} on request
     buffers: {name: (T + 1, ...)} such as BatchNorm's running mean, of any type
     hyper_parameters: {"group.name": (T,)} of the optimizer, before each update, if it has any
     inputs: {name: {fingerprint: array}} what the batches were, if that is kept
-    joined: {"stage/name": step} of leaves that came later: they have rows from that step on
+    appears_at: {"stage/name": step} of leaves that came later: they have rows from that step on
     """
 
     metadata: Metadata
@@ -82,8 +83,8 @@ class Trace:
     grads: Leaves
     opt_state: Leaves
     params: Leaves
-    noise: Leaves | None = None
-    scales: Leaves | None = None
+    rounding_noise: Leaves | None = None
+    rounding_scale: Leaves | None = None
     start: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation: Leaves = field(default_factory=dict)
@@ -92,7 +93,7 @@ class Trace:
     buffers: Leaves = field(default_factory=dict)
     hyper_parameters: Leaves = field(default_factory=dict)
     inputs: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
-    joined: Mapping[str, int] = field(default_factory=dict)
+    appears_at: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -106,7 +107,7 @@ class Trace:
         """(stage, leaf, (T, ...) array) in the ledger's order; params without the initial ones."""
         for stage in STEPS:
             for leaf, array in self.leaves(stage).items():
-                late = max(0, self.joined.get(f"{stage.name}/{leaf}", 0) - self.start)
+                late = max(0, self.appears_at.get(f"{stage.name}/{leaf}", 0) - self.start)
                 rows = array[stage.before :]
                 if late:  # nothing was there, on either side, or the structure differs
                     rows = np.concatenate([np.zeros((late, *rows.shape[1:]), rows.dtype), rows])
@@ -124,17 +125,17 @@ class Trace:
             raise InputError(f"the trace has no values of batch {missing[0]}, a fingerprint alone")
         return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
 
-    def cut(self, low: int, high: int) -> "Trace":
+    def slice(self, low: int, high: int) -> "Trace":
         """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks.
 
         A leaf that comes after them is not in them.
         """
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
-        later = {key for key, first in self.joined.items() if first >= self.start + high}
+        later = {key for key, first in self.appears_at.items() if first >= self.start + high}
 
         def rows(key: str, array: np.ndarray, before: int) -> np.ndarray:
-            late = max(0, self.joined.get(key, 0) - self.start)
+            late = max(0, self.appears_at.get(key, 0) - self.start)
             return array[max(0, low - late) : max(0, high - late) + before]
 
         def measured(leaves: Leaves | None) -> Leaves | None:
@@ -143,10 +144,10 @@ class Trace:
         return self._each(
             rows,
             later,
-            noise=measured(self.noise),
-            scales=measured(self.scales),
+            rounding_noise=measured(self.rounding_noise),
+            rounding_scale=measured(self.rounding_scale),
             start=self.start + low,
-            joined={key: first for key, first in self.joined.items() if key not in later},
+            appears_at={key: first for key, first in self.appears_at.items() if key not in later},
         )
 
     def _each(
@@ -168,12 +169,19 @@ class Trace:
             changed[stage.field] = made["loss"] if stage.name == "loss" else made
         return dataclasses.replace(self, **changed, **others)
 
-    def with_noise_of(self, exact: "Trace") -> "Trace":
+    def with_rounding_noise_of(self, exact: "Trace") -> "Trace":
         """This trace with what was measured on another run of the same problem."""
-        measured = {n: exact.evaluation[n] for n in ("noise", "rounding") if n in exact.evaluation}
+        measured = {
+            n: exact.evaluation[n]
+            for n in ("rounding_noise", "rounding_scale")
+            if n in exact.evaluation
+        }
         evaluation = {**self.evaluation, **measured}
         return dataclasses.replace(
-            self, noise=exact.noise, scales=exact.scales, evaluation=evaluation
+            self,
+            rounding_noise=exact.rounding_noise,
+            rounding_scale=exact.rounding_scale,
+            evaluation=evaluation,
         )
 
     def outcome(self) -> Outcome:
@@ -199,27 +207,27 @@ class Trace:
                 lines.append(f"{stage.name}: {len(leaves)} leaves, {numbers} numbers a step")
         if changed := [leaf for leaf in self.grads if not self.held_once(leaf)]:
             lines.append(f"given gradients differ from raw ones: {len(changed)} leaves")
-        for key, step in self.joined.items():
+        for key, step in self.appears_at.items():
             lines.append(f"{key} from step {step + 1} on")
         return "\n".join(lines)
 
-    def flaw(self) -> str | None:
+    def validation_error(self) -> str | None:
         """What keeps this from being T steps of one dtype, in a few words; None: nothing does."""
         if self.losses.ndim != 1:
             return f"loss has shape {self.losses.shape}, expected one number a step"
-        if problem := evaluation.flaw(self.evaluation, self.metadata.dtype):
+        if problem := evaluation.validation_error(self.evaluation, self.metadata.dtype):
             return f"evaluation, {problem}"
         for stage in STEPS:
             for leaf, array in self.leaves(stage).items():
                 key = f"{stage.name}/{leaf}"
-                late = min(len(self), max(0, self.joined.get(key, 0) - self.start))
+                late = min(len(self), max(0, self.appears_at.get(key, 0) - self.start))
                 rows = len(self) - late + stage.before
                 if array.shape[:1] != (rows,):
                     return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
                 if stage.numbers and array.dtype != self.metadata.dtype:
                     return f"{stage.name}, {leaf} is {array.dtype}, expected {self.metadata.dtype}"
-                measured = [self.noise] if stage.noisy else []
-                measured += [self.scales] if stage.name in ("loss", "raw_grads") else []
+                measured = [self.rounding_noise] if stage.noisy else []
+                measured += [self.rounding_scale] if stage.name in ("loss", "raw_grads") else []
                 for sizes in measured:
                     size = None if sizes is None else sizes.get(key)
                     if sizes is not None and (size is None or size.shape != (len(self),)):
@@ -234,7 +242,7 @@ class Trace:
             writer.finish(self.metrics)
 
 
-def join(chunks: Sequence[Trace]) -> Trace:
+def concatenate(chunks: Sequence[Trace]) -> Trace:
     """One trace from consecutive pieces. Raises InputError when they do not follow each other."""
     if not chunks:
         raise InputError("a trace of no steps: expected at least 1")
@@ -247,7 +255,7 @@ def join(chunks: Sequence[Trace]) -> Trace:
         for stage in LEAVES:
             ours, theirs = (_like(piece, stage) for piece in (before, after))
             for leaf in ours.keys() | theirs.keys():
-                late = after.joined.get(f"{stage.name}/{leaf}", 0) >= after.start
+                late = after.appears_at.get(f"{stage.name}/{leaf}", 0) >= after.start
                 if ours.get(leaf) != theirs.get(leaf) and not (leaf not in ours and late):
                     raise InputError(
                         f"the {stage.name} of steps {after.start} on are not of the names, shapes "
@@ -264,15 +272,17 @@ def join(chunks: Sequence[Trace]) -> Trace:
         pieces = [getattr(chunk, pick) for chunk in chunks]
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
-    known = all(chunk.noise is not None and chunk.scales is not None for chunk in chunks)
+    known = all(
+        chunk.rounding_noise is not None and chunk.rounding_scale is not None for chunk in chunks
+    )
     once = {
         leaf for leaf in last.grads if all(c.held_once(leaf) for c in chunks if leaf in c.grads)
     }
     grads = {n: last.raw_grads[n] if n in once else np.array(a) for n, a in last.grads.items()}
     return dataclasses.replace(last, grads=grads)._each(
         rows,
-        noise=measured("noise") if known else None,
-        scales=measured("scales") if known else None,
+        rounding_noise=measured("rounding_noise") if known else None,
+        rounding_scale=measured("rounding_scale") if known else None,
         inputs={
             name: {n: a for chunk in chunks for n, a in chunk.inputs.get(name, {}).items()}
             for name in last.inputs

@@ -16,13 +16,13 @@ from twinstep.trace.ledger import Leaves, Metadata, Trace
 from twinstep.trace.stages import LEAVES, STAGES
 from twinstep.trace.streaming import Stream
 
-MOST_BYTES = 16 * 2**20
-MOST_ROWS = 4096
+MAX_BYTES = 16 * 2**20
+MAX_ROWS = 4096
 
 
 def rows_at_once(bytes_a_step: int) -> int:
     """How many steps are held at once: enough to make calls rare, few enough to bound memory."""
-    return max(1, min(MOST_ROWS, MOST_BYTES // max(1, bytes_a_step)))
+    return max(1, min(MAX_ROWS, MAX_BYTES // max(1, bytes_a_step)))
 
 
 _BEFORE = [stage.name for stage in LEAVES if stage.before]
@@ -39,18 +39,18 @@ class _Leaf:
 
 
 class Rows:
-    """The entries of up to `most` steps at a time; `hand_on` gives them away and goes on.
+    """The entries of up to `max_rows` steps at a time; `hand_on` gives them away and goes on.
 
     Each leaf keeps the shape that it comes with; one that comes late has rows from then on.
     start: how many steps were given away; made: how many there are since
     """
 
-    def __init__(self, most: int, dtype: str) -> None:
-        self.most, self.start, self.made = most, 0, 0
+    def __init__(self, max_rows: int, dtype: str) -> None:
+        self.max_rows, self.start, self.made = max_rows, 0, 0
         self._dtype = np.dtype(dtype)
-        self._losses = np.empty(most, dtype)
+        self._losses = np.empty(max_rows, dtype)
         self._held: dict[str, dict[str, _Leaf]] = {stage.name: {} for stage in LEAVES}
-        self._joined: dict[str, int] = {}
+        self._appears_at: dict[str, int] = {}
         self._stacked: set[tuple[str, str]] = set()
         self._inputs: dict[str, dict[int, np.ndarray]] = {}
         self._given = 0
@@ -64,7 +64,7 @@ class Rows:
 
     @property
     def full(self) -> bool:
-        return self.made == self.most
+        return self.made == self.max_rows
 
     def before(self, stage: str, name: str, array: np.ndarray) -> None:
         """What a parameter or buffer is before the step that is being filled, the first it has."""
@@ -89,8 +89,11 @@ class Rows:
         held, raw = self._held["grads"], self._held["raw_grads"].get(name)
         self._given += 1
         if raw is not None and held.get(name, raw) is raw:
-            if name not in held and (first := self._joined.get(f"raw_grads/{name}")) is not None:
-                self._joined[f"grads/{name}"] = first
+            if (
+                name not in held
+                and (first := self._appears_at.get(f"raw_grads/{name}")) is not None
+            ):
+                self._appears_at[f"grads/{name}"] = first
             if _same(raw.array[self.made + raw.shift], array):
                 held[name] = raw
                 return
@@ -151,7 +154,7 @@ class Rows:
         self._given = 0
         self.made += 1
 
-    def hand_on(self, metadata: Metadata, to: Stream) -> None:
+    def flush(self, metadata: Metadata, to: Stream) -> None:
         """Gives the finished steps away; if they are written, their memory is filled anew."""
         if not self.made:
             return
@@ -170,7 +173,7 @@ class Rows:
             losses=self._losses[: self.made],
             start=self.start,
             inputs=self._inputs,
-            joined=dict(self._joined),
+            appears_at=dict(self._appears_at),
             **found,
         )
         to.add(trace)
@@ -213,7 +216,7 @@ class Rows:
         new = {(stage.name, name) for stage in LEAVES for name in leaves[stage.field]}
         known = {(stage, name) for stage, held in self._held.items() for name in held}
         if self.start:
-            self._joined |= {
+            self._appears_at |= {
                 f"{stage}/{name}": self.start for stage, name in new - known - self._stacked
             }
         self._stacked |= new
@@ -222,10 +225,10 @@ class Rows:
             losses=losses.astype(self._dtype),
             start=self.start,
             inputs=inputs,
-            joined=dict(self._joined),
+            appears_at=dict(self._appears_at),
             **leaves,
         )
-        if problem := trace.flaw():
+        if problem := trace.validation_error():
             raise InputError(f"step {self.step}: {problem}")
         self.start += len(losses)
         return trace
@@ -239,16 +242,16 @@ class Rows:
         every = {id(leaf): (s, leaf) for s in LEAVES for leaf in self._held[s.name].values()}
         for stage, leaf in every.values():  # what is held once, once
             last = leaf.array[made + leaf.shift - 1] if stage.before else None
-            rows = self.most + stage.before
-            room = leaf.array
-            if not (reuse and len(room) == rows):
-                room = np.empty((rows, *leaf.shape), leaf.array.dtype)
+            rows = self.max_rows + stage.before
+            memory_rows = leaf.array
+            if not (reuse and len(memory_rows) == rows):
+                memory_rows = np.empty((rows, *leaf.shape), leaf.array.dtype)
             if last is not None:
-                room[0] = last
-            leaf.array, leaf.shift, leaf.filled = room, stage.before, -1
+                memory_rows[0] = last
+            leaf.array, leaf.shift, leaf.filled = memory_rows, stage.before, -1
 
     def _open(self, stage: str, name: str, array: np.ndarray | np.generic) -> _Leaf:
-        """Room for a leaf that comes now for the first time."""
+        """Rows for a leaf that comes now for the first time."""
         floating = np.issubdtype(array.dtype, np.floating)
         kept = STAGES[stage].numbers and (array.ndim == 0 or floating)
         if STAGES[stage].numbers and array.ndim and array.dtype != self._dtype:
@@ -259,12 +262,12 @@ class Rows:
         # a counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32)
         dtype = self._dtype if kept else array.dtype
         if (now := self.start + self.made) and (stage, name) not in self._stacked:
-            self._joined[f"{stage}/{name}"] = now
+            self._appears_at[f"{stage}/{name}"] = now
         else:
             now = 0
         late, before = (self.made if now else 0), STAGES[stage].before
-        room = np.empty((self.most - late + before, *array.shape), dtype)
-        leaf = self._held[stage][name] = _Leaf(room, before - late)
+        memory_rows = np.empty((self.max_rows - late + before, *array.shape), dtype)
+        leaf = self._held[stage][name] = _Leaf(memory_rows, before - late)
         return leaf
 
 

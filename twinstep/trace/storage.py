@@ -15,16 +15,16 @@ from typing import Any, get_args
 import numpy as np
 
 from twinstep import files, memory
+from twinstep.device_config import Dtype
 from twinstep.errors import InputError
-from twinstep.place import Dtype
-from twinstep.trace.ledger import Metadata, Trace, join
+from twinstep.trace.ledger import Metadata, Trace, concatenate
 from twinstep.trace.stages import LEAVES
 from twinstep.trace.writing import (
     EVALUATION,
     FORMAT,
     INPUTS,
     MANIFEST,
-    MOST_MANIFEST,
+    MAX_MANIFEST,
     late_leaves,
     seal,
     shard_name,
@@ -38,7 +38,7 @@ class StoredTrace:
     steps: how many it holds
     complete: whether the run that wrote it came to its end
     leaves: the names of a shard's arrays, in the ledger's order
-    joined: {leaf: step} of those that came later
+    appears_at: {leaf: step} of those that came later
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class StoredTrace:
     metrics: Mapping[str, float]
     complete: bool
     leaves: tuple[str, ...]
-    joined: Mapping[str, int]
+    appears_at: Mapping[str, int]
     shards: tuple[Mapping[str, Any], ...]
 
     @property
@@ -63,9 +63,11 @@ class StoredTrace:
         from safetensors.numpy import load
 
         path = self.folder / shard["file"]
-        if shard["bytes"] > memory.at_most():
-            needed, most = memory.gib(shard["bytes"]), memory.gib(memory.at_most())
-            raise InputError(f"trace shard {path} takes {needed} of memory, {most} are to be had")
+        if shard["bytes"] > memory.available():
+            require_params, available = memory.gib(shard["bytes"]), memory.gib(memory.available())
+            raise InputError(
+                f"trace shard {path} takes {require_params} of memory, {available} are to be had"
+            )
         try:
             content = files.read(path, shard["bytes"])
         except OSError as error:
@@ -82,13 +84,13 @@ class StoredTrace:
         raw = {f"grads/{leaf}": f"raw_grads/{leaf}" for leaf in shard["held_once"]}
         held = tensors | {name: tensors[of] for name, of in raw.items() if of in tensors}
         end = shard["start"] + shard["steps"]
-        expected = set(self.leaves) - late_leaves(self.joined, end)
+        expected = set(self.leaves) - late_leaves(self.appears_at, end)
         if held.keys() - others.keys() != expected:
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
         ordered = {name: held[name] for name in self.leaves if name in expected}
         chunk = self._trace(ordered, others, shard["start"], end)
-        if problem := chunk.flaw():
+        if problem := chunk.validation_error():
             raise InputError(f"trace shard {path} holds no trace: {problem}")
         if len(chunk) != shard["steps"]:
             raise InputError(
@@ -104,21 +106,21 @@ class StoredTrace:
             metadata=self.metadata,
             losses=held["loss"],
             **leaves,
-            noise=_below("noise/", held) or None,
-            scales=_below("scales/", held) or None,
+            rounding_noise=_below("rounding_noise/", held) or None,
+            rounding_scale=_below("rounding_scale/", held) or None,
             start=start,
             metrics=self.metrics,
             evaluation=_below(EVALUATION, others),
             inputs=_inputs(others),
-            joined={name: step for name, step in self.joined.items() if step < end},
+            appears_at={name: step for name, step in self.appears_at.items() if step < end},
         )
 
 
 def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
     """Reads a trace's manifest, and no more. Raises InputError when the folder holds none."""
-    path = files.named("trace folder", folder) / MANIFEST
+    path = files.checked_path("trace folder", folder) / MANIFEST
     try:
-        manifest = json.loads(files.read(path, MOST_MANIFEST).decode())
+        manifest = json.loads(files.read(path, MAX_MANIFEST).decode())
     except FileNotFoundError:
         raise InputError(f"{folder} is no trace: it has no {MANIFEST}") from None
     except NotADirectoryError:
@@ -149,7 +151,7 @@ def load_trace(folder: str | os.PathLike[str]) -> Trace:
     stored = open_trace(folder)
     if not stored.shards:
         raise InputError(f"trace {folder} holds no steps: its run ended before the first was done")
-    return join(list(stored.chunks()))
+    return concatenate(list(stored.chunks()))
 
 
 def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
@@ -170,10 +172,12 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
     shards = _get(manifest, "shards", list)
     if shards and ("loss" not in leaves or not all(isinstance(name, str) for name in leaves)):
         raise ValueError("leaves lists no loss, or what is no name")
-    joined = _get(manifest, "joined", dict)
-    for name in joined:
-        if _get(joined, name, int) < 1 or name not in leaves:
-            raise ValueError(f"joined has {name!r} at {joined[name]}, expected a leaf and a step")
+    appears_at = _get(manifest, "appears_at", dict)
+    for name in appears_at:
+        if _get(appears_at, name, int) < 1 or name not in leaves:
+            raise ValueError(
+                f"appears_at has {name!r} at {appears_at[name]}, expected a leaf and a step"
+            )
     expected = 0
     for shard in shards:
         if not isinstance(shard, dict):
@@ -198,7 +202,7 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         metrics=metrics,
         complete=_get(manifest, "complete", bool),
         leaves=tuple(leaves),
-        joined=joined,
+        appears_at=appears_at,
         shards=tuple(shards),
     )
 

@@ -3,9 +3,9 @@
 from os import PathLike
 
 from twinstep.errors import InputError
-from twinstep.trace.ledger import Trace, join
+from twinstep.trace.ledger import Trace, concatenate
 from twinstep.trace.storage import load_trace
-from twinstep.trace.writing import TraceWriter, refuse_used
+from twinstep.trace.writing import TraceWriter, check_new_folder
 
 _NOTHING = "nothing was recorded: no step was made"
 
@@ -18,7 +18,7 @@ class Stream:
 
     def __init__(self, out: str | PathLike[str] | None) -> None:
         if out is not None:
-            refuse_used(out)
+            check_new_folder(out)
         self.writes = out is not None
         self._out = out
         self._steps = 0
@@ -38,13 +38,13 @@ class Stream:
     def take(self) -> Trace:
         """The steps since the last call."""
         pieces, self._pieces = self._pieces, []
-        return join(pieces)
+        return concatenate(pieces)
 
     def whole(self) -> Trace:
         """All steps. InputError where there are none."""
         if not self._steps:
             raise InputError(_NOTHING)
-        return join(self._pieces) if self._out is None else load_trace(self._out)
+        return concatenate(self._pieces) if self._out is None else load_trace(self._out)
 
     def close(self) -> None:
         """The run came to its end. InputError if it left no step."""

@@ -21,22 +21,22 @@ from twinstep.errors import InputError
 from twinstep.trace.stages import LEAVES
 
 MANIFEST = "manifest.json"
-FORMAT = 3
-MOST_MANIFEST = 64 * 2**20
+FORMAT = 4
+MAX_MANIFEST = 64 * 2**20
 """Bytes of a manifest: some 300,000 shards."""
 EVALUATION = "evaluation/"
 """Of a shard's arrays, those of the test; in the last shard, where there is one."""
 INPUTS = "inputs/"
 """And the batches, by NAME/FINGERPRINT, of a recording that keeps them."""
-_MEASURED = ("noise", "scales")
+_MEASURED = ("rounding_noise", "rounding_scale")
 
 Metadata = Any
 Trace = Any  # `ledger.Trace`, whose `save` this is
 
 
-def refuse_used(folder: str | os.PathLike[str]) -> None:
+def check_new_folder(folder: str | os.PathLike[str]) -> None:
     """Raises InputError for what cannot become the folder of a new trace; leaves nothing behind."""
-    path = files.named("output folder", folder)
+    path = files.checked_path("output folder", folder)
     try:
         if any(path.iterdir()):
             raise InputError(f"output folder {path} is not empty: name a new one")
@@ -60,7 +60,7 @@ class TraceWriter:
     """
 
     def __init__(self, folder: str | os.PathLike[str], metadata: Metadata) -> None:
-        refuse_used(folder)
+        check_new_folder(folder)
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class TraceWriter:
             "metadata": dataclasses.asdict(metadata),
             "metrics": {},
             "leaves": [],
-            "joined": {},
+            "appears_at": {},
             "shards": [],
         }
         self._write_manifest()
@@ -83,10 +83,10 @@ class TraceWriter:
         """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
         from safetensors.numpy import save
 
-        tensors, late = _tensors(chunk), late_leaves(chunk.joined, chunk.start)
+        tensors, late = _tensors(chunk), late_leaves(chunk.appears_at, chunk.start)
         shards = self._manifest["shards"]
         expected = sum(shard["steps"] for shard in shards)
-        problem = chunk.flaw()
+        problem = chunk.validation_error()
         if not len(chunk):
             problem = "it has no steps"
         elif chunk.start != expected:
@@ -96,7 +96,7 @@ class TraceWriter:
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
         self._manifest["leaves"] = list(dict.fromkeys([*self._manifest["leaves"], *tensors]))
-        self._manifest["joined"] = dict(chunk.joined)
+        self._manifest["appears_at"] = dict(chunk.appears_at)
         once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
         stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
         content = save(stored | _others(chunk))
@@ -122,7 +122,7 @@ class TraceWriter:
     def _write_manifest(self) -> None:
         sealed = self._manifest | {"sha256": seal(self._manifest)}
         content = json.dumps(sealed, indent=1).encode()
-        if len(content) > MOST_MANIFEST:  # `open_trace` would not read it
+        if len(content) > MAX_MANIFEST:  # `open_trace` would not read it
             raise InputError(f"{self.folder}: a trace cannot have so many shards: make them longer")
         self._put(MANIFEST, content)
 
@@ -156,13 +156,13 @@ def shard_name(start: int, steps: int) -> str:
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
 
 
-def late_leaves(joined: Mapping[str, int], step: int) -> set[str]:
+def late_leaves(appears_at: Mapping[str, int], step: int) -> set[str]:
     """The leaves that come with a step, or after it."""
-    return {name for name, first in joined.items() if first >= step}
+    return {name for name, first in appears_at.items() if first >= step}
 
 
 def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
-    """Every array of a chunk under "stage/name"; what is measured, under "noise/stage/name"."""
+    """Every array of a chunk under "stage/name", or under "rounding_noise/stage/name"."""
     tensors = {"loss": chunk.losses}
     for stage in LEAVES:
         leaves = chunk.leaves(stage).items()

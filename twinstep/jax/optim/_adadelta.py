@@ -10,11 +10,11 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
+    l2_regularized,
     over_leaves,
     rate_at,
-    refuse,
     zeros_like,
 )
 
@@ -44,7 +44,7 @@ def adadelta(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adadelta.html
     """
-    refuse(
+    check_arguments(
         "adadelta",
         lr=at_least_0(lr),
         rho=(rho, "a number from 0 to 1", lambda v: 0.0 <= v <= 1.0),
@@ -60,7 +60,7 @@ def adadelta(
     ) -> tuple[optax.Updates, AdadeltaState]:
         step = state.step + 1
         rate = rate_at(lr, step)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
 
         def rule(g: jax.Array, square: jax.Array, acc: jax.Array) -> tuple[jax.Array, ...]:
             square = rho * square + (1 - rho) * (g * g)

@@ -10,11 +10,11 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
+    check_arguments,
     descent,
     lerp,
-    needed,
     rate_at,
-    refuse,
+    require_params,
 )
 
 
@@ -49,7 +49,7 @@ def adafactor(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adafactor.html
     """
-    refuse(
+    check_arguments(
         "adafactor",
         lr=at_least_0(lr),
         beta2_decay=(beta2_decay, "0 or less", lambda v: v <= 0.0),
@@ -105,7 +105,7 @@ def adafactor(
 
         # None stands for a leaf that a parameter has not
         leaves, treedef = jax.tree.flatten(grads)
-        trees = [needed(params), state.row_var, state.col_var, state.variance]
+        trees = [require_params(params), state.row_var, state.col_var, state.variance]
         columns = [jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None) for tree in trees]
         results = [rule(*row) for row in zip(leaves, *columns, strict=True)]
         updates, *kept = (

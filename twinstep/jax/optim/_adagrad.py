@@ -10,11 +10,11 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
+    l2_regularized,
     over_leaves,
     rate_at,
-    refuse,
 )
 
 
@@ -43,7 +43,7 @@ def adagrad(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
     """
-    refuse(
+    check_arguments(
         "adagrad",
         lr=at_least_0(lr),
         lr_decay=at_least_0(lr_decay),
@@ -61,7 +61,7 @@ def adagrad(
     ) -> tuple[optax.Updates, AdagradState]:
         step = state.step + 1
         rate = rate_at(lr, step) / (1 + (step - 1).astype(float) * lr_decay)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
 
         def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, ...]:
             s = s + g * g

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from twinstep.errors import InputError
+from twinstep.jax.optim import base
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
     fractions,
+    l2_regularized,
     lerp,
     over_leaves,
     rate_at,
-    refuse,
-    shrunk,
     value_at,
     zeros_like,
 )
@@ -59,7 +59,7 @@ def adam(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
     """
     name = "adamw" if decoupled_weight_decay else "adam"
-    refuse(
+    check_arguments(
         name,
         lr=at_least_0(lr),
         betas=fractions(betas),
@@ -83,7 +83,7 @@ def adam(
         root = jnp.sqrt(bias_correction(beta2, step))
         grads = descent(grads, maximize)
         if not decoupled_weight_decay:
-            grads = decayed(grads, params, weight_decay)
+            grads = l2_regularized(grads, params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, v: jax.Array, *rest: jax.Array) -> tuple[Any, ...]:
             b2 = cast(beta2, g)
@@ -96,7 +96,7 @@ def adam(
         moments = [state.exp_avg, state.exp_avg_sq] + [state.max_exp_avg_sq] * amsgrad
         updates, *moments = over_leaves(rule, grads, *moments)
         if decoupled_weight_decay:
-            updates = shrunk(updates, params, rate, weight_decay)
+            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
         return updates, AdamState(step, *moments)
 
     return optax.GradientTransformation(init, update)

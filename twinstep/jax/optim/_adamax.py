@@ -10,13 +10,13 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
     fractions,
+    l2_regularized,
     lerp,
     over_leaves,
     rate_at,
-    refuse,
     value_at,
     zeros_like,
 )
@@ -47,7 +47,7 @@ def adamax(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adamax.html
     """
-    refuse(
+    check_arguments(
         "adamax",
         lr=at_least_0(lr),
         betas=fractions(betas),
@@ -64,7 +64,7 @@ def adamax(
         step = state.step + 1
         beta1, beta2 = (value_at(beta, step) for beta in betas)
         step_size = rate_at(lr, step) / bias_correction(beta1, step)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:
             m = lerp(m, g, cast(1 - beta1, g))

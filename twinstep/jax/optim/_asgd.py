@@ -10,13 +10,13 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
-    needed,
+    l2_regularized,
     number,
     over_leaves,
     rate_at,
-    refuse,
+    require_params,
     zeros_like,
 )
 
@@ -49,7 +49,7 @@ def asgd(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.ASGD.html
     """
-    refuse(
+    check_arguments(
         "asgd",
         lr=at_least_0(lr),
         lambd=at_least_0(lambd),
@@ -66,8 +66,8 @@ def asgd(
     def update(
         grads: optax.Updates, state: ASGDState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ASGDState]:
-        params = needed(params)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        params = require_params(params)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
         eta, mu = state.eta, state.mu
 
         def rule(g: jax.Array, p: jax.Array, ax: jax.Array) -> tuple[jax.Array, ...]:

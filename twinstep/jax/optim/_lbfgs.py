@@ -12,7 +12,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from twinstep.errors import InputError
-from twinstep.jax.optim.base import Scheduled, at_least_0, needed, number, refuse, value_at
+from twinstep.jax.optim.base import (
+    Scheduled,
+    at_least_0,
+    check_arguments,
+    number,
+    require_params,
+    value_at,
+)
 from twinstep.jax.optim.strong_wolfe import strong_wolfe
 
 ValueAndGrad = Callable[[Any], tuple[jax.Array, Any]]
@@ -80,7 +87,7 @@ def lbfgs(
     Raises InputError for a value that PyTorch refuses, here or in its first step.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html
     """
-    refuse(
+    check_arguments(
         "lbfgs",
         lr=at_least_0(lr),
         max_iter=number(max_iter),
@@ -94,7 +101,7 @@ def lbfgs(
         )
     most_evals = max_iter * 5 // 4 if max_eval is None else max_eval
     if line_search_fn is not None and max_iter > 0:
-        refuse("lbfgs", max_eval=(most_evals, "1 or more for a search", lambda v: v >= 1))
+        check_arguments("lbfgs", max_eval=(most_evals, "1 or more for a search", lambda v: v >= 1))
 
     def init(params: optax.Params) -> LBFGSState:
         flat, _ = ravel_pytree(params)
@@ -123,7 +130,7 @@ def lbfgs(
         value_and_grad_fn: ValueAndGrad,
         **_: Any,
     ) -> tuple[optax.Updates, LBFGSState]:
-        start, unravel = ravel_pytree(needed(params))
+        start, unravel = ravel_pytree(require_params(params))
         sign = -1 if maximize else 1  # of the loss and its gradient, in the state too
         rate = lr
         if state.count is not None:

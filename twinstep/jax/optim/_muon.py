@@ -12,12 +12,12 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
+    check_arguments,
     lerp,
-    needed,
     number,
     over_leaves,
     rate_at,
-    refuse,
+    require_params,
     zeros_like,
 )
 
@@ -53,7 +53,7 @@ def muon(
     Raises InputError for a value that PyTorch refuses, and for a parameter that is no matrix.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """
-    refuse(
+    check_arguments(
         "muon",
         lr=at_least_0(lr),
         momentum=at_least_0(momentum),
@@ -84,7 +84,7 @@ def muon(
             adjusted = cast(rate * _adjustment(adjust_lr_fn, p.shape), p)
             return (p * cast(1 - rate * weight_decay, p) - adjusted * change) - p, b
 
-        updates, buffer = over_leaves(rule, grads, needed(params), state.momentum_buffer)
+        updates, buffer = over_leaves(rule, grads, require_params(params), state.momentum_buffer)
         return updates, MuonState(step, buffer)
 
     return optax.GradientTransformation(init, update)

@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from twinstep.jax.optim import base
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
     fractions,
+    l2_regularized,
     lerp,
     over_leaves,
     rate_at,
-    refuse,
-    shrunk,
     value_at,
     zeros_like,
 )
@@ -53,7 +53,7 @@ def nadam(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
     """
-    refuse(
+    check_arguments(
         "nadam",
         lr=at_least_0(lr),
         betas=fractions(betas),
@@ -74,7 +74,7 @@ def nadam(
         beta1, beta2 = (value_at(beta, step) for beta in betas)
         grads = descent(grads, maximize)
         if not decoupled_weight_decay:
-            grads = decayed(grads, params, weight_decay)
+            grads = l2_regularized(grads, params, weight_decay)
 
         def mu_of(step: jax.Array) -> jax.Array:
             return beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
@@ -94,7 +94,7 @@ def nadam(
 
         updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
         if decoupled_weight_decay:
-            updates = shrunk(updates, params, rate, weight_decay)
+            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
         return updates, NAdamState(step, mu_product, exp_avg, exp_avg_sq)
 
     return optax.GradientTransformation(init, update)

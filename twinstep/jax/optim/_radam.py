@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from twinstep.jax.optim import base
 from twinstep.jax.optim._adam import AdamState
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
     fractions,
+    l2_regularized,
     lerp,
     over_leaves,
     rate_at,
-    refuse,
-    shrunk,
     value_at,
     zeros_like,
 )
@@ -44,7 +44,7 @@ def radam(
     Raises InputError for a value that PyTorch refuses; beta2 is a number.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RAdam.html
     """
-    refuse(
+    check_arguments(
         "radam",
         lr=at_least_0(lr),
         betas=fractions(betas),
@@ -66,7 +66,7 @@ def radam(
         trust = rectification(beta2, step)
         grads = descent(grads, maximize)
         if not decoupled_weight_decay:
-            grads = decayed(grads, params, weight_decay)
+            grads = l2_regularized(grads, params, weight_decay)
 
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             m = lerp(m, g, cast(1 - beta1, g))
@@ -77,7 +77,7 @@ def radam(
 
         updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
         if decoupled_weight_decay:
-            updates = shrunk(updates, params, rate, weight_decay)
+            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
         return updates, AdamState(step, exp_avg, exp_avg_sq)
 
     return optax.GradientTransformation(init, update)

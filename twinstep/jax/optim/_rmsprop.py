@@ -10,12 +10,12 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     cast,
-    decayed,
+    check_arguments,
     descent,
+    l2_regularized,
     lerp,
     over_leaves,
     rate_at,
-    refuse,
     value_at,
     zeros_like,
 )
@@ -53,7 +53,7 @@ def rmsprop(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
     """
-    refuse(
+    check_arguments(
         "rmsprop",
         lr=at_least_0(lr),
         alpha=at_least_0(alpha),
@@ -76,7 +76,7 @@ def rmsprop(
     ) -> tuple[optax.Updates, RMSpropState]:
         step = state.step + 1
         rate, beta = rate_at(lr, step), value_at(momentum, step)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
 
         def rule(g: jax.Array, square: jax.Array, *rest: jax.Array) -> tuple[jax.Array, ...]:
             square = alpha * square + (1 - alpha) * (g * g)

@@ -9,9 +9,9 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
+    check_arguments,
     descent,
     over_leaves,
-    refuse,
     value_at,
     zeros_like,
 )
@@ -44,7 +44,7 @@ def rprop(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Rprop.html
     """
-    refuse(
+    check_arguments(
         "rprop",
         lr=at_least_0(lr),
         etas=(etas, "one in (0, 1) and one above 1", lambda v: 0.0 < v[0] < 1.0 < v[1]),

@@ -11,12 +11,12 @@ from twinstep.errors import InputError
 from twinstep.jax.optim.base import (
     Scheduled,
     cast,
-    decayed,
+    check_arguments,
     descent,
+    l2_regularized,
     number,
     over_leaves,
     rate_at,
-    refuse,
     value_at,
     zeros_like,
 )
@@ -50,8 +50,8 @@ def sgd(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
-    refuse("sgd", lr=_not_below_0(lr), momentum=_not_below_0(momentum))
-    refuse("sgd", weight_decay=_not_below_0(weight_decay), dampening=number(dampening))
+    check_arguments("sgd", lr=_not_below_0(lr), momentum=_not_below_0(momentum))
+    check_arguments("sgd", weight_decay=_not_below_0(weight_decay), dampening=number(dampening))
     buffered = callable(momentum) or momentum != 0
     if nesterov and (not buffered or dampening != 0):
         raise InputError("sgd: nesterov is True, expected momentum above 0 and dampening 0 with it")
@@ -68,7 +68,7 @@ def sgd(
     ) -> tuple[optax.Updates, SGDState]:
         step = state.count + 1 if counted else jnp.ones((), jnp.int32)
         rate, beta = rate_at(lr, step), value_at(momentum, step)
-        grads = decayed(descent(grads, maximize), params, weight_decay)
+        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
         if not buffered:
             updates = jax.tree.map(lambda g: -cast(rate, g) * g, grads)
             return updates, SGDState(step if counted else None)

@@ -9,11 +9,11 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     cast,
+    check_arguments,
     descent,
     fractions,
     over_leaves,
     rate_at,
-    refuse,
     value_at,
     zeros_like,
 )
@@ -44,7 +44,7 @@ def sparse_adam(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SparseAdam.html
     """
     above_0 = ("above 0", lambda v: v > 0.0)
-    refuse("sparse_adam", lr=(lr, *above_0), betas=fractions(betas), eps=(eps, *above_0))
+    check_arguments("sparse_adam", lr=(lr, *above_0), betas=fractions(betas), eps=(eps, *above_0))
 
     def init(params: optax.Params) -> SparseAdamState:
         return SparseAdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))

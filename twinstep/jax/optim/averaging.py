@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from twinstep.jax.optim.base import Scheduled, lerp, refuse, value_at
+from twinstep.jax.optim.base import Scheduled, check_arguments, lerp, value_at
 
 AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(averaged parameter, current parameter, models averaged so far) -> new averaged parameter"""
@@ -51,7 +51,9 @@ def ema_avg(decay: float = 0.999) -> AvgFn:
 
     Raises InputError for a decay outside [0, 1].
     """
-    refuse("ema_avg", decay=(decay, "a number from 0 to 1", lambda v: not (v < 0.0 or v > 1.0)))
+    check_arguments(
+        "ema_avg", decay=(decay, "a number from 0 to 1", lambda v: not (v < 0.0 or v > 1.0))
+    )
     return lambda average, current, n_averaged: lerp(
         average, current, jnp.asarray(1 - decay, average.dtype)
     )
@@ -88,7 +90,7 @@ def swa_lr(
     Raises InputError for a value that PyTorch refuses.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.SWALR.html
     """
-    refuse(
+    check_arguments(
         "swa_lr",
         anneal_epochs=(
             anneal_epochs,

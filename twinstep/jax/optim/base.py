@@ -36,14 +36,16 @@ def descent(grads: Tree, maximize: bool) -> Tree:
     return jax.tree.map(jnp.negative, grads) if maximize else grads
 
 
-def decayed(grads: Tree, params: Tree, weight_decay: float) -> Tree:
+def l2_regularized(grads: Tree, params: Tree, weight_decay: float) -> Tree:
     """The gradients of the loss with weight_decay / 2 |p|^2 added to it."""
     if not weight_decay:
         return grads
-    return jax.tree.map(lambda g, p: g + weight_decay * p, grads, needed(params))
+    return jax.tree.map(lambda g, p: g + weight_decay * p, grads, require_params(params))
 
 
-def shrunk(updates: Tree, params: Tree, rate: jax.Array, weight_decay: float) -> Tree:
+def decoupled_weight_decay(
+    updates: Tree, params: Tree, rate: jax.Array, weight_decay: float
+) -> Tree:
     """Updates of parameters that first shrink by rate * weight_decay of themselves.
 
     The product is rounded before the update is added, as PyTorch's is: that rounding has a bias.
@@ -54,7 +56,7 @@ def shrunk(updates: Tree, params: Tree, rate: jax.Array, weight_decay: float) ->
     def rule(u: jax.Array, p: jax.Array) -> jax.Array:
         return (p * (1 - rate * weight_decay).astype(p.dtype) + u) - p
 
-    return jax.tree.map(rule, updates, needed(params))
+    return jax.tree.map(rule, updates, require_params(params))
 
 
 def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
@@ -62,14 +64,14 @@ def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.lerp.html
     """
-    way = end - start
+    distance = end - start
     near = abs(weight) < 0.5
     if isinstance(near, bool):  # known before it is compiled
-        return start + weight * way if near else end - way * (1 - weight)
-    return jnp.where(near, start + weight * way, end - way * (1 - weight))
+        return start + weight * distance if near else end - distance * (1 - weight)
+    return jnp.where(near, start + weight * distance, end - distance * (1 - weight))
 
 
-def needed(params: Tree | None) -> Tree:
+def require_params(params: Tree | None) -> Tree:
     """The parameters; InputError where `update` was not given them."""
     if params is None:
         raise InputError("params is None, expected the parameters: update(grads, state, params)")
@@ -90,7 +92,7 @@ def over_leaves(rule: Callable[..., tuple[jax.Array, ...]], *trees: Tree) -> tup
     return tuple(jax.tree.unflatten(treedef, list(column)) for column in zip(*results, strict=True))
 
 
-def refuse(optimizer: str, **checks: Check) -> None:
+def check_arguments(optimizer: str, **checks: Check) -> None:
     """Raises InputError for a value that PyTorch refuses; schedules and arrays pass, whose values
     are not known yet.
     """
@@ -99,7 +101,7 @@ def refuse(optimizer: str, **checks: Check) -> None:
         for name, check in checks.items()
         if not (callable(check[0]) or isinstance(check[0], jax.Array))
     }
-    errors.refuse(optimizer, **known)
+    errors.check_arguments(optimizer, **known)
 
 
 def at_least_0(value: Any) -> Check:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
-from twinstep.jax.optim.base import refuse
+from twinstep.jax.optim.base import check_arguments
 
 _EPS = 1e-6  # PyTorch adds it to the norm: a gradient of exactly max_norm is clipped by 1e-6, too
 
@@ -34,7 +34,7 @@ def clip_grad_norm(
         to go through `checkify.checkify`, whose error then says so
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
     """
-    refuse("clip_grad_norm", max_norm=_number(max_norm), norm_type=_number(norm_type))
+    check_arguments("clip_grad_norm", max_norm=_number(max_norm), norm_type=_number(norm_type))
 
     def clip(grads: optax.Updates) -> optax.Updates:
         norm = total_norm(grads, norm_type)
@@ -52,7 +52,7 @@ def clip_grad_value(clip_value: float) -> optax.GradientTransformation:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
     """
-    refuse("clip_grad_value", clip_value=_number(clip_value))
+    check_arguments("clip_grad_value", clip_value=_number(clip_value))
     bound = float(clip_value)
     return optax.stateless(
         lambda grads, params: jax.tree.map(lambda g: jnp.clip(g, -bound, bound), grads)

@@ -133,18 +133,18 @@ def _entries(opt_state: Any, layout: Mapping) -> dict[str, dict[str, Any]]:
         )
     )
     found: dict[str, dict[str, Any]] = {}
-    fresh = set()
+    reset = set()
     for name, array in opt_state_layout(opt_state, layout).to_torch(opt_state).items():
         parameter, _, key = name.rpartition(".")
         if key in _CLOCKS and int(array) == 0:
-            fresh.add(parameter)
+            reset.add(parameter)
         value: Any = np.array(array)
         if key == "step":
             # PyTorch's is a float tensor, but for SparseAdam's
             value = int(array) if whole_steps else np.array(array, np.float32)
         if key not in _OURS:
             found.setdefault(parameter, {})[key] = value
-    return {name: entries for name, entries in found.items() if name not in fresh}
+    return {name: entries for name, entries in found.items() if name not in reset}
 
 
 def _numbered(

@@ -37,7 +37,7 @@ class _Zoom(NamedTuple):
     bracket: _Point
     low: jax.Array
     tried: jax.Array
-    stuck: jax.Array
+    insuf_progress: jax.Array
     done: jax.Array
 
 
@@ -105,7 +105,7 @@ def strong_wolfe(
 
     def narrower(now: _Zoom) -> _Zoom:
         bracket, low, high = now.bracket, now.low, 1 - now.low
-        t, stuck = _inside(bracket, now.stuck)
+        t, insuf_progress = _inside(bracket, now.insuf_progress)
         new = at(t)
         bad = too_high(new, new.f >= bracket.f[low])
         done = ~bad & level(new)
@@ -120,7 +120,7 @@ def strong_wolfe(
             new,
         )
         low = jnp.where(bad, _lower(bracket), low)
-        return _Zoom(bracket, low, now.tried + 1, stuck, done)
+        return _Zoom(bracket, low, now.tried + 1, insuf_progress, done)
 
     end = jax.lax.while_loop(
         unfinished,
@@ -153,7 +153,7 @@ def _cubic_interpolate(
     return jnp.where(square >= 0, t, (lowest + highest) / 2)
 
 
-def _inside(bracket: _Point, stuck: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _inside(bracket: _Point, insuf_progress: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The next t within a bracket, and whether it was left near an edge.
 
     Near an edge a second time, or at it, t goes a tenth of the bracket inwards.
@@ -163,7 +163,7 @@ def _inside(bracket: _Point, stuck: jax.Array) -> tuple[jax.Array, jax.Array]:
     low, high = _smaller(*bracket.t), _larger(*bracket.t)
     eps = 0.1 * (high - low)
     near = _smaller(high - t, t - low) < eps
-    pushed = near & (stuck | (t >= high) | (t <= low))
+    pushed = near & (insuf_progress | (t >= high) | (t <= low))
     inwards = jnp.where(jnp.abs(t - high) < jnp.abs(t - low), high - eps, low + eps)
     return jnp.where(pushed, inwards, t), near & ~pushed
 

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from twinstep.jax.layout import Mapping
-from twinstep.jax.optim.base import needed
+from twinstep.jax.optim.base import require_params
 
 
 @jax.tree_util.register_dataclass
@@ -79,7 +79,7 @@ def in_torch_layout(
     ) -> tuple[optax.Updates, TorchLayoutState]:
         extra = {key: seen(argument) for key, argument in extra.items()}
         updates, inner = optimizer.update(
-            to_torch(grads), state.inner, to_torch(needed(params)), **extra
+            to_torch(grads), state.inner, to_torch(require_params(params)), **extra
         )
         return layout.to_jax(updates), replace(state, inner=inner)
 

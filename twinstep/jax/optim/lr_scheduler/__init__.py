@@ -6,7 +6,13 @@ gives a `Schedule`: a function of the updates made so far, to be an optimizer's 
 
 from twinstep.jax.optim.lr_scheduler.base import Schedule
 from twinstep.jax.optim.lr_scheduler.combined import chained_scheduler, sequential_lr
-from twinstep.jax.optim.lr_scheduler.factors import (
+from twinstep.jax.optim.lr_scheduler.cyclic import (
+    cosine_annealing_lr,
+    cosine_annealing_warm_restarts,
+    cyclic_lr,
+    one_cycle_lr,
+)
+from twinstep.jax.optim.lr_scheduler.multiplicative import (
     constant_lr,
     exponential_lr,
     lambda_lr,
@@ -17,12 +23,6 @@ from twinstep.jax.optim.lr_scheduler.factors import (
     step_lr,
 )
 from twinstep.jax.optim.lr_scheduler.plateau import Plateau, PlateauState, reduce_lr_on_plateau
-from twinstep.jax.optim.lr_scheduler.waves import (
-    cosine_annealing_lr,
-    cosine_annealing_warm_restarts,
-    cyclic_lr,
-    one_cycle_lr,
-)
 
 __all__ = [
     "Plateau",

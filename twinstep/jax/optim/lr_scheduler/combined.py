@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import InputError, refuse
+from twinstep.errors import InputError, check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     Count,
     Rate,
@@ -51,11 +51,11 @@ def _chain(given: Sequence[Schedule], entries: int) -> Schedule:
         return rate
 
     lr = given[0].lr
-    factors = [schedule.factor for schedule in schedules if schedule.factor is not None]
-    multiplied = len(factors) == len(schedules) and not entries
+    multipliers = [schedule.factor for schedule in schedules if schedule.factor is not None]
+    multiplied = len(multipliers) == len(schedules) and not entries
 
     def factor(count: Count) -> Any:
-        return math.prod(part(count) for part in factors)
+        return math.prod(part(count) for part in multipliers)
 
     return Schedule(
         name="chained_scheduler",
@@ -86,7 +86,7 @@ def sequential_lr(
     """
     name = "sequential_lr"
     given, marks = _together(name, schedules), list(milestones)
-    refuse(
+    check_arguments(
         name,
         milestones=(
             marks,
@@ -96,7 +96,9 @@ def sequential_lr(
         **{f"milestones[{i}]": whole(mark, -(2**31)) for i, mark in enumerate(marks)},
         last_epoch=from_the_start(last_epoch),
     )
-    refuse(name, milestones=(marks, "increasing numbers", lambda values: values == sorted(values)))
+    check_arguments(
+        name, milestones=(marks, "increasing numbers", lambda values: values == sorted(values))
+    )
     for i, schedule in enumerate(given[bisect_right(marks, 0) + 1 :], bisect_right(marks, 0) + 1):
         if schedule.restart is None:
             raise InputError(

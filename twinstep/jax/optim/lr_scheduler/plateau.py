@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from twinstep.errors import refuse
+from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import number, one_of, rate
 
 
@@ -59,7 +59,7 @@ def reduce_lr_on_plateau(
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
     """
-    refuse(
+    check_arguments(
         "reduce_lr_on_plateau",
         lr=rate(lr),
         mode=one_of(mode, "min", "max"),

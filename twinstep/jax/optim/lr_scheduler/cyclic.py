@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import InputError, refuse
+from twinstep.errors import InputError, check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
     Check,
@@ -29,7 +29,7 @@ from twinstep.jax.optim.lr_scheduler.base import (
 )
 
 
-def _half_wave(count: Count, size: Any) -> Any:
+def _half_cosine(count: Count, size: Any) -> Any:
     """(1 + cos(pi count / size)) / 2: 1 at 0, 0 at size.
 
     In float32 from the distance to the next 0, a whole number, so that it is exact near there.
@@ -41,7 +41,7 @@ def _half_wave(count: Count, size: Any) -> Any:
 
 
 @functools.lru_cache(64)
-def _half_waves(size: int) -> tuple[float, ...]:
+def _half_cosines(size: int) -> tuple[float, ...]:
     """The same for counts 0, 1, 2, ... by the host's cosine, which is PyTorch's."""
     return tuple((1 + math.cos(math.pi * count / size)) / 2 for count in range(TABLE))
 
@@ -53,13 +53,13 @@ def _annealed(lr: float, eta_min: float, size: int) -> tuple[float, ...]:
     A rise begins with the difference of two near numbers; what that loses, up to size**2 ulps, the
     rest of the wave keeps, and a closed form has not got.
     """
-    waves, rates = _half_waves(size), [lr]
+    cosines, rates = _half_cosines(size), [lr]
     for count in range(1, TABLE):
         rate = rates[-1]
         if (count - 1 - size) % (2 * size) == 0:
             rates.append(rate + (lr - eta_min) * (1 - math.cos(math.pi / size)) / 2)
         else:
-            rates.append(waves[count] / waves[count - 1] * (rate - eta_min) + eta_min)
+            rates.append(cosines[count] / cosines[count - 1] * (rate - eta_min) + eta_min)
     return tuple(rates)
 
 
@@ -76,7 +76,7 @@ def cosine_annealing_lr(
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
     """
     name = "cosine_annealing_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         T_max=whole(T_max, 1),
@@ -87,10 +87,10 @@ def cosine_annealing_lr(
     rise = (1 - math.cos(math.pi / size)) / 2
 
     def half_wave(count: Count) -> Any:
-        return from_table(_half_waves(size), count, _half_wave(count, size))
+        return from_table(_half_cosines(size), count, _half_cosine(count, size))
 
     def at(count: Count) -> Any:
-        closed = eta_min + height * _half_wave(count, size)
+        closed = eta_min + height * _half_cosine(count, size)
         return from_table(_annealed(float(lr), float(eta_min), size), count, closed)
 
     def step(before: Rate, count: Count) -> Any:
@@ -124,7 +124,7 @@ def cosine_annealing_warm_restarts(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.html
     """
     name = "cosine_annealing_warm_restarts"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         T_0=whole(T_0, 1, strict=True),
@@ -141,12 +141,12 @@ def cosine_annealing_warm_restarts(
 
     def at(count: Count) -> Any:
         if T_mult == 1:
-            place, size = count % T_0, jnp.asarray(T_0, int)
+            position, size = count % T_0, jnp.asarray(T_0, int)
         else:
             cycle = sum((count >= end for end in ends[:-1]), start=jnp.zeros((), int))
-            place = count - jnp.array([0, *ends[:-1]], int)[cycle]
+            position = count - jnp.array([0, *ends[:-1]], int)[cycle]
             size = jnp.array(sizes, int)[cycle]
-        return eta_min + (lr - eta_min) * _half_wave(place, size)
+        return eta_min + (lr - eta_min) * _half_cosine(position, size)
 
     return absolute(name, lr, at)
 
@@ -175,7 +175,7 @@ def cyclic_lr(
     """
     name, modes = "cyclic_lr", ("triangular", "triangular2", "exp_range")
     down = step_size_up if step_size_down is None else step_size_down
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         base_lr=rate(base_lr),
@@ -196,13 +196,13 @@ def cyclic_lr(
         if wide() or not total.is_integer():
             turns = 1 + quotient(count, total)
             cycle = jnp.floor(turns).astype(int)
-            place = turns - cycle
-            rises, rising = place <= up, quotient(place, up)
-            falling = quotient(place - 1, up - 1 or -1.0)
+            position = turns - cycle
+            rises, rising = position <= up, quotient(position, up)
+            falling = quotient(position - 1, up - 1 or -1.0)
         else:
-            cycle, place = 1 + count // int(total), count % int(total)
-            rises, rising = place <= step_size_up, quotient(place, step_size_up)
-            falling = quotient(int(total) - place, down or 1.0)
+            cycle, position = 1 + count // int(total), count % int(total)
+            rises, rising = position <= step_size_up, quotient(position, step_size_up)
+            falling = quotient(int(total) - position, down or 1.0)
         height = span * jnp.where(rises, rising, falling)
         if scale_fn is not None:
             scale = jnp.asarray(scale_fn(cycle if scale_mode == "cycle" else count), float)
@@ -249,7 +249,7 @@ def one_cycle_lr(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html
     """
     name = "one_cycle_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         max_lr=rate(max_lr),

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from planted.plants_anywhere import twin
-from planted.plants_jax import (
+from faults.plants_anywhere import twin
+from faults.plants_jax import (
     clipped_update,
     decayed_update,
     jax_adam,
@@ -13,7 +13,7 @@ from planted.plants_jax import (
     restarted_update,
     updates_times,
 )
-from planted.plants_torch import (
+from faults.plants_torch import (
     at,
     decaying_rate,
     delayed,
@@ -30,7 +30,7 @@ from planted.plants_torch import (
     update_at,
     update_twice,
 )
-from planted.table import ADAM, GROUPS, LINEAR, RELU, SELECTIVE, Fault, found, structure, times
+from faults.table import ADAM, GROUPS, LINEAR, RELU, SELECTIVE, Fault, found, structure, times
 
 HYPER_PARAMETERS = [
     Fault(

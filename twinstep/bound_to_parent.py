@@ -1,4 +1,4 @@
-"""`python -m twinstep.tied ...` is `python ...`, tied to what started it.
+"""`python -m twinstep.bound_to_parent ...` is `python ...`, tied to what started it.
 
 That holds its stdin open and writes nothing to it. Where there is such a thing (Linux), the kernel
 kills the program when its parent is gone: from the start, before it has loaded what takes seconds.

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import refuse
+from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
     Count,
@@ -38,7 +38,9 @@ def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html
     """
     name = "lambda_lr"
-    refuse(name, lr=rate(lr), lr_lambda=function(lr_lambda), last_epoch=from_the_start(last_epoch))
+    check_arguments(
+        name, lr=rate(lr), lr_lambda=function(lr_lambda), last_epoch=from_the_start(last_epoch)
+    )
     return absolute(name, lr, lambda count: lr * jnp.asarray(lr_lambda(count), float))
 
 
@@ -52,7 +54,9 @@ def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: in
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.MultiplicativeLR.html
     """
     name = "multiplicative_lr"
-    refuse(name, lr=rate(lr), lr_lambda=function(lr_lambda), last_epoch=from_the_start(last_epoch))
+    check_arguments(
+        name, lr=rate(lr), lr_lambda=function(lr_lambda), last_epoch=from_the_start(last_epoch)
+    )
 
     def step(before: Rate, count: Count) -> Rate:
         return before * jnp.asarray(lr_lambda(count), float)
@@ -76,7 +80,7 @@ def step_lr(lr: float, step_size: int, gamma: float = 0.1, last_epoch: int = -1)
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.StepLR.html
     """
     name = "step_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         step_size=whole(step_size, 1),
@@ -102,7 +106,7 @@ def multi_step_lr(
     """
     name = "multi_step_lr"
     given = list(milestones)
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         gamma=number(gamma),
@@ -136,7 +140,7 @@ def constant_lr(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ConstantLR.html
     """
     name = "constant_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         factor=number(factor, "above 0 and up to 1", lambda v: 0 < v <= 1),
@@ -171,7 +175,7 @@ def linear_lr(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LinearLR.html
     """
     name = "linear_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         start_factor=number(start_factor, "above 0 and up to 1", lambda v: 0 < v <= 1),
@@ -223,7 +227,7 @@ def exponential_lr(lr: float, gamma: float, last_epoch: int = -1) -> Schedule:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
     """
     name = "exponential_lr"
-    refuse(name, lr=rate(lr), gamma=number(gamma), last_epoch=from_the_start(last_epoch))
+    check_arguments(name, lr=rate(lr), gamma=number(gamma), last_epoch=from_the_start(last_epoch))
     return scaled(
         name,
         lr,
@@ -242,7 +246,7 @@ def polynomial_lr(
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.PolynomialLR.html
     """
     name = "polynomial_lr"
-    refuse(
+    check_arguments(
         name,
         lr=rate(lr),
         total_iters=whole(total_iters, 1),

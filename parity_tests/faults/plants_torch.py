@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import twinstep.torch.driver
-from planted.pairs import Hook, Plant
+from faults.pairs import Hook, Plant
 from twinstep.problems.batches import IndexChunk
 
 
@@ -54,7 +54,7 @@ class Plain:
         return getattr(self._optimizer, name)
 
 
-class Said(torch.autograd.Function):
+class Message(torch.autograd.Function):
     """A loss whose value is another, and whose gradients are its own."""
 
     @staticmethod
@@ -125,7 +125,7 @@ def in_torch_step(
 
         def loss(*given: torch.Tensor) -> torch.Tensor:
             found: torch.Tensor = criterion(*given)
-            said: torch.Tensor = Said.apply(found, report(made, found.detach()))
+            said: torch.Tensor = Message.apply(found, report(made, found.detach()))
             return said
 
         def moves(step: Callable[[], Any]) -> None:
@@ -219,11 +219,11 @@ def round_params(k: int, run: Run) -> None:
         parameter.copy_(parameter.float())
 
 
-def clip(most: float) -> Hook:
+def clip(max_norm: float) -> Hook:
     """Clips the gradients by their norm."""
 
     def hook(k: int, run: Run) -> None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), most)
+        nn.utils.clip_grad_norm_(run.model.parameters(), max_norm)
 
     return hook
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import twinstep.torch.driver
-from planted.pairs import Plant
+from faults.pairs import Plant
 from twinstep import Spec
 
 Named = Mapping[str, np.ndarray]

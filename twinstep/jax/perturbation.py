@@ -11,11 +11,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from twinstep.jax.layout import Mapping
-from twinstep.judge.tolerance import GRADIENT_NUDGE, NUDGED_RERUNS
+from twinstep.judge.tolerance import GRADIENT_PERTURBATION, PERTURBED_RERUNS
 
-# Two reruns are nudged alike at every step, one each way; others as it comes. Of 32 bits in either
-# mode: JAX remembers one NumPy array's conversion, whatever x64 says since.
-STEADY = np.array([1, -1, *(0 for _ in range(NUDGED_RERUNS - 2))], np.int32)
+# Two reruns are perturbed alike at every step, one each way; others as it comes. Of 32 bits in
+# either mode: JAX remembers one NumPy array's conversion, whatever x64 says since.
+STEADY = np.array([1, -1, *(0 for _ in range(PERTURBED_RERUNS - 2))], np.int32)
 
 
 def split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -26,10 +26,10 @@ def split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.where(STEADY, keys, go_on), of_grads, of_params
 
 
-def farthest(
+def max_distance(
     ledger: abc.Mapping[str, Any], theirs: abc.Mapping[str, Any], counted: Collection[str]
 ) -> dict[str, jax.Array]:
-    """{"stage/name": ()}: how far the farthest of some ledgers, stacked, is from one of a step.
+    """{"stage/name": ()}: the largest distance of some ledgers, stacked, from one of a step.
 
     counted: names that do not round: a run that makes another number of evaluations is another
     """
@@ -44,17 +44,17 @@ def farthest(
     return gaps
 
 
-def nudged(state: tuple[Any, ...], key: jax.Array, steady: Any, eps: Any) -> tuple[Any, ...]:
+def perturbed(state: tuple[Any, ...], key: jax.Array, steady: Any, eps: Any) -> tuple[Any, ...]:
     """Every parameter off by up to one eps of itself; steady, (): by a whole one, 1 or -1 way."""
 
     def off(leaf: jax.Array, draw: jax.Array) -> jax.Array:
         return leaf * (1 + eps * jnp.where(steady, steady * jnp.sign(draw), draw))
 
     params, *rest = state
-    return (jax.tree.map(off, params, drawn_like(params, key)), *rest)
+    return (jax.tree.map(off, params, random_like(params, key)), *rest)
 
 
-def drawn_like(tree: Any, key: jax.Array) -> Any:
+def random_like(tree: Any, key: jax.Array) -> Any:
     """A tree of numbers from -1 to 1. One draw for all: XLA compiles a draw longer than a layer."""
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -1))
@@ -69,9 +69,9 @@ def rounding(
     """The optimizer, given gradients that are off by some eps of what they are made of.
 
     sizes: {"loss/loss": (), "raw_grads/name": ()}, what that comes to. Where a gradient cancels to
-    almost nothing its rounding does not shrink with it, and Adam makes much of it: no nudge of the
-    parameters shows that. An optimizer that evaluates by itself gets every loss and gradient off by
-    up to one, as often as it evaluates.
+    almost nothing its rounding does not shrink with it, and Adam makes much of it: no perturbation
+    of the parameters shows that. An optimizer that evaluates by itself gets every loss and gradient
+    off by up to one, as often as it evaluates.
     """
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
@@ -85,10 +85,10 @@ def rounding(
 
     def once(grads: Any) -> Any:
         named = layout.to_torch(grads)
-        draws = drawn_like(named, key)
+        draws = random_like(named, key)
         off = {}
         for name, grad in named.items():
-            off[name] = grad + GRADIENT_NUDGE * sizes[f"raw_grads/{name}"] * draws[name]
+            off[name] = grad + GRADIENT_PERTURBATION * sizes[f"raw_grads/{name}"] * draws[name]
         leaves = jax.tree.leaves(layout.to_jax(off))
         return jax.tree.unflatten(jax.tree.structure(grads), leaves)
 
@@ -101,11 +101,11 @@ def rounding(
 
         def off(loss: jax.Array, grads: Any) -> tuple[jax.Array, Any]:
             values, _ = ravel_pytree((loss, grads))
-            # of one draw, from another entry on for other values: the same nudge for all would
-            # cancel in their differences, and a draw for each takes long to compile in a loop
+            # of one draw, from another entry on for other values: the same perturbation for all
+            # would cancel in their differences, and a draw for each takes long to compile in a loop
             start = _number(values) % len(draw)
-            nudge = units * jnp.roll(draw, start)
-            return jax.tree.unflatten(treedef, unravel(values + nudge))
+            perturbation = units * jnp.roll(draw, start)
+            return jax.tree.unflatten(treedef, unravel(values + perturbation))
 
         return off
 

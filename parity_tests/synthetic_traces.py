@@ -30,7 +30,7 @@ LEAVES = {
 def metadata(**changes: Any) -> Metadata:
     """What ran, with some of it changed."""
     fields: dict[str, Any] = {
-        "example": "handmade",
+        "example": "synthetic",
         "spec": {"seed": 0, "dtype": "float64", "betas": (0.9, 0.999), "steps": None, "epochs": 1},
         "framework": "torch",
         "dtype": "float64",
@@ -42,12 +42,16 @@ def metadata(**changes: Any) -> Metadata:
 
 
 def made(
-    steps: int = STEPS, *, seed: int = 0, dtype: str = "float64", noise: float | None = None
+    steps: int = STEPS,
+    *,
+    seed: int = 0,
+    dtype: str = "float64",
+    rounding_noise: float | None = None,
 ) -> Trace:
     """A trace of entries between 1 and 2, with a sign; the gradients are those given, held once.
 
-    noise: how far rounding carries each leaf at each step, measured; the scales beside it are an
-        eps, as of numbers of size 1
+    rounding_noise: how far rounding carries each leaf at each step, measured; the rounding scale
+        beside it are an eps, as of numbers of size 1
     """
     generator = np.random.default_rng(seed)
 
@@ -56,7 +60,7 @@ def made(
         return (size * generator.choice([-1, 1], size.shape)).astype(dtype)
 
     def measured(size: float | None, *stages: str) -> dict[str, np.ndarray] | None:
-        if noise is None or size is None:
+        if rounding_noise is None or size is None:
             return None
         keys = [f"{stage}/{leaf}" for stage in stages for leaf in LEAVES[stage]]
         return {key: np.full(steps, size, dtype) for key in keys}
@@ -74,8 +78,8 @@ def made(
         grads=dict(raw_grads),
         opt_state={f"{name}.exp_avg": drawn(steps, shape) for name, shape in SHAPES.items()},
         params={name: drawn(steps + 1, shape) for name, shape in SHAPES.items()},
-        noise=measured(noise, "loss", "raw_grads", "opt_state", "params"),
-        scales=measured(float(np.finfo(dtype).eps), "loss", "raw_grads"),
+        rounding_noise=measured(rounding_noise, "loss", "raw_grads", "opt_state", "params"),
+        rounding_scale=measured(float(np.finfo(dtype).eps), "loss", "raw_grads"),
     )
 
 
@@ -95,7 +99,7 @@ def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
     return dataclasses.replace(trace, **changed)
 
 
-def planted(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
+def with_fault(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
     """The same trace with one entry, the last of the leaf, replaced at a step (from 1).
 
     Step 0 is what was there before the first update; only params and buffers have it.

@@ -12,9 +12,9 @@ from flax import nnx
 import jax_impl.backpropagation
 import twinstep.jax.driver
 import twinstep.jax.layout
-from planted import dials
-from planted.pairs import Pair, Plant, Side, Spot, pair
-from planted.plants_anywhere import compiled
+from faults import dials
+from faults.pairs import Pair, Plant, Side, Spot, pair
+from faults.plants_anywhere import compiled
 from twinstep.jax.layout import Rule
 from twinstep.jax.nn import layers
 
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     side: Side
     pair: Pair
     plant: Plant
-    place: Spot
+    spot: Spot
 
 
 def found(step: int | None, stage: str, leaf: str) -> Spot:

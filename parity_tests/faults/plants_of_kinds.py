@@ -19,13 +19,13 @@ from torch.nn import functional
 
 import twinstep.jax.driver
 import twinstep.torch.driver
-from planted import dials
-from planted.dials import either
-from planted.models_torch import gru
-from planted.pairs import Plant
-from planted.plants_anywhere import compiled, started
-from planted.plants_jax import in_jax_step, jax_grads, jax_loss_by, jax_update
-from planted.plants_torch import (
+from faults import dials
+from faults.dials import either
+from faults.models_torch import gru
+from faults.pairs import Plant
+from faults.plants_anywhere import compiled, started
+from faults.plants_jax import in_jax_step, jax_grads, jax_loss_by, jax_update
+from faults.plants_torch import (
     forward,
     in_torch_step,
     torch_built,
@@ -288,7 +288,7 @@ def low_array(array: np.ndarray) -> np.ndarray:
 def in_float32(plant: Plant) -> Plant:
     """A fault of PyTorch's, or of what either side starts from, that float64 does not have."""
 
-    def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
+    def with_fault(patch: pytest.MonkeyPatch, example: Any) -> None:
         names = ("build", "train", "make_train_step", "load_params", "evaluate")
         homes = {(example, name) for name in names if hasattr(example, name)}
         homes |= {
@@ -311,8 +311,8 @@ def in_float32(plant: Plant) -> Plant:
 
             patch.setattr(home, name, either_one)
 
-    vars(planted).update(vars(plant))
-    return planted
+    vars(with_fault).update(vars(plant))
+    return with_fault
 
 
 def _one_of(wrong: Any, honest: Any, driver: Any) -> Any:

@@ -15,12 +15,12 @@ import numpy as np
 from twinstep.judge import tolerance
 from twinstep.trace.stages import STAGES
 
-Scales = dict[str, jax.Array]
+RoundingScale = dict[str, jax.Array]
 
 # So many gradient entries, of all samples together, are cheap to measure in every step.
 CHEAP = 2**17
-_NUDGE = 16  # eps: enough not to be rounded away, little enough for a first order
-_FEWEST_SAMPLES = 8  # of a large model, evenly spread
+_PERTURBATION = 16  # eps: enough not to be rounded away, little enough for a first order
+_MIN_SAMPLES = 8  # of a large model, evenly spread
 
 
 class Step(Protocol):
@@ -30,7 +30,7 @@ class Step(Protocol):
     def layout(self) -> Any:
         """How parameters go by PyTorch's names."""
 
-    def loss_and_grads(self, params: Any, batch: Any) -> tuple[jax.Array, Scales]:
+    def loss_and_grads(self, params: Any, batch: Any) -> tuple[jax.Array, RoundingScale]:
         """The loss, (), and {PyTorch's name: gradient}."""
 
 
@@ -38,31 +38,32 @@ class Unit(NamedTuple):
     """What is judged rounds by: numbers, not constants, so that one program serves all dtypes.
 
     eps: of the dtype that is judged, whatever the one that measures
-    most: how far nudged parameters may be said to move a value, as a part of what it is made of
+    max_distance: how far perturbed parameters may be said to move a value, as a part of what it is
+        made of
     """
 
     eps: Any
-    most: Any
+    max_distance: Any
 
 
 def unit(judged: str, measures: str) -> Unit:
     """The unit of a run in dtype `judged`, measured by the program in dtype `measures`."""
     return Unit(
         np.asarray(tolerance.eps(judged), measures),
-        np.asarray(tolerance.most_moved(judged, measures), measures),
+        np.asarray(tolerance.max_perturbation_share(judged, measures), measures),
     )
 
 
-def affordable(
-    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: Scales, unit: Unit
-) -> Scales:
+def measured_if_cheap(
+    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
+) -> RoundingScale:
     """`measured` where that costs little beside the step, else `apparent`."""
     if _samples(batch) * _entries(params) <= CHEAP:
         return measured(step, params, batch, loss, grads, unit)
     return apparent(loss, grads, unit)
 
 
-def apparent(loss: jax.Array, grads: Scales, unit: Unit) -> Scales:
+def apparent(loss: jax.Array, grads: RoundingScale, unit: Unit) -> RoundingScale:
     """{"loss/loss": (), "raw_grads/name": ()}: the largest entries, below what is `measured`."""
     found = {"loss/loss": jnp.abs(loss)}
     found |= {f"raw_grads/{name}": _largest(grad) for name, grad in grads.items()}
@@ -70,8 +71,8 @@ def apparent(loss: jax.Array, grads: Scales, unit: Unit) -> Scales:
 
 
 def measured(
-    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: Scales, unit: Unit
-) -> Scales:
+    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
+) -> RoundingScale:
     """{"loss/loss": (), "raw_grads/name": ()}: how far an eps of what they are made of moves them.
 
     params: as the step found them; loss and grads: what it made of them
@@ -80,25 +81,27 @@ def measured(
     grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
     """
 
-    def sample_term(index: jax.Array) -> Scales:
+    def sample_term(index: jax.Array) -> RoundingScale:
         return step.loss_and_grads(params, tuple(a[index][None] for a in batch))[1]
 
     terms = jax.vmap(sample_term)(_chosen(params, batch))
     sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
     here = step.loss_and_grads(params, batch)
     moves = [
-        jax.tree.map(lambda a, b: jnp.abs(b - a) / _NUDGE, here, step.loss_and_grads(off, batch))
-        for off in _nudged(params, unit)
+        jax.tree.map(
+            lambda a, b: jnp.abs(b - a) / _PERTURBATION, here, step.loss_and_grads(off, batch)
+        )
+        for off in _perturbed(params, unit)
     ]
     loss_move, grad_move = jax.tree.map(jnp.maximum, *moves)
     named = step.layout.to_torch(params)
     made_of = unit.eps * jnp.abs(loss) + _norm([sizes[name] * named[name] for name in named])
-    scales = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
+    rounding_scale = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
     for name in grads:
         grad, size, move = (_largest(leaves[name]) for leaves in (grads, sizes, grad_move))
         made_of = jnp.maximum(unit.eps * grad, size)
-        scales[f"raw_grads/{name}"] = made_of + _capped(move, made_of, "raw_grads", unit)
-    return scales
+        rounding_scale[f"raw_grads/{name}"] = made_of + _capped(move, made_of, "raw_grads", unit)
+    return rounding_scale
 
 
 def of_outputs(
@@ -108,15 +111,18 @@ def of_outputs(
 
     evaluate: the outputs at some parameters; outputs: those at `params`
     """
-    moves = [_largest(evaluate(nudged) - outputs) / _NUDGE for nudged in _nudged(params, unit)]
+    moves = [
+        _largest(evaluate(perturbed) - outputs) / _PERTURBATION
+        for perturbed in _perturbed(params, unit)
+    ]
     made_of = unit.eps * _largest(outputs)
     return made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
 
 
 def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:
     """At most so much that the allowance it adds is `unit.most` of what is rounded."""
-    most = unit.most / STAGES[stage].one_step
-    return jnp.minimum(move, most * (made_of / unit.eps))
+    max_distance = unit.max_distance / STAGES[stage].one_step
+    return jnp.minimum(move, max_distance * (made_of / unit.eps))
 
 
 def _norm(leaves: list[jax.Array]) -> jax.Array:
@@ -137,12 +143,12 @@ def _entries(params: Any) -> int:
 def _chosen(params: Any, batch: Any) -> jax.Array:
     """The numbers of the samples whose terms are looked at one by one."""
     samples = _samples(batch)
-    count = min(samples, max(_FEWEST_SAMPLES, CHEAP // _entries(params)))
+    count = min(samples, max(_MIN_SAMPLES, CHEAP // _entries(params)))
     return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
 
 
-def _nudged(params: Any, unit: Unit) -> Iterator[Any]:
-    """Twice: every parameter up or down by _NUDGE of itself, in eps.
+def _perturbed(params: Any, unit: Unit) -> Iterator[Any]:
+    """Twice: every parameter up or down by _PERTURBATION of itself, in eps.
 
     The second time every other tensor the other way, so that what cancels in the one (w x against
     b) adds up in the other.
@@ -154,7 +160,7 @@ def _nudged(params: Any, unit: Unit) -> Iterator[Any]:
         yield jax.tree.unflatten(
             treedef,
             [
-                leaf * (1 + unit.eps * jnp.asarray(flip**i * sign * _NUDGE, leaf.dtype))
+                leaf * (1 + unit.eps * jnp.asarray(flip**i * sign * _PERTURBATION, leaf.dtype))
                 for i, (leaf, sign) in enumerate(zip(leaves, first, strict=True))
             ],
         )

@@ -7,8 +7,8 @@ from typing import Literal, Self, get_args
 from twinstep import memory
 from twinstep.errors import InputError, unknown
 
-MOST_DEVICES = 4096
-MOST_THREADS = max(64, os.cpu_count() or 1)
+MAX_DEVICES = 4096
+MAX_THREADS = max(64, os.cpu_count() or 1)
 """More than a machine has cores is slow but right; far more, and none can be started."""
 _PROCESS = 2**27  # bytes that PyTorch takes at least, in each of its processes
 
@@ -18,7 +18,7 @@ Precision = Literal["highest", "default"]
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceConfig:
     """Where a run computes, and how precisely. Raises InputError for a value that is not one.
 
     device: cpu, gpu or tpu
@@ -36,28 +36,28 @@ class Place:
             value = getattr(self, name)
             if value not in get_args(known):
                 raise InputError(unknown(name, value, get_args(known)))
-        refuse_outside("devices", self.devices, 1, MOST_DEVICES)
+        check_in_range("devices", self.devices, 1, MAX_DEVICES)
 
-    def refuse_processes(self) -> None:
+    def check_memory_for_processes(self) -> None:
         """InputError where PyTorch's processes, one a device, cannot fit the memory."""
-        needed, most = self.devices * _PROCESS, memory.at_most()
-        if self.devices > 1 and needed > most:
+        require_params, available = self.devices * _PROCESS, memory.available()
+        if self.devices > 1 and require_params > available:
             raise InputError(
                 f"devices is {self.devices}: as many PyTorch processes need at least "
-                f"{memory.gib(needed)}, {memory.gib(most)} are to be had"
+                f"{memory.gib(require_params)}, {memory.gib(available)} are to be had"
             )
 
     def for_torch(self) -> Self:
         """PyTorch's place beside this one of JAX: it stays on the CPU beside a TPU."""
         return replace(self, device="cpu") if self.device == "tpu" else self
 
-    def alone(self) -> Self:
+    def single_device(self) -> Self:
         """One device of the same kind, in full precision; a CPU for a TPU, which has no float64."""
         device = "cpu" if self.device == "tpu" else self.device
         return replace(self, device=device, devices=1, precision="highest")
 
 
-def refuse_outside(name: str, value: object, low: int, high: int) -> None:
+def check_in_range(name: str, value: object, low: int, high: int) -> None:
     """InputError for what is no whole number from low to high."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise InputError(f"{name} is {value!r}, expected at least {low}")
@@ -65,5 +65,5 @@ def refuse_outside(name: str, value: object, low: int, high: int) -> None:
         raise InputError(f"{name} is {value}, expected at most {high}")
 
 
-CPU = Place()
+CPU = DeviceConfig()
 """One CPU, in full precision."""

@@ -20,7 +20,7 @@ LABELS = {
 """Every way to train, in the order in which they are shown; the first is what ratios are to."""
 
 
-class Left(NamedTuple):
+class TrainingResult(NamedTuple):
     """What a timed run has left.
 
     losses: (k,) those of its last k steps, as many as it keeps
@@ -31,19 +31,19 @@ class Left(NamedTuple):
     params: Leaves
 
 
-class Way(Protocol):
+class Variant(Protocol):
     """One way to make a training. A run is all of its steps, always from the same start."""
 
     def settings(self) -> AbstractContextManager[None]:
         """What holds while it runs."""
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         """Goes back to the start, which costs time that is not counted."""
 
     def run(self) -> None:
         """Trains; what is timed. Comes back when everything is computed."""
 
-    def left(self) -> Left:
+    def result(self) -> TrainingResult:
         """What the last run has left."""
 
     def recorded(self) -> Iterator[Trace]:

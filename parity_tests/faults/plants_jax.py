@@ -11,10 +11,10 @@ import optax
 import pytest
 
 import twinstep.jax.devices
-from planted import dials
-from planted.dials import either
-from planted.pairs import Plant
-from planted.plants_anywhere import compiled
+from faults import dials
+from faults.dials import either
+from faults.pairs import Plant
+from faults.plants_anywhere import compiled
 from twinstep import Spec
 from twinstep.jax.nn import layers
 from twinstep.jax.optim._adam import AdamState

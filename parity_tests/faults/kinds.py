@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from planted.dials import either
-from planted.pairs import Pair, Plant, Side, Spot, pair, spec_of
-from planted.plants_anywhere import Named, initial_params, loss, ulp_more
-from planted.plants_jax import after_jax_step
-from planted.plants_of_kinds import (
+from faults.dials import either
+from faults.pairs import Pair, Plant, Side, Spot, pair, spec_of
+from faults.plants_anywhere import Named, initial_params, loss, ulp_more
+from faults.plants_jax import after_jax_step
+from faults.plants_of_kinds import (
     jax_data,
     jax_grads_by,
     jax_inputs,
@@ -38,7 +38,7 @@ from planted.plants_of_kinds import (
     rounded_states,
     torch_inputs,
 )
-from planted.plants_torch import (
+from faults.plants_torch import (
     backpropagated,
     in_torch_step,
     torch_built,
@@ -86,7 +86,7 @@ class Kind(NamedTuple):
     examples: set[str]
     torch: Callable[[float], Plant] | None
     jax: Plant | None
-    place: Callable[[Spec], Spot]
+    spot: Callable[[Spec], Spot]
     sizes: Mapping[str, float] = {"float64": 1.0, "float32": 1.0}
     least: float = 1.0
 
@@ -383,7 +383,7 @@ KINDS = [
 ]
 
 
-class Planted(NamedTuple):
+class FaultCase(NamedTuple):
     """A fault of the table: a kind, in an example, on a side, in a dtype."""
 
     kind: Kind
@@ -398,14 +398,14 @@ class Planted(NamedTuple):
         return spec_of(self.pair).dtype
 
     @property
-    def place(self) -> Spot:
-        return self.kind.place(spec_of(self.pair))
+    def spot(self) -> Spot:
+        return self.kind.spot(spec_of(self.pair))
 
-    def found(self, place: Spot | None) -> bool:
+    def found(self, spot: Spot | None) -> bool:
         """Whether a place is the fault's."""
-        if place is None:
+        if spot is None:
             return False
-        pairs = zip(place, self.place, strict=True)
+        pairs = zip(spot, self.spot, strict=True)
         return all(said == expected or expected == "" for said, expected in pairs)
 
     @property
@@ -413,10 +413,10 @@ class Planted(NamedTuple):
         return self.kind.sizes[self.dtype]
 
 
-def planted(example: str, dtype: str, side: Side) -> list[Planted]:
+def with_fault(example: str, dtype: str, side: Side) -> list[FaultCase]:
     """The faults of one side of an example in one dtype."""
     return [
-        Planted(kind, side, cell(example, dtype))
+        FaultCase(kind, side, cell(example, dtype))
         for kind in KINDS
         if example in kind.examples and (kind.torch if side == "torch" else kind.jax)
     ]

@@ -1,6 +1,6 @@
 """What float32, and float64, can hide: the smallest size at which a fault of a kind is seen.
 
-    PYTHONPATH=parity_tests python -m planted.limits
+    PYTHONPATH=parity_tests python -m faults.limits
 
 prints the table of docs/limits.md. PyTorch has the fault, JAX is as it is.
 """
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from planted.kinds import KINDS, SMALL
-from planted.pairs import Honest, HonestJax, Pair, Plant, module, pair
-from planted.plants_of_kinds import in_float32, leaky, rounded_states
-from planted.plants_torch import torch_optimizer
+from faults.kinds import KINDS, SMALL
+from faults.pairs import Honest, HonestJax, Pair, Plant, module, pair
+from faults.plants_of_kinds import in_float32, leaky, rounded_states
+from faults.plants_torch import torch_optimizer
 from twinstep import Verdict
 
 LARGEST = 1.0
@@ -142,8 +142,8 @@ def main() -> None:
     for says, example, low, high in rows(honest):
         print(f"| {says} | `{example}` | {_figure(low)} | {_figure(high)} |", flush=True)
     for example in ("mnist_rnn",):
-        most = bits(pair(example, "float32", **SMALL.get(example, {})), honest)
-        print(f"| states rounded | `{example}` | {most} bits or fewer | |", flush=True)
+        bits_left = bits(pair(example, "float32", **SMALL.get(example, {})), honest)
+        print(f"| states rounded | `{example}` | {bits_left} bits or fewer | |", flush=True)
 
 
 def _figure(size: float) -> str:

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from torch import nn
 
-from planted.models_torch import cut_in_time, gru
-from planted.plants_anywhere import criterion, together, twin
-from planted.plants_jax import after_jax_step, jax_criterion, jax_grads
-from planted.plants_torch import (
+from faults.models_torch import cut_in_time, gru
+from faults.plants_anywhere import criterion, together, twin
+from faults.plants_jax import after_jax_step, jax_criterion, jax_grads
+from faults.plants_torch import (
     at,
     clear_all,
     clip,
@@ -15,7 +15,7 @@ from planted.plants_torch import (
     in_torch_step,
     scale_grads,
 )
-from planted.table import DIGITS, GROUPS, LINEAR, PILED_UP, RELU, SELECTIVE, ZERO_GRAD, Fault, found
+from faults.table import DIGITS, GROUPS, LINEAR, PILED_UP, RELU, SELECTIVE, ZERO_GRAD, Fault, found
 
 GRADIENTS = [
     Fault(

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 import twinstep.jax.optim._adam
-from planted.dials import Dial
-from planted.kinds import cell
-from planted.pairs import Pair, Programs, pair, spec_of, verify_only
-from planted.plants_torch import torch_optimizer
+from faults.dials import Dial
+from faults.kinds import cell
+from faults.pairs import Pair, Programs, pair, spec_of, verify_only
+from faults.plants_torch import torch_optimizer
 from twinstep.judge.findings import Comparison
 
 # short binary fractions: a dial turns them into neither dtype's rounding
 RATES = (2.0**-5, 2.0**-7, 2.0**-9, 2.0**-12)
-WAYS: tuple[tuple[int, dict[str, bool]], ...] = (
+OPTIMIZER_FLAGS: tuple[tuple[int, dict[str, bool]], ...] = (
     (1, {}),
     (1, {"foreach": True}),
     (1, {"fused": True}),
@@ -36,19 +36,19 @@ class HonestPair(NamedTuple):
 
     pair: Pair
     threads: int
-    way: dict[str, bool]
+    flags: dict[str, bool]
 
     def __str__(self) -> str:
-        return f"{self.pair}, {self.threads} threads, {self.way or 'as it is'}"
+        return f"{self.pair}, {self.threads} threads, {self.flags or 'as it is'}"
 
 
 def honest(example: str, dtype: str, seeds: range, *, rates: bool = False) -> Iterator[HonestPair]:
     """A pair a seed of one example; rates: by other learning rates than the document's, in turn."""
-    ways = itertools.cycle(WAYS)
+    flags_in_turn = itertools.cycle(OPTIMIZER_FLAGS)
     settings = dict(cell(example, dtype).settings)
     for seed, rate in zip(seeds, itertools.cycle(RATES)):
         more: dict[str, Any] = {"learning_rate": rate} if rates else {}
-        yield HonestPair(pair(example, **{**settings, "seed": seed, **more}), *next(ways))
+        yield HonestPair(pair(example, **{**settings, "seed": seed, **more}), *next(flags_in_turn))
 
 
 def judged(each: HonestPair, programs: Programs) -> Comparison:
@@ -56,7 +56,7 @@ def judged(each: HonestPair, programs: Programs) -> Comparison:
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("SGD", "Adam"):
-            torch_optimizer(kind, None, **each.way)(patch, None)
+            torch_optimizer(kind, None, **each.flags)(patch, None)
         programs.share(patch)
         torch.set_num_threads(each.threads)
         try:

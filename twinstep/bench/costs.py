@@ -9,9 +9,9 @@ from typing import Any
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost
 from twinstep.bench.timing import interleaved, spread, timed
 from twinstep.bench.training import Setting, call
+from twinstep.device_config import DeviceConfig
 from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
-from twinstep.place import Place
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
 from twinstep.runs.gate import Gate
@@ -22,10 +22,13 @@ def gate_cost(spec: Spec, setting: Setting) -> Cost:
 
     Fewer turns than a training gets: each is a whole proof.
     """
-    place = setting.place
-    judged = Gate(spec, place)
-    driver = launch.driver("torch", spec, place.for_torch())
-    torch, jax = _plain("torch", "eager", spec, place), _plain("jax", "trace", spec, place)
+    device_config = setting.device_config
+    judged = Gate(spec, device_config)
+    driver = launch.driver("torch", spec, device_config.for_torch())
+    torch, jax = (
+        _plain("torch", "eager", spec, device_config),
+        _plain("jax", "trace", spec, device_config),
+    )
     found: list[Comparison] = []
 
     def gate() -> None:
@@ -62,12 +65,12 @@ def _gate(spec: Spec, gate: Gate, driver: Any) -> Comparison:
     """What `verify` does before the free run: trains in PyTorch and judges every step."""
     judge = Judge(spec.dtype)
     chunks: Iterator[Any] = spec.chunks()
-    fresh = replace(driver)  # its state is new, its example and settings the same
-    for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
+    reset = replace(driver)  # its state is new, its example and settings the same
+    for recorded, chunk in zip(reset.chunks(), chunks, strict=True):
         gate(judge, recorded, chunk)
     return judge.comparison()
 
 
-def _plain(framework: str, name: str, spec: Spec, place: Place) -> Any:
-    where = place.for_torch() if framework == "torch" else place
+def _plain(framework: str, name: str, spec: Spec, device_config: DeviceConfig) -> Any:
+    where = device_config.for_torch() if framework == "torch" else device_config
     return launch.variants(framework, spec, where)[name]

@@ -13,7 +13,7 @@ Train = Callable[[Say], Outcome]
 
 
 @contextlib.contextmanager
-def aside(train: Train) -> Iterator[Train]:
+def in_background(train: Train) -> Iterator[Train]:
     """Starts a training; gives what says its lines, those to come too, and waits for its end.
 
     That raises the training's own InputError, and LostError where its process died or crashed.
@@ -23,7 +23,7 @@ def aside(train: Train) -> Iterator[Train]:
     worker.give(0, ())
 
     def follow(say: Say) -> Outcome:
-        while isinstance(answer := worker.answer(), workers.Said):
+        while isinstance(answer := worker.answer(), workers.Message):
             say(answer.words)
         if isinstance(answer, workers.Lost):
             raise LostError(f"the training was lost: {answer.why}", answer.traceback)

@@ -8,7 +8,7 @@ from twinstep.trace.ledger import Trace
 
 
 @dataclass
-class Witness:
+class ActivityCheck:
     """What has been seen of a run so far."""
 
     loss_moved: bool = False

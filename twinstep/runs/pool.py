@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinstep import workers
-from twinstep.place import CPU, Place
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems.base import Spec
 from twinstep.runs import launch
 from twinstep.runs.claims import with_claims
 from twinstep.runs.verification import Verification, verify
 
-SELDOM = 0.1  # seconds between two times that one side of a verification says how far it is
+REPORT_INTERVAL = (
+    0.1  # seconds between two times that one side of a verification says how far it is
+)
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,24 @@ class Finished:
 
 def verify_all(
     specs: Sequence[Spec],
-    place: Place = CPU,
+    device_config: DeviceConfig = CPU,
     *,
     jobs: int = 1,
     threads: int = 1,
-    keep_compiled: bool = False,
+    enable_cache: bool = False,
     out: str | None = None,
     hear: Callable[[Progress | Finished], None] = lambda event: None,
 ) -> list[Verification | Lost]:
     """Verifies many specs, `jobs` at a time, each job a process; results in the specs' order.
 
     threads: PyTorch's, in each; out: a folder for traces, EXAMPLE/DTYPE/FRAMEWORK
-    keep_compiled: keep JAX's compiled programs for the next time, in the user's cache folder
+    enable_cache: keep JAX's compiled programs for the next time, in the user's cache folder
     hear: told what each is doing, and as each is finished; here, in the order in which it comes
     Raises InputError as `verify` does.
     """
     folders = [None if out is None else f"{out}/{spec.name}/{spec.dtype}" for spec in specs]
     tasks = [
-        (spec, place, threads, keep_compiled, folder)
+        (spec, device_config, threads, enable_cache, folder)
         for spec, folder in zip(specs, folders, strict=True)
     ]
     # a long run leaves a GiB behind in its process: each gets one that ends with it
@@ -93,9 +95,9 @@ def verify_all(
         hear(Progress(index, *said))
 
     if jobs == 1 and not one_each:
-        found = workers.here(_verify_one, tasks, tell)
+        found = workers.in_this_process(_verify_one, tasks, tell)
     else:
-        found = workers.apart(_verify_one, tasks, tell, jobs=jobs, one_each=one_each)
+        found = workers.in_processes(_verify_one, tasks, tell, jobs=jobs, one_each=one_each)
     results: dict[int, Verification | Lost] = {}
     with contextlib.closing(found):
         for index, result in found:
@@ -108,36 +110,36 @@ def verify_all(
 
 def _verify_one(
     spec: Spec,
-    place: Place,
+    device_config: DeviceConfig,
     threads: int,
-    keep_compiled: bool,
+    enable_cache: bool,
     out: str | None,
     say: workers.Say,
 ) -> Verification:
-    progress = _seldom(say)
+    progress = _report_rarely(say)
     progress("start", 0, spec.total_steps)
     launch.set_threads("torch", threads)
-    if keep_compiled:
-        launch.keep_compiled("jax")
+    if enable_cache:
+        launch.enable_cache("jax")
     result = verify(
         spec,
-        place.device,
-        devices=place.devices,
-        precision=place.precision,
+        device_config.device,
+        devices=device_config.devices,
+        precision=device_config.precision,
         out=out,
         progress=progress,
     )
     progress("claims", spec.total_steps, spec.total_steps)
-    return with_claims(result, place)
+    return with_claims(result, device_config)
 
 
-def _seldom(say: workers.Say) -> Callable[[str, int, int], None]:
+def _report_rarely(say: workers.Say) -> Callable[[str, int, int], None]:
     """Says what each side does, but not more often than anyone can read."""
     last: dict[str, float] = {}
 
     def progress(side: str, step: int, steps: int) -> None:
         now = time.monotonic()
-        if step == steps or now - last.get(side, -SELDOM) >= SELDOM:
+        if step == steps or now - last.get(side, -REPORT_INTERVAL) >= REPORT_INTERVAL:
             last[side] = now
             say((side, step, steps))
 

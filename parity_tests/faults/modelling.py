@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from planted.models_torch import gru, time_first, transposed_hidden
-from planted.plants_anywhere import attribute, initial_params, rewritten, ulp_more
-from planted.plants_jax import GRUWithoutHiddenBias, jax_float32
-from planted.plants_torch import (
+from faults.models_torch import gru, time_first, transposed_hidden
+from faults.plants_anywhere import attribute, initial_params, rewritten, ulp_more
+from faults.plants_jax import GRUWithoutHiddenBias, jax_float32
+from faults.plants_torch import (
     entry,
     forward,
     swapped,
@@ -17,7 +17,7 @@ from planted.plants_torch import (
     torch_data,
     torch_indices,
 )
-from planted.table import (
+from faults.table import (
     ADAM,
     DIGITS,
     GROUPS,

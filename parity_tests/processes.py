@@ -1,6 +1,6 @@
 """What each process of a data-parallel PyTorch run does in the tests: many runs, one start.
 
-`torchrun ... ranks.py FOLDER CASE ...`: the first process writes the trace of every case to
+`torchrun ... processes.py FOLDER CASE ...`: the first process writes the trace of every case to
 FOLDER/CASE. A case is an example's name, or one with a fault: `NAME:FAULT`.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from twinstep.place import Place
+from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.batches import Batches, IndexChunk
 from twinstep.runs import launch
@@ -63,8 +63,8 @@ def other_order(patch: pytest.MonkeyPatch, rank: int) -> None:
     """The last process goes through the samples in an order of its own."""
     chunks = Batches.chunks
 
-    def turned(self: Batches, most: int) -> Any:
-        for chunk in chunks(self, most):
+    def turned(self: Batches, max_steps: int) -> Any:
+        for chunk in chunks(self, max_steps):
             assert chunk.indices is not None
             yield IndexChunk(chunk.start, chunk.steps, np.flip(chunk.indices, 0).copy())
 
@@ -110,13 +110,16 @@ PLANTS: dict[str, Plant] = {
 def main(folder: Path, cases: list[str]) -> None:
     """Trains every case, one after the other."""
     with parallel.group("cpu"):
-        rank, place = distributed.get_rank(), Place(devices=distributed.get_world_size())
+        rank, device_config = (
+            distributed.get_rank(),
+            DeviceConfig(devices=distributed.get_world_size()),
+        )
         for case in cases:
             spec = spec_of(case)
             with pytest.MonkeyPatch.context() as patch:
                 if fault := case.partition(":")[2]:
                     PLANTS[fault](patch, rank)
-                driver = parallel.Rank(launch.example("torch", spec), spec, place)
+                driver = parallel.Rank(launch.example("torch", spec), spec, device_config)
                 pieces = list(driver.chunks())
             if rank == 0:
                 with TraceWriter(folder / case.replace(":", "-"), driver.metadata) as writer:

@@ -11,10 +11,10 @@ import pytest
 
 import twinstep.jax.driver
 import twinstep.jax.replay
-from planted.dials import Dial, dialled
+from faults.dials import Dial, dialled
 from twinstep import Finding, Spec, Verification, verify
+from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge.findings import Comparison
-from twinstep.place import CPU, Place
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
@@ -49,7 +49,7 @@ class Programs:
     """What JAX compiles, once for all runs that differ in their numbers alone.
 
     States, data and sample numbers are arguments of the compiled loops: another seed, or a fault
-    that asks for its size as it runs (`planted.dials`), takes no new program.
+    that asks for its size as it runs (`faults.dials`), takes no new program.
     exact: where those in float64 are kept, if elsewhere: they lack what exists in float32 alone
     """
 
@@ -71,7 +71,7 @@ class Programs:
         if self.exact is not None and spec.dtype == "float64":
             kept = self.exact._compiled
         fixed = [item for item in spec.hyper_parameters().items() if item[0] not in self.numbers]
-        key = (type(owner), name, spec.name, repr(fixed), owner.place)
+        key = (type(owner), name, spec.name, repr(fixed), owner.device_config)
         if key in kept:
             return kept[key]
         value = made.__get__(owner, type(owner))
@@ -96,32 +96,36 @@ class Honest:
 
         programs: what the JAX side is compiled to; None: as it is
         """
-        driver, replay, exact = launch.driver, launch.replay, launch.exact
+        driver, replay, exact = launch.driver, launch.replay, launch.in_float64
 
-        def kept_driver(framework: str, spec: Spec, place: Place = CPU, **noise: bool) -> Any:
+        def kept_driver(
+            framework: str, spec: Spec, device_config: DeviceConfig = CPU, **rounding_noise: bool
+        ) -> Any:
             if framework != self.framework:
-                return driver(framework, spec, place, **noise)
-            key = pair, spec.dtype, spec.total_steps, place, *noise.items()
+                return driver(framework, spec, device_config, **rounding_noise)
+            key = pair, spec.dtype, spec.total_steps, device_config, *rounding_noise.items()
             if key not in self._runs:
-                self._runs[key] = Kept(driver(framework, spec, place, **noise))
+                self._runs[key] = Kept(driver(framework, spec, device_config, **rounding_noise))
             return self._runs[key]
 
-        def kept_exact(spec: Spec, place: Place = CPU) -> Any:
+        def kept_exact(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
             if (pair, "exact") not in self._runs:
-                self._runs[pair, "exact"] = Kept(exact(spec, place))
+                self._runs[pair, "exact"] = Kept(exact(spec, device_config))
             return self._runs[pair, "exact"]
 
-        def kept_replay(spec: Spec, place: Place = CPU, *, framework: str = "jax") -> Any:
+        def kept_replay(
+            spec: Spec, device_config: DeviceConfig = CPU, *, framework: str = "jax"
+        ) -> Any:
             if framework != "jax":
-                return replay(spec, place, framework=framework)
+                return replay(spec, device_config, framework=framework)
             if (pair, spec.dtype) not in self._replays:
-                self._replays[pair, spec.dtype] = replay(spec, place)
+                self._replays[pair, spec.dtype] = replay(spec, device_config)
             return self._replays[pair, spec.dtype]
 
         (programs or self.programs).share(patch)
         patch.setattr(launch, "driver", kept_driver)
         if self.framework == "jax":
-            patch.setattr(launch, "exact", kept_exact)
+            patch.setattr(launch, "in_float64", kept_exact)
             patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)
 
@@ -140,10 +144,10 @@ class Kept:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)
 
-    def chunks(self, most: int | None = None) -> Iterator[Trace]:
-        if most not in self._chunks:
-            self._chunks[most] = list(self.driver.chunks(most))
-        return iter(self._chunks[most])
+    def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
+        if max_steps not in self._chunks:
+            self._chunks[max_steps] = list(self.driver.chunks(max_steps))
+        return iter(self._chunks[max_steps])
 
 
 def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
@@ -154,7 +158,7 @@ def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
 
 
 @dataclass
-class PlantedJax:
+class FaultyJax:
     """JAX programs in which all faults of a pair are planted, each with a dial."""
 
     torch: Honest = field(default_factory=HonestTorch)
@@ -170,7 +174,7 @@ class PlantedJax:
         size: float = 1.0,
         exact: Programs | None = None,
     ) -> Verification:
-        """`twinstep.verify` with one of a pair's faults, or with none, and without noise.
+        """`twinstep.verify` with one of a pair's faults, or with none, and without rounding noise.
 
         plants: those of all faults of this pair; exact: where float64's programs have none of them
         """
@@ -197,12 +201,19 @@ class PlantedJax:
 def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
     """From now on free runs are judged by the plain bound.
 
-    The gate, which decides, needs no noise, and measuring it takes most of the time to compile.
+    The gate, which decides, needs no rounding noise, and measuring it takes most of the time to
+    compile.
     """
     driver = launch.driver
 
-    def quiet(framework: str, spec: Spec, place: Place = CPU, *, noise: bool = False) -> Any:
-        return driver(framework, spec, place)
+    def quiet(
+        framework: str,
+        spec: Spec,
+        device_config: DeviceConfig = CPU,
+        *,
+        rounding_noise: bool = False,
+    ) -> Any:
+        return driver(framework, spec, device_config)
 
     patch.setattr(launch, "driver", quiet)
 
@@ -223,7 +234,7 @@ class Spot(NamedTuple):
     leaf: str
 
 
-def place_of(comparison: Comparison) -> Spot | None:
+def spot_of(comparison: Comparison) -> Spot | None:
     """Where a comparison's first finding is."""
     first: Finding | None = comparison.first
     if first is not None:
