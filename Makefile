@@ -29,25 +29,25 @@ test-slow: $(READY)
 # Trainings drawn at random: optimizer, options, shapes, schedule, clipping.
 SEARCH ?= 5000
 search: $(READY)
-	SEARCH=$(SEARCH) $(BIN)/python -m pytest parity_tests/test_random_search.py -k any_training --timeout 0
+	SEARCH=$(SEARCH) $(BIN)/python -m pytest parity_tests/optim/test_random_search.py -k any_training --timeout 0
 
 # Compiles every example for a TPU; none is needed.
 test-tpu: $(TPU)/.ready
-	JAX_PLATFORMS=cpu $(TPU)/bin/python -m pytest parity_tests/test_tpu.py -n auto
+	JAX_PLATFORMS=cpu $(TPU)/bin/python -m pytest parity_tests/twins/test_tpu.py -n auto
 
 # On a machine with a GPU that both frameworks find; elsewhere says why it skips them.
 test-gpu: $(READY)
-	$(BIN)/python -m pytest parity_tests/test_gpu.py -rs
+	$(BIN)/python -m pytest parity_tests/twins/test_gpu.py -rs
 
 # Every example and a row of each optimizer on the lowest versions that pyproject.toml names, and on
 # whatever pip finds today. Several GB each where torch comes with CUDA.
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python parity_tests/versions.py verify
+	$(LOWEST)/bin/python parity_tests/helpers/versions.py verify
 
 test-newest:
 	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/pip install -q -e ".[all]"
-	$(NEWEST)/bin/python parity_tests/versions.py verify
+	$(NEWEST)/bin/python parity_tests/helpers/versions.py verify
 
 # The source package, and the wheel that is built from it alone.
 package: $(READY)
@@ -86,7 +86,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(LOWEST)/.ready: pyproject.toml
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python parity_tests/versions.py lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python parity_tests/helpers/versions.py lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install -q -c $(LOWEST)/constraints.txt -e ".[all]"
 	@touch $@
 
@@ -105,4 +105,4 @@ $(TPU)/.ready: $(READY)
 .PHONY: mutants
 mutants: $(READY)
 	@$(BIN)/python -c "import cosmic_ray" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt cosmic-ray
-	$(BIN)/python parity_tests/mutants.py
+	$(BIN)/python parity_tests/faults/mutants.py

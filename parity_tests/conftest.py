@@ -12,8 +12,8 @@ import jax
 import platformdirs
 import pytest
 import torch
-from storing import write
-from synthetic_traces import made
+from helpers.storing import write
+from helpers.synthetic_traces import made
 
 from twinstep.problems import EXAMPLES
 from twinstep.runs import launch

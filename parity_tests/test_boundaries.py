@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from house import (
+from helpers.house import (
     FILES,
     FORBIDDEN,
     IMPLEMENTATIONS,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from house import (
+from helpers.house import (
     FILES,
     FORBIDDEN,
     IMPLEMENTATIONS,

@@ -1,0 +1,412 @@
+"""`twinstep bench`: every way trains the same, and one that does not has no figure.
+
+No test asserts a speed. What is timed is a few steps, once.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from faults.plants_anywhere import loss
+from helpers.no_progress import dies, fails, hangs
+
+import twinstep.jax.variants
+import twinstep.torch.variants
+from twinstep import compare
+from twinstep.bench import process, table
+from twinstep.bench.parity import with_result
+from twinstep.bench.process import Task, find, measured
+from twinstep.bench.rows import Row
+from twinstep.bench.timing import Spread
+from twinstep.bench.training import Setting, call, training_rows
+from twinstep.cli import main
+from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems.regression import LinearRegression
+from twinstep.runs import launch
+from twinstep.trace.ledger import concatenate
+from twinstep.trace.variants import LABELS, TrainingResult, Variant
+
+pytestmark = pytest.mark.quick_to_compile
+
+README = Path(__file__).parents[2] / "benchmarks" / "README.md"
+ONCE = Setting(repeats=1)
+VARIANTS = [variant for variant in LABELS if variant != "compile"]
+
+# Variants
+
+
+SOON_COMPILED = {"linear_regression", "adam_update", "zero_grad", "sgd_single_sample"}
+SMALL: dict[str, dict[str, Any]] = {"mnist_rnn": {"hidden_size": 4, "batch_size": 8}}
+
+
+def all_variants(spec: Spec) -> dict[str, Any]:
+    return launch.variants("torch", spec) | launch.variants("jax", spec)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SOON_COMPILED else pytest.param(name, marks=pytest.mark.slow)
+        for name in EXAMPLES
+    ],
+)
+def test_every_way_of_every_example_trains_the_same(name: str) -> None:
+    """In float64; its recorded run and, twice from the same start, what a timed one leaves."""
+    spec = EXAMPLES[name](dtype="float64", steps=2, **SMALL.get(name, {}))
+    variants = all_variants(spec)
+    assert list(variants) == VARIANTS
+    reference = concatenate(list(variants["eager"].recorded()))
+    for label, variant in variants.items():
+        call(variant)
+        first = variant.result()
+        call(variant)
+        for result in (first, variant.result()):
+            comparison = compare(reference, with_result(reference, result, 2))
+            assert comparison.verdict.same, f"{label}: {comparison.reason}"
+        comparison = compare(reference, concatenate(list(variant.recorded())))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+
+
+def test_a_run_in_several_pieces() -> None:
+    """An epoch of single samples is a piece: 100 steps and 20, each length compiled."""
+    spec = EXAMPLES["sgd_single_sample"](dtype="float64", steps=120)
+    variants = all_variants(spec)
+    reference = concatenate(list(variants["eager"].recorded()))
+    assert [chunk.steps for chunk in variants["scan"].chunks] == [100, 20]
+    for label, variant in variants.items():
+        call(variant)
+        comparison = compare(reference, with_result(reference, variant.result(), 120))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+        comparison = compare(reference, concatenate(list(variant.recorded())))
+        assert comparison.verdict.same, f"{label}: {comparison.reason}"
+
+
+@pytest.mark.parametrize("kind", ["foreach", "fused"])
+def test_optimizer_is_of_the_kind_that_is_asked_for(kind: str) -> None:
+    for name in ("linear_regression", "parameter_groups"):
+        spec = EXAMPLES[name](steps=1)
+        plain, other = (launch.variants("torch", spec)[variant] for variant in ("eager", kind))
+        before, after = plain.start[2], other.start[2]
+        assert type(before) is type(after)
+        for a, b in zip(before.param_groups, after.param_groups, strict=True):
+            assert b[kind] is True
+            assert a[kind] is None
+            assert a.keys() == b.keys()
+            for key in a.keys() - {"foreach", "fused", "params"}:
+                assert a[key] == b[key], key
+            assert [p.shape for p in a["params"]] == [p.shape for p in b["params"]]
+
+
+def test_optimizer_that_has_no_such_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(torch.optim.SGD):
+        def __init__(self, params: Any, **settings: Any) -> None:
+            if settings.get("fused"):
+                raise RuntimeError("`fused=True` is not for this one\nand more")
+            super().__init__(params, **settings)
+
+    monkeypatch.setattr(torch.optim, "SGD", Plain)
+    rows = by_variant(training_rows(LinearRegression(steps=5), ONCE))
+    assert rows["fused"].problem == "`fused=True` is not for this one"
+    assert rows["fused"].same  # not to be there is no fault
+    assert has_figures(rows["foreach"])
+    assert "PyTorch fused              not timed: `fused=True` is not" in text(rows)
+
+
+def test_put_in_a_piece_of_a_run() -> None:
+    trace = concatenate(list(launch.driver("torch", LinearRegression(steps=6)).chunks()))
+    params = {name: array[-1] + 1 for name, array in trace.params.items()}
+    result = TrainingResult(np.array([50.0, 60.0], "float32"), params)  # those of steps 5 and 6
+    assert compare(trace, with_result(trace.slice(0, 3), result, 6), steps=3).verdict == "equal"
+    losses = with_result(trace.slice(2, 6), result, 6).losses
+    assert losses.tolist() == [*trace.losses[2:4].tolist(), 50, 60]
+    changed = with_result(trace.slice(2, 6), result, 6).params["bias"]
+    assert np.array_equal(changed[:-1], trace.params["bias"][2:6])
+    assert np.array_equal(changed[-1], params["bias"])
+
+
+# No figure without parity
+
+
+def by_variant(rows: list[Row]) -> dict[str, Row]:
+    return {row.variant: row for row in rows}
+
+
+def has_figures(row: Row) -> bool:
+    figures = [row.ratio, row.us, row.first]
+    assert all(figure is None for figure in figures) or None not in figures
+    return row.ratio is not None
+
+
+def text(rows: dict[str, Row]) -> str:
+    return "\n".join(table.lines(list(rows.values())))
+
+
+@pytest.mark.parametrize("name", ["linear_regression", "linear_regression_adam"])
+def test_honest_rows_have_figures(name: str) -> None:
+    rows = by_variant(training_rows(EXAMPLES[name](steps=5), ONCE))
+    assert list(rows) == VARIANTS
+    for row in rows.values():
+        assert row.verdict in ("equal", "rounding")
+        assert has_figures(row)
+        assert row.problem is None
+    assert rows["eager"].ratio == Spread(1, 1, 1)
+
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def scaled_step(patch: pytest.MonkeyPatch) -> None:
+    """JAX's step takes gradients that are off by a thousandth: no side is above suspicion."""
+    module = launch.example("jax", LinearRegression())
+    honest = module.make_train_step
+
+    def make_train_step(model: Any, criterion: Any, optimizer: Any) -> Any:
+        import optax
+
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            off = {name: 1.001 * grad for name, grad in grads.items()}
+            return optimizer.update(off, state, params)
+
+        return honest(model, criterion, optax.GradientTransformation(optimizer.init, update))
+
+    patch.setattr(module, "make_train_step", make_train_step)
+
+
+def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
+    """PyTorch's step, of every kind of optimizer."""
+    loss(lambda value: value * 1.001)(patch, launch.example("torch", LinearRegression()))
+
+
+def wrong_lr(patch: pytest.MonkeyPatch) -> None:
+    """The foreach optimizer has another learning rate."""
+    honest = twinstep.torch.variants._made
+
+    def with_fault(flags: dict[str, bool], start: Any) -> Any:
+        made = honest(flags, start)
+        if flags.get("foreach"):
+            made[2].param_groups[0]["lr"] *= 1.001
+        return made
+
+    patch.setattr(twinstep.torch.variants, "_made", with_fault)
+
+
+def lost_step(patch: pytest.MonkeyPatch) -> None:
+    """The timed loop of PyTorch's fused optimizer, not its recorded run, makes a step less."""
+    honest = twinstep.torch.variants.Loop.run
+
+    def run(self: Any) -> None:
+        if self.start[2].defaults["fused"]:
+            self._chunks[:] = [chunk._replace(steps=4) for chunk in self._chunks]
+        honest(self)
+
+    patch.setattr(twinstep.torch.variants.Loop, "run", run)
+
+
+def lost_jax_step(patch: pytest.MonkeyPatch) -> None:
+    """The Python loop over jitted steps ends early."""
+    honest = twinstep.jax.variants.Steps.reset
+
+    def reset(self: Any) -> None:
+        honest(self)
+        self.__dict__["_index"] = self._index[:4]
+
+    patch.setattr(twinstep.jax.variants.Steps, "reset", reset)
+
+
+def moved_scan(patch: pytest.MonkeyPatch) -> None:
+    """The plain scan ends with parameters that are off by a hundred-thousandth."""
+    honest = twinstep.jax.variants.Scan.result
+
+    def result(self: Any) -> TrainingResult:
+        true = honest(self)
+        return true._replace(params={n: a * np.float32(1.00001) for n, a in true.params.items()})
+
+    patch.setattr(twinstep.jax.variants.Scan, "result", result)
+
+
+def not_a_number(patch: pytest.MonkeyPatch) -> None:
+    """The traced scan's run ends in NaN."""
+    honest = twinstep.jax.variants.TraceScan.result
+
+    def result(self: Any) -> TrainingResult:
+        true = honest(self)
+        return true._replace(losses=true.losses * np.float32("nan"))
+
+    patch.setattr(twinstep.jax.variants.TraceScan, "result", result)
+
+
+FAULTS: dict[str, tuple[Plant, set[str]]] = {
+    "jax gradient": (scaled_step, set(VARIANTS)),
+    "torch gradient": (scaled_torch_step, set(VARIANTS)),
+    "foreach lr": (wrong_lr, {"foreach"}),
+    "fused loop": (lost_step, {"fused"}),
+    "jax loop": (lost_jax_step, {"step"}),
+    "scan parameters": (moved_scan, {"scan"}),
+    "trace nan": (not_a_number, {"trace"}),
+}
+
+
+def in_this_process(tasks: list[Task], setting: Setting) -> Iterator[Any]:
+    return (find(task, setting) for task in tasks)
+
+
+@pytest.mark.parametrize(("plant", "lost"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_takes_the_figure_away(
+    plant: Plant,
+    lost: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.setattr(process, "measured", in_this_process)
+    file = tmp_path / "bench.json"
+    words = ["linear_regression", "--steps", "5", "--repeats", "1", "--cores", "one"]
+    assert main(["bench", *words, "--json", str(file)]) == 1
+    printed = capsys.readouterr().out
+    value = json.loads(file.read_text())
+    assert not value["same"]
+    for row in value["rows"]:
+        line = next(
+            x for x in printed.splitlines() if x.startswith(f"  {LABELS[row['variant']]:26}")
+        )
+        if row["variant"] in lost:
+            assert (row["ratio"], row["us"], row["first"], row["same"]) == (None, None, None, False)
+            assert row["problem"].startswith("mismatch: "), row["problem"]
+            assert f"not timed: {row['problem']}" in line
+        else:
+            assert row["same"]
+            assert row["problem"] is None
+            assert row["ratio"]["median"] > 0
+
+
+def test_a_run_that_is_too_slow_has_no_figure() -> None:
+    rows = by_variant(
+        training_rows(LinearRegression(steps=5), dataclasses.replace(ONCE, limit=1e-9))
+    )
+    assert not any(has_figures(row) for row in rows.values())
+    assert all("too long for --limit" in (row.problem or "") for row in rows.values())
+    assert all(row.same for row in rows.values())
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    ("serve", "says"),
+    [
+        (hangs, "not done after 0 s"),
+        (dies, "its process ended with exit code 0"),
+        (fails, "TypeError: planted"),
+    ],
+)
+def test_a_process_that_gives_nothing_hangs_nobody(
+    serve: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_serve", serve)
+    if serve is hangs:
+        monkeypatch.setattr(process, "STARTING", 0.1)
+    spec = LinearRegression(steps=3)
+    tasks = [Task("training", spec), Task("gate", spec), Task("start")]
+    results = list(measured(tasks, Setting(limit=0.1)))
+    assert [len(found) for found in results] == [len(VARIANTS), 1, 1]
+    for found in itertools.chain(*results):
+        assert says in str(found.problem)
+        assert not found.same
+
+
+def test_settings_are_one_core_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5}, raising=False)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+    found, notes = process.settings("both", repeats=4)
+    assert [(s.cores, s.threads, s.repeats) for s in found] == [("one", 1, 4), ("all", 3, 4)]
+    assert not notes
+    assert [s.cores for s in process.settings("all")[0]] == ["all"]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1}, raising=False)
+    found, notes = process.settings("both")
+    assert [s.cores for s in found] == ["one"]
+    assert "one core" in notes[0]
+    monkeypatch.delattr("os.sched_setaffinity")
+    found, notes = process.settings("one")
+    assert [s.cores for s in found] == ["all"]
+    assert "keeps no process on one core" in notes[0]
+
+
+def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In processes of its own, with JSON and a plot; the gate too."""
+    files = [tmp_path / name for name in ("bench.json", "bench.svg")]
+    words = ["bench", "zero_grad", "--steps", "4", "--repeats", "2", "--cores", "one", "--gate"]
+    words += ["--learning-rate", "0.02"]
+    assert main([*words, "--json", str(files[0]), "--plot", str(files[1])]) == 0
+    printed, said = capfd.readouterr()
+    assert said == ""
+    assert printed.startswith("\nzero_grad, 4 steps, float32, one core\n")
+    assert all(f"\n  {LABELS[variant]}  " in printed for variant in VARIANTS)
+    assert "gate / both trainings, zero_grad, 2000 steps, float64: " in printed
+    value = json.loads(files[0].read_text(), parse_constant=pytest.fail)
+    assert value["same"]
+    assert [row["variant"] for row in value["rows"]] == VARIANTS
+    for row in value["rows"]:
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+        assert row["us"]["median"] > 0
+        assert row["threads"] == 1
+    assert [(cost["what"], cost["asked"]) for cost in value["costs"]] == [("gate", 1.15)]
+    assert value["machine"]["versions"].keys() == {"torch", "jax", "flax", "optax"}
+    assert files[1].read_text().startswith("<?xml")
+
+
+BAD = [
+    (["zero_gard"], r"unknown example 'zero_gard': did you mean zero_grad"),
+    (["zero_grad", "--repeats", "0"], r"repeats is 0, expected at least 1"),
+    (["--limit", "0"], r"limit is 0.0, expected"),
+    (["--limit", "nan"], r"limit is nan, expected"),
+    (["--steps", "0"], r"steps is 0, expected at least 1"),
+    (["--cores", "two"], r"'two'"),
+    (["--dtype", "int8"], r"'int8'"),
+    (["zero_grad", "--json", "no/such/file.json"], r"no/such/file.json cannot be written"),
+    (["zero_grad", "--json", "."], r"\. cannot be written: it is a folder"),
+    (["zero_grad", "--plot", "no/such/file.svg"], r"no/such/file.svg cannot be written"),
+    (["zero_grad", "--plot", "file.doc"], r"'file.doc', expected a name that ends in .png or .svg"),
+    (["mnist_rnn", "--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_before_anything_is_timed(
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "measured", lambda *_: pytest.fail("something was timed"))
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("twinstep: error: ")
+    assert error.count("\n") == 1
+    assert re.search(says, error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and it is no bad input")
+def test_a_device_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "chain_rule", "--device", "gpu", "--cores", "one"]) == 2
+    printed, error = capfd.readouterr()
+    assert printed == ""
+    assert error.startswith("twinstep: error: device is 'gpu', but PyTorch found only: cpu")
+
+
+def test_the_variants_are_variants() -> None:
+    """What the protocol asks for is there, in both packages."""
+    for variant in all_variants(LinearRegression(steps=1)).values():
+        for name in ("settings", "reset", "run", "result", "recorded"):
+            assert callable(getattr(variant, name)), name
+    assert Variant.__doc__

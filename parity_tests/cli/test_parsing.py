@@ -1,0 +1,208 @@
+"""Flags and names: what --help says, and what is offered where a name is not known."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from helpers.synthetic_traces import refused
+
+import twinstep
+from twinstep.cli import main
+from twinstep.cli.parsing import flags_of, parse, parse_with
+from twinstep.device_config import DeviceConfig
+from twinstep.errors import unknown
+from twinstep.problems import EXAMPLES
+
+HELPED = [
+    *["list", "run zero_grad", "verify", "compare", "show zero_grad", "bench"],
+    *[f"verify {name}" for name in EXAMPLES],
+    "bench mnist_rnn",
+]
+
+
+@pytest.mark.parametrize("command", HELPED)
+def test_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    usage, _, says, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith(f"usage: twinstep {command} ")
+    assert re.fullmatch(r"[A-Z].*", says)
+    assert says != "What every example has."
+    text = "\n".join(lines)
+    assert "None" not in text
+    assert "options options" not in text
+    assert "spec options" not in text
+    flags = re.findall(r"^  (--[a-z0-9-]+)(.*)", text, re.MULTILINE)
+    assert "--json" in dict(flags) or "show" in command
+    for flag, rest in flags:
+        assert re.match(r"( (INT|TEXT|(NUMBER ?)+|\{[\w,]+\})|, --no-[a-z0-9-]+)(  |$)", rest), flag
+        assert re.search(rf"^  {flag}\b[^\n]*(  \w|\n {{10,}}\w)", text, re.MULTILINE), f"{flag}: ?"
+
+
+UNKNOWN = [
+    ("verfiy", "command", "verify"),
+    ("run liner_regresion", "example", "linear_regression"),
+    ("show zer_grad", "example", "zero_grad"),
+    ("bench mnist_rn", "example", "mnist_rnn"),
+    ("verify optimisers", "example", "optimizers"),
+    ("verify zero_grad chain_rul", "example", "chain_rule"),
+    ("verify optimizers --row Adm", "row", "Adam"),
+    ("verify optimizers --row adamw", "row", "AdamW"),
+    ("run zero_grad --device gpus", "device", "gpu"),
+    ("verify --dtype flaot32", "dtype", "float32"),
+    ("run zero_grad --dtype float46", "dtype", "float64"),
+    ("verify --precision hihgest", "precision", "highest"),
+    ("run zero_grad --framework jaxx", "framework", "jax"),
+    ("bench --cores bth", "cores", "both"),
+    ("run mnist_rnn --data mnits", "data", "mnist"),
+    ("run mnist_rnn --dtype folat64", "dtype", "float64"),
+    ("run zero_grad --lerning-rate 1", "flag", "--learning-rate"),
+    ("show zero_grad --dif", "flag", "--diff"),
+    ("list --jsn -", "flag", "--json"),
+    ("compare a b --stps 1", "flag", "--steps"),
+    ("verify --reprot x.html", "flag", "--report"),
+]
+
+
+@pytest.mark.parametrize(("command", "kind", "meant"), UNKNOWN)
+def test_the_nearest_names_are_offered(
+    command: str, kind: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"unknown {kind} '\S+': did you mean [^?]*{re.escape(meant)}\b", error)
+    assert error.count("\n") == 1
+
+
+IN_PYTHON: list[tuple[Callable[[], object], str]] = [
+    (lambda: twinstep.run(EXAMPLES["zero_grad"](), framework="jaxx"), "did you mean jax?"),
+    (lambda: DeviceConfig(device="gpus"), "unknown device 'gpus': did you mean gpu?"),
+    (lambda: DeviceConfig(precision="fast"), "expected one of highest, default"),
+    (lambda: DeviceConfig(device=3), "unknown device 3: expected one of cpu, gpu, tpu"),  # type: ignore[arg-type]  # what is refused
+    (lambda: made("dtype", "flaot64"), "zero_grad: unknown dtype 'flaot64': did you mean float64?"),
+]
+
+
+def made(field: str, value: Any) -> object:
+    """A spec with a field that does not fit."""
+    return dataclasses.replace(EXAMPLES["zero_grad"](), **{field: value})
+
+
+@pytest.mark.parametrize(("call", "says"), IN_PYTHON)
+def test_names_in_python(call: Callable[[], object], says: str) -> None:
+    refused(call, says)
+
+
+def test_where_nothing_is_near_all_names_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert unknown("fruit", "xyz", ["apple", "pear"]).endswith("expected one of apple, pear")
+    assert main(["verify", "optimizers", "--row", "Nope"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown row 'Nope': expected one of Adadelta, Adafactor, " in error
+    assert len(error) < 300  # the kinds, and not a hundred rows
+    assert main(["verify", "--xyzzy"]) == 2
+    assert capsys.readouterr().err.endswith("unknown flag '--xyzzy' (see twinstep verify --help)\n")
+
+
+def test_what_is_no_single_examples_name_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, says in (
+        ("verify --learning-rate 1", "--learning-rate is a flag of single examples"),
+        ("run optimizers", "optimizers is a set of many trainings: twinstep verify optimizers"),
+        ("verify --seed 1 zero_grad", "'zero_grad' is not expected there: names come first"),
+    ):
+        assert main(command.split()) == 2
+        assert says in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Mine:
+    """What a command can do."""
+
+    first_name: str | None = None
+    """A name."""
+    kind: Literal["big", "small"] | None = None
+    """A kind, 50 % of which are big (default: any)."""
+    size: float = 1.5
+    """A size."""
+    count: int = 1
+    """A count."""
+    pair: tuple[float, float] = (0.5, 0.9)
+    """Two."""
+    wide: bool = True
+    """Whether it is wide,
+    or not."""
+
+
+@dataclass(frozen=True)
+class More(Mine):
+    """It has some of its own."""
+
+    count: int = 2
+    """Another count."""
+
+
+def test_flags_become_fields() -> None:
+    assert parse(More, [], "prog") == More()
+    flags = "--first_name=x --kind big --size -1e-3 --count -4 --pair 1 2 --no-wide"
+    assert parse(More, flags.split(), "prog") == More("x", "big", -1e-3, -4, (1.0, 2.0), False)
+    assert parse(Mine, ["--first-name", "-"], "prog").first_name == "-"
+    assert parse(Mine, ["--size=1e400"], "prog").size == float("inf")
+
+    @dataclass(frozen=True)
+    class Other:
+        """Another."""
+
+        seed: int = 0
+
+    options, other = parse_with(Mine, Other, ["--seed", "3", "--count", "7"], "prog")
+    assert (options, other) == (Mine(count=7), Other(3))
+
+
+BAD = {
+    "--count x": "--count: 'x' is no whole number",
+    "--count 1.5": "--count: '1.5' is no whole number",
+    "--size big": "--size: 'big' is no number",
+    "--size": "--size: expected one argument",
+    "--pair 1": "--pair: expected 2 arguments",
+    "--cou 1": "unknown flag '--cou': did you mean --count?",  # no short forms: they break one day
+    "--wide=3": "--wide/--no-wide: takes no argument '3'",
+    "--kind tiny": "expected one of big, small",
+    "5": "'5' is not expected",
+}
+
+
+@pytest.mark.parametrize("flags", BAD)
+def test_what_does_not_fit_is_one_line(flags: str) -> None:
+    line = refused(lambda: parse(Mine, flags.split(), "prog [NAME ...]"), BAD[flags])
+    assert line.endswith("(see prog --help)")
+
+
+def test_help_is_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(More, ["--help"], "prog")
+    words = " ".join(capsys.readouterr().out.split())
+    for says in (
+        "usage: prog [flags] It has some of its own. options:",
+        "--first-name TEXT A name. --kind",
+        "--kind {big,small} A kind, 50 % of which are big (default: any). --size",
+        "--size NUMBER A size. (default: 1.5)",
+        "--count INT Another count. (default: 2)",
+        "--pair NUMBER NUMBER Two. (default: 0.5 0.9)",
+        "--wide, --no-wide Whether it is wide, or not. (default: yes)",
+    ):
+        assert says in words
+
+
+def test_flags_and_their_values_are_known() -> None:
+    assert flags_of(More) == {
+        "--first-name": (),
+        "--kind": ("big", "small"),
+        "--size": (),
+        "--count": (),
+        "--pair": (),
+        "--wide": None,
+        "--no-wide": None,
+    }

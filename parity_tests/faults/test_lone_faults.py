@@ -1,0 +1,166 @@
+"""Faults that fit no table: in numbers that overflow or underflow, late, or in a free run alone."""
+
+import dataclasses
+import types
+from typing import Any
+
+import jax
+import pytest
+
+from faults.pairs import (
+    Honest,
+    HonestJax,
+    Pair,
+    Plant,
+    Side,
+    Spot,
+    leave_noise_out,
+    module,
+    pair,
+    spot_of,
+    verify_only,
+)
+from faults.plants_anywhere import initial_params, loss
+from faults.plants_jax import in_jax_step
+from faults.plants_of_kinds import jax_loss
+from faults.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
+from twinstep import Verdict
+from twinstep.runs import launch
+
+pytestmark = pytest.mark.quick_to_compile
+
+
+@pytest.fixture(scope="module")
+def honest_jax() -> Honest:
+    """The JAX side as it is, shared by all faults on the other side."""
+    return HonestJax()
+
+
+HUGE = [
+    pair("chain_rule", "float64", x=1e80, learning_rate=1e-161, steps=3),
+    pair("chain_rule", "float32", x=1e15, learning_rate=1e-31),
+]
+HALF_AS_LARGE_AGAIN: dict[Side, Plant] = {
+    "torch": loss(lambda value: value + 0.5 * value.detach()),
+    "jax": jax_loss(lambda value, size: value + jax.lax.stop_gradient(0.5 * value)),
+}
+
+
+@pytest.mark.parametrize("side", HALF_AS_LARGE_AGAIN)
+@pytest.mark.parametrize("huge", HUGE, ids=str)
+def test_loss_of_numbers_whose_squares_overflow(
+    huge: Pair, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_noise_out(monkeypatch)
+    HALF_AS_LARGE_AGAIN[side](monkeypatch, module(side, huge))
+    comparison = verify_only(monkeypatch, huge).comparison
+    assert comparison.verdict in (Verdict.MISMATCH, Verdict.INVALID), comparison.reason
+    assert comparison.smallest_allowance("gate") != 0
+
+
+@pytest.mark.parametrize("huge", HUGE, ids=str)
+def test_numbers_whose_squares_overflow_are_no_fault(
+    huge: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
+) -> None:
+    comparison = honest_jax.verify(monkeypatch, huge).comparison
+    assert comparison.verdict is not Verdict.MISMATCH, comparison.reason
+
+
+DENORMAL = [
+    pair("chain_rule", "float32", x=1e-20, y=1e-20, steps=3),
+    pair("chain_rule", "float64", x=1e-160, y=1e-160, steps=3),
+]
+
+
+@pytest.mark.parametrize("tiny", DENORMAL, ids=str)
+def test_denormal_gradients_prove_nothing(
+    tiny: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
+) -> None:
+    """XLA flushes them to 0, PyTorch does not; so nor can a fault in them be seen."""
+    assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
+    backpropagated(lambda g: 2 * g)(monkeypatch, module("torch", tiny))
+    assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
+
+
+def denormal(array: Any) -> Any:
+    """As many numbers between 0 and the smallest normal one."""
+    return array * 0 + {"float32": 1e-40, "float64": 1e-310}[str(array.dtype)]
+
+
+LOST_MOVE = in_torch_step(update=update_at(1, lambda k, run: None))
+IN_DENORMAL: list[tuple[Plant | None, Spot | None]] = [
+    (None, None),
+    (LOST_MOVE, Spot(1, "params", "weight")),
+    (in_torch_step(start=at(2, scale_params(2.0))), Spot(2, "loss", "loss")),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_parameters_that_start_denormal(dtype: str, honest_jax: Honest) -> None:
+    tiny = pair("linear_regression", dtype)
+    for plant, spot in IN_DENORMAL:
+        with pytest.MonkeyPatch.context() as patch:
+            for side in ("torch", "jax"):
+                initial_params("weight", denormal)(patch, module(side, tiny))
+            if plant:
+                plant(patch, module("torch", tiny))
+            comparison = honest_jax.verify(patch, tiny).comparison
+            assert spot_of(comparison) == spot, comparison.reason
+            assert comparison.verdict.same == (plant is None)
+
+
+LONG = pair("sgd_single_sample", steps=10_000)
+
+
+def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(
+    monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
+) -> None:
+    comparison = honest_jax.verify(monkeypatch, LONG).comparison
+    assert comparison.verdict.same, comparison.reason
+    assert comparison.steps == 10_000
+    late = in_torch_step(start=at(9_000, scale_params(1 + 1e-10)))
+    late(monkeypatch, module("torch", LONG))
+    comparison = honest_jax.verify(monkeypatch, LONG).comparison
+    assert comparison.verdict is Verdict.MISMATCH, comparison.reason
+    assert spot_of(comparison) == Spot(9_000, "loss", "loss")
+
+
+def in_its_own_run(plant: Plant) -> Plant:
+    """A fault where JAX trains by itself; the steps that it makes again are right."""
+
+    def with_fault(patch: pytest.MonkeyPatch, example: Any) -> None:
+        driver = launch.driver
+        wrong = types.ModuleType(example.__name__)
+        vars(wrong).update(vars(example))
+        plant(patch, wrong)
+
+        def meddled(framework: str, spec: Any, *rest: Any, **options: Any) -> Any:
+            right = driver(framework, spec, *rest, **options)
+            return right if framework == "torch" else dataclasses.replace(right, example=wrong)
+
+        patch.setattr(launch, "driver", meddled)
+
+    return with_fault
+
+
+def twice(make: Any, optimizer: Any) -> Any:
+    """The step is made twice and recorded as one."""
+    right = make(optimizer)
+    return lambda state, batch: right(right(state, batch)[0], batch)
+
+
+FREE = ["adam_update", "sgd_linear_model"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("example", FREE)
+def test_two_steps_recorded_as_one_are_no_drift(
+    example: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = pair(example, dtype, steps=4)
+    in_its_own_run(in_jax_step(twice))(monkeypatch, module("jax", own))
+    comparison = verify_only(monkeypatch, own).comparison
+    assert comparison.verdict is Verdict.MISMATCH, comparison.reason
+    spot = spot_of(comparison)
+    assert spot is not None
+    assert spot.step == 1

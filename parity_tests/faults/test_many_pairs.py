@@ -1,0 +1,153 @@
+"""Many pairs: honest ones, which must pass, and faults of every kind, each found at its place.
+
+All examples, both dtypes, either side. A cell of the table is a test, which shares what it
+compiles. Faults in float32 are there in float32 alone: what is judged must not excuse itself.
+"""
+
+import itertools
+import math
+
+import pytest
+
+from faults.honest import AnyRate, alarms, honest
+from faults.honest import judged as passed
+from faults.kinds import KINDS, FaultCase, with_fault
+from faults.pairs import FaultyJax, Honest, HonestJax, HonestTorch, Side, module, spot_of
+from faults.plants_of_kinds import in_float32
+from twinstep import Verdict
+from twinstep.judge.findings import Comparison
+from twinstep.problems import EXAMPLES
+
+pytestmark = pytest.mark.quick_to_compile
+
+CELLS = [(example, dtype) for example in EXAMPLES for dtype in ("float64", "float32")]
+SEEDS = range(1, 11)
+FEW_SEEDS = range(1, 4)  # of those that take long to train
+DEAR = {"parameter_groups", "selective_update", "mnist_rnn"}
+# the other cells' programs take long to compile, or their runs long to train
+IN_JAX = [("adam_update", "float32"), ("chain_rule", "float64"), ("mnist_rnn", "float32")]
+NOT_IN_TORCH = [
+    ("parameter_groups", "float64"),
+    ("selective_update", "float64"),
+    ("selective_update", "float32"),
+    ("mnist_rnn", "float64"),
+]
+SIDES: tuple[Side, ...] = ("torch", "jax")
+TABLE = [
+    fault
+    for (example, dtype), side in itertools.product(CELLS, SIDES)
+    for fault in with_fault(example, dtype, side)
+]
+
+
+@pytest.fixture(scope="module", params=CELLS, ids="-".join)
+def table_cell(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An example and a dtype; of the module, so that one's tests follow each other."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def honest_jax() -> Honest:
+    """The JAX side as it is, shared by all faults on the other side."""
+    return HonestJax()
+
+
+@pytest.fixture(scope="module")
+def faulty_jax() -> FaultyJax:
+    """The JAX side with its faults, each with a dial."""
+    return FaultyJax(HonestTorch())
+
+
+def test_the_table_is_large() -> None:
+    assert len(TABLE) >= 150
+    assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
+    assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
+    assert {fault.spot.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
+    assert {fault.kind.says for fault in TABLE} == {kind.says for kind in KINDS}
+
+
+def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Comparison:
+    """What the judge says of a fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        if fault.side == "torch":
+            assert fault.kind.torch is not None
+            plant = fault.kind.torch(fault.size)
+            only = in_float32(plant) if fault.dtype == "float32" else plant
+            only(patch, module("torch", fault.pair))
+            return honest_jax.verify(patch, fault.pair).comparison
+        assert fault.kind.jax is not None
+        plant = fault.kind.jax
+        if fault.dtype == "float32" and vars(plant)["how"] == "started":
+            plant = in_float32(plant)
+        others = [f.kind.jax for f in with_fault(fault.pair.example, fault.dtype, "jax")]
+        return faulty_jax.verify(
+            patch,
+            fault.pair,
+            [other for other in others if other is not None],
+            plant,
+            fault.size,
+            honest_jax.programs if fault.dtype == "float32" else None,
+        ).comparison
+
+
+def _times_over(comparison: Comparison) -> float:
+    first = comparison.first.ratio if comparison.first else math.inf
+    return max(first, comparison.smallest_allowance("gate"))
+
+
+def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -> list[str]:
+    """Of some faults, those that are not found where they are."""
+    misses = []
+    for fault in faults:
+        comparison = judged(fault, honest_jax, faulty_jax)
+        found = comparison.verdict is Verdict.MISMATCH and fault.found(spot_of(comparison))
+        if not (found and _times_over(comparison) >= fault.kind.least):
+            misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
+    return misses
+
+
+def test_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
+    pairs = list(honest(*table_cell, FEW_SEEDS if table_cell[0] in DEAR else SEEDS))
+    assert not alarms((each, passed(each, honest_jax.programs)) for each in pairs)
+
+
+def test_faults_in_torch(
+    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
+) -> None:
+    if table_cell in NOT_IN_TORCH:
+        pytest.skip("make test-slow")
+    assert not missed(with_fault(*table_cell, "torch"), honest_jax, faulty_jax)
+
+
+def test_faults_in_jax(
+    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
+) -> None:
+    if table_cell not in IN_JAX:
+        pytest.skip("make test-slow")
+    assert not missed(with_fault(*table_cell, "jax"), honest_jax, faulty_jax)
+
+
+@pytest.mark.parametrize(
+    ("example", "dtype"), [("adam_update", "float32"), ("chain_rule", "float64")]
+)
+def test_honest_pairs_pass_by_any_rate(example: str, dtype: str) -> None:
+    programs = AnyRate()
+    pairs = list(honest(example, dtype, SEEDS, rates=True))
+    assert not alarms((each, programs.judged(each)) for each in pairs)
+
+
+@pytest.mark.slow
+def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
+    own = list(honest(*table_cell, range(100, 120)))
+    assert not alarms((each, passed(each, honest_jax.programs)) for each in own)
+    programs = AnyRate()
+    others = list(honest(*table_cell, range(200, 216), rates=True))
+    assert not alarms((each, programs.judged(each)) for each in others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", SIDES)
+def test_faults_of_every_cell(
+    table_cell: tuple[str, str], side: Side, honest_jax: Honest, faulty_jax: FaultyJax
+) -> None:
+    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)

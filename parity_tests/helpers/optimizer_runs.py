@@ -1,0 +1,275 @@
+"""One small training by any of torch.optim and by any optax transformation, every step kept.
+
+A run is {name: (STEPS, ...) array}: parameters by PyTorch's names, and each parameter's state by
+PyTorch's names for it, "0.weight.exp_avg".
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from helpers.optim_database import optim_db
+from helpers.training import PARAMS, X, Y, named_loss
+from torch.optim.lr_scheduler import LambdaLR
+
+from twinstep.jax import devices
+from twinstep.jax.optim import from_torch
+from twinstep.problems.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
+from twinstep.torch.muon import Muon
+
+Options = Mapping[str, Any]
+Run = dict[str, np.ndarray]
+
+BAR = 1e-12
+_numbers = np.random.RandomState(1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained. batches: (STEPS, ...), what a loss takes beside the parameters, by step.
+
+    trained: the parameters that the optimizer is given; touched: None, or the rows of each that a
+    batch is about
+    """
+
+    params: dict[str, np.ndarray]
+    batches: np.ndarray
+    torch_loss: Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
+    jax_loss: Callable[[Mapping[str, jax.Array], jax.Array], jax.Array]
+    trained: tuple[str, ...]
+    touched: Callable[[jax.Array], dict[str, jax.Array]] | None = None
+
+
+def _torch_network(params: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    dtype = torch.get_default_dtype()
+    h = torch.tensor(X[batch], dtype=dtype)
+    for i in range(3):
+        h = torch.nn.functional.linear(h, params[f"{i}.weight"], params[f"{i}.bias"])
+        h = torch.tanh(h) if i < 2 else h
+    return ((h - torch.tensor(Y[batch], dtype=dtype)) ** 2).mean()
+
+
+def _jax_network(params: Mapping[str, jax.Array], batch: jax.Array) -> jax.Array:
+    return named_loss(params, jnp.asarray(X)[batch], jnp.asarray(Y)[batch])
+
+
+_ROWS, _WIDTH = 24, 5
+_TARGETS = _numbers.randn(_ROWS, _WIDTH)
+
+
+def _torch_table(params: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    h = torch.nn.functional.embedding(batch, params["table"], sparse=True)
+    return ((torch.tanh(h) - torch.tensor(_TARGETS)[batch]) ** 2).mean()
+
+
+def _jax_table(params: Mapping[str, jax.Array], batch: jax.Array) -> jax.Array:
+    return jnp.mean((jnp.tanh(params["table"][batch]) - jnp.asarray(_TARGETS)[batch]) ** 2)
+
+
+def _touched(batch: jax.Array) -> dict[str, jax.Array]:
+    return {"table": jnp.zeros(_ROWS, bool).at[batch].set(True)}
+
+
+NETWORK = Problem(
+    PARAMS, _numbers.randint(0, 512, (STEPS, 32)), _torch_network, _jax_network, tuple(PARAMS)
+)
+"""8-16-16-3 with tanh, mean squared error, random minibatches of 32."""
+
+MATRICES = Problem(
+    PARAMS,
+    NETWORK.batches,
+    _torch_network,
+    _jax_network,
+    tuple(name for name, array in PARAMS.items() if array.ndim == 2),
+)
+"""The same with its biases left where they are."""
+
+# the last rows in the second half alone, so that their first update is a late one
+TABLE = Problem(
+    {"table": _numbers.randn(_ROWS, _WIDTH)},
+    np.where(
+        np.arange(STEPS)[:, None] < STEPS // 2,
+        _numbers.randint(0, _ROWS - 8, (STEPS, 6)),
+        _numbers.randint(0, _ROWS, (STEPS, 6)),
+    ),
+    _torch_table,
+    _jax_table,
+    ("table",),
+    _touched,
+)
+"""An embedding with sparse gradients, six of its rows a step, some of them twice."""
+
+
+def problem_for(name: str) -> Problem:
+    """What an optimizer of torch.optim is tried on."""
+    return {"Muon": MATRICES, "SparseAdam": TABLE}.get(name, NETWORK)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: str) -> Iterator[None]:
+    """PyTorch's and JAX's, until the end of the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        with devices.settings(dtype, devices.find("cpu")):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _optim_db() -> dict[str, list[Options]]:
+    with default_dtype("float64"):  # of the tensors among the options
+        infos: list[Any] = list(optim_db)
+        return {
+            info.optim_cls.__name__: [c.kwargs for c in info.optim_inputs_func(device="cpu")]
+            for info in infos
+        }
+
+
+OPTIM_DB = _optim_db()
+"""{class of torch.optim: the options that PyTorch's own tests run it with}"""
+
+PROBES: dict[str, list[Options]] = {
+    name: [
+        options
+        for options in rows
+        if options not in OPTIM_DB[name] and in_installed_torch(name, options)
+    ]
+    for name, rows in CONFIGURATIONS.items()
+}
+"""The same at values that show each option."""
+
+NAMES = sorted(PROBES)
+"""Every optimizer but LBFGS, which takes a closure."""
+
+
+def sharpest(name: str) -> Options:
+    """The options of an optimizer that show most of it."""
+    return PROBES[name][-1]
+
+
+def is_maximized(options: Options) -> bool:
+    """Whether the loss is taken with its sign turned, so that what is made large is bounded."""
+    return bool(options.get("maximize"))
+
+
+def torch_run(
+    name: str,
+    options: Options,
+    *,
+    dtype: str = "float64",
+    factor: Callable[[Any], Any] | None = None,
+    steps: int = STEPS,
+    rounded: bool = True,
+) -> Run:
+    """By torch.optim. factor: LambdaLR's; rounded: as Muon rounds to bfloat16, in place of which
+    its twin has a keyword: that rounding parts any two runs.
+    """
+    problem = problem_for(name)
+    with default_dtype(dtype):
+        params = {
+            key: torch.tensor(array, dtype=getattr(torch, dtype), requires_grad=True)
+            for key, array in problem.params.items()
+        }
+        exact = name == "Muon" and not rounded
+        kind = partial(Muon, round_to_bfloat16=False) if exact else getattr(torch.optim, name)
+        optimizer = kind([params[key] for key in problem.trained], **options)
+        schedule = None if factor is None else LambdaLR(optimizer, factor)
+        seen: dict[str, list[np.ndarray]] = {}
+        for batch in torch.tensor(problem.batches[:steps]):
+            loss = problem.torch_loss(params, batch)
+            for p in params.values():
+                p.grad = None
+            (-loss if is_maximized(options) else loss).backward()
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            for key in problem.trained:
+                state = {f"{key}.{what}": v for what, v in optimizer.state[params[key]].items()}
+                for what, value in {key: params[key].detach(), **state}.items():
+                    if value is not None:
+                        seen.setdefault(what, []).append(_array(value))
+        return {key: np.stack(arrays) for key, arrays in seen.items()}
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy().copy() if isinstance(value, torch.Tensor) else np.array(value)
+
+
+def jax_run(
+    optimizer: optax.GradientTransformation,
+    problem: Problem,
+    *,
+    maximize: bool = False,
+    dtype: str = "float64",
+    steps: int = STEPS,
+) -> Run:
+    """By an optax transformation, all steps in one scan. maximize: minus the loss"""
+    # made under the same settings by whoever calls: its constants may be arrays
+    with default_dtype(dtype):
+        sign = -1.0 if maximize else 1.0
+        update = optax.with_extra_args_support(optimizer).update
+
+        def loss(trained: Any, fixed: Any, batch: jax.Array) -> jax.Array:
+            return sign * problem.jax_loss(trained | fixed, batch)
+
+        def step(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
+            params, fixed, state = carry
+            grads = jax.grad(loss)(params, fixed, batch)
+            rows = {} if problem.touched is None else {"touched": problem.touched(batch)}
+            updates, state = update(grads, state, params, **rows)
+            params = optax.apply_updates(params, updates)
+            return (params, fixed, state), named(params, state)
+
+        everything = {key: jnp.asarray(array, dtype) for key, array in problem.params.items()}
+        params = {key: everything.pop(key) for key in problem.trained}
+        carry = (params, everything, optimizer.init(params))
+        run = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches)[1])
+        return jax.tree.map(np.asarray, run(carry, jnp.asarray(problem.batches[:steps])))
+
+
+def named(params: Mapping[str, jax.Array], state: Any) -> dict[str, jax.Array]:
+    """Parameters and state by PyTorch's names; optax's own states have others, and are left out."""
+    found = dict(params)
+    if type(state).__module__.startswith("twinstep.jax."):
+        for what, value in state._asdict().items():
+            for key in () if what == "count" or value is None else params:
+                leaf = value[key] if isinstance(value, dict) else value
+                if leaf is not None:
+                    found[f"{key}.{what}"] = leaf
+    return found
+
+
+def twin_run(name: str, options: Options, **how: Any) -> Run:
+    """By the twin of one of torch.optim, whose options may be schedules."""
+    with default_dtype(how.get("dtype", "float64")):
+        twin = from_torch(name, **options)
+    return jax_run(twin, problem_for(name), maximize=is_maximized(options), **how)
+
+
+def worst(theirs: Run, ours: Run) -> float:
+    """The largest distance of a tensor after any step, as a share of its largest entry so far.
+
+    theirs, ours: of the same names; infinite where there is an entry that PyTorch has as 0
+    """
+    assert theirs.keys() == ours.keys()
+    return max(off(theirs[name], ours[name], name) for name in theirs)
+
+
+def off(theirs: np.ndarray, ours: np.ndarray, name: str) -> float:
+    """The same of one tensor, (steps, ...)."""
+    assert theirs.shape == ours.shape, name
+    assert theirs.dtype == ours.dtype or theirs.ndim == 1, name
+    flat = tuple(range(1, theirs.ndim))
+    size = np.maximum.accumulate(np.max(np.abs(theirs), axis=flat))
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap = np.max(np.abs(ours - theirs), axis=flat)
+        shares = np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0)
+    return float(np.max(np.where(np.isnan(shares), np.inf, shares)))

@@ -1,0 +1,343 @@
+"""docs/porting/optimizers.md: PyTorch's optimizers, their twins, and how near optax comes.
+
+`python -m parity_tests.helpers.porting_optimizers` prints the page as measured now; `--write`
+writes it.
+"""
+
+import functools
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from twinstep.jax import optim
+from twinstep.jax.optim import lr_scheduler
+from twinstep.jax.optim._from_torch import TORCH
+from twinstep.runs import launch
+
+# where pytest finds these, and `python -m` does not
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.optimizer_runs import BAR, default_dtype, jax_run, off, problem_for, torch_run
+from helpers.porting_schedules import ROW_PATTERN, stated
+from helpers.training import (
+    TorchNetwork,
+    X,
+    Y,
+    jax_params,
+    jax_steps,
+    named_loss,
+    torch_steps,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "porting" / "optimizers.md"
+FULL = np.tile(np.arange(len(X)), (2, 1))
+_ITERATIONS = 20  # of LBFGS, an update
+_LR = 0.01
+_FACTOR = "lambda t: 1 / (1 + 0.05 * t)"
+
+_HEAD = f"""# Porting optimizers
+
+What to write for each of `torch.optim`: the twin in `twinstep.jax.optim`, which has PyTorch's
+names, defaults and arithmetic, and the nearest that optax has. A gap is the largest difference of
+any parameter tensor after any of 200 updates, in float64, relative to its largest entry so far:
+8-16-16-3 with tanh, mean squared error, random minibatches of 32; Muon trains its matrices alone,
+SparseAdam an embedding with sparse gradients, LBFGS on all samples, 2 updates of {_ITERATIONS}
+iterations each. "rounding" is up to {BAR:g}; "about" is said of what grows so fast that its order
+of magnitude is all that repeats.
+
+`sparse_adam` and `lbfgs` need more than gradients: `update(..., touched=...)` and
+`update(..., value_and_grad_fn=...)`. `muon` and `adafactor` look at axes: over Flax's layouts they
+go through `in_torch_layout`. `from_torch("Adam", lr=0.01)` makes the twin by PyTorch's name, or of
+one of its optimizers.
+
+Written by `python -m parity_tests.helpers.porting_optimizers --write`.
+
+| PyTorch | twinstep | optax | gap of optax | gap of twinstep | why |
+|---|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer with options, the nearest of optax's, and why that differs.
+
+    optax: "" where it has nothing near; scheduled: its learning rate falls from _LR on
+    about: of which gaps, optax's and the twin's, the order of magnitude is all that repeats
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    optax: str
+    why: str
+    scheduled: bool = False
+    about: tuple[bool, bool] = (False, False)
+
+    @property
+    def torch(self) -> str:
+        """PyTorch's call in words."""
+        made = f"{self.name}({', '.join(['params', *_keywords(self.options)])})"
+        return f"LambdaLR({made}, {_FACTOR})" if self.scheduled else made
+
+    @property
+    def twin(self) -> str:
+        """The twin's call."""
+        keywords = _keywords(self.options)
+        if self.scheduled:
+            keywords.insert(0, f"lr=lambda_lr({_LR}, {_FACTOR})")
+        return f"{TORCH[self.name].__name__}({', '.join(keywords)})"
+
+
+def _keywords(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in options.items()]
+
+
+_SAME = "the same"
+_BEFORE_MOMENTUM = "optax multiplies by the learning rate before the momentum, PyTorch after it"
+_RAW = "PyTorch keeps the largest second moment and corrects it, optax the largest corrected one"
+_ROOT = "optax divides by sqrt(sum + eps), PyTorch by sqrt(sum) + eps"
+_RADAM = "PyTorch adds eps to the root before its correction, optax after it"
+_NADAM = "PyTorch's first beta grows with the steps (momentum_decay), optax's is constant"
+_DECAY: Mapping[str, Any] = {"lr": _LR, "weight_decay": 0.1}
+
+ROWS = [
+    Row("SGD", {"lr": _LR}, "sgd(0.01)", _SAME),
+    Row(
+        "SGD",
+        {**_DECAY, "momentum": 0.9, "nesterov": True},
+        "chain(add_decayed_weights(0.1), sgd(0.01, momentum=0.9, nesterov=True))",
+        _SAME,
+    ),
+    Row(
+        "SGD",
+        {"lr": _LR, "momentum": 0.9, "dampening": 0.5},
+        "sgd(0.01, momentum=0.9)",
+        "optax has no dampening; PyTorch's leaves out the first gradient",
+    ),
+    Row(
+        "Adam",
+        _DECAY,
+        "chain(add_decayed_weights(0.1), adam(0.01))",
+        "the same in float64; in float32 optax's 1 - beta2^t is up to 2e-5 off",
+    ),
+    Row("Adam", {"lr": _LR, "amsgrad": True}, "amsgrad(0.01)", _RAW),
+    Row("AdamW", _DECAY, "adamw(0.01, weight_decay=0.1)", "as Adam"),
+    Row(
+        "AdamW",
+        {**_DECAY, "amsgrad": True},
+        "chain(scale_by_amsgrad(), add_decayed_weights(0.1), scale_by_learning_rate(0.01))",
+        _RAW,
+    ),
+    Row("Adadelta", {"weight_decay": 0.1}, "adadelta(1.0, weight_decay=0.1)", _SAME),
+    Row("Adagrad", {}, "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-10)", _ROOT),
+    Row("Adagrad", {"eps": 1e-3}, "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-3)", _ROOT),
+    Row(
+        "Adagrad",
+        {"lr_decay": 0.1, "initial_accumulator_value": 0.1},
+        "adagrad(lambda t: 0.01 / (1 + 0.1 * t.astype(float)), 0.1, eps=1e-10)",
+        _ROOT,
+    ),
+    Row("Adamax", _DECAY, "chain(add_decayed_weights(0.1), adamax(0.01))", _SAME),
+    Row("RMSprop", {}, "rmsprop(0.01, decay=0.99)", "optax adds eps under the root"),
+    Row(
+        "RMSprop",
+        {"centered": True, "momentum": 0.5},
+        "rmsprop(0.01, decay=0.99, eps_in_sqrt=False, centered=True, momentum=0.5)",
+        "the same with eps_in_sqrt=False",
+    ),
+    Row(
+        "RMSprop",
+        {"momentum": 0.5},
+        f"rmsprop(lambda t: {_LR} / (1 + 0.05 * t.astype(float)), decay=0.99, eps_in_sqrt=False,"
+        " momentum=0.5)",
+        _BEFORE_MOMENTUM,
+        scheduled=True,
+    ),
+    Row(
+        "Rprop",
+        {},
+        "rprop(0.01)",
+        "optax gives out the update of the step before, the first time 0",
+        about=(True, False),
+    ),
+    Row("NAdam", {}, "nadam(0.002)", _NADAM),
+    Row(
+        "NAdam",
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        "nadamw(0.002, weight_decay=0.1)",
+        _NADAM,
+    ),
+    Row("RAdam", {}, "radam(0.001)", _RADAM),
+    Row("RAdam", {"eps": 1e-3}, "radam(0.001, eps=1e-3)", _RADAM),
+    Row(
+        "RAdam",
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        "chain(scale_by_radam(), add_decayed_weights(0.1), scale_by_learning_rate(0.001))",
+        _RADAM,
+    ),
+    Row("ASGD", {}, "", "optax has no averaged SGD, nor its falling rate"),
+    Row(
+        "Adafactor",
+        {},
+        "adafactor(lambda t: jnp.minimum(0.01, (t + 1.0) ** -0.5), min_dim_size_to_factor=1,"
+        " eps=2.0**-104)",
+        "optax computes 1 - t^-0.8 in float32 and adds eps; its relative step, its eps and what is"
+        " factored are converted here",
+    ),
+    Row(
+        "Muon",
+        {},
+        "contrib.muon(0.001, eps=1e-7, weight_decay=0.1,"
+        " muon_weight_dimension_numbers=lambda params: jax.tree.map("
+        "lambda p: contrib.MuonDimensionNumbers(1, 0), params))",
+        "PyTorch iterates in bfloat16, whose rounding parts the twin from it too; optax iterates in"
+        " the parameters' dtype, and corrects its momentum's bias",
+        about=(True, True),
+    ),
+    Row(
+        "SparseAdam",
+        {"lr": _LR},
+        "adam(0.01)",
+        "optax moves every row, and forgets in those that no gradient touches",
+    ),
+    Row(
+        "LBFGS",
+        {"line_search_fn": "strong_wolfe"},
+        "lbfgs(memory_size=100)",
+        "optax's first step, line search and what it remembers differ; its update is one iteration",
+        about=(True, False),
+    ),
+]
+
+
+def gaps(row: Row) -> tuple[float, float]:
+    """Of optax's optimizer, infinite where it has none, and of the twin."""
+    if row.name == "LBFGS":
+        return _lbfgs_gaps(row)
+    factor = eval(_FACTOR) if row.scheduled else None
+    theirs = torch_run(row.name, row.options, factor=factor)
+    problem = problem_for(row.name)
+
+    def gap(made: optax.GradientTransformation) -> float:
+        ours = jax_run(made, problem)
+        return max(off(theirs[key], ours[key], key) for key in problem.trained)
+
+    twin, theirs_nearest = _made(row)
+    return math.inf if theirs_nearest is None else gap(theirs_nearest), gap(twin)
+
+
+def _made(row: Row) -> tuple[Any, Any]:
+    """(the twin, optax's or None)"""
+    with default_dtype("float64"):
+        twin = eval(row.twin, {**vars(lr_scheduler), **vars(optim)})
+        words = {**vars(optax), "jax": jax, "jnp": jnp}
+        return twin, eval(row.optax, words) if row.optax else None
+
+
+def _lbfgs_gaps(row: Row) -> tuple[float, float]:
+    """The same on all samples; an update of optax's is an iteration of PyTorch's."""
+    with default_dtype("float64"):
+        network = TorchNetwork()
+        theirs = torch_steps(network, torch.optim.LBFGS(network.parameters(), **row.options), FULL)
+        twin, nearest = _made(row)
+        _, _, ours = jax_steps(twin, jax_params(), twin.init(jax_params()), FULL)
+
+        def loss(params: Any) -> jax.Array:
+            return named_loss(params, jnp.asarray(X), jnp.asarray(Y))
+
+        def iteration(carry: Any, _: Any) -> tuple[Any, Any]:
+            params, state = carry
+            value, grads = optax.value_and_grad_from_state(loss)(params, state=state)
+            updates, state = nearest.update(
+                grads, state, params, value=value, grad=grads, value_fn=loss
+            )
+            params = optax.apply_updates(params, updates)
+            return (params, state), params
+
+        def run(carry: Any) -> Any:
+            return jax.lax.scan(iteration, carry, None, _ITERATIONS * len(FULL))[1]
+
+        every = jax.jit(run)((jax_params(), nearest.init(jax_params())))
+
+    def gap(found: Callable[[str], np.ndarray]) -> float:
+        return max(off(np.stack([p[k] for p in theirs]), found(k), k) for k in theirs[0])
+
+    return (
+        gap(lambda key: np.asarray(every[key])[_ITERATIONS - 1 :: _ITERATIONS]),
+        gap(lambda key: np.stack([p[key] for p in ours])),
+    )
+
+
+def shown(gap: float, about: bool = False) -> str:
+    """A gap as the page has it: one digit of what is small, two of what is a large difference."""
+    if not math.isfinite(gap):
+        return "NaN" if math.isnan(gap) else "no such optimizer"
+    if gap <= BAR:
+        return "rounding"
+    if about:
+        return f"about {10.0 ** round(math.log10(gap)):g}"
+    return f"{gap:.2g}" if gap >= 1e-3 else f"{gap:.0e}".replace("e-0", "e-")
+
+
+def is_as_stated(stated: str, gap: float) -> bool:
+    """Whether a gap is what the page says, as near as another machine comes to it."""
+    number = re.fullmatch(r"(about )?([0-9].*)", stated)
+    if number is None:
+        return stated == shown(gap)
+    value = float(number[2])
+    slack = 10.0 if number[1] else 1.1 if value >= 1e-3 else 3.0
+    return gap > BAR and value / slack <= gap <= value * slack
+
+
+Measure = Callable[[Row], tuple[float, float]]
+
+
+def page(measure: Measure = gaps) -> str:
+    """The page with the gaps that are measured now."""
+    lines = []
+    for row in ROWS:
+        first, second = map(shown, measure(row), row.about)
+        near = f"`{row.optax}`" if row.optax else "none"
+        lines.append(f"| `{row.torch}` | `{row.twin}` | {near} | {first} | {second} | {row.why} |")
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def faults(text: str, measure: Measure = gaps) -> list[str]:
+    """What on a page is not so, a sentence each."""
+    found, said = [], stated(text)
+    for row in ROWS:
+        for words, gap, about in zip(
+            said.get(row.torch, ("?", "?")), measure(row), row.about, strict=True
+        ):
+            if not is_as_stated(words, gap):
+                found.append(f"{row.torch}: the page says {words}, measured {shown(gap, about)}")
+    # all but the numbers has to be the same
+    words_of = functools.partial(ROW_PATTERN.sub, r"\1 \2 \5")
+    if words_of(text) != words_of(page(lambda row: (0.0, 0.0))):
+        found.append("the page's words are not those of parity_tests/helpers/porting_optimizers.py")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the page, or with --write writes it."""
+    launch.set_up_xla()
+    torch.set_num_threads(1)
+    if "--write" in arguments:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(page())
+    else:
+        print(page(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

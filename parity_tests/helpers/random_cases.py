@@ -1,0 +1,287 @@
+"""A training drawn at random, as the script that shows it: what is run is what would be printed.
+
+Each entry of a tensor has a curvature, 0 in a third of them, and a target a step: the gradient is
+the curvature times what is left to the target.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from helpers.optim_database import NEWEST
+from helpers.torch_schedules import CLASSES
+from hypothesis import strategies as st
+
+from twinstep.jax.optim import torch_options
+from twinstep.jax.optim._from_torch import TORCH
+
+Options = Mapping[str, Any]
+
+SCRIPT = """\
+import jax, numpy as np, optax, torch, twinstep.torch.muon
+from twinstep.jax import optim
+from twinstep.jax.optim import lr_scheduler
+jax.config.update("jax_enable_x64", True)
+torch.set_default_dtype(torch.float64)
+numbers, shapes = np.random.RandomState({seed}), {shapes}
+curves, start, *targets = [[np.array(numbers.randn(*s)) for s in shapes] for _ in range({draws})]
+curves = [np.abs(c.round()) for c in curves]
+theirs, ours = [torch.tensor(a, requires_grad=True) for a in start], [*map(jax.numpy.array, start)]
+optimizer = {theirs}(theirs{options}){scheduler}
+twin = {twin}
+state = twin.init(ours)
+for target in targets:
+    for p, c, t in zip(theirs, curves, target):
+        p.grad = (torch.tensor(c) * (p.detach() - torch.tensor(t))){sparse}
+    grads = [c * (p - t) for p, c, t in zip(ours, curves, target)]{clip}
+    optimizer.step(){step}
+    updates, state = twin.update(grads, state, ours{touched})
+    ours = optax.apply_updates(ours, updates)
+print(*(np.abs(p.detach().numpy() - q).max(initial=0.0) for p, q in zip(theirs, ours)))
+"""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A scheduler by its name here, its arguments, and the schedulers that it combines."""
+
+    name: str
+    settings: Options = field(default_factory=dict)
+    parts: Sequence["Rates"] = ()
+
+    def theirs(self) -> str:
+        """PyTorch's call."""
+        parts = [f"[{', '.join(part.theirs() for part in self.parts)}]"] if self.parts else []
+        first = parts if self.name == "chained_scheduler" else ["optimizer", *parts]
+        kind = CLASSES[self.name].__name__
+        return f"torch.optim.lr_scheduler.{kind}({', '.join([*first, *_words(self.settings)])})"
+
+    def ours(self, lr: float) -> str:
+        """The twin's."""
+        parts = f"[{', '.join(part.ours(lr) for part in self.parts)}]" if self.parts else repr(lr)
+        return f"lr_scheduler.{self.name}({', '.join([parts, *_words(self.settings)])})"
+
+    @property
+    def moves_momentum(self) -> bool:
+        """Whether it moves more than the learning rate."""
+        return bool(self.settings.get("cycle_momentum"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, how, for how many steps. clip: (name without PyTorch's _, its arguments)."""
+
+    optimizer: str
+    options: Options
+    shapes: Sequence[tuple[int, ...]]
+    steps: int
+    seed: int
+    rates: Rates | None = None
+    clip: tuple[str, Sequence[Any]] | None = None
+
+    @property
+    def script(self) -> str:
+        """A program that trains in both, and prints how far each parameter is apart at the end."""
+        is_muon, is_sparse = self.optimizer == "Muon", self.optimizer == "SparseAdam"
+        exact = ["round_to_bfloat16=False"] if is_muon else []
+        name, arguments = self.clip or ("", ())
+        clip = ", ".join(map(repr, arguments))
+        clipped = f"optax.chain(optim.{name}({clip}), {self._twin()})"
+        rows = "[(g != 0).any(axis=tuple(range(1, g.ndim))) for g in grads]"
+        return SCRIPT.format(
+            # its rounding to bfloat16 parts any two runs
+            theirs="twinstep.torch.muon.Muon" if is_muon else f"torch.optim.{self.optimizer}",
+            options="".join(f", {word}" for word in [*_words(self.options), *exact]),
+            shapes=list(self.shapes),
+            draws=self.steps + 2,
+            seed=self.seed,
+            scheduler=f"\nscheduler = {self.rates.theirs()}" if self.rates else "",
+            step="\n    scheduler.step()" if self.rates else "",
+            twin=clipped if self.clip else self._twin(),
+            clip=f"\n    torch.nn.utils.{name}_(theirs, {clip})" if self.clip else "",
+            sparse=".to_sparse(1)" if is_sparse else "",
+            touched=f", touched={rows}" if is_sparse else "",
+        )
+
+    def perturbed(self, seed: int) -> str:
+        """The script with our gradients and parameters off by up to one eps a step."""
+        perturbation = "(1 + 2**-52 * perturbations.uniform(-1, 1, p.shape))"
+        script = self.script.replace(
+            "for p, c, t in zip(ours", f"* {perturbation} for p, c, t in zip(ours"
+        )
+        head, loop, tail = script.partition("for target in targets:\n")
+        moved = f"    ours = [p * {perturbation} for p in ours]\n"
+        return f"{head}perturbations = np.random.RandomState({seed})\n{loop}{moved}{tail}"
+
+    def _twin(self) -> str:
+        words = {name: repr(value) for name, value in self.options.items()}
+        defaults = torch_options(self.optimizer)
+        if self.rates:
+            words["lr"] = self.rates.ours(self.options.get("lr", defaults["lr"]))
+            if self.rates.moves_momentum and "betas" in defaults:
+                beta2 = self.options.get("betas", defaults["betas"])[1]
+                words["betas"] = f"({words['lr']}.momentum, {beta2!r})"
+            elif self.rates.moves_momentum:
+                words["momentum"] = f"{words['lr']}.momentum"
+        if self.optimizer == "Muon":
+            words["round_to_bfloat16"] = "False"
+        called = ", ".join(f"{name}={word}" for name, word in words.items())
+        return f"optim.{TORCH[self.optimizer].__name__}({called})"
+
+
+def _words(options: Options) -> list[str]:
+    return [f"{name}={value!r}" for name, value in options.items()]
+
+
+# -------------------------------------------------------------------------------------- strategies
+
+_BOOL = st.booleans()
+_BETAS = st.tuples(st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 0.9, 0.999]))
+_EPS = st.sampled_from([1e-8, 1e-2, 1.0])
+
+KEYWORDS: dict[str, st.SearchStrategy[Any]] = {
+    "lr": st.sampled_from([1e-3, 0.02, 0.3]),
+    "betas": _BETAS,
+    "eps": _EPS,
+    "weight_decay": st.sampled_from([0.1, 1.0]),
+    "amsgrad": _BOOL,
+    "maximize": _BOOL,
+    "decoupled_weight_decay": _BOOL,
+    "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5]),
+    "rho": st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    "lr_decay": st.sampled_from([0.1, 1.0]),
+    "initial_accumulator_value": st.sampled_from([0.1, 2.0]),
+    "alpha": st.sampled_from([0.5, 0.99]),  # 0 and centered: the root of a 0 that is all rounding
+    "momentum": st.sampled_from([0.0, 0.1, 0.9]),
+    "dampening": st.sampled_from([0.0, 0.5, 1.0]),
+    "nesterov": _BOOL,
+    "centered": _BOOL,
+    "etas": st.sampled_from([(0.5, 1.2), (0.1, 3.0)]),
+    "step_sizes": st.sampled_from([(1e-6, 50), (1e-2, 0.05)]),
+    "lambd": st.sampled_from([1e-4, 0.5]),
+    "t0": st.sampled_from([0.0, 3.0, 1e6]),
+    "beta2_decay": st.sampled_from([-0.8, -0.1, 0.0]),
+    "d": st.sampled_from([1.0, 3.0]),
+    "ns_steps": st.sampled_from([1, 5]),
+    "adjust_lr_fn": st.sampled_from(
+        [None, "original", "match_rms_adamw", *(["spectral_unclamped"] if NEWEST else [])]
+    ),
+    "foreach": st.sampled_from([None, False, True]),
+}
+"""What PyTorch's keywords are drawn from."""
+
+OF_ITS_OWN: dict[tuple[str, str], st.SearchStrategy[Any]] = {
+    ("Adafactor", "eps"): st.tuples(st.sampled_from([None, 1e-2]), st.sampled_from([1e-3, 0.1])),
+    ("ASGD", "alpha"): st.sampled_from([0.5, 0.75, 1.0]),
+    ("Muon", "momentum"): st.sampled_from([0.0, 0.5, 0.95]),
+    ("Muon", "eps"): st.sampled_from([1e-7, 0.5]),
+}
+"""The same where an optimizer's keyword is another thing."""
+
+UNDRAWN = {"capturable", "differentiable", "fused", "ns_coefficients"}
+"""Keywords that change nothing or need a GPU; Muon's coefficients, which converge as they are."""
+
+SHAPES = [(), (1,), (3,), (2, 3), (4, 1), (0,), (0, 2), (2, 2, 3), (1, 1, 1, 1)]
+
+OPTIMIZERS = sorted(TORCH.keys() - {"LBFGS"})
+"""All but LBFGS, which takes a closure: test_lbfgs.py."""
+
+MOMENTUM = ("SGD", "RMSprop", "Adam", "AdamW")
+"""Whose momentum or beta1 a schedule may move."""
+
+
+def _one(name: str, **settings: st.SearchStrategy[Any]) -> st.SearchStrategy[Rates]:
+    return st.fixed_dictionaries({}, optional=settings).map(lambda drawn: Rates(name, drawn))
+
+
+_GAMMA = st.sampled_from([0.1, 0.9, 1.1])
+_COUNT = st.integers(1, 6)
+
+_SINGLE = st.one_of(
+    st.builds(lambda n, g: Rates("step_lr", {"step_size": n, "gamma": g}), _COUNT, _GAMMA),
+    st.builds(
+        lambda at: Rates("multi_step_lr", {"milestones": at, "gamma": 0.5}),
+        st.lists(st.integers(0, 8), max_size=3),
+    ),
+    st.builds(lambda gamma: Rates("exponential_lr", {"gamma": gamma}), _GAMMA),
+    st.builds(lambda n: Rates("cosine_annealing_lr", {"T_max": n, "eta_min": 1e-3}), _COUNT),
+    _one("constant_lr", factor=st.sampled_from([0.25, 1.0]), total_iters=_COUNT),
+    _one("linear_lr", end_factor=st.sampled_from([0.25, 1.0]), total_iters=_COUNT),
+    _one("polynomial_lr", power=st.sampled_from([0.5, 2.0]), total_iters=_COUNT),
+)
+_CYCLES = st.one_of(
+    st.builds(
+        lambda n, mode, cycles: Rates(
+            "cyclic_lr",
+            {
+                "base_lr": 0.01,
+                "max_lr": 0.2,
+                "step_size_up": n,
+                "mode": mode,
+                "cycle_momentum": cycles,
+            },
+        ),
+        _COUNT,
+        st.sampled_from(["triangular", "triangular2"]),
+        _BOOL,
+    ),
+    st.builds(
+        lambda three, cycles: Rates(
+            "one_cycle_lr",
+            {"max_lr": 0.2, "total_steps": 13, "three_phase": three, "cycle_momentum": cycles},
+        ),
+        _BOOL,
+        _BOOL,
+    ),
+    st.builds(lambda n: Rates("cosine_annealing_warm_restarts", {"T_0": n, "T_mult": 2}), _COUNT),
+)
+_COMBINED = st.one_of(
+    st.builds(
+        lambda a, b, at: Rates("sequential_lr", {"milestones": [at]}, (a, b)),
+        _SINGLE,
+        _SINGLE,
+        _COUNT,
+    ),
+    st.builds(lambda a, b: Rates("chained_scheduler", {}, (a, b)), _SINGLE, _SINGLE),
+)
+RATES = st.one_of(_SINGLE, _CYCLES, _COMBINED)
+
+CLIPS = st.one_of(
+    st.tuples(
+        st.just("clip_grad_norm"),
+        st.tuples(st.sampled_from([0.1, 1.0, 1e3]), st.sampled_from([2.0, 1.0, 3.0, "inf"])),
+    ),
+    st.tuples(st.just("clip_grad_value"), st.tuples(st.sampled_from([0.05, 0.5]))),
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any case that PyTorch does not refuse: no empty tensor for Adafactor, say."""
+    name = draw(st.sampled_from(OPTIMIZERS))
+    keywords = torch_options(name).keys() - UNDRAWN
+    options = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={key: OF_ITS_OWN.get((name, key), KEYWORDS[key]) for key in sorted(keywords)},
+        )
+    )
+    if name == "SGD" and options.get("nesterov"):
+        options |= {"momentum": options.get("momentum") or 0.9, "dampening": 0.0}
+    fitting = [
+        shape
+        for shape in SHAPES
+        if (name != "Muon" or len(shape) == 2)
+        and (name != "SparseAdam" or shape)
+        and (name != "Adafactor" or 0 not in shape)
+    ]
+    shapes = draw(st.lists(st.sampled_from(fitting), min_size=1, max_size=3))
+    rates = draw(st.none() | RATES)
+    clip = None if name == "SparseAdam" else draw(st.none() | CLIPS)
+    if rates and rates.moves_momentum and name not in MOMENTUM:
+        rates = Rates(rates.name, {**rates.settings, "cycle_momentum": False})
+    if clip and clip[1][-1] == "inf" and any(0 in shape for shape in shapes):
+        clip = (clip[0], (clip[1][0], 2.0))  # an empty tensor has no largest entry: refused
+    return Case(
+        name, options, shapes, draw(st.integers(1, 12)), draw(st.integers(0, 9)), rates, clip
+    )

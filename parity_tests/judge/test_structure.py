@@ -1,0 +1,208 @@
+"""What is not alike is never compared by value; what is found first is first in the ledger."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.judging import (
+    EPS,
+    MODES,
+    PLACES,
+    SEARCH,
+    Change,
+    base,
+    sizes,
+    where,
+    without,
+)
+from helpers.synthetic_traces import (
+    LEAVES,
+    STEPS,
+    leaf_of,
+    made,
+    metadata,
+    rank,
+    refused,
+    with_fault,
+    with_leaf,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinstep import InputError, Trace, Verdict, compare
+from twinstep.judge.judge import Judge
+from twinstep.judge.structure import structure
+
+# ---------------------------------------------------------------------------------------- structure
+
+
+def _spec(**changes: Any) -> Change:
+    def change(trace: Trace) -> Trace:
+        spec = {**(trace.metadata.spec or {}), **changes}
+        return dataclasses.replace(trace, metadata=metadata(spec=spec))
+
+    return change
+
+
+def _reshaped(stage: str, leaf: str, *shape: int) -> Change:
+    return lambda t: with_leaf(t, stage, leaf, leaf_of(t, stage, leaf).reshape(shape))
+
+
+def _rows(stage: str, leaf: str, rows: slice) -> Change:
+    return lambda t: with_leaf(t, stage, leaf, leaf_of(t, stage, leaf)[rows])
+
+
+OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "example": (
+        lambda t: dataclasses.replace(t, metadata=metadata(example="other")),
+        ("examples", "synthetic", "other"),
+    ),
+    "setting": (_spec(seed=1), ("settings", "seed", "0", "1")),
+    "betas": (_spec(betas=(0.9, 0.99)), ("betas", "0.999")),
+    "setting more": (_spec(momentum=0.9), ("momentum", "None", "0.9")),
+    "length": (lambda t: t.slice(0, 5), ("6 steps", "5 steps")),
+    "start": (lambda t: dataclasses.replace(t, start=1), ("start", "0", "1")),
+    "a gradient less": (without("raw_grads", "bias"), ("raw_grads, bias", "first")),
+    "two parameters less": (without("params", "gain", "weight"), ("params, weight",)),
+    "no optimizer state": (without("opt_state", *LEAVES["opt_state"]), ("weight.exp_avg",)),
+    "a leaf more": (lambda t: with_leaf(t, "batch", "z", t.batch["x"]), ("batch, z", "second")),
+    "(3,) and (3, 1)": (
+        _reshaped("raw_grads", "bias", STEPS, 3, 1),
+        ("raw_grads, bias", "(3,)", "(3, 1)"),
+    ),
+    "() and (1,)": (_reshaped("params", "gain", STEPS + 1, 1), ("params, gain", "()", "(1,)")),
+    "(3, 2) and (2, 3)": (_reshaped("raw_grads", "weight", STEPS, 2, 3), ("(3, 2)", "(2, 3)")),
+    "(0,) and (0, 5)": (_reshaped("raw_grads", "none", STEPS, 0, 5), ("raw_grads, none", "(0, 5)")),
+    "losses a table": (_reshaped("loss", "loss", STEPS, 1), ("loss", "(6, 1)")),
+    "one row": (_rows("raw_grads", "bias", slice(1)), ("raw_grads, bias", "6 rows")),
+    "a row less": (_rows("opt_state", "bias.exp_avg", slice(5)), ("bias.exp_avg", "6 rows")),
+    "one batch": (_rows("batch", "x", slice(1)), ("batch, x", "6 rows")),
+    "no initial parameters": (_rows("params", "bias", slice(1, None)), ("params, bias", "7 rows")),
+    "a scalar": (
+        lambda t: with_leaf(t, "params", "gain", np.array(1.0)),
+        ("params, gain", "()"),
+    ),
+    "dtype of a leaf": (
+        lambda t: with_leaf(t, "raw_grads", "bias", t.raw_grads["bias"].astype(np.float32)),
+        ("raw_grads, bias", "float32", "float64"),
+    ),
+    "dtype of a batch": (
+        lambda t: with_leaf(t, "batch", "x", t.batch["x"].astype(np.int64)),
+        ("batch, x", "uint32", "int64"),
+    ),
+    "dtype as it says": (
+        lambda t: dataclasses.replace(t, metadata=metadata(dtype="float32")),
+        ("float64", "float32"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), OTHERS.values(), ids=OTHERS.keys())
+def test_what_is_not_alike_is_not_compared(change: Change, says: tuple[str, ...]) -> None:
+    refused(lambda: compare(made(), change(made())), *says)
+    with pytest.raises(InputError):
+        compare(change(made()), made())
+
+
+def _rounding_noise(
+    change: Callable[[dict[str, np.ndarray]], object], field: str = "rounding_noise"
+) -> Change:
+    def changed(trace: Trace) -> Trace:
+        leaves = dict(getattr(trace, field))
+        change(leaves)
+        fields: dict[str, Any] = {field: leaves}
+        return dataclasses.replace(trace, **fields)
+
+    return changed
+
+
+UNMEASURED: dict[str, Change] = {
+    "a leaf without": _rounding_noise(lambda rounding_noise: rounding_noise.pop("raw_grads/bias")),
+    "a step without": _rounding_noise(
+        lambda rounding_noise: rounding_noise.update({"raw_grads/bias": np.zeros(5)})
+    ),
+    "a number an entry": _rounding_noise(
+        lambda rounding_noise: rounding_noise.update({"raw_grads/bias": np.zeros((6, 3))})
+    ),
+    "no scale": _rounding_noise(
+        lambda rounding_scale: rounding_scale.pop("raw_grads/bias"), "rounding_scale"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", UNMEASURED.values(), ids=UNMEASURED.keys())
+def test_noise_that_is_not_of_this_run_is_refused(change: Change) -> None:
+    noisy = made(rounding_noise=EPS)
+    refused(lambda: compare(made(), change(noisy)), "second", "raw_grads, bias")
+    refused(lambda: compare(change(noisy), made()), "first", "raw_grads, bias")
+
+
+THE_SAME: dict[str, Change] = {
+    "another length in the spec": _spec(epochs=3, steps=6),
+    "from another folder": _spec(data_dir="elsewhere"),
+    "a list for a tuple": _spec(betas=[0.9, 0.999]),
+    "another framework": lambda t: dataclasses.replace(t, metadata=metadata(framework="jax")),
+    "leaves in another order": lambda t: dataclasses.replace(
+        t,
+        raw_grads=dict([*t.raw_grads.items()][::-1]),
+        grads=dict([*t.grads.items()][::-1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", THE_SAME.values(), ids=THE_SAME.keys())
+def test_what_is_no_part_of_the_problem_may_differ(change: Change) -> None:
+    assert compare(made(), change(made())).verdict is Verdict.EQUAL
+
+
+def test_verifying_names_another_structure_as_a_fault() -> None:
+    """Two sides that are trained here have to come out alike: there it is no bad input."""
+    trace = made()
+    other = _reshaped("raw_grads", "bias", STEPS, 3, 1)(trace)
+    for judge in (Judge("float64"), Judge("float64")):
+        judge.free(trace, other)
+        judge.gate(trace, trace, sizes(trace))
+        comparison = judge.comparison()
+        assert comparison.verdict is Verdict.MISMATCH
+        assert "raw_grads, bias: shapes (3,) and (3, 1)" in comparison.reason
+        assert judge.fault == "raw_grads, bias: shapes (3,) and (3, 1)"
+    assert structure(trace, trace) is None
+    short = _rows("raw_grads", "bias", slice(1))(trace)
+    assert "6 rows and 1 rows" in str(structure(trace, short))
+
+
+# -------------------------------------------------------------------------------------------- order
+
+
+@st.composite
+def faults(draw: st.DrawFn) -> list[tuple[int, str, str]]:
+    """Places (step, stage, leaf), each once."""
+    places = st.tuples(st.integers(1, STEPS), st.sampled_from(PLACES))
+    drawn = draw(st.lists(places, min_size=1, max_size=5, unique=True))
+    return [(step, stage, leaf) for step, (stage, leaf) in drawn]
+
+
+@SEARCH
+@given(faults_at=faults(), name=st.sampled_from(sorted(MODES)))
+def test_the_first_finding_is_first_in_the_ledger(
+    faults_at: list[tuple[int, str, str]], name: str
+) -> None:
+    judge, rounding_noise = MODES[name]
+    trace = faulty = base(rounding_noise)
+    for step, stage, leaf in faults_at:
+        faulty = with_fault(faulty, stage, leaf, step, 5)
+    comparison = judge(trace, faulty)
+    expected = min(faults_at, key=lambda p: (p[0], rank(p[1], p[2])))
+    assert comparison.verdict is Verdict.MISMATCH
+    assert where(comparison.first) == expected
+
+
+@pytest.mark.parametrize("stage", ["batch", "raw_grads", "grads", "opt_state", "params"])
+def test_what_only_one_trace_has_is_said_of_that_one(stage: str) -> None:
+    whole = made()
+    leaf = LEAVES[stage][0]
+    part = without(stage, leaf)(whole)
+    for traces, which in (((whole, part), "first"), ((part, whole), "second")):
+        assert str(structure(*traces)) == f"{stage}, {leaf}: only the {which} trace has it"

@@ -1,0 +1,161 @@
+"""Averaged parameters and their learning rate against torch.optim.swa_utils."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from helpers.training import (
+    BATCHES,
+    TorchNetwork,
+    jax_params,
+    settings,
+    torch_steps,
+    worst,
+)
+from torch.optim.swa_utils import (
+    SWALR,
+    AveragedModel,
+    get_ema_avg_fn,
+    get_ema_multi_avg_fn,
+    get_swa_multi_avg_fn,
+)
+
+from twinstep.errors import InputError
+from twinstep.jax.optim import averaged, ema_avg, swa_avg, swa_lr, update_averaged
+
+pytestmark = pytest.mark.quick_to_compile
+
+STEPS = BATCHES[:15]
+BAR = 1e-14
+
+
+def torch_averages(**options: Any) -> tuple[list[Any], list[Any]]:
+    """(parameters, averages) after each step; averaging begins with the fourth."""
+    model = TorchNetwork()
+    average = AveragedModel(model, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    seen, averages = [], []
+    for number, batch in enumerate(STEPS):
+        seen += torch_steps(model, optimizer, batch[None])
+        if number >= 3:
+            average.update_parameters(model)
+        averages.append(
+            {name: p.detach().numpy().copy() for name, p in average.module.named_parameters()}
+        )
+    return seen, averages
+
+
+def our_averages(seen: list[Any], *avg_fn: Any) -> list[Any]:
+    """Of the same parameters."""
+    with settings():
+        update = jax.jit(lambda state, params: update_averaged(state, params, *avg_fn))
+        state, averages = averaged(jax_params()), []
+        for number, params in enumerate(seen):
+            if number >= 3:
+                state = update(state, params)
+            averages.append(jax.tree.map(np.asarray, state.params))
+        assert int(state.n_averaged) == len(seen) - 3
+    return averages
+
+
+KINDS: dict[str, tuple[dict[str, Any], Any]] = {
+    "swa": ({}, ()),
+    "swa by name": ({"multi_avg_fn": get_swa_multi_avg_fn()}, (swa_avg,)),
+    "ema": ({"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, (ema_avg(0.9),)),
+    "slow ema": ({"multi_avg_fn": get_ema_multi_avg_fn()}, (ema_avg(),)),
+    "fast ema": ({"avg_fn": get_ema_avg_fn(0.25)}, (ema_avg(0.25),)),
+    "own": (
+        {"avg_fn": lambda a, p, n: (a * n + p) / (n + 2)},
+        (lambda a, p, n: (a * n + p) / (n + 2),),
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "avg_fn"), KINDS.values(), ids=KINDS)
+def test_average_is_torchs(options: dict[str, Any], avg_fn: Any) -> None:
+    seen, theirs = torch_averages(**options)
+    assert worst(theirs, our_averages(seen, *avg_fn)) <= BAR
+
+
+FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
+    "decay": ({"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, ema_avg(0.9 + 1e-12)),
+    "ema for swa": ({}, ema_avg(0.9)),
+    "count off by one": ({}, lambda a, p, n: swa_avg(a, p, n + 1)),
+}
+
+
+@pytest.mark.parametrize(("options", "wrong"), FAULTS.values(), ids=FAULTS)
+def test_fault_is_noticed(options: dict[str, Any], wrong: Any) -> None:
+    seen, theirs = torch_averages(**options)
+    assert not worst(theirs, our_averages(seen, wrong)) <= BAR
+
+
+def test_average_is_a_copy() -> None:
+    with settings():
+        params = jax_params()
+        state = averaged(params)
+        assert all(state.params[name] is not params[name] for name in params)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_decay_outside_its_range_is_refused(decay: float) -> None:
+    with pytest.raises(InputError, match=f"decay is {decay}, expected a number from 0 to 1"):
+        ema_avg(decay)
+    with pytest.raises(ValueError, match="Invalid decay"):
+        get_ema_multi_avg_fn(decay)
+
+
+def torch_rates(start: int, **options: Any) -> list[float]:
+    """SWALR's rates over 14 epochs, an exponential schedule before it from `start` on."""
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    before = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    after, rates = None, []
+    for epoch in range(14):
+        if epoch == start:
+            after = SWALR(optimizer, **options)
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        (before if after is None else after).step()
+    return rates
+
+
+@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"swa_lr": 0.05},
+        {"swa_lr": 0.9, "anneal_epochs": 5, "anneal_strategy": "linear"},
+        {"swa_lr": 0.05, "anneal_epochs": 1},
+        {"swa_lr": 0.05, "anneal_epochs": 0},
+    ],
+    ids=str,
+)
+def test_swa_lr_is_torchs(options: dict[str, Any], start: int) -> None:
+    theirs = torch_rates(start, **options)
+    with settings():
+        made = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start)
+        ours = [float(made(jnp.asarray(epoch))) for epoch in range(14)]
+        wrong = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start + 1)
+        late = [float(wrong(jnp.asarray(epoch))) for epoch in range(14)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+    assert not np.allclose(late, theirs, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"anneal_epochs": -1}, "anneal_epochs is -1"),
+        ({"anneal_epochs": 1.5}, "anneal_epochs is 1.5"),
+        ({"anneal_strategy": "steps"}, "anneal_strategy is 'steps'"),
+    ],
+)
+def test_bad_swa_lr_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        swa_lr(0.1, 0.05, **options)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match="anneal"):
+        SWALR(optimizer, 0.05, **options)

@@ -1,0 +1,190 @@
+"""Gradient clipping and accumulation against PyTorch's, gradients and whole trainings."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from helpers.training import (
+    BATCHES,
+    TorchNetwork,
+    jax_params,
+    jax_steps,
+    settings,
+    torch_loss,
+    torch_steps,
+    worst,
+)
+from jax.experimental import checkify
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from twinstep.errors import InputError
+from twinstep.jax.optim import accumulate, clip_grad_norm, clip_grad_value, sgd, total_norm
+
+pytestmark = pytest.mark.quick_to_compile
+
+BAR = 1e-13
+STEPS = BATCHES[:12]
+SHAPES = [(3, 4), (5,), (), (2, 1, 3)]
+ORDERS = [2.0, 1.0, 3.0, 0.5, 0.0, -1.0, math.inf, -math.inf, "inf"]
+LIMITS = [1.0, 1e-3, 1e9, 0.0, -1.0, math.inf]
+
+
+def gradients(scale: float = 1.0) -> list[np.ndarray]:
+    numbers = np.random.RandomState(3)
+    made = [np.asarray(scale * numbers.randn(*shape)) for shape in SHAPES]
+    made[1][2] = 0.0
+    return made
+
+
+def by_torch(clip: Any, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], Any]:
+    parameters = [torch.nn.Parameter(torch.zeros(a.shape, dtype=torch.float64)) for a in arrays]
+    for parameter, array in zip(parameters, arrays, strict=True):
+        parameter.grad = torch.tensor(array)
+    result = clip(parameters)
+    return [p.grad.numpy() for p in parameters if p.grad is not None], result
+
+
+def by_us(optimizer: optax.GradientTransformation, arrays: list[np.ndarray]) -> list[Any]:
+    grads = [jnp.asarray(array) for array in arrays]
+    return optimizer.update(grads, optimizer.init(grads))[0]
+
+
+def apart(theirs: list[np.ndarray], ours: list[Any]) -> float:
+    gaps = [np.max(np.abs(np.asarray(b) - a)) for a, b in zip(theirs, ours, strict=True)]
+    return float(max(gaps) / max(np.max(np.abs(a)) for a in theirs))
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_clip_grad_norm_is_torchs(order: Any) -> None:
+    for limit in LIMITS:
+        for scale in (1.0, 1e-4):
+            arrays = gradients(scale)
+            theirs, norm = by_torch(lambda ps, m=limit: clip_grad_norm_(ps, m, order), arrays)
+            with settings():
+                ours = by_us(clip_grad_norm(limit, order), arrays)
+                ours_norm = total_norm([jnp.asarray(array) for array in arrays], order)
+            np.testing.assert_allclose(ours_norm, norm.numpy(), rtol=BAR)
+            if np.abs(theirs[0]).max() > 0:
+                assert apart(theirs, ours) <= BAR, (limit, scale)
+            else:
+                assert all(not np.any(array) for array in ours)
+
+
+def test_norm_at_the_limit_is_clipped_all_the_same() -> None:
+    """The 1e-6 beside the norm, which optax has not."""
+    arrays = [np.array([3.0, 4.0])]
+    theirs, _ = by_torch(lambda ps: clip_grad_norm_(ps, 5.0), arrays)
+    with settings():
+        assert apart(theirs, by_us(clip_grad_norm(5.0), arrays)) <= BAR
+        assert apart(theirs, by_us(optax.clip_by_global_norm(5.0), arrays)) > 1e-8
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_goes_where_it_goes_in_torch(bad: float) -> None:
+    arrays = [np.array([1.0, bad]), np.array([2.0])]
+    for clip, ours in (
+        (lambda ps: clip_grad_norm_(ps, 1.0), clip_grad_norm(1.0)),
+        (lambda ps: clip_grad_value_(ps, 1.5), clip_grad_value(1.5)),
+    ):
+        theirs, _ = by_torch(clip, arrays)
+        with settings():
+            for a, b in zip(theirs, by_us(ours, arrays), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_error_if_nonfinite_is_an_error() -> None:
+    arrays = [np.array([1.0, math.nan])]
+    with pytest.raises(RuntimeError, match="non-finite"):
+        by_torch(lambda ps: clip_grad_norm_(ps, 1.0, error_if_nonfinite=True), arrays)
+    with settings():
+        clip = clip_grad_norm(1.0, error_if_nonfinite=True)
+        checked = jax.jit(checkify.checkify(lambda grads: clip.update(grads, clip.init(grads))[0]))
+        error, _ = checked([jnp.asarray(array) for array in arrays])
+        with pytest.raises(Exception, match="norm of the gradients is not finite"):
+            error.throw()
+        error, _ = checked([jnp.ones(2)])
+        error.throw()
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, math.inf, -1.0, 3])
+def test_clip_grad_value_is_torchs_bit_for_bit(value: float) -> None:
+    theirs, _ = by_torch(lambda ps: clip_grad_value_(ps, value), gradients())
+    with settings():
+        for a, b in zip(theirs, by_us(clip_grad_value(value), gradients()), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_no_gradients_have_norm_zero() -> None:
+    assert float(total_norm([])) == 0.0
+
+
+@pytest.mark.parametrize("bad", ["much", None])
+def test_what_is_no_number_is_refused(bad: Any) -> None:
+    for ours, theirs, name in (
+        (lambda: clip_grad_norm(bad), lambda ps: clip_grad_norm_(ps, bad), "max_norm"),
+        (lambda: clip_grad_norm(1.0, bad), lambda ps: clip_grad_norm_(ps, 1.0, bad), "norm_type"),
+        (lambda: clip_grad_value(bad), lambda ps: clip_grad_value_(ps, bad), "clip_value"),
+    ):
+        with pytest.raises(InputError, match=f"{name} is {bad!r}, expected a number"):
+            ours()
+        with pytest.raises((TypeError, ValueError)):
+            by_torch(theirs, gradients())
+
+
+def test_training_with_clipped_gradients() -> None:
+    model = TorchNetwork()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    theirs = torch_steps(
+        model, optimizer, STEPS, change=lambda model: clip_grad_norm_(model.parameters(), 0.4)
+    )
+    with settings():
+        gaps = []
+        for limit in (0.4, 0.4 + 1e-9):
+            ours = optax.chain(clip_grad_norm(limit), sgd(lr=0.1, momentum=0.9))
+            _, _, seen = jax_steps(ours, jax_params(), ours.init(jax_params()), STEPS)
+            gaps.append(worst(theirs, seen))
+    assert gaps[0] <= 1e-12
+    assert not gaps[1] <= 1e-12
+
+
+def torch_accumulated(*, mean: bool) -> list[dict[str, np.ndarray]]:
+    """The parameters after each micro-batch, three to an update."""
+    model = TorchNetwork()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    seen = []
+    for number, batch in enumerate(STEPS):
+        loss = torch_loss(model, batch)
+        (loss / 3 if mean else loss).backward()
+        if number % 3 == 2:
+            optimizer.step()
+            optimizer.zero_grad()
+        seen.append({name: p.detach().numpy().copy() for name, p in model.named_parameters()})
+    return seen
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_accumulation_is_torchs(mean: bool) -> None:
+    theirs = torch_accumulated(mean=mean)
+    with settings():
+        gaps = []
+        for ours in (
+            accumulate(sgd(lr=0.05, momentum=0.9), 3, mean=mean),
+            accumulate(sgd(lr=0.05, momentum=0.9), 3, mean=not mean),
+            optax.MultiSteps(sgd(lr=0.05, momentum=0.9), 3, use_grad_mean=mean),
+        ):
+            made = ours.gradient_transformation() if isinstance(ours, optax.MultiSteps) else ours
+            _, _, seen = jax_steps(made, jax_params(), made.init(jax_params()), STEPS)
+            gaps.append(worst(theirs, seen))
+    assert gaps[0] <= 1e-12
+    assert not gaps[1] <= 1e-12
+    assert not gaps[2] <= 1e-12  # sums in float32
+
+
+def test_accumulating_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="micro_batches is 0, expected 1 or more"):
+        accumulate(sgd(), 0)

@@ -1,0 +1,290 @@
+"""Optimizers from PyTorch's description of them: what each accepts, refuses and defaults to."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers.optim_database import NEWEST, OptimizerErrorEnum, optim_db
+from helpers.training import (
+    BATCHES,
+    TorchNetwork,
+    flax_parts,
+    jax_params,
+    jax_steps,
+    settings,
+    torch_steps,
+    worst,
+)
+
+from twinstep.errors import InputError
+from twinstep.jax import optim
+from twinstep.jax.optim import from_torch, torch_options
+from twinstep.jax.optim._from_torch import FLAGS, TORCH
+
+pytestmark = pytest.mark.quick_to_compile
+
+STEPS = BATCHES[:4]
+BAR = 1e-12
+
+
+def torch_refuses(name: str, options: dict[str, Any]) -> bool:
+    """Whether PyTorch's optimizer cannot be made of these options, or make two steps."""
+    parameter = torch.nn.Parameter(torch.ones(2, 2))
+
+    def closure() -> torch.Tensor:
+        parameter.grad = None
+        loss = (parameter**2).sum()
+        loss.backward()
+        if name == "SparseAdam":
+            assert parameter.grad is not None
+            parameter.grad = parameter.grad.to_sparse(1)
+        return loss
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            optimizer = getattr(torch.optim, name)([parameter], **options)
+            for _ in range(2):
+                closure()
+                optimizer.step(closure if name == "LBFGS" else None)
+        except Exception:
+            return True
+    return False
+
+
+def we_refuse(name: str, options: dict[str, Any]) -> bool:
+    try:
+        from_torch(name, **options)
+    except InputError as error:
+        return any(key in str(error) for key in options)
+    return False
+
+
+def test_every_optimizer_of_torch_is_there() -> None:
+    known: Any = optim_db
+    assert {info.optim_cls.__name__ for info in known} == set(TORCH)
+    assert {function.__name__ for function in TORCH.values()} <= set(optim.__all__)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_keywords_and_defaults_are_torchs(name: str) -> None:
+    theirs = dict(inspect.signature(getattr(torch.optim, name)).parameters)
+    theirs.pop("params")
+    ours = torch_options(name)
+    if not NEWEST and name == "LBFGS":
+        assert ours.pop("maximize") is False
+    assert ours == {key: p.default for key, p in theirs.items()}
+
+
+@pytest.mark.parametrize("info", optim_db, ids=lambda info: info.optim_cls.__name__)
+def test_what_optim_db_knows_as_errors_is_refused(info: Any) -> None:
+    """Those about options; those about parameters have no counterpart, or are in param groups."""
+    name, tried = info.optim_cls.__name__, 0
+    for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float64):
+        options = error.optimizer_error_input.kwargs
+        if options and error.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR:
+            assert we_refuse(name, options), options
+            tried += 1
+    assert tried >= 1
+
+
+@pytest.mark.parametrize("info", optim_db, ids=lambda info: info.optim_cls.__name__)
+def test_what_optim_db_trains_with_is_accepted(info: Any) -> None:
+    name = info.optim_cls.__name__
+    for config in info.optim_inputs_func(device="cpu"):
+        from_torch(name, **config.kwargs)
+
+
+PLAIN = [-1.0, -1e-9, 0, 0.0, 0.5, 1, 1.0, 1.5, 3, math.inf, math.nan, None, "original"]
+RULES = ["match_rms_adamw", "spectral_unclamped", "spectral"]
+PAIRS = [
+    (0.9, 0.99),
+    (0.0, 0.5),
+    (0, 0.5),
+    (0.5, 1.0),
+    (-0.1, 0.5),
+    (0.5, 1.2),
+    (1.0, 1.2),
+    (0.5, math.nan),
+    (None, 0.1),
+    (None, -0.1),
+    (-0.1, 0.1),
+    (0.1,),
+    (torch.tensor(0.5), torch.tensor(0.9)),
+    (torch.tensor(0.5), 0.9),
+]
+SWITCHES = (*FLAGS, "maximize", "amsgrad", "centered", "nesterov", "decoupled_weight_decay")
+COUNTS = ("max_iter", "max_eval", "history_size", "ns_steps")  # of whole numbers alone
+
+
+def tried(name: str) -> Iterator[dict[str, Any]]:
+    """One option at a time, of every sort of value."""
+    for key, default in torch_options(name).items():
+        if key in SWITCHES:
+            # PyTorch has capturable on an accelerator alone; differentiable is another kind of step
+            on = key not in ("capturable", "differentiable")
+            yield from ({key: value} for value in dict.fromkeys((on, False)))
+        elif key == "adjust_lr_fn":
+            yield from ({key: value} for value in [*PLAIN, *RULES])
+        elif key in COUNTS:
+            yield from ({key: value} for value in (1, 2, 99))
+        elif isinstance(default, tuple):
+            yield from ({key: value} for value in [*PAIRS, None, 0.5, (1.0, -1.0, 1.0)])
+        else:
+            # without momentum, dampening is not looked at
+            rest: dict[str, Any] = {"momentum": 0.9} if key == "dampening" else {}
+            yield from (rest | {key: value} for value in [*PLAIN, torch.tensor(0.5)])
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_neither_more_nor_less_is_refused_than_by_torch(name: str) -> None:
+    apart = [
+        options
+        for options in tried(name)
+        if we_refuse(name, options) != torch_refuses(name, options)
+    ]
+    assert apart == ([] if NEWEST else NEWER.get(name, []))
+
+
+NEWER: dict[str, list[dict[str, Any]]] = {
+    "ASGD": [{key: value} for key in ("lambd", "alpha") for value in (-1.0, -1e-9, math.nan)],
+    "LBFGS": [{"maximize": True}, {"maximize": False}],
+    "Muon": [{"adjust_lr_fn": "spectral_unclamped"}],
+}
+"""What an older PyTorch takes or refuses, and the newest does not."""
+
+
+TOGETHER: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"nesterov": True}),
+    ("SGD", {"nesterov": True, "momentum": 0.9}),
+    ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}),
+    ("SGD", {"fused": True, "foreach": True}),
+    ("Adam", {"fused": True, "foreach": True}),
+    ("AdamW", {"fused": True, "differentiable": True}),
+    ("Adagrad", {"fused": True, "foreach": True}),
+    ("Adam", {"lr": torch.tensor(0.1), "foreach": True}),
+    ("Adam", {"betas": (torch.tensor(0.5), torch.tensor(0.5)), "foreach": True}),
+    ("RMSprop", {"lr": torch.tensor([0.1])}),
+    ("RMSprop", {"lr": torch.tensor([0.1, 0.1])}),
+    ("Muon", {"ns_steps": 100}),
+    ("LBFGS", {"history_size": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TOGETHER, ids=str)
+def test_combinations_are_refused_as_by_torch(name: str, options: dict[str, Any]) -> None:
+    assert we_refuse(name, options) == torch_refuses(name, options)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_unknown_keyword_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: keyword 'learning_rate' is unknown"):
+        from_torch(name, learning_rate=0.1)
+    assert torch_refuses(name, {"learning_rate": 0.1})
+
+
+def test_other_mistakes_say_what_they_are() -> None:
+    with pytest.raises(InputError, match="optimizer is 'Adm', did you mean Adam"):
+        from_torch("Adm")
+    with pytest.raises(InputError, match="keyword 'round_to_bfloat16' is unknown"):
+        from_torch("Muon", round_to_bfloat16=False)
+    with pytest.raises(InputError, match="expected a name or an optimizer"):
+        from_torch(3)
+    model = TorchNetwork()
+    with pytest.raises(InputError, match="lr is given"):
+        from_torch(torch.optim.Adam(model.parameters()), lr=0.1)
+    with pytest.raises(InputError, match="group 0 has a parameter that is not in"):
+        from_torch(torch.optim.Adam(model.parameters()), [("0.weight", torch.ones(1))])
+
+
+def gap(made: Any, theirs: list[Any]) -> float:
+    with settings():
+        layout, params, loss = flax_parts()
+        optimizer = made(layout)
+        _, _, seen = jax_steps(optimizer, params, optimizer.init(params), STEPS, loss)
+        return worst(theirs, [layout.to_torch(params) for params in seen])
+
+
+def test_implementation_flags_change_nothing() -> None:
+    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1}
+    model = TorchNetwork()
+    theirs = torch_steps(model, torch.optim.Adam(model.parameters(), **options), STEPS)
+    flagged = options | {"foreach": True}
+    assert gap(lambda layout: from_torch("Adam", **flagged), theirs) <= BAR
+    assert not gap(lambda layout: from_torch("Adam", lr=0.02), theirs) <= BAR
+
+
+def two_groups(model: TorchNetwork, *, named: bool = False) -> torch.optim.Optimizer:
+    first, second, _ = model.children()
+    second.bias.requires_grad = False
+    parts: list[Any] = [
+        [(f"{i}.{name}", p) if named else p for name, p in layer.named_parameters()]
+        for i, layer in ((1, second), (0, first))
+    ]
+    groups: list[Any] = [{"params": parts[0], "lr": 0.1, "momentum": 0.9}, {"params": parts[1]}]
+    return torch.optim.SGD(groups, lr=0.03)
+
+
+@pytest.mark.parametrize("kind", ["model's names", "its own names"])
+def test_groups_of_an_optimizer_are_taken_over(kind: str) -> None:
+    model = TorchNetwork()
+    optimizer = two_groups(model, named=kind == "its own names")
+    names = None if kind == "its own names" else model.named_parameters()
+    made: dict[str, Any] = {}
+
+    def ours(layout: Any) -> Any:
+        if not made:
+            made["optimizer"] = from_torch(optimizer, names, layout=layout)
+        return made["optimizer"]
+
+    with settings():
+        ours(flax_parts()[0])
+    theirs = torch_steps(model, optimizer, STEPS)
+    assert gap(ours, theirs) <= BAR
+
+
+def test_one_group_is_the_whole_tree() -> None:
+    model = TorchNetwork()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.02), amsgrad=True)
+    ours = from_torch(optimizer)
+    theirs = torch_steps(model, optimizer, STEPS)
+    assert gap(lambda layout: ours, theirs) <= BAR
+
+
+def test_lbfgs_of_named_parameters() -> None:
+    model = TorchNetwork()
+    moving = [(name, p) for name, p in model.named_parameters() if p.ndim == 2]
+    optimizer = torch.optim.LBFGS(moving, max_iter=4)
+    theirs = torch_steps(model, optimizer, STEPS[:2])
+    with settings():
+        layout, params, loss = flax_parts()
+        ours = from_torch(optimizer, layout=layout)
+        _, _, seen = jax_steps(ours, params, ours.init(params), STEPS[:2], loss)
+        assert worst(theirs, [layout.to_torch(params) for params in seen]) <= BAR
+
+
+def test_groups_without_names_are_numbers() -> None:
+    one, two = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
+    groups: list[Any] = [{"params": [one]}, {"params": [two], "lr": 0.5}]
+    ours = from_torch(torch.optim.SGD(groups, lr=0.25))
+    with settings():
+        params = [jax_params()["0.bias"], jax_params()["2.bias"]]
+        updates, _ = ours.update(params, ours.init(params), params)
+        assert bool((updates[0] == -0.25 * params[0]).all())
+        assert bool((updates[1] == -0.5 * params[1]).all())
+
+
+def test_subclass_and_schedulers_keys_are_understood() -> None:
+    class Mine(torch.optim.Adam):
+        """Of a name of its own."""
+
+    model = TorchNetwork()
+    optimizer = Mine(model.parameters(), lr=0.02)
+    torch.optim.lr_scheduler.StepLR(optimizer, 10)
+    assert "initial_lr" in optimizer.param_groups[0]
+    ours = from_torch(optimizer)
+    assert gap(lambda layout: ours, torch_steps(model, optimizer, STEPS)) <= BAR

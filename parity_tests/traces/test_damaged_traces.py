@@ -1,0 +1,358 @@
+"""A file that is not what was written is refused by name, so that no verdict ever rests on it."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.storing import SEARCH, bits, write
+from helpers.synthetic_traces import made, refused
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from twinstep import InputError, Trace, Verdict, cli, load_trace, open_trace
+from twinstep.runs.verification import compare_stored
+from twinstep.trace.writing import MANIFEST
+
+# ----------------------------------------------------------------------------------- damaged shards
+
+SHARD = "steps-00000002-00000003.safetensors"
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit of a value": lambda shard: flip(shard, -1),
+    "a bit of the header": lambda shard: flip(shard, 9),
+    "cut short": lambda shard: shard.write_bytes(shard.read_bytes()[:-8]),
+    "grown": lambda shard: shard.write_bytes(shard.read_bytes() + b"\0"),
+    "emptied": lambda shard: shard.write_bytes(b""),
+    "another shard": lambda shard: shutil.copy(
+        shard.with_name("steps-00000000-00000002.safetensors"), shard
+    ),
+    "the same steps of another run": lambda shard: shutil.copy(
+        write(shard.parent.with_name("other"), made(seed=1, rounding_noise=0.5)) / SHARD, shard
+    ),
+    "missing": lambda shard: shard.unlink(),
+    "a folder": lambda shard: shard.rename(shard.with_name("away")).with_name(SHARD).mkdir(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_shard_is_named(
+    stored: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = stored.with_name("whole")
+    shutil.copytree(stored, whole)
+    damage(stored / SHARD)
+    line = refused(lambda: load_trace(stored), str(stored / SHARD))
+    assert refused(lambda: compare_stored(whole, stored)) == line
+    assert refused(lambda: compare_stored(stored, whole)) == line
+    # the steps before it can be read and judged
+    assert compare_stored(whole, stored, steps=2).verdict is Verdict.EQUAL
+    assert cli.main(["compare", str(whole), str(stored)]) == 2
+    assert capsys.readouterr().err == f"twinstep: error: {line}\n"
+
+
+# -------------------------------------------------------------------------------- damaged manifests
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """With the checksum that a manifest of this content bears, made independently of the writer."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {**content, "sha256": checksum}
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a manifest, as somebody who knows the format would, checksum included."""
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_text(json.dumps(sealed(manifest)))
+
+
+def test_the_checksum_of_the_tests_is_that_of_the_writer(stored: Path) -> None:
+    before = json.loads((stored / MANIFEST).read_bytes())
+    assert sealed(before) == before
+    rewrite(stored, lambda manifest: None)
+    assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))
+
+
+TEXTS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not JSON"),
+    "no JSON": (b"{", "not JSON"),
+    "no text": (b"\xff\xfe\x00", "not JSON"),
+    "too deep": (b"[" * 100_000, "not JSON"),
+    "a number too long": (b"1" * 10_000, "not JSON"),
+    "a list": (b"[]", "format"),
+    "a word": (b'"trace"', "format"),
+    "null": (b"null", "format"),
+    "no format": (b"{}", "format"),
+    "format true": (b'{"format": true}', "format"),
+    "format as text": (b'{"format": "1"}', "format"),
+    "oldest format": (b'{"format": 1}', "an older twinstep wrote it"),
+    "older format": (b'{"format": 3}', "has format 3, expected 4: an older twinstep wrote it"),
+    "newer format": (b'{"format": 5}', "use a newer twinstep"),
+    "format alone": (b'{"format": 4}', "sha256"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), TEXTS.values(), ids=TEXTS.keys())
+def test_a_manifest_that_is_none(stored: Path, text: bytes, says: str) -> None:
+    (stored / MANIFEST).write_bytes(text)
+    refused(lambda: load_trace(stored), str(stored / MANIFEST), says)
+    refused(lambda: compare_stored(stored, stored), str(stored / MANIFEST), says)
+
+
+Change = Callable[[dict[str, Any]], object]
+
+FORGED: dict[str, tuple[Change, str]] = {
+    "newer format": (lambda m: m.update(format=5), "newer"),
+    "no metadata": (lambda m: m.pop("metadata"), "metadata"),
+    "metadata a list": (lambda m: m.update(metadata=[]), "metadata"),
+    "a field more": (lambda m: m["metadata"].update(more=1), "more"),
+    "a field less": (lambda m: m["metadata"].pop("example"), "metadata"),
+    "example a number": (lambda m: m["metadata"].update(example=1), "example"),
+    "spec a list": (lambda m: m["metadata"].update(spec=[]), "spec"),
+    "dtype unknown": (lambda m: m["metadata"].update(dtype="float99"), "float99"),
+    "dtype not of the arrays": (lambda m: m["metadata"].update(dtype="float32"), "float32"),
+    "complete as text": (lambda m: m.update(complete="no"), "complete"),
+    "metrics null": (lambda m: m.update(metrics=None), "metrics"),
+    "a metric as text": (lambda m: m.update(metrics={"correct": "all"}), "correct"),
+    "shards an object": (lambda m: m.update(shards={}), "shards"),
+    "a shard a name": (lambda m: m.update(shards=["x"]), "shard"),
+    "no file": (lambda m: m["shards"][1].pop("file"), "file"),
+    "file null": (lambda m: m["shards"][1].update(file=None), "file"),
+    "start as text": (lambda m: m["shards"][0].update(start="0"), "start"),
+    "start infinite": (lambda m: m["shards"][0].update(start=float("inf")), "start"),
+    "steps a fraction": (lambda m: m["shards"][1].update(steps=1.0), "steps"),
+    "steps true": (lambda m: m["shards"][1].update(steps=True), "steps"),
+    "steps 0": (lambda m: m["shards"][1].update(steps=0), "at least 1"),
+    "steps below 0": (lambda m: m["shards"][2].update(steps=-3), "at least 1"),
+    "steps beyond all": (lambda m: m["shards"][2].update(steps=10**4200), ""),
+    "no size": (lambda m: m["shards"][1].pop("bytes"), "bytes"),
+    "size as text": (lambda m: m["shards"][1].update(bytes="9"), "bytes"),
+    "size below 0": (lambda m: m["shards"][1].update(bytes=-1), "at least 0"),
+    "size below the file's": (lambda m: m["shards"][1].update(bytes=9), "expected at most 9"),
+    "size beyond the memory": (lambda m: m["shards"][1].update(bytes=10**30), "of memory"),
+    "checksum a number": (lambda m: m["shards"][1].update(sha256=0), "sha256"),
+    "checksum of no file": (lambda m: m["shards"][1].update(sha256="0"), SHARD),
+    "a gap": (lambda m: m["shards"].pop(1), "starts at step 3, expected 2"),
+    "twice": (lambda m: m["shards"].insert(1, m["shards"][1]), "expected 3"),
+    "out of order": (lambda m: m["shards"].reverse(), "expected 0"),
+    "the beginning missing": (lambda m: m["shards"].pop(0), "expected 0"),
+    "a path out": (lambda m: m["shards"][1].update(file="../../etc/passwd"), "../../etc/passwd"),
+    "a path to the shard": (
+        lambda m: m["shards"][1].update(file=f"../stored/{SHARD}"),
+        "../stored",
+    ),
+    "a path from the root": (lambda m: m["shards"][1].update(file="/etc/passwd"), "/etc/passwd"),
+    "a name of no file": (lambda m: m["shards"][1].update(file="a\0b"), "named"),
+    "a name of two lines": (lambda m: m["shards"][1].update(file="a\nb"), "named"),
+    "an empty name": (lambda m: m["shards"][1].update(file=""), "named"),
+    "another name": (lambda m: m["shards"][1].update(file="x.safetensors"), "x.safetensors"),
+    "held once missing": (lambda m: m["shards"][1].pop("held_once"), "held_once"),
+    "held once null": (lambda m: m["shards"][1].update(held_once=None), "held_once"),
+    "held once no names": (lambda m: m["shards"][1].update(held_once=[1]), "held_once"),
+    "one held twice": (lambda m: m["shards"][1]["held_once"].remove("bias"), "leaves"),
+    "appears_at missing": (lambda m: m.pop("appears_at"), "appears_at"),
+    "appears_at a list": (lambda m: m.update(appears_at=[]), "appears_at"),
+    "appears_at no leaf": (lambda m: m.update(appears_at={"params/more": 2}), "params/more"),
+    "appears_at at a fraction": (
+        lambda m: m.update(appears_at={"params/bias": 1.5}),
+        "params/bias",
+    ),
+    "appears_at at the start": (lambda m: m.update(appears_at={"params/bias": 0}), "params/bias"),
+    "appears_at after it was there": (lambda m: m.update(appears_at={"params/bias": 2}), "leaves"),
+    "leaves missing": (lambda m: m.pop("leaves"), "leaves"),
+    "no loss": (lambda m: m["leaves"].remove("loss"), "loss"),
+    "leaves no names": (lambda m: m["leaves"].append([]), "name"),
+    "a leaf more": (lambda m: m["leaves"].append("raw_grads/more"), "leaves"),
+    "a leaf less": (lambda m: m["leaves"].remove("raw_grads/bias"), "leaves"),
+    "a gradient less that is held once": (lambda m: m["leaves"].remove("grads/bias"), "leaves"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), FORGED.values(), ids=FORGED.keys())
+def test_a_forged_manifest_is_named(stored: Path, change: Change, says: str) -> None:
+    rewrite(stored, change)
+    refused(lambda: load_trace(stored), str(stored), says)
+    refused(lambda: compare_stored(stored, stored), str(stored), says)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(complete=False),
+        lambda m: m["metadata"].update(dtype="float32"),
+        lambda m: m["metadata"]["spec"].update(seed=1),
+        lambda m: m["shards"].pop(),
+        lambda m: m.pop("sha256"),
+    ],
+    ids=["complete", "dtype", "seed", "last shard", "checksum"],
+)
+def test_a_manifest_changed_by_hand_is_refused(stored: Path, change: Change) -> None:
+    manifest = json.loads((stored / MANIFEST).read_bytes())
+    change(manifest)
+    (stored / MANIFEST).write_text(json.dumps(manifest))
+    refused(lambda: open_trace(stored), str(stored / MANIFEST), "damaged")
+
+
+def shard_of(arrays: dict[str, np.ndarray]) -> bytes:
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def typed(kind: str, size: int) -> bytes:
+    """A safetensors file of one tensor, of a type that NumPy may not have."""
+    header = {"loss": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(size)
+
+
+CONTENTS: dict[str, Callable[[], bytes]] = {
+    "nothing": lambda: b"",
+    "no safetensors": lambda: b"PK\x03\x04" * 9,
+    "a pickle": lambda: b"\x80\x04N.",
+    "no tensors": lambda: shard_of({}),
+    "losses alone": lambda: shard_of({"loss": np.zeros(2)}),
+    "a type that NumPy lacks": lambda: typed("BF16", 2),
+    "complex": lambda: shard_of(_arrays({"loss": np.zeros(2, np.complex64)})),
+    "losses a scalar": lambda: shard_of(_arrays({"loss": np.zeros(())})),
+    "losses a table": lambda: shard_of(_arrays({"loss": np.zeros((2, 1))})),
+    "losses integers": lambda: shard_of(_arrays({"loss": np.zeros(2, int)})),
+    "three losses": lambda: shard_of(_arrays({"loss": np.zeros(3)})),
+    "a gradient too short": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros((1, 3))})),
+    "a gradient a scalar": lambda: shard_of(_arrays({"raw_grads/bias": np.zeros(())})),
+    "params without the first": lambda: shard_of(_arrays({"params/gain": np.zeros(2)})),
+    "rounding noise too short": lambda: shard_of(
+        _arrays({"rounding_noise/loss/loss": np.zeros(1)})
+    ),
+    "rounding scale a table": lambda: shard_of(
+        _arrays({"rounding_scale/loss/loss": np.zeros((2, 2))})
+    ),
+    "other steps": lambda: shard_of(_arrays(steps=3)),
+}
+
+
+def _arrays(changes: Mapping[str, np.ndarray] = {}, steps: int = 2) -> dict[str, np.ndarray]:
+    """The arrays of the first shard of `stored`, with some of them changed."""
+    trace = made(rounding_noise=0.5).slice(0, steps)
+    arrays = {"loss": trace.losses}
+    for stage in ("batch", "raw_grads", "opt_state", "params", "rounding_noise", "rounding_scale"):
+        arrays |= {f"{stage}/{name}": array for name, array in getattr(trace, stage).items()}
+    return {**arrays, **changes}
+
+
+def put_first_shard(folder: Path, content: bytes) -> None:
+    """Replaces the first shard and lists it as if it had been written so."""
+    (folder / "steps-00000000-00000002.safetensors").write_bytes(content)
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["shards"][0].update(told))
+
+
+def test_a_shard_put_in_its_place_is_read(stored: Path) -> None:
+    put_first_shard(stored, shard_of(_arrays()))
+    assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+def test_a_forged_shard_is_named(stored: Path, content: Callable[[], bytes]) -> None:
+    put_first_shard(stored, content())
+    refused(lambda: load_trace(stored), str(stored / "steps-00000000-00000002.safetensors"))
+
+
+def test_shards_of_different_shapes_do_not_make_a_trace(stored: Path) -> None:
+    put_first_shard(stored, shard_of(_arrays({"raw_grads/bias": np.zeros((2, 4))})))
+    refused(lambda: load_trace(stored), "raw_grads", "step")
+
+
+# ------------------------------------------------------------------------------------ random damage
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("victim") / "trace", made(rounding_noise=0.5))
+
+
+@contextlib.contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    """A file with another content, for a while."""
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def loaded_or_line(folder: Path) -> Trace | str:
+    """What loading comes to; anything but a trace or an InputError goes through."""
+    try:
+        return load_trace(folder)
+    except InputError as error:
+        return str(error)
+
+
+@SEARCH
+@given(
+    name=st.sampled_from([MANIFEST, SHARD]),
+    position=st.integers(0, 10_000),
+    garbage=st.binary(min_size=1, max_size=12),
+)
+def test_random_bytes_give_the_trace_or_one_line(
+    victim: Path, name: str, position: int, garbage: bytes
+) -> None:
+    content = bytearray((victim / name).read_bytes())
+    position %= len(content)
+    content[position : position + len(garbage)] = garbage
+    with replaced(victim / name, bytes(content)):
+        result = loaded_or_line(victim)
+    if isinstance(result, str):
+        assert str(victim) in result
+        assert "\n" not in result
+    else:
+        assert bits(result) == bits(made(rounding_noise=0.5))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+JSON = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.just("file"), SCALARS)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything in a JSON value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    inner = [value[key] for key in keys if isinstance(value[key], (dict, list))]
+    return [(value, key) for key in keys] + [
+        position for each in inner for position in places(each)
+    ]
+
+
+@SEARCH
+@given(data=st.data())
+def test_a_manifest_of_random_values_gives_a_trace_or_one_line(
+    victim: Path, data: st.DataObject
+) -> None:
+    manifest = json.loads((victim / MANIFEST).read_bytes())
+    container, key = data.draw(st.sampled_from(places(manifest)))
+    if data.draw(st.booleans()):
+        container[key] = data.draw(JSON)
+    else:
+        del container[key]
+    with replaced(victim / MANIFEST, json.dumps(sealed(manifest)).encode()):
+        result = loaded_or_line(victim)
+    if isinstance(result, str):
+        assert "\n" not in result
+    else:
+        assert len(result) in {6, 3, 2}, "whole shards, if some were taken off the list"

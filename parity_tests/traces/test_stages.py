@@ -1,0 +1,344 @@
+"""One table says what a step leaves: by its row a stage is recorded, saved, judged and shown.
+
+Traces that hold every stage, and leaves that come late, are saved, sliced and concatenated without
+loss; what is held once stays one array.
+"""
+
+import dataclasses
+import html
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.judging import EPS, gate, perturbed, where
+from helpers.pages import honest
+from helpers.screens import results
+from helpers.storing import SEARCH, bits, write
+from helpers.synthetic_traces import STEPS as LENGTH
+from helpers.synthetic_traces import entry, leaf_of, made, refused, with_fault, with_leaf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinstep import Trace, Verdict, compare, load_trace, open_trace
+from twinstep.report.verdicts import print_verifications
+from twinstep.trace.ledger import concatenate
+from twinstep.trace.rows import Rows
+from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
+from twinstep.trace.streaming import Stream
+from twinstep.trace.writing import TraceWriter
+
+AT = 3
+LEAF = {
+    "batch": "x",
+    "rng": "torch",
+    "activations": "relu",
+    "loss": "loss",
+    "raw_grads": "bias",
+    "grads": "bias",
+    "hyper_parameters": "0.lr",
+    "opt_state": "bias.exp_avg",
+    "params": "bias",
+    "buffers": "norm.running_mean",
+}
+each_stage = pytest.mark.parametrize("stage", STEPS, ids=lambda stage: stage.name)
+
+
+def full(rounding_noise: float | None = None, length: int = LENGTH) -> Trace:
+    """A trace that holds something of every stage, and what its batches were."""
+    draw = np.random.default_rng(1)
+    trace = made(length, rounding_noise=rounding_noise)
+    return dataclasses.replace(
+        trace,
+        rng={"torch": draw.integers(256, size=(length, 5), dtype=np.uint8)},
+        activations={"relu": draw.uniform(1, 2, (length, 4, 2)), "0": draw.uniform(1, 2, length)},
+        hyper_parameters={"0.lr": draw.uniform(1, 2, length), "0.weight_decay": np.zeros(length)},
+        buffers={
+            "norm.running_mean": draw.uniform(1, 2, (length + 1, 3)),
+            "norm.num_batches_tracked": np.arange(length + 1),
+            "mask": draw.uniform(size=(length + 1, 2)) < 0.5,
+        },
+        inputs={"x": {int(number): draw.uniform(size=(2, 3)) for number in trace.batch["x"]}},
+    )
+
+
+def changed(trace: Trace, stage: Stage, leaf: str, value: float) -> Trace:
+    """The trace with another value at step AT."""
+    if not np.issubdtype(leaf_of(trace, stage.name, leaf).dtype, np.integer):
+        return with_fault(trace, stage.name, leaf, AT, value)
+    array = leaf_of(trace, stage.name, leaf).copy()
+    array[AT - 1 + stage.before, ...] ^= 1
+    return with_leaf(trace, stage.name, leaf, array)
+
+
+# ----------------------------------------------------------------------------- the table's columns
+
+
+def test_the_table_and_a_trace_have_the_same_stages() -> None:
+    fields = {field.name for field in dataclasses.fields(Trace)}
+    assert {stage.field for stage in STAGES.values()} <= fields
+    assert [stage.name for stage in STEPS] == list(LEAF)
+    assert {stage.name for stage in STAGES.values()} - {stage.name for stage in STEPS} == {
+        "evaluation"
+    }
+    assert [stage for stage in STEPS if stage.name != "loss"] == LEAVES
+    assert len({stage.holds for stage in STAGES.values()} - {""}) > 5
+    assert all(stage.exact or stage.one_step for stage in STAGES.values())
+
+
+@each_stage
+def test_a_stage_is_walked_saved_and_found_by_its_row(stage: Stage, tmp_path: Path) -> None:
+    """name, field: of what is off the name is said, and the leaf, and the first is found."""
+    trace, leaf = full(), LEAF[stage.name]
+    assert [n for n, _, _ in trace.entries()] == sorted(
+        (n for n, _, _ in trace.entries()), key=list(STAGES).index
+    )
+    off = changed(trace, stage, leaf, 1e3)
+    off.save(tmp_path / "off")
+    assert bits(load_trace(tmp_path / "off")) == bits(off) != bits(trace)
+    for comparison in (compare(trace, off), gate(trace, load_trace(tmp_path / "off"))):
+        assert comparison.verdict is Verdict.MISMATCH
+        assert where(comparison.first) == (AT, stage.name, leaf)
+        assert f"step {AT}, {stage.name}, {leaf}" in comparison.reason
+
+
+@each_stage
+def test_rows_before_the_first_step(stage: Stage) -> None:
+    """before: one row more, which is the state from which the first step is made."""
+    trace, leaf = full(), LEAF[stage.name]
+    array = leaf_of(trace, stage.name, leaf)
+    assert len(array) == LENGTH + stage.before
+    assert trace.validation_error() is None
+    longer = with_leaf(trace, stage.name, leaf, np.concatenate([array, array[:1]]))
+    if stage.name != "loss":
+        assert f"{stage.name}, {leaf}" in str(longer.validation_error())
+    cut = leaf_of(trace.slice(2, 4), stage.name, leaf)
+    assert cut.tobytes() == array[2 : 4 + stage.before].tobytes()
+
+
+@each_stage
+def test_what_is_in_the_runs_dtype(stage: Stage) -> None:
+    """numbers: of another dtype it is no trace; else each leaf has its own."""
+    trace, leaf = full(), LEAF[stage.name]
+    other = with_leaf(trace, stage.name, leaf, leaf_of(trace, stage.name, leaf).astype(np.float32))
+    assert (other.validation_error() is not None) is stage.numbers
+    if stage.numbers:
+        assert f"{stage.name}, {leaf} is float32, expected float64" in str(other.validation_error())
+    else:
+        refused(lambda: compare(trace, other), stage.name, leaf, "float32")
+
+
+@each_stage
+def test_what_one_step_may_be_off(stage: Stage) -> None:
+    """exact, one_step: not at all, or so many eps of what the entry is made of."""
+    trace, leaf = full(), LEAF[stage.name]
+    array = leaf_of(trace, stage.name, leaf)
+    if stage.exact:
+        assert stage.one_step == 0
+        value = float(perturbed(entry(trace, stage.name, leaf, AT), 1))
+        for judged in (gate, compare):
+            comparison = judged(trace, changed(trace, stage, leaf, value))
+            assert where(comparison.first) == (AT, stage.name, leaf)
+            assert comparison.first is not None
+            assert comparison.first.allowed == 0
+        return
+    rows = array[AT - 2 + stage.before : AT + stage.before]
+    size = float(np.max(np.abs(rows)))
+    if stage.name == "params":
+        size = max(size, float(np.max(np.abs(rows[1] - rows[0]))))
+    if stage.name in ("loss", "raw_grads"):
+        size = 1.0  # as `gate` says of them
+    limit = stage.one_step * EPS * size
+    for part, verdict in ((0.75, Verdict.ROUNDING), (1.25, Verdict.MISMATCH)):
+        value = entry(trace, stage.name, leaf, AT) + part * limit
+        comparison = gate(trace, changed(trace, stage, leaf, value))
+        assert comparison.verdict is verdict, comparison.reason
+
+
+@each_stage
+def test_of_what_noise_is_known(stage: Stage) -> None:
+    """noisy: where any is known, that of this stage has to be."""
+    trace, key = full(rounding_noise=EPS), f"{stage.name}/{LEAF[stage.name]}"
+    assert trace.validation_error() is None
+    assert trace.rounding_noise is not None
+    assert (key in trace.rounding_noise) is stage.noisy
+    less = {name: sizes for name, sizes in trace.rounding_noise.items() if name != key}
+    assert (
+        dataclasses.replace(trace, rounding_noise=less).validation_error() is not None
+    ) is stage.noisy
+
+
+@each_stage
+def test_what_one_side_alone_may_hold(stage: Stage) -> None:
+    """both: compared only where both sides have it; else its lack is another structure."""
+    trace = full()
+    if stage.name == "loss":
+        return
+    fields: dict[str, Any] = {stage.field: {}}
+    without = dataclasses.replace(trace, **fields)
+    for pair in ((trace, without), (without, trace)):
+        if stage.both:
+            assert compare(*pair).verdict is Verdict.EQUAL
+        else:
+            refused(lambda pair=pair: compare(*pair), stage.name, "only the")  # type: ignore[misc]
+    kept = dict(trace.leaves(stage))
+    kept.pop(LEAF[stage.name])
+    if kept:  # where both have some of it, both have to have all
+        fields = {stage.field: kept}
+        part = dataclasses.replace(trace, **fields)
+        refused(lambda: compare(trace, part), f"{stage.name}, {LEAF[stage.name]}")
+
+
+def test_columns_of_the_terminals_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """column: those that have one, in the ledger's order."""
+    print_verifications(results())
+    heads = capsys.readouterr().out.splitlines()[0].split()
+    assert [head for head in heads if head in STAGES] == [s.name for s in STEPS if s.column]
+
+
+def test_the_page_says_what_a_stage_holds() -> None:
+    """holds: beside the name of each that the summary shows."""
+    for stage in STAGES.values():
+        assert (f'title="{html.escape(stage.holds)}">{stage.name}<' in honest()) is stage.noisy
+
+
+# ----------------------------------------------------------------------- held once, and coming late
+
+
+def late(rounding_noise: float | None = None) -> Trace:
+    """A trace in which a parameter comes with step 3 and its optimizer state with step 4."""
+    trace, draw = full(rounding_noise), np.random.default_rng(2)
+    grad = draw.uniform(1, 2, (LENGTH - 2, 3))
+    return dataclasses.replace(
+        trace,
+        raw_grads={**trace.raw_grads, "late": grad},
+        grads={**trace.grads, "late": grad},
+        opt_state={**trace.opt_state, "late.exp_avg": draw.uniform(1, 2, (LENGTH - 3, 3))},
+        params={**trace.params, "late": draw.uniform(1, 2, (LENGTH - 1, 3))},
+        appears_at={
+            "raw_grads/late": 2,
+            "grads/late": 2,
+            "params/late": 2,
+            "opt_state/late.exp_avg": 3,
+        },
+    )
+
+
+def test_held_once_is_one_array(tmp_path: Path) -> None:
+    trace = full()
+    apart = with_leaf(trace, "grads", "weight", trace.grads["weight"].copy())
+    assert [leaf for leaf in apart.grads if apart.held_once(leaf)] == ["bias", "gain", "none"]
+    write(tmp_path / "apart", apart)
+    others = [
+        apart.slice(1, 5),
+        concatenate([apart.slice(0, 2), apart.slice(2, 6)]),
+        load_trace(tmp_path / "apart"),
+    ]
+    others += list(open_trace(tmp_path / "apart").chunks())
+    for other in others:
+        for leaf in other.grads:
+            assert (other.grads[leaf] is other.raw_grads[leaf]) is (leaf != "weight")
+    # in a shard it stands once
+    sizes = {}
+    for name, stored in (("one", trace), ("two", apart)):
+        stored.save(tmp_path / name)
+        (shard,) = open_trace(tmp_path / name).shards
+        sizes[name] = shard["bytes"]
+        assert ("weight" in shard["held_once"]) is (name == "one")
+    assert sizes["two"] - sizes["one"] >= apart.grads["weight"].nbytes
+
+
+def test_what_is_once_of_some_shards_alone_is_joined_as_two(tmp_path: Path) -> None:
+    trace = full()
+    first, last = trace.slice(0, 3), trace.slice(3, 6)
+    last = with_leaf(last, "grads", "bias", last.grads["bias"] / 2)
+    whole = concatenate([first, last])
+    assert not whole.held_once("bias")
+    assert whole.held_once("weight")
+    assert whole.grads["bias"][:3].tobytes() == trace.grads["bias"][:3].tobytes()
+    assert whole.raw_grads["bias"].tobytes() == trace.raw_grads["bias"].tobytes()
+    with TraceWriter(tmp_path / "trace", trace.metadata) as writer:
+        writer.write(first)
+        writer.write(last)
+        writer.finish({})
+    assert bits(load_trace(tmp_path / "trace")) == bits(whole)
+    # the clip that starts with step 4 is found there, and not in what was backpropagated
+    assert where(compare(trace, whole).first) == (4, "grads", "bias")
+
+
+@SEARCH
+@given(cuts=st.sets(st.integers(1, LENGTH - 1)))
+def test_leaves_that_come_late_keep_their_rows(
+    tmp_path_factory: pytest.TempPathFactory, cuts: set[int]
+) -> None:
+    trace = late()
+    bounds = list(itertools.pairwise([0, *sorted(cuts), LENGTH]))
+    pieces = [trace.slice(low, high) for low, high in bounds]
+    assert bits(concatenate(pieces)) == bits(trace)
+    for piece, (low, high) in zip(pieces, bounds, strict=True):
+        assert piece.validation_error() is None
+        for key, first in trace.appears_at.items():
+            name, _, leaf = key.partition("/")
+            held = piece.leaves(STAGES[name]).get(leaf)
+            if held is not None:
+                rows = trace.leaves(STAGES[name])[leaf][max(0, low - first) :]
+                assert len(held) == max(0, high - max(low, first)) + STAGES[name].before
+                assert held.tobytes() == rows[: len(held)].tobytes()
+            else:
+                assert first >= high
+        assert ("late" not in piece.grads) or piece.held_once("late")
+    folder = tmp_path_factory.mktemp("late") / "trace"
+    write(folder, trace, tuple(bounds))
+    assert bits(load_trace(folder)) == bits(trace)
+    for piece, chunk in zip(pieces, open_trace(folder).chunks(), strict=True):
+        assert bits(chunk) == bits(piece)
+    assert compare(trace, load_trace(folder)).verdict is Verdict.EQUAL
+
+
+def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
+    trace = late()
+    rows = {(stage, leaf): array for stage, leaf, array in trace.entries()}
+    assert not rows["params", "late"][:2].any()
+    assert rows["params", "late"][2:].tobytes() == trace.params["late"][1:].tobytes()
+    assert {len(array) for array in rows.values()} == {LENGTH}
+    whole = dataclasses.replace(trace, appears_at={})
+    assert "rows" in str(whole.validation_error())
+    early = with_leaf(trace, "params", "late", trace.params["late"][1:])
+    assert "params, late" in str(early.validation_error())
+
+
+def filled(max_rows: int) -> list[Trace]:
+    """What `Rows` gives away of six steps, `most` at a time: a leaf comes with the third."""
+    rows, stream = Rows(max_rows, "float64"), Stream(None)
+    pieces, draw = list[Trace](), np.random.default_rng(3)
+    rows.before("params", "w", np.zeros(2))
+    for step in range(LENGTH):
+        for name in ("w", "late") if step >= 2 else ("w",):
+            if name == "late" and step == 2:
+                rows.before("params", name, np.ones(2))
+            grad = draw.uniform(1, 2, 2)
+            rows.put("raw_grads", name, grad)
+            rows.given(name, grad if name == "late" or step != 4 else grad / 2)
+            rows.put("params", name, draw.uniform(1, 2, 2))
+        rows.batch({"x": np.full(3, step, float)}, values=True)
+        rows.hyper_parameters({"0.lr": 0.5**step})
+        rows.finish(float(step))
+        if rows.full or step == LENGTH - 1:
+            rows.flush(made().metadata, stream)
+            pieces.append(stream.take())
+    return pieces
+
+
+@pytest.mark.parametrize("max_rows", range(1, LENGTH + 1))
+def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path: Path) -> None:
+    (whole,) = filled(LENGTH)
+    assert whole.appears_at == {"raw_grads/late": 2, "grads/late": 2, "params/late": 2}
+    assert [whole.held_once(leaf) for leaf in ("w", "late")] == [False, True]
+    pieces = filled(max_rows)
+    assert bits(concatenate(pieces)) == bits(whole)
+    with TraceWriter(tmp_path / "trace", whole.metadata) as writer:
+        for piece in pieces:
+            writer.write(piece)
+        writer.finish({})
+    assert bits(load_trace(tmp_path / "trace")) == bits(whole)
