@@ -16,6 +16,8 @@ from flax import nnx
 from twinstep.errors import InputError
 from twinstep.jax.nn import layers
 
+__all__ = ["Mapping", "load_params", "module_layout", "opt_state_layout", "tree_layout"]
+
 Tree = Any
 Path = tuple[Any, ...]
 

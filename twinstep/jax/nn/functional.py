@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+__all__ = ["cross_entropy", "l1_loss", "mse_loss"]
+
 
 def mse_loss(output: jax.Array, target: jax.Array) -> jax.Array:
     """Mean squared error, ().
