@@ -59,7 +59,7 @@ def section(text: str, head: str) -> str | None:
 def unsaid(function: Callable[..., Any]) -> list[str]:
     """What the docstring of a function lacks: its one line, its arguments, what it returns."""
     text, signature = inspect.getdoc(function) or "", inspect.signature(function)
-    lacks = [] if re.match(r"\S.*[.:?]$", text.partition("\n")[0]) else ["one line"]
+    lacks = [] if re.match(r"\S.*[.?]$", text.partition("\n")[0]) else ["one line"]
     arguments = section(text, "Args") or ""
     said = {
         n
