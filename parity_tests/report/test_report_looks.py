@@ -22,6 +22,7 @@ from helpers.pages import (
     summary_rows,
 )
 from helpers.synthetic_traces import refused
+from matplotlib.figure import Figure
 
 from twinstep.cli import main
 from twinstep.judge.findings import Verdict
@@ -128,17 +129,40 @@ def test_any_number_can_be_drawn(value: float) -> None:
             name: outcome._replace(losses=numbers)
             for name, outcome in results()[0].outcomes.items()
         }
-        result = dataclasses.replace(
-            results()[0], history={("gate", "loss"): curve}, outcomes=outcomes
-        )
-        for figure in (plots.differences_figure(result), plots.losses_figure([result] * 2)):
+        result = dataclasses.replace(results()[0], outcomes=outcomes)
+        differences = differences_of(result, {("gate", "loss"): curve})
+        for figure in (differences, plots.losses_figure([result] * 2)):
             text = plots.svg(figure, "a-", HOSTILE)
             assert Reader(text).root.all("svg")[0].attributes["aria-label"] == HOSTILE
             assert "nan" not in re.sub(r">[^<]*<", "><", text)
 
 
+Curves = dict[tuple[str, str], Curve]
+
+
+def differences_of(result: Verification, history: Curves | None = None) -> Figure:
+    """The figure of its differences, or of others."""
+    comparison = result.comparison
+    return plots.differences_figure(comparison, history or result.history, result.spec.dtype)
+
+
+def test_the_first_fault_is_marked_where_it_is() -> None:
+    """In its stage's panel alone; where there is no fault nothing is."""
+    for stage, mode in (("raw_grads", "gate"), ("params", "free")):
+        marked = [
+            axes
+            for axes in differences_of(spoilt(stage, mode=mode)).axes
+            if any(text.get_text().startswith("step 3: weight[") for text in axes.texts)
+        ]
+        assert marked
+        for axes in marked:
+            assert any(text.get_text() == f" {stage}" for text in axes.texts)
+    words = [text.get_text() for axes in differences_of(results()[0]).axes for text in axes.texts]
+    assert not any(word.startswith("step") for word in words)
+
+
 def test_figures_of_a_page_share_no_id() -> None:
-    figure = plots.differences_figure(results()[0])
+    figure = differences_of(results()[0])
     text = plots.svg(figure, "a-") + plots.svg(figure, "b-")
     ids = re.findall(r' id="([^"]*)"', text)
     assert ids

@@ -1,7 +1,6 @@
 """`twinstep bench`: what each way to train costs, as ratios."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from twinstep import extras
@@ -125,6 +124,4 @@ def _refuse(options: BenchOptions) -> None:
     if not 0 < options.limit <= MAX_SECONDS:
         expected = f"seconds above 0, at most {MAX_SECONDS} (a week)"
         raise InputError(f"limit is {options.limit}, expected {expected}")
-    if options.plot is not None and Path(options.plot).suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"plot is {options.plot!r}, expected a name that ends in .png or .svg")
     check_outputs({"json": options.json, "plot": options.plot})

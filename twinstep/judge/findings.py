@@ -54,12 +54,16 @@ class Finding:
             return math.inf
         return self.difference / self.allowed
 
+    @property
+    def entry(self) -> str:
+        """The leaf and the index in it, "weight[0, 2]"."""
+        return f"{self.leaf}{list(self.index)}" if self.index else self.leaf
+
     def __str__(self) -> str:
-        where = f"{self.leaf}{list(self.index)}" if self.index else self.leaf
         values = zip(self.sides, _told_apart(self.reference, self.candidate), strict=True)
         said = ", ".join(f"{side} {value}" for side, value in values)
         return (
-            f"step {self.step}, {self.stage}, {where}: {said}, apart {self.difference:.2g}, "
+            f"step {self.step}, {self.stage}, {self.entry}: {said}, apart {self.difference:.2g}, "
             f"allowed {self.allowed:.2g}"
         )
 

@@ -82,7 +82,7 @@ def check_outputs(
 ) -> None:
     """Raises InputError for what could not be written in the end; leaves nothing behind.
 
-    outputs: {flag: file}, of which json may be "-"
+    outputs: {flag: file}, of which json may be "-", and plot ends in .png or .svg
     out, folders: the flag's value, and the folders of new traces that will be in it
     inputs: folders that are read and must not be written into
     """
@@ -100,6 +100,8 @@ def check_outputs(
         files.checked_path(flag, target)
         if target == "-":
             raise InputError(f"{flag} is '-', expected a file")
+        if flag == "plot" and Path(target).suffix.lower() not in (".png", ".svg"):
+            raise InputError(f"plot is {target!r}, expected a name that ends in .png or .svg")
         check_writable(target)
         if files.kind(target):  # a device or a pipe takes any number
             continue

@@ -264,7 +264,13 @@ def _plots(result: Verification, name: str) -> dict[str, str]:
         ),
         **{
             mode: svg(
-                differences_figure(result, [mode], width=_PLOT_WIDTH),
+                differences_figure(
+                    result.comparison,
+                    result.history,
+                    result.spec.dtype,
+                    [mode],
+                    width=_PLOT_WIDTH,
+                ),
                 f"{name}-{mode[0]}-",
                 f"The difference and the allowance of every stage {where}, {said}",
             )

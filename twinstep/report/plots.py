@@ -10,13 +10,14 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
 from twinstep.errors import InputError
+from twinstep.judge.findings import Comparison
 from twinstep.judge.history import Curve
 from twinstep.report import axis, write_bytes
 from twinstep.report.axis import COLORS
@@ -117,34 +118,36 @@ def losses_figure(results: Sequence[Verification], *, width: float = axis.PANEL_
 
 @_styled
 def differences_figure(
-    result: Verification,
+    comparison: Comparison,
+    history: Mapping[tuple[str, str], Curve],
+    dtype: str,
     modes: Sequence[str] = ("gate", "free"),
     *,
     width: float = axis.PANEL_WIDTH,
 ) -> "Figure":
-    """Every stage's difference over the steps beside what is allowed.
+    """Every stage's difference over the steps beside what is allowed; the first fault is marked.
 
     modes: a column each; width: of one, in inches
     """
-    history = result.history
     stages = [s for s in STAGES if any((mode, s) in history for mode in modes)] or ["loss"]
     figure, rows = axis.grid(len(stages), len(modes), _HEIGHT["difference"], width)
-    chaotic_from = result.comparison.chaotic_from
+    chaotic_from, count = comparison.chaotic_from, comparison.steps
     for row, stage in zip(rows, stages, strict=True):
         for axes, mode in zip(row, modes, strict=True):
             curve = history.get((mode, stage))
-            axis.steps(axes, result.comparison.steps, said=stage == stages[-1])
+            axis.steps(axes, count, said=stage == stages[-1])
             if curve is None:
                 axis.nothing(axes)
             else:
                 _difference(axes, curve)
-            if mode == "free" and chaotic_from and chaotic_from <= result.comparison.steps:
-                axis.unjudged(axes, chaotic_from, result.comparison.steps, said=stage == stages[0])
+                _mark_first(axes, curve, comparison, stage)
+            if mode == "free" and chaotic_from and chaotic_from <= count:
+                axis.unjudged(axes, chaotic_from, count, said=stage == stages[0])
             axes.text(
                 0.0, 1.0, f" {stage}", transform=axes.transAxes, va="bottom", fontweight="bold"
             )
     for axes, mode in zip(rows[0], modes, strict=True):
-        axes.set_title(f"{MODES[mode]}, {result.spec.dtype}", pad=17)
+        axes.set_title(f"{MODES[mode]}, {dtype}", pad=17)
     _legend(rows[0][-1])
     return figure
 
@@ -250,6 +253,17 @@ def _difference(axes: "Axes", curve: Curve) -> None:
         axis.mark(
             axes, int(steps[bad[0]]), int(steps[-1]), f"{word} from step {int(steps[bad[0]])}"
         )
+
+
+def _mark_first(axes: "Axes", curve: Curve, comparison: Comparison, stage: str) -> None:
+    """A line and its words where the first fault is, if it is of this stage and seen here."""
+    first = comparison.first
+    if first is None or first.stage != stage:
+        return
+    here = curve.steps == first.step
+    if np.any(here & ~(curve.difference <= curve.allowed) & np.isfinite(curve.difference)):
+        text = f"step {first.step}: {first.entry}"
+        axis.mark(axes, first.step, comparison.steps, text, 0.22)
 
 
 def _dots(axes: "Axes", x: np.ndarray, y: np.ndarray, size: float) -> None:

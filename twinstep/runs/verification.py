@@ -167,6 +167,13 @@ def compare_stored(
 
     Raises InputError for folders that hold no trace, and as `compare` does.
     """
+    return judge_stored(reference, candidate, steps=steps).comparison()
+
+
+def judge_stored(
+    reference: str | Path, candidate: str | Path, *, steps: int | None = None
+) -> Judge:
+    """The same, with what the judge saw step by step in its `history`."""
     stored = open_trace(reference), open_trace(candidate)
     a, b = stored
     check_same_problem(a.metadata, b.metadata)
@@ -189,7 +196,7 @@ def compare_stored(
         if difference := structure(ours, theirs):
             raise InputError(f"the traces differ: {difference}")
         judge.free(ours, theirs)
-    return judge.comparison()
+    return judge
 
 
 def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tuple[Trace, Trace]]:
