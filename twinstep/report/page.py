@@ -256,27 +256,14 @@ def _result(result: Verification, name: str, label: str, device_config: DeviceCo
 
 def _plots(result: Verification, name: str) -> dict[str, str]:
     where = f"of {result.spec.name} in {result.spec.dtype} over the steps"
-    return {
-        "loss": svg(
-            losses_figure([result], width=_PLOT_WIDTH),
-            f"{name}-l-",
-            f"The losses {where}, both frameworks",
-        ),
-        **{
-            mode: svg(
-                differences_figure(
-                    result.comparison,
-                    result.history,
-                    result.spec.dtype,
-                    [mode],
-                    width=_PLOT_WIDTH,
-                ),
-                f"{name}-{mode[0]}-",
-                f"The difference and the allowance of every stage {where}, {said}",
-            )
-            for mode, said in MODES.items()
-        },
-    }
+    losses = losses_figure([result], width=_PLOT_WIDTH)
+    plots = {"loss": svg(losses, f"{name}-l-", f"The losses {where}, both frameworks")}
+    seen = result.comparison, result.history, result.spec.dtype
+    for mode, said in MODES.items():
+        label = f"The difference and the allowance of every stage {where}, {said}"
+        figure = differences_figure(*seen, [mode], width=_PLOT_WIDTH)
+        plots[mode] = svg(figure, f"{name}-{mode[0]}-", label)
+    return plots
 
 
 def _said(comparison: Comparison) -> str:
