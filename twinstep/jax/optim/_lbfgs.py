@@ -84,7 +84,41 @@ def lbfgs(
     All parameters are one vector, in the order of the tree's leaves; PyTorch's has the order they
     were given in. That changes how sums round, and nothing else.
     optax.lbfgs scales its first step otherwise, and makes one iteration an update.
-    Raises InputError for a value that PyTorch refuses, here or in its first step.
+
+    Args:
+        lr: How far to go along each direction, 0 or more, along the very first at most lr / sum
+            |g|; with a line search, its first guess. A float, or a schedule (function of the steps
+            made so far).
+        max_iter: The most iterations of a step.
+        max_eval: The most evaluations of a step; None is 5 / 4 of max_iter, rounded down. 1 or more
+            for a line search.
+        tolerance_grad: A step ends where no entry of the gradient is larger.
+        tolerance_change: A step ends where no entry moves by more, or the loss changes by less.
+        history_size: How many pairs of changes tell of the curvature, 1 or more.
+        line_search_fn: None, or "strong_wolfe".
+        maximize: Whether to climb; only the newest PyTorch can.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`, whose `update` needs the parameters. Its state
+        is `LBFGSState`; with n entries in all parameters, its direction d is (n,), its pairs are
+        (history_size, n).
+
+    Raises:
+        InputError: For a value that PyTorch refuses, here or in its first step.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import lbfgs
+        >>> closure = jax.value_and_grad(lambda p: jnp.sum((p - 3.0) ** 2))
+        >>> optimizer, params = lbfgs(line_search_fn="strong_wolfe"), jnp.zeros(2)
+        >>> (loss, grads), state = closure(params), optimizer.init(params)
+        >>> updates, state = optimizer.update(
+        ...     grads, state, params, value=loss, value_and_grad_fn=closure
+        ... )
+        >>> [round(p, 3) for p in (params + updates).tolist()]  # after one step
+        [3.0, 3.0]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html
     """
     check_arguments(
