@@ -83,6 +83,8 @@ def accumulate(
         def wait() -> tuple[optax.Updates, AccumulateState]:
             return zeros_like(total), AccumulateState(state.micro_step + 1, total, state.inner)
 
-        return jax.lax.cond(state.micro_step + 1 == micro_batches, move, wait)
+        result: tuple[optax.Updates, AccumulateState]
+        result = jax.lax.cond(state.micro_step + 1 == micro_batches, move, wait)
+        return result
 
     return optax.GradientTransformationExtraArgs(init, update)

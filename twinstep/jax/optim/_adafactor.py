@@ -121,7 +121,8 @@ def adafactor(
         def rule(
             g: jax.Array, p: jax.Array, row: Any, col: Any, whole: Any
         ) -> tuple[Any, Any, Any, Any]:
-            eps1 = jnp.finfo(p.dtype).eps if eps[0] is None else eps[0]
+            finfo: Any = jnp.finfo  # JAX says no types of it
+            eps1 = finfo(p.dtype).eps if eps[0] is None else eps[0]
             w = cast(weight, g)
             alpha = jnp.maximum(eps[1], _rms(p)) * cast(rho, p)
             if g.ndim > 1:
@@ -150,4 +151,5 @@ def adafactor(
 
 
 def _rms(array: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(array * array)) / array.size**0.5
+    rms: jax.Array = jnp.sqrt(jnp.sum(array * array)) / array.size**0.5
+    return rms

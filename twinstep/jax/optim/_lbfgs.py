@@ -187,9 +187,10 @@ def lbfgs(
             state = state._replace(d=d, t=t, prev_flat_grad=now.grad, prev_loss=now.loss)
             now = now._replace(state=state, iterations=now.iterations + 1)
             no_descent = slope > -tolerance_change
-            return jax.lax.cond(
+            after: _Loop = jax.lax.cond(
                 no_descent, lambda now, _: now._replace(done=no_descent), move, now, slope
             )
+            return after
 
         def move(now: _Loop, slope: jax.Array) -> _Loop:
             x, state, last = now.x, now.state, now.iterations == max_iter
@@ -289,5 +290,8 @@ def _direction(state: LBFGSState, grad: jax.Array) -> jax.Array:
         b = jnp.dot(state.old_dirs[row], r) * state.ro[row]
         return r + (al[row] - b) * state.old_stps[row]
 
+    q: jax.Array
+    al: jax.Array
     q, al = jax.lax.fori_loop(0, held, newest_first, (-grad, jnp.zeros_like(state.ro)))
-    return jax.lax.fori_loop(0, held, oldest_first, q * state.H_diag)
+    direction: jax.Array = jax.lax.fori_loop(0, held, oldest_first, q * state.H_diag)
+    return direction

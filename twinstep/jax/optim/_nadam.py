@@ -107,7 +107,8 @@ def nadam(
             grads = l2_regularized(grads, params, weight_decay)
 
         def mu_of(step: jax.Array) -> jax.Array:
-            return beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
+            mu_t: jax.Array = beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
+            return mu_t
 
         mu, mu_next = mu_of(step), mu_of(step + 1)
         mu_product = state.mu_product * mu
