@@ -28,8 +28,34 @@ def accumulate(
 
     As PyTorch's `.grad` piles up where `zero_grad` and `step` are called once for several
     `backward`; in between, updates are 0.
-    mean: each gradient divided by their number first, as PyTorch's `(loss / n).backward()` does
-    optax.MultiSteps sums in float32, whatever the gradients are, unless it is told otherwise.
+    optax.MultiSteps takes the mean, and sums in float32, whatever the gradients are, unless it is
+    told otherwise.
+
+    Args:
+        optimizer: Any of optax's or of this package's.
+        micro_batches: How many gradients make one update, 1 or more.
+        mean: Whether each gradient is first divided by their number, as `(loss / n).backward()`
+            does in PyTorch.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`; its state is `AccumulateState`, with the sum of
+        the gradients (like the parameters) beside the optimizer's own state. What `update` is given
+        besides goes on to the optimizer.
+
+    Raises:
+        InputError: For micro_batches below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import accumulate, sgd
+        >>> optimizer, params = accumulate(sgd(lr=0.5), 2), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for grad in (1.0, 3.0):
+        ...     updates, state = optimizer.update(jnp.array(grad), state, params)
+        ...     print(updates)
+        0.0
+        -2.0
+
     Source: https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation
     """
     if not micro_batches >= 1:
@@ -57,6 +83,8 @@ def accumulate(
         def wait() -> tuple[optax.Updates, AccumulateState]:
             return zeros_like(total), AccumulateState(state.micro_step + 1, total, state.inner)
 
-        return jax.lax.cond(state.micro_step + 1 == micro_batches, move, wait)
+        result: tuple[optax.Updates, AccumulateState]
+        result = jax.lax.cond(state.micro_step + 1 == micro_batches, move, wait)
+        return result
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -41,7 +41,35 @@ def adadelta(
     """p - lr delta, delta = g sqrt(acc_delta + eps) / sqrt(square_avg + eps).
 
     optax.adadelta trains alike; its state has other names and no count.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: What delta is multiplied by, 0 or more: a float, or a schedule (function of the updates
+            made so far).
+        rho: Decay of both averages, from 0 to 1.
+        eps: Added under both roots, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        foreach, capturable, differentiable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdadeltaState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        The first update is about sqrt(eps / (1 - rho)), whatever the gradient's size.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adadelta
+        >>> optimizer, params = adadelta(lr=1.0), jnp.array([1.0, 1.0])
+        >>> grads = jnp.array([3.0, -0.5])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> [round(u, 4) for u in updates.tolist()]
+        [-0.0032, 0.0032]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adadelta.html
     """
     check_arguments(

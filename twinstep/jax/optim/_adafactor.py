@@ -46,7 +46,40 @@ def adafactor(
     Sees the last two axes as PyTorch has them: Flax's layouts go through `in_torch_layout`.
     optax.adafactor computes 1 - t^-0.8 in float32, adds eps where PyTorch clamps, and factors only
     axes of 128 or more.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: The relative step's upper limit, 0 or more: update t moves by min(lr, 1 / sqrt(t)) of
+            the parameter's own root mean square. A float, or a schedule (function of the updates
+            made so far).
+        beta2_decay: The second moment's decay is 1 - t^beta2_decay; 0 or less.
+        eps: Two numbers of 0 or more. The root of the second moment is at least the first, None
+            being the dtype's own eps; a parameter's root mean square counts as at least the second.
+        d: What an update's root mean square is clipped to, before it is scaled, 1 or more.
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
+        foreach: PyTorch's way to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`, whose `update` needs the parameters. Its state is
+        `AdafactorState`, whose fields are PyTorch's state names: row_var (..., R, 1) and col_var
+        (..., 1, C) of a parameter of shape (..., R, C), variance of one with fewer axes.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        Of a matrix it keeps a number a row and one a column.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adafactor
+        >>> optimizer, params = adafactor(lr=0.01), jnp.full((3, 2), 4.0)
+        >>> state = optimizer.init(params)
+        >>> state.row_var.shape, state.col_var.shape, state.variance
+        ((3, 1), (1, 2), None)
+        >>> updates, state = optimizer.update(jnp.ones((3, 2)), state, params)
+        >>> round(float(updates[0, 0]), 4)  # 0.01 of 4
+        -0.04
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adafactor.html
     """
     check_arguments(
@@ -88,7 +121,8 @@ def adafactor(
         def rule(
             g: jax.Array, p: jax.Array, row: Any, col: Any, whole: Any
         ) -> tuple[Any, Any, Any, Any]:
-            eps1 = jnp.finfo(p.dtype).eps if eps[0] is None else eps[0]
+            finfo: Any = jnp.finfo  # JAX says no types of it
+            eps1 = finfo(p.dtype).eps if eps[0] is None else eps[0]
             w = cast(weight, g)
             alpha = jnp.maximum(eps[1], _rms(p)) * cast(rho, p)
             if g.ndim > 1:
@@ -117,4 +151,5 @@ def adafactor(
 
 
 def _rms(array: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(array * array)) / array.size**0.5
+    rms: jax.Array = jnp.sqrt(jnp.sum(array * array)) / array.size**0.5
+    return rms

@@ -40,7 +40,37 @@ def adagrad(
     """p - lr / (1 + (t - 1) lr_decay) g / (sqrt(sum of g^2) + eps).
 
     optax.adagrad has g rsqrt(sum + eps), and other defaults.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        lr_decay: How fast the rate falls with the updates t, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        initial_accumulator_value: What the sum of squares starts from, 0 or more.
+        eps: Added to the root, 0 or more.
+        foreach, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdagradState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        Under a constant gradient, update t is lr / sqrt(t).
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adagrad
+        >>> optimizer, params = adagrad(lr=0.1), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):
+        ...     updates, state = optimizer.update(jnp.array(3.0), state, params)
+        ...     print(round(float(updates), 4))
+        -0.1
+        -0.0707
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
     """
     check_arguments(

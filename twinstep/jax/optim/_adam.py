@@ -55,7 +55,37 @@ def adam(
 
     optax.adam computes 1 - beta2**t in the run's dtype: in float32 that is up to 2e-5 off.
     optax.amsgrad keeps the largest v_hat; PyTorch keeps the largest v and corrects that.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first and the second moment, each at least 0 and below 1: floats (0 as
+            0.0, as PyTorch asks for) or schedules.
+        eps: Added to the corrected root, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        amsgrad: Whether the largest second moment so far counts, not the last.
+        foreach, capturable, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+        decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdamState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        The first update is -lr times the gradient's sign, whatever its size.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adam
+        >>> optimizer, params = adam(lr=0.1), jnp.array([1.0, 1.0])
+        >>> grads = jnp.array([3.0, -0.5])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> [round(u, 4) for u in updates.tolist()]
+        [-0.1, 0.1]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
     """
     name = "adamw" if decoupled_weight_decay else "adam"
@@ -117,7 +147,36 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam whose weight decay, lr weight_decay p, passes the moments by.
 
-    Raises InputError for a value that PyTorch refuses.
+    optax.adamw has another default of weight_decay, 1e-4, and differs as optax.adam does.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first and the second moment, each at least 0 and below 1: floats (0 as
+            0.0, as PyTorch asks for) or schedules.
+        eps: Added to the corrected root, 0 or more.
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
+            `update` then needs the parameters.
+        amsgrad: Whether the largest second moment so far counts, not the last.
+        maximize: Whether to climb: every gradient's sign is turned; weight decay still shrinks.
+        foreach, capturable, differentiable, fused: PyTorch's ways to compute; of no effect here.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdamState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        Without a gradient the parameters shrink, by lr weight_decay of themselves.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adamw
+        >>> optimizer, params = adamw(lr=0.1, weight_decay=0.5), jnp.array(4.0)
+        >>> updates, state = optimizer.update(jnp.array(0.0), optimizer.init(params), params)
+        >>> round(float(updates), 4)
+        -0.2
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
     """
     return adam(

@@ -44,7 +44,38 @@ def adamax(
 ) -> optax.GradientTransformation:
     """p - lr m_hat / u, u the largest |g| + eps, of which older ones count less by beta2 a step.
 
-    Raises InputError for a value that PyTorch refuses.
+    optax.adamax trains alike; its state has other names.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first moment and of u, each at least 0 and below 1: numbers or
+            schedules.
+        eps: Added to each |g|, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        foreach, differentiable, capturable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdamaxState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        A large gradient is remembered: u falls by beta2 alone.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import adamax
+        >>> optimizer, params = adamax(lr=0.1), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for grad in (3.0, 0.5):
+        ...     updates, state = optimizer.update(jnp.array(grad), state, params)
+        ...     print(round(float(updates), 4), round(float(state.exp_inf), 4))
+        -0.1 3.0
+        -0.0562 2.997
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adamax.html
     """
     check_arguments(

@@ -46,7 +46,37 @@ def asgd(
 
     optax has none. A step's eta is computed in the step before, so that another lr counts a step
     late. PyTorch keeps eta and mu in its default dtype.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        lambd: Decay of the parameters, and how fast eta falls; 0 or more.
+        alpha: Power with which eta falls, 0 or more.
+        t0: The update from which on `ax` is a mean; before, it is a copy of p. Any number.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient.
+        foreach, differentiable, capturable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`, whose `update` needs the parameters. Its state is
+        `ASGDState`, whose fields are PyTorch's state names; `ax` is like the parameters.
+
+    Raises:
+        InputError: For a value that the newest PyTorch refuses; an older one takes lambd and alpha
+            below 0.
+
+    Example:
+        The parameters go 0.5, 0, -0.5; `ax` is their mean from the second on.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import asgd
+        >>> optimizer, params = asgd(lr=0.5, lambd=0.0, t0=0.0), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(3):
+        ...     updates, state = optimizer.update(jnp.array(1.0), state, params)
+        ...     params = params + updates
+        >>> print(params, state.ax)
+        -0.5 -0.25
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.ASGD.html
     """
     check_arguments(

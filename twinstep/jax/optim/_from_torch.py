@@ -61,16 +61,41 @@ def from_torch(
     layout: Mapping | None = None,
     **options: Any,
 ) -> optax.GradientTransformation:
-    """`from_torch("Adam", lr=1e-2)`, or `from_torch(torch_optimizer, model.named_parameters())`.
+    """An optimizer by PyTorch's name and keywords, or from one of PyTorch's own optimizers.
 
-    optimizer: a name in torch.optim, with PyTorch's own keywords; or one of its optimizers, whose
-        options are taken as they are now, the state is not (see `opt_state_from_torch`)
-    named_parameters: how its parameters are called, where the optimizer does not know it itself;
-        what has `requires_grad = False` stays where it is. Without names, one group is all
-        parameters of the tree, and several are its leaves by number, of a list in their order
-    layout: as for `param_groups`: the model's, for PyTorch's names
-    foreach, fused, capturable and differentiable are accepted, and change nothing.
-    Raises InputError for a keyword that PyTorch's has not, or a value that it refuses.
+    `from_torch("Adam", lr=1e-2)`, or `from_torch(torch_optimizer, model.named_parameters())`.
+    PyTorch is not imported: its objects are asked what they hold.
+
+    Args:
+        optimizer: A name in torch.optim; or one of its optimizers, whose options are taken as they
+            are now, the state is not (see `opt_state_from_torch`).
+        named_parameters: (name, parameter) of each, where the optimizer does not know its
+            parameters' names itself; what has `requires_grad = False` stays where it is. Without
+            names, one group is all parameters of the tree, and several are its leaves by number, of
+            a list in their order.
+        layout: As for `param_groups`: the model's, for PyTorch's names.
+        options: PyTorch's own keywords, beside a name. foreach, fused, capturable and
+            differentiable are accepted, and change nothing.
+
+    Returns:
+        The optimizer, as its function here makes it; over groups or names, as `param_groups` does.
+
+    Raises:
+        InputError: For a name that is not there, a keyword that PyTorch's has not, a value that it
+            refuses, keywords beside an object, or a parameter that named_parameters does not have.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import torch
+        >>> from twinstep.jax.optim import from_torch
+        >>> theirs = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.5)
+        >>> params = {"weight": jnp.ones((1, 2)), "bias": jnp.ones(1)}
+        >>> for optimizer in (from_torch(theirs), from_torch("SGD", lr=0.5)):
+        ...     updates, _ = optimizer.update(params, optimizer.init(params), params)
+        ...     print(updates["bias"])
+        [-0.5]
+        [-0.5]
+
     Source: https://docs.pytorch.org/docs/stable/optim.html
     """
     if not isinstance(optimizer, str):
@@ -82,7 +107,24 @@ def from_torch(
 
 
 def torch_options(name: str) -> dict[str, Any]:
-    """PyTorch's keywords of an optimizer, and its defaults."""
+    """PyTorch's keywords of an optimizer, and its defaults.
+
+    Args:
+        name: A name in torch.optim, such as "AdamW".
+
+    Returns:
+        {keyword: default}.
+
+    Raises:
+        InputError: For a name that is not there; it says which are near.
+
+    Example:
+        >>> from twinstep.jax.optim import torch_options
+        >>> torch_options("AdamW")["weight_decay"], torch_options("Adam")["weight_decay"]
+        (0.01, 0.0)
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html#algorithms
+    """
     if name not in TORCH:
         raise InputError(f"optimizer is {name!r}, {nearest(name, TORCH)}")
     parameters = inspect.signature(TORCH[name]).parameters

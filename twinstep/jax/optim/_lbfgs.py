@@ -84,7 +84,41 @@ def lbfgs(
     All parameters are one vector, in the order of the tree's leaves; PyTorch's has the order they
     were given in. That changes how sums round, and nothing else.
     optax.lbfgs scales its first step otherwise, and makes one iteration an update.
-    Raises InputError for a value that PyTorch refuses, here or in its first step.
+
+    Args:
+        lr: How far to go along each direction, 0 or more, along the very first at most lr / sum
+            |g|; with a line search, its first guess. A float, or a schedule (function of the steps
+            made so far).
+        max_iter: The most iterations of a step.
+        max_eval: The most evaluations of a step; None is 5 / 4 of max_iter, rounded down. 1 or more
+            for a line search.
+        tolerance_grad: A step ends where no entry of the gradient is larger.
+        tolerance_change: A step ends where no entry moves by more, or the loss changes by less.
+        history_size: How many pairs of changes tell of the curvature, 1 or more.
+        line_search_fn: None, or "strong_wolfe".
+        maximize: Whether to climb; only the newest PyTorch can.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`, whose `update` needs the parameters. Its state
+        is `LBFGSState`; with n entries in all parameters, its direction d is (n,), its pairs are
+        (history_size, n).
+
+    Raises:
+        InputError: For a value that PyTorch refuses, here or in its first step.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import lbfgs
+        >>> closure = jax.value_and_grad(lambda p: jnp.sum((p - 3.0) ** 2))
+        >>> optimizer, params = lbfgs(line_search_fn="strong_wolfe"), jnp.zeros(2)
+        >>> (loss, grads), state = closure(params), optimizer.init(params)
+        >>> updates, state = optimizer.update(
+        ...     grads, state, params, value=loss, value_and_grad_fn=closure
+        ... )
+        >>> [round(p, 3) for p in (params + updates).tolist()]  # after one step
+        [3.0, 3.0]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html
     """
     check_arguments(
@@ -153,9 +187,10 @@ def lbfgs(
             state = state._replace(d=d, t=t, prev_flat_grad=now.grad, prev_loss=now.loss)
             now = now._replace(state=state, iterations=now.iterations + 1)
             no_descent = slope > -tolerance_change
-            return jax.lax.cond(
+            after: _Loop = jax.lax.cond(
                 no_descent, lambda now, _: now._replace(done=no_descent), move, now, slope
             )
+            return after
 
         def move(now: _Loop, slope: jax.Array) -> _Loop:
             x, state, last = now.x, now.state, now.iterations == max_iter
@@ -255,5 +290,8 @@ def _direction(state: LBFGSState, grad: jax.Array) -> jax.Array:
         b = jnp.dot(state.old_dirs[row], r) * state.ro[row]
         return r + (al[row] - b) * state.old_stps[row]
 
+    q: jax.Array
+    al: jax.Array
     q, al = jax.lax.fori_loop(0, held, newest_first, (-grad, jnp.zeros_like(state.ro)))
-    return jax.lax.fori_loop(0, held, oldest_first, q * state.H_diag)
+    direction: jax.Array = jax.lax.fori_loop(0, held, oldest_first, q * state.H_diag)
+    return direction

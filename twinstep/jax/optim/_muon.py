@@ -49,8 +49,40 @@ def muon(
     PyTorch iterates in bfloat16, whatever the parameters are: rounded here after every product,
     where XLA would keep float32 in between. Sums within a product may still round another way, and
     a rounding of 2^-8 parts two runs soon; `round_to_bfloat16=False` leaves it out, which PyTorch
-    cannot. optax.contrib.muon iterates in the parameters' dtype.
-    Raises InputError for a value that PyTorch refuses, and for a parameter that is no matrix.
+    cannot. optax.contrib.muon iterates in the parameters' dtype. Flax's kernels, (in, out), go
+    through `in_torch_layout`.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
+        momentum: Decay of the mean of the gradients, 0 or more.
+        nesterov: Whether the mean is taken one step ahead.
+        ns_coefficients: a, b, c of x <- a x + (b x x^T + c (x x^T)^2) x.
+        eps: The least norm that a matrix is divided by.
+        ns_steps: How often that is done, below 100.
+        adjust_lr_fn: What lr is multiplied by for a matrix of shape (A, B): sqrt(max(1, A / B)) for
+            None and "original", 0.2 sqrt(max(A, B)) for "match_rms_adamw", sqrt(A / B) for
+            "spectral_unclamped".
+        round_to_bfloat16: Whether to round as PyTorch does, which has no such option.
+
+    Returns:
+        An `optax.GradientTransformation`, whose `update` needs the parameters. Its state is
+        `MuonState`, whose momentum_buffer is PyTorch's.
+
+    Raises:
+        InputError: For a value that PyTorch refuses; in `init`, for a parameter that is no matrix.
+
+    Example:
+        Both directions move by about lr, though one has 8 times the gradient.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import muon
+        >>> optimizer, params = muon(lr=0.1), jnp.zeros((2, 2))
+        >>> grads = jnp.array([[4.0, 0.0], [0.0, 0.5]])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> [round(u, 2) for u in jnp.diag(updates).tolist()]
+        [-0.07, -0.07]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """
     check_arguments(

@@ -46,11 +46,41 @@ def nadam(
     capturable: bool = False,
     differentiable: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam that looks a step ahead: beta1 mu-scheduled, mu_t = beta1 (1 - 0.96^(t psi) / 2).
+    """Adam that looks a step ahead, by mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2).
 
     optax.nadam has a constant beta1 in mu's place. PyTorch keeps mu_product in its default dtype:
     under a default of float32 it rounds there even for float64 parameters.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first and the second moment, each at least 0 and below 1: numbers or
+            schedules.
+        eps: Added to the corrected root, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        momentum_decay: How fast mu rises from half of beta1 to beta1; 0 or more.
+        decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
+        foreach, capturable, differentiable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `NAdamState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        The first update is a little more than Adam's, which is -lr times the gradient's sign.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import nadam
+        >>> optimizer, params = nadam(lr=0.1), jnp.array([1.0, 1.0])
+        >>> grads = jnp.array([3.0, -0.5])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> [round(u, 4) for u in updates.tolist()]
+        [-0.1056, 0.1056]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
     """
     check_arguments(
@@ -77,7 +107,8 @@ def nadam(
             grads = l2_regularized(grads, params, weight_decay)
 
         def mu_of(step: jax.Array) -> jax.Array:
-            return beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
+            mu_t: jax.Array = beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
+            return mu_t
 
         mu, mu_next = mu_of(step), mu_of(step + 1)
         mu_product = state.mu_product * mu

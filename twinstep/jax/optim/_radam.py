@@ -41,7 +41,38 @@ def radam(
     """Adam whose second moment counts once enough steps have told of it, and by how much.
 
     optax.radam adds eps to the corrected root; PyTorch adds it to sqrt(v) before the correction.
-    Raises InputError for a value that PyTorch refuses; beta2 is a number.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first and the second moment, each at least 0 and below 1; the first a
+            number or a schedule, the second a number.
+        eps: Added to the root before its correction, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
+        foreach, capturable, differentiable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `AdamState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        The first 5 updates use no second moment: they are as large as the gradients make them.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import radam
+        >>> optimizer, params = radam(lr=0.1), jnp.array(1.0)
+        >>> state, seen = optimizer.init(params), []
+        >>> for _ in range(6):
+        ...     updates, state = optimizer.update(jnp.array(3.0), state, params)
+        ...     seen.append(round(float(updates), 4))
+        >>> seen
+        [-0.3, -0.3, -0.3, -0.3, -0.3, -0.0026]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RAdam.html
     """
     check_arguments(

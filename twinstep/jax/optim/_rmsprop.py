@@ -48,9 +48,39 @@ def rmsprop(
 ) -> optax.GradientTransformation:
     """p - lr g / (sqrt(square_avg) + eps), through a momentum buffer where there is momentum.
 
-    optax.rmsprop adds eps under the root, and multiplies by lr before the momentum, which another
-    lr in each step shows.
-    Raises InputError for a value that PyTorch refuses.
+    optax.rmsprop adds eps under the root, unless it is told otherwise, and multiplies by lr before
+    the momentum, which another lr in each step shows.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        alpha: Decay of the mean of g^2, 0 or more.
+        eps: Added to the root, 0 or more.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        momentum: Decay of the buffer, 0 or more: a number or a schedule.
+        centered: Whether the gradient's variance stands under the root, not the mean of g^2.
+        capturable, foreach, differentiable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `RMSpropState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        The mean starts at 0 and is not corrected: the first update is lr / sqrt(1 - alpha), 10
+        times lr.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import rmsprop
+        >>> optimizer, params = rmsprop(lr=0.01), jnp.array([1.0, 1.0])
+        >>> grads = jnp.array([3.0, -0.5])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> [round(u, 4) for u in updates.tolist()]
+        [-0.1, 0.1]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
     """
     check_arguments(

@@ -40,8 +40,38 @@ def rprop(
 ) -> optax.GradientTransformation:
     """Each entry by a step of its own, longer while its gradient keeps its sign, else shorter.
 
-    lr is the first step size alone. optax.rprop gives out each update one step late.
-    Raises InputError for a value that PyTorch refuses.
+    optax.rprop gives out each update one step late.
+
+    Args:
+        lr: The first step size of every entry, 0 or more: a float, or a schedule, whose first value
+            it is.
+        etas: What a step size is multiplied by where the sign turned, between 0 and 1, and where it
+            stayed, above 1.
+        step_sizes: The least and the largest step size.
+        capturable, foreach, differentiable: PyTorch's ways to compute; of no effect here.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `RpropState`, whose fields are PyTorch's
+        state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        Only signs count. Where one turned, the entry waits once.
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import rprop
+        >>> optimizer, params = rprop(lr=0.1), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for grad in (3.0, 0.5, -0.5):
+        ...     updates, state = optimizer.update(jnp.array(grad), state, params)
+        ...     print(round(float(abs(updates)), 4), round(float(state.step_size), 4))
+        0.1 0.1
+        0.12 0.12
+        0.0 0.06
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Rprop.html
     """
     check_arguments(

@@ -47,7 +47,38 @@ def sgd(
     """p - lr b, b = momentum b + (1 - dampening) g; the first b is g itself.
 
     optax.sgd is the same without dampening, under a constant momentum.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
+        momentum: Decay of the buffer b, 0 or more: a number or a schedule.
+        dampening: The share of each later gradient that the buffer does not take, any number;
+            without momentum it counts for nothing.
+        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
+            then needs the parameters.
+        nesterov: Whether to go by g + momentum b. It takes momentum above 0 and no dampening.
+        maximize: Whether to climb: every gradient's sign is turned.
+        foreach, differentiable, fused: PyTorch's ways to compute; of no effect here.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `SGDState`, whose momentum_buffer is
+        PyTorch's.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        Dampening leaves out the first gradient: the updates are -1, then -(0.5 + 0.75).
+
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import sgd
+        >>> optimizer, params = sgd(lr=1.0, momentum=0.5, dampening=0.25), jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):
+        ...     updates, state = optimizer.update(jnp.array(1.0), state, params)
+        ...     print(updates)
+        -1.0
+        -1.25
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
     check_arguments("sgd", lr=_not_below_0(lr), momentum=_not_below_0(momentum))

@@ -39,8 +39,32 @@ def sparse_adam(
 
     PyTorch sees them in a sparse gradient; here `update(..., touched=...)` says it: {like params:
     (rows,) booleans}, rows being axis 0. A row that is touched by a gradient of 0 moves too.
-    eps is added to the root before its correction, unlike Adam's.
-    Raises InputError for a value that PyTorch refuses.
+    optax.adam moves every row, and forgets in those that no gradient touches.
+
+    Args:
+        lr: Learning rate, above 0: a float, or a schedule (function of the updates made so far).
+        betas: Decays of the first and the second moment, each at least 0 and below 1: numbers or
+            schedules.
+        eps: Added to the root before its correction, unlike Adam's; above 0.
+        maximize: Whether to climb: every gradient's sign is turned.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`; its state is `SparseAdamState`, whose fields are
+        PyTorch's state names.
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import sparse_adam
+        >>> optimizer, table = sparse_adam(lr=0.1), jnp.ones((3, 1))
+        >>> state, touched = optimizer.init(table), jnp.array([True, False, False])
+        >>> grads = jnp.array([[2.0], [0.0], [0.0]])
+        >>> updates, state = optimizer.update(grads, state, table, touched=touched)
+        >>> [round(u, 4) for u in updates.ravel().tolist()]
+        [-0.1, 0.0, 0.0]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SparseAdam.html
     """
     above_0 = ("above 0", lambda v: v > 0.0)

@@ -31,6 +31,21 @@ class AveragedState(NamedTuple):
 def averaged(params: Any) -> AveragedState:
     """A copy of the parameters, which the first update replaces.
 
+    Args:
+        params: The parameters, any tree of arrays; a model's buffers may be among them.
+
+    Returns:
+        `AveragedState`: params, like the parameters, and n_averaged, () int32, 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import averaged, update_averaged
+        >>> state = averaged({"w": jnp.zeros(2)})
+        >>> for w in (1.0, 2.0, 6.0):
+        ...     state = update_averaged(state, {"w": jnp.full(2, w)})
+        >>> print(state.params["w"], state.n_averaged)
+        [3. 3.] 3
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.AveragedModel.html
     """
     copy = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
@@ -41,15 +56,52 @@ def swa_avg(average: jax.Array, current: jax.Array, n_averaged: jax.Array) -> ja
     """The mean of all so far, by torch.lerp with the weight 1 / (n + 1).
 
     PyTorch computes the weight in its default dtype: float32 rounds it for float64 models, too.
+
+    Args:
+        average: An averaged parameter.
+        current: The same parameter now, of the same shape.
+        n_averaged: n, () int32: how many models the average is of.
+
+    Returns:
+        The new average, of that shape and dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import swa_avg
+        >>> average = swa_avg(jnp.array([1.0]), jnp.array([4.0]), jnp.array(2))
+        >>> [round(a, 4) for a in average.tolist()]  # of 1, 1 and 4
+        [2.0]
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.AveragedModel.html
     """
     weight = (1 / (n_averaged + 1).astype(float)).astype(average.dtype)
     return lerp(average, current, weight)
 
 
 def ema_avg(decay: float = 0.999) -> AvgFn:
-    """decay of the average and 1 - decay of what is new: get_ema_multi_avg_fn(decay).
+    """An exponential moving average: decay of the average and 1 - decay of what is new.
 
-    Raises InputError for a decay outside [0, 1].
+    PyTorch's `get_ema_multi_avg_fn(decay)`.
+
+    Args:
+        decay: From 0 to 1.
+
+    Returns:
+        What `update_averaged` takes as avg_fn: (average, current, n_averaged) to the new average.
+
+    Raises:
+        InputError: For a decay outside [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import averaged, ema_avg, update_averaged
+        >>> state = averaged(jnp.array(0.0))
+        >>> for w in (1.0, 5.0):  # the first is copied
+        ...     state = update_averaged(state, jnp.array(w), ema_avg(decay=0.75))
+        >>> print(state.params)
+        2.0
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html#custom-averaging-strategies
     """
     check_arguments(
         "ema_avg", decay=(decay, "a number from 0 to 1", lambda v: not (v < 0.0 or v > 1.0))
@@ -62,7 +114,29 @@ def ema_avg(decay: float = 0.999) -> AvgFn:
 def update_averaged(state: AveragedState, params: Any, avg_fn: AvgFn = swa_avg) -> AveragedState:
     """The average with one model more; the first one is copied.
 
-    Integers (counters among a model's buffers) are copied, as they cannot be averaged.
+    PyTorch's `update_parameters(model)`, which is called after an optimizer's step. Integers
+    (counters among a model's buffers) are copied, as they cannot be averaged.
+
+    Args:
+        state: What `averaged` or the last call gave.
+        params: The parameters now, a tree of the same form.
+        avg_fn: `swa_avg`, `ema_avg(decay)`, or another function of an averaged parameter, the same
+            one now, and the number of models averaged so far, () int32, that gives the new average.
+
+    Returns:
+        `AveragedState`, one model further.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import averaged, update_averaged
+        >>> state = averaged({"w": jnp.array(9.0)})
+        >>> for w in (1.0, 3.0):
+        ...     state = update_averaged(state, {"w": jnp.array(w)})
+        ...     print(state.params["w"])
+        1.0
+        2.0
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.AveragedModel.html
     """
     first, n_averaged = state.n_averaged == 0, state.n_averaged
 
@@ -84,10 +158,28 @@ def swa_lr(
 ) -> optax.Schedule:
     """Goes from lr to swa_lr in anneal_epochs, and stays: SWALR.
 
-    lr: the rate before; a schedule is followed up to `start`, whose rate is then left for swa_lr
-    start: the epoch (or step: what the schedule is asked with) in which PyTorch's first moves
     PyTorch computes each rate from the last one, this from the first: apart by rounding.
-    Raises InputError for a value that PyTorch refuses.
+
+    Args:
+        lr: The rate before: a float, or a schedule, which is followed up to `start`, whose rate is
+            then left for swa_lr.
+        swa_lr: The rate to end with.
+        anneal_epochs: A whole number of 0 or more; 0 goes there at once.
+        anneal_strategy: "cos" or "linear".
+        start: The epoch (or step: what the schedule is asked with) in which PyTorch's first moves.
+
+    Returns:
+        An `optax.Schedule`: epochs (or steps) so far, (), to the rate, ().
+
+    Raises:
+        InputError: For a value that PyTorch refuses.
+
+    Example:
+        >>> from twinstep.jax.optim import swa_lr
+        >>> schedule = swa_lr(0.5, 0.1, anneal_epochs=4, anneal_strategy="linear", start=2)
+        >>> [round(float(schedule(epoch)), 4) for epoch in range(8)]
+        [0.5, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.SWALR.html
     """
     check_arguments(

@@ -67,7 +67,8 @@ def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
     distance = end - start
     near = abs(weight) < 0.5
     if isinstance(near, bool):  # known before it is compiled
-        return start + weight * distance if near else end - distance * (1 - weight)
+        known: jax.Array = start + weight * distance if near else end - distance * (1 - weight)
+        return known
     return jnp.where(near, start + weight * distance, end - distance * (1 - weight))
 
 

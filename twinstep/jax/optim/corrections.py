@@ -6,7 +6,6 @@ which the subtraction magnifies an ulp of the power, are a table.
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ _LONGEST_TABLE = 2**16
 _DECAYED = 37  # beta**t is e**-37 there, below half an eps of 1
 
 
-def bias_correction(beta: Any, step: jax.Array) -> jax.Array:
+def bias_correction(beta: float | jax.Array, step: jax.Array) -> jax.Array:
     """1 - beta**step, (). beta: a number, or the value of a schedule in this step.
 
     An exponential takes over where the table ends, and keeps what error there is below an ulp.

@@ -50,13 +50,36 @@ def param_groups(
     """PyTorch's list of groups; parameters in no group get gradients and don't move.
 
     `param_groups([{"params": "gru", "lr": 1e-3}, {"params": "model"}], optimizer=adam, lr=1e-2)`
-    groups: each a dict of `params`, which parameters (see `Selector`), and the options that it has
-        for itself, its own `optimizer` among them. In short, {key at the top of the tree: its
-        optimizer}, with a state of that form
-    optimizer: `adam` or another of this package; defaults: options of the groups without their own
-    layout: a model's, for PyTorch's names of parameters
-    Raises InputError for an option that the optimizer has not, or a value that it refuses, here;
-    for a parameter that does not exist, or is in two groups, when given the parameters.
+
+    Args:
+        groups: Each a dict of `params`, which parameters (a name, a list's number, the start of
+            names up to a dot, several of those, or a function of a name), and the options that it
+            has for itself, its own `optimizer` among them. In short, {key at the top of the tree:
+            its optimizer}, with a state of that form; the other arguments then count for nothing.
+        optimizer: `adam` or another of this package, for the groups without their own.
+        layout: A model's, for PyTorch's names of parameters beside the tree's own.
+        defaults: Options of the groups without their own.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `GroupsState`, with each group's state and
+        names. What `update` is given besides goes on to the groups: what has the form of the
+        parameters, and a closure, for their own part.
+
+    Raises:
+        InputError: For an option that the optimizer has not, or a value that it refuses, here; in
+            `init`, for a parameter that does not exist (by key, it is a KeyError), or is in two
+            groups.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import param_groups, sgd
+        >>> groups = [{"params": "model", "lr": 1.0}, {"params": "head"}]
+        >>> optimizer = param_groups(groups, optimizer=sgd, lr=0.25)
+        >>> params = {"model": {"w": jnp.ones(1)}, "head": jnp.ones(1), "other": jnp.ones(1)}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> print(updates["model"]["w"], updates["head"], updates["other"])
+        [-1.] [-0.25] [0.]
+
     Source: https://docs.pytorch.org/docs/stable/optim.html#per-parameter-options
     """
     if isinstance(groups, abc.Mapping):
@@ -84,8 +107,29 @@ def frozen(
     """The optimizer over all parameters but some, which neither move nor have a state.
 
     As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient.
-    params: which are frozen; layout: as for `param_groups`
-    Raises InputError, given the parameters, where one does not exist, or none is left.
+
+    Args:
+        optimizer: Any of optax's or of this package's.
+        params: Which are frozen: a name, a list's number, the start of names up to a dot, several
+            of those, or a function of a name.
+        layout: As for `param_groups`.
+
+    Returns:
+        An `optax.GradientTransformation`; its state is `GroupsState`, of one group: the parameters
+        that are left.
+
+    Raises:
+        InputError: In `init`, where a parameter does not exist, or none is left.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import frozen, sgd
+        >>> optimizer = frozen(sgd(lr=0.5, momentum=0.9), "embedding")
+        >>> params = {"embedding": {"table": jnp.ones(1)}, "head": jnp.ones(1)}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> print(updates["embedding"]["table"], updates["head"], state.members)
+        [0.] [-0.5] (('head',),)
+
     Source: https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad
     """
 

@@ -32,16 +32,41 @@ def opt_state_to_torch(
     names: Sequence[str] | None = None,
     optimizer: str | None = None,
 ) -> dict[str, Any]:
-    """{'state': {number: {PyTorch's name: NumPy array}}, 'param_groups': [...]}.
+    """An optimizer's state as PyTorch's `state_dict()` has it, with NumPy arrays for tensors.
 
+    Before the first step 'state' is empty, as PyTorch's is.
     With tensors for arrays it is what `load_state_dict` takes:
+
     `jax.tree.map(lambda a: torch.tensor(a) if isinstance(a, np.ndarray) else a, state_dict)`
-    param_groups: the other optimizer's `state_dict()["param_groups"]`, for its numbers and options;
-        or written here, `params` being names
-    layout: of the parameters: a model's (`module_layout`), or `tree_layout(params)` of a tree that
-        has PyTorch's layout
-    optimizer: its name in torch.optim, to complete options with PyTorch's defaults
-    Before the first step 'state' is empty, as PyTorch's is. Raises InputError for odd names.
+
+    Args:
+        opt_state: The state of an optimizer of this package, alone or within others.
+        param_groups: The other optimizer's `state_dict()["param_groups"]`, for its numbers and
+            options; or written here, `params` being names.
+        layout: Of the parameters: a model's (`module_layout`), or `tree_layout(params)` of a tree
+            that has PyTorch's layout.
+        names: What the parameters of number 0, 1, ... are called, where param_groups does not say,
+            such as `[name for name, _ in model.named_parameters()]`.
+        optimizer: Its name in torch.optim, to complete options with PyTorch's defaults.
+
+    Returns:
+        {'state': {number: {PyTorch's name: NumPy array}}, 'param_groups': [...]}.
+
+    Raises:
+        InputError: For names that the layout does not have, or too few of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import tree_layout
+        >>> from twinstep.jax.optim import adam, opt_state_to_torch
+        >>> optimizer, params = adam(lr=0.1), {"w": jnp.ones(2)}
+        >>> _, state = optimizer.update({"w": jnp.full(2, 3.0)}, optimizer.init(params), params)
+        >>> state_dict = opt_state_to_torch(state, [{"params": ["w"]}], tree_layout(params))
+        >>> state_dict["param_groups"]
+        [{'params': [0]}]
+        >>> [round(m, 4) for m in state_dict["state"][0]["exp_avg"].tolist()]
+        [0.3, 0.3]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html
     """
     groups, called = _numbered(param_groups, names, layout)
@@ -67,12 +92,39 @@ def opt_state_from_torch(
 ) -> Any:
     """An optimizer's state as `optimizer.state_dict()` has it, in the form of opt_state.
 
-    state_dict: tensors, which need only `numpy()`, or arrays
-    opt_state: the state before the first step, `optimizer.init(params)`, which stays where PyTorch
-        has none; layout: of the parameters, as for `opt_state_to_torch`
-    count: the updates made, for a schedule of SGD's, Muon's or LBFGS's, which PyTorch doesn't keep
-    Options are not read: `from_torch` takes them. Raises InputError where the two don't fit, or
-    parameters that share a number here (such as `step`) differ in it.
+    Options are not read: `from_torch` takes them.
+
+    Args:
+        state_dict: PyTorch's, of tensors, or of arrays.
+        opt_state: The state before the first step, `optimizer.init(params)`, which stays where
+            PyTorch has none.
+        layout: Of the parameters, as for `opt_state_to_torch`.
+        names: What the parameters of number 0, 1, ... are called, as for `opt_state_to_torch`.
+        count: The updates made, for a schedule of SGD's, Muon's or LBFGS's, which PyTorch doesn't
+            keep.
+
+    Returns:
+        A state like opt_state, for the optimizer to go on from.
+
+    Raises:
+        InputError: Where the two don't fit, or parameters that share a number here (such as `step`)
+            differ in it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import torch
+        >>> from twinstep.jax.layout import tree_layout
+        >>> from twinstep.jax.optim import from_torch, opt_state_from_torch
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> theirs = torch.optim.Adam([w])
+        >>> w.sum().backward()
+        >>> theirs.step()
+        >>> params = {"w": jnp.asarray(w.detach().numpy())}
+        >>> state, layout = from_torch(theirs).init(params), tree_layout(params)
+        >>> state = opt_state_from_torch(theirs.state_dict(), state, layout, names=["w"])
+        >>> print(state.step, state.exp_avg["w"])
+        1 [0.1 0.1]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html
     """
     _, called = _numbered(state_dict["param_groups"], names, layout)

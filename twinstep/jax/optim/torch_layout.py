@@ -44,10 +44,31 @@ def in_torch_layout(
 
     For those that look at axes: `adafactor` keeps means over the last axis, `muon` scales by rows
     over columns. The others are entry by entry, the same in any layout.
-    `update`'s further arguments go the same way: `lbfgs`'s closure, and what has the form of the
-    parameters (`sparse_adam`'s rows), which is named only, its axes being its own.
-    layout: the model's, `module_layout(model)`
-    names: PyTorch's order of the parameters, for one that has them all in one vector (`lbfgs`)
+
+    Args:
+        optimizer: Any of optax's or of this package's.
+        layout: The model's, `module_layout(model)`.
+        names: PyTorch's order of the parameters, for one that has them all in one vector (`lbfgs`).
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`, whose `update` needs the parameters. Its state
+        is `TorchLayoutState`: the optimizer's own, over {PyTorch's name: array in PyTorch's
+        layout}. `update`'s further arguments go the same way: `lbfgs`'s closure, and what has the
+        form of the parameters (`sparse_adam`'s rows), which is named only, its axes being its own.
+
+    Example:
+        Flax's kernel is (in, out), PyTorch's weight (out, in): a number for each of 3 outputs.
+
+        >>> from flax import nnx
+        >>> from twinstep.jax.layout import module_layout
+        >>> from twinstep.jax.optim import adafactor, in_torch_layout
+        >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        >>> params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        >>> state = in_torch_layout(adafactor(), module_layout(model)).init(params)
+        >>> params["kernel"].shape, state.inner.row_var["weight"].shape
+        ((2, 3), (3, 1))
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
     """
     optimizer = optax.with_extra_args_support(optimizer)
     order = None if names is None else tuple(names)
