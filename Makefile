@@ -12,7 +12,7 @@ NEWEST_PYTHON ?= $(firstword $(foreach name,python3.14 python3.13 python3.12 pyt
 	$(shell $(name) -c "print('$(name)')" 2>/dev/null)))
 
 .PHONY: verify test test-slow test-tpu test-gpu test-lowest test-newest test-package search lint \
-	gallery bench package clean
+	gallery readme bench package clean
 
 verify: $(READY)
 	@mkdir -p results
@@ -70,6 +70,14 @@ lint: $(READY)
 # Draws the pictures of examples/README.md anew.
 gallery: $(READY)
 	$(BIN)/python examples/gallery.py
+
+# The README's figures and its picture, docs/verify.md's table: half an hour on two cores.
+readme: $(READY)
+	@mkdir -p results
+	$(BIN)/twinstep verify --json results/verify.json > results/verify.txt
+	$(BIN)/python -m pytest -n auto --dist loadfile --junitxml results/tests.xml
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow --junitxml results/slow.xml
+	$(BIN)/python -m parity_tests.helpers.readme --write
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
