@@ -1,8 +1,8 @@
 """The README's own figures: the fault that it shows, its table of examples, what was proved last.
 
-`python -m parity_tests.helpers.readme` prints them; with `--write` it brings README.md, docs/fault.svg
-and docs/verify.md up to date. `make readme` runs first what they are taken from: results/verify.json,
-results/verify.txt and the reports of the tests, results/tests.xml and results/slow.xml.
+`python -m parity_tests.helpers.readme` prints them; `--write` brings README.md, docs/fault.svg and
+docs/verify.md up to date. `make readme` first runs what they are taken from, in results/: verify.json,
+verify.txt and the reports of the tests, tests.xml and slow.xml.
 """
 
 import json
@@ -13,10 +13,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import twinstep
 from twinstep.problems import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +70,75 @@ def passed(report: Path) -> tuple[int, date]:
 def said(text: str) -> str:
     """What the README says that its loop prints."""
     return re.findall(r"^It prints `([^`]+)`", text, re.MULTILINE)[0]
+
+
+def planted() -> list[str]:
+    """What the tests hold the judge and the kit to, in numbers, line by line."""
+    from faults.kinds import KINDS
+    from faults.test_fault_table import FAULTS
+    from faults.test_many_pairs import CELLS, MANY_SEEDS, RATED_SEEDS, TABLE
+    from helpers.optimizer_runs import BAR
+    from optim.test_torch_optim import CASES
+
+    pairs = len(CELLS) * (len(MANY_SEEDS) + len(RATED_SEEDS))
+    return [
+        f"- {len(TABLE):,} faults of {len(KINDS)} kinds planted in the examples, on either side, in",
+        f"  either dtype, and {len(FAULTS)} others: each is found at its step, stage and tensor.",
+        f"- {pairs:,} honest pairs, by other seeds, rates and threads: none is called different.",
+        f"- {len(CASES)} rows of optimizers' options, PyTorch's own tests' among them, are within {BAR:g}.",
+        "- The documents' own code, seeded and run as it stands, prints the losses that JAX prints.",
+    ]
+
+
+def proof(reports: Sequence[Path]) -> list[str]:
+    """The same, with when all of it was last run, on what."""
+    from twinstep.runs import launch
+
+    counts, dates = zip(*map(passed, reports), strict=True)
+    versions = {
+        name: launch.driver(name, EXAMPLES["zero_grad"]()).metadata.versions
+        for name in ("torch", "jax")
+    }
+    ran_on = f"PyTorch {versions['torch']['torch'].partition('+')[0]}, JAX {versions['jax']['jax']}"
+    return [f"Last run {max(dates)}, {ran_on}: {sum(counts):,} tests, all passed.", *planted()]
+
+
+def between(text: str, head: str, lines: Sequence[str]) -> str:
+    """A page with what stands below a heading, up to the next one, replaced."""
+    before, found, after = text.partition(f"{head}\n")
+    assert found, head
+    return f"{before}{found}{chr(10).join(lines)}\n\n## {after.partition('## ')[2]}"
+
+
+def main() -> None:
+    """Prints the figures, or writes them where they stand."""
+    text = README.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        line = fault(Path(folder), *snippets(text))
+        picture = (Path(folder) / PICTURE).read_bytes()
+    results = json.loads((RESULTS / "verify.json").read_text())["results"]
+    verdicts: dict[str, list[str]] = {}
+    for result in results:
+        verdicts.setdefault(result["example"], []).append(result["verdict"])
+    proved = proof([RESULTS / "tests.xml", RESULTS / "slow.xml"])
+    print(line, *proved, *examples(verdicts), sep="\n")
+    if "--write" not in sys.argv:
+        return
+    text = re.sub(r"^    mismatch: .*$", f"    {line}", text, flags=re.MULTILINE)
+    text = between(text, "## How it is known to be right", proved)
+    rows = "\n".join(examples(verdicts))
+    text = re.sub(r"^\| document \|.*?\n(?=\n)", f"{rows}\n", text, flags=re.DOTALL | re.MULTILINE)
+    README.write_text(text)
+    (ROOT / PICTURE).write_bytes(picture)
+    page = ROOT / "docs/verify.md"
+    table = f"<!-- verify -->\n```\n{(RESULTS / 'verify.txt').read_text().strip()}\n```\n"
+    page.write_text(
+        re.sub(
+            r"<!-- verify -->\n```\n.*?```\n", lambda _: table, page.read_text(), flags=re.DOTALL
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "parity_tests"))
+    main()
