@@ -60,19 +60,53 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Mapping:
-    """How a tree goes by PyTorch's names; slots in the order of the tree's leaves."""
+    """How a tree goes by PyTorch's names; slots in the order of the tree's leaves.
+
+    Made by `module_layout`, `tree_layout` and `opt_state_layout`.
+
+    Args:
+        treedef: The tree's structure, as `jax.tree.structure` has it.
+        slots: The names, shape and axes in PyTorch of each leaf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import module_layout
+        >>> from twinstep.jax.nn import Linear
+        >>> layout = module_layout(Linear(3, 2))
+        >>> named = layout.to_torch({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
+        >>> {name: array.shape for name, array in named.items()}
+        {'bias': (2,), 'weight': (2, 3)}
+        >>> layout.to_jax(named)["kernel"].shape
+        (3, 2)
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
+    """
 
     treedef: jax.tree_util.PyTreeDef
     slots: tuple[Slot, ...]
 
     @property
     def counters(self) -> set[str]:
-        """The names of updates made, where PyTorch counts none."""
+        """The names of updates made, where PyTorch counts none, as in SGD with momentum.
+
+        Returns:
+            Names, such as `weight.count`.
+        """
         names = (name for slot in self.slots for name in slot.names)
         return {name for name in names if name.endswith(f".{COUNTER}")}
 
     def part(self, tree: Tree) -> Self:
-        """The layout of a tree that holds some of the leaves, under the same keys."""
+        """The layout of a tree that holds some of the leaves, under the same keys.
+
+        Args:
+            tree: Some of the leaves, of any values.
+
+        Returns:
+            Its layout, with the same names.
+
+        Raises:
+            KeyError: For a leaf that the whole has not.
+        """
         whole = jax.tree.unflatten(self.treedef, self.slots)
         slots = dict(jax.tree_util.tree_leaves_with_path(whole, is_leaf=_is_slot))
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
@@ -80,7 +114,15 @@ class Mapping:
         return type(self)(treedef, tuple(slots[path] for path in paths))
 
     def to_torch(self, tree: Tree) -> dict[str, jax.Array]:
-        """{name: array in PyTorch's layout}, in the order of the tree's leaves."""
+        """The arrays by PyTorch's names, in PyTorch's layout.
+
+        Args:
+            tree: Arrays, in the structure of `treedef`.
+
+        Returns:
+            {name: array in PyTorch's layout}, in the order of the tree's leaves. A leaf that
+            PyTorch keeps for several parameters is there under each name.
+        """
         named: dict[str, jax.Array] = {}
         for slot, leaf in zip(self.slots, jax.tree.leaves(tree), strict=True):
             array = leaf if slot.axes is None else jnp.transpose(leaf, slot.axes)
@@ -88,7 +130,17 @@ class Mapping:
         return named
 
     def to_jax(self, named: abc.Mapping[str, jax.Array]) -> Tree:
-        """The tree of arrays given by name. InputError where names or shapes differ."""
+        """The tree of arrays given by name.
+
+        Args:
+            named: {name: array in PyTorch's layout}, as `to_torch` gives them.
+
+        Returns:
+            The arrays in Flax's layout, in the structure of `treedef`.
+
+        Raises:
+            InputError: Where names or shapes differ.
+        """
         expected = {name for slot in self.slots for name in slot.names}
         if odd := sorted(expected ^ named.keys()):
             side = "missing" if odd[0] in expected else "unknown"
@@ -108,7 +160,24 @@ class Mapping:
 def load_params(model: nnx.Module, named: abc.Mapping[str, Any]) -> None:
     """Gives a model's parameters the arrays, by PyTorch's names, in PyTorch's layout.
 
-    InputError where names or shapes differ.
+    Args:
+        model: A Flax model, which is changed in place.
+        named: {name: array}, as a `state_dict` of PyTorch's has them; NumPy's arrays are right too.
+
+    Raises:
+        InputError: Where names or shapes differ.
+        TypeError: For one of Flax's layers that the conversion table does not have.
+
+    Example:
+        >>> import numpy as np
+        >>> from twinstep.jax.layout import load_params
+        >>> from twinstep.jax.nn import Linear
+        >>> model = Linear(3, 2)
+        >>> load_params(model, {"weight": np.ones((2, 3)), "bias": np.zeros(2)})
+        >>> model.kernel.shape
+        (3, 2)
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
     layout = module_layout(model)
     nnx.update(model, layout.to_jax({name: jnp.asarray(a) for name, a in named.items()}))
@@ -118,7 +187,28 @@ def module_layout(model: nnx.Module) -> Mapping:
     """The layout of a model's parameters.
 
     A parameter that a module of one's own holds itself is the same in both, under its path.
-    TypeError for one of Flax's layers that TABLE does not have.
+
+    Args:
+        model: A Flax model, of layers of `twinstep.jax.nn`, `nnx.Linear`, and modules of one's own.
+
+    Returns:
+        The layout of `nnx.state(model, nnx.Param)`.
+
+    Raises:
+        TypeError: For one of Flax's layers that the conversion table does not have.
+
+    Example:
+        >>> from flax import nnx
+        >>> from twinstep.jax.layout import module_layout
+        >>> from twinstep.jax.nn import Linear
+        >>> class Model(nnx.Module):
+        ...     def __init__(self):
+        ...         self.fc = Linear(3, 2)
+        >>> model = Model()
+        >>> sorted(module_layout(model).to_torch(nnx.state(model, nnx.Param)))
+        ['fc.bias', 'fc.weight']
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
     rules: dict[Path, tuple[str, Rule]] = {}
     for path, module in _outermost_layers(model):
@@ -140,7 +230,23 @@ def module_layout(model: nnx.Module) -> Mapping:
 
 
 def tree_layout(params: Tree) -> Mapping:
-    """The layout of a tree whose arrays are as PyTorch has them, under its own keys, dotted."""
+    """The layout of a tree whose arrays are as PyTorch has them, under its own keys, dotted.
+
+    Args:
+        params: A tree of arrays.
+
+    Returns:
+        A layout that changes no array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import tree_layout
+        >>> params = {"fc": {"weight": jnp.ones((2, 3)), "bias": jnp.zeros(2)}}
+        >>> list(tree_layout(params).to_torch(params))
+        ['fc.bias', 'fc.weight']
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
+    """
     slots = [Slot((name,), jnp.shape(leaf), None) for name, leaf in by_name(params).items()]
     return Mapping(jax.tree.structure(params), tuple(slots))
 
@@ -168,6 +274,24 @@ def opt_state_layout(opt_state: Tree, params: Mapping) -> Mapping:
     a scalar, which PyTorch keeps for every parameter, a tree like params, or one array for all
     parameters, which PyTorch keeps with the first, and the scalars beside it too; states nest in
     tuples, dicts, one another and `Nested`.
+
+    Args:
+        opt_state: The optimizer's state.
+        params: The layout of the parameters that it is for.
+
+    Returns:
+        The layout of the state.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import opt_state_layout, tree_layout
+        >>> from twinstep.jax.optim import adam
+        >>> params = {"weight": jnp.ones((2, 3))}
+        >>> state = adam().init(params)
+        >>> list(opt_state_layout(state, tree_layout(params)).to_torch(state))
+        ['weight.step', 'weight.exp_avg', 'weight.exp_avg_sq']
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html
     """
     named = _named(opt_state, jax.tree.unflatten(params.treedef, params.slots))
     slots = jax.tree.leaves(named, is_leaf=_is_slot)

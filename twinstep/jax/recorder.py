@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -37,8 +38,8 @@ def record(
     Args:
         params: The parameters before the first update, a tree of arrays or an nnx module.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
-        layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`;
-            None: a leaf's name is its path in the tree, joined by dots.
+        layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`. With
+            None a leaf's name is its path in the tree, joined by dots.
         buffers: What layers keep beside parameters (BatchNorm's means), before the first update.
 
     Returns:
@@ -50,7 +51,7 @@ def record(
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
-        >>> from twinstep.jax import watch
+        >>> from twinstep.jax import record, watch
         >>> tx = watch(optax.sgd(0.1))
         >>> params = {"w": jnp.ones(2)}
         >>> opt_state = tx.init(params)
@@ -69,7 +70,21 @@ def record(
 
 
 class Recorder:
-    """What `record` makes."""
+    """What `record` makes: told of each update, it keeps what that has left.
+
+    Args:
+        params, out, layout, buffers: As of `record`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax import record
+        >>> with record({"w": jnp.ones(2)}) as rec:
+        ...     rec.step(loss=0.5, params={"w": jnp.zeros(2)})
+        >>> rec.trace.losses.tolist(), rec.trace.params["w"].tolist()
+        ([0.5], [[1.0, 1.0], [0.0, 0.0]])
+
+    Source: https://optax.readthedocs.io/en/latest/getting_started.html
+    """
 
     def __init__(
         self,
@@ -96,7 +111,11 @@ class Recorder:
 
     @property
     def trace(self) -> Trace:
-        """All that was recorded. InputError where nothing was."""
+        """All that was recorded.
+
+        Raises:
+            InputError: Where nothing was.
+        """
         self._flush()
         return self._stream.whole()
 
@@ -125,7 +144,7 @@ class Recorder:
 
         Raises:
             InputError: For a loss that is no number, a leaf whose shape changed or that is missing,
-                a step that was recorded already.
+                a step that was recorded already, another optimizer than before.
         """
         value = np.asarray(loss)
         if value.shape != () or value.dtype.kind not in "fiu":
@@ -160,11 +179,19 @@ class Recorder:
         """Says what T updates have left that a compiled scan has stacked.
 
         Args:
-            state, loss, params, opt_state, buffers, batch, rng, name: As of `step`, each with an
-                axis of the steps in front: loss (T,), params (T, ...).
+            state, loss, params, opt_state, buffers, batch, rng, name: As of `step`, with an axis
+                of the steps in front of each array, (T,) of the loss, (T, ...) of params.
 
         Raises:
             InputError: As `step` does; and for stacks of different lengths.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from twinstep.jax import record
+            >>> with record({"w": jnp.ones(2)}) as rec:
+            ...     rec.steps(loss=jnp.array([0.5, 0.25]), params={"w": jnp.zeros((2, 2))})
+            >>> rec.trace.losses.tolist()
+            [0.5, 0.25]
         """
         losses = np.asarray(loss)
         if losses.ndim != 1 or losses.dtype.kind not in "fiu" or not len(losses):
@@ -306,7 +333,7 @@ def _watched(opt_state: Tree) -> bool:
 
 def _key_data(leaf: Any) -> Any:
     """A key of JAX's own type as numbers."""
-    typed = hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    typed = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if typed else leaf
 
 

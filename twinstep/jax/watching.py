@@ -16,14 +16,23 @@ Tree = Any
 
 
 class WatchState(NamedTuple):
-    """The state of a watched optimizer: the gradients of its last update, and its own state."""
+    """The state of a watched optimizer.
+
+    Args:
+        grads: The gradients of its last update, a tree like the parameters.
+        inner: What the optimizer itself keeps.
+    """
 
     grads: Tree
     inner: optax.OptState
 
 
 class GivenGradsState(NamedTuple):
-    """The state of `watch("grads")`: the gradients that came by in the last update."""
+    """The state of `watch("grads")`.
+
+    Args:
+        grads: The gradients that came by in the last update, a tree like the parameters.
+    """
 
     grads: Tree
 
@@ -45,7 +54,8 @@ def watch(
         InputError: For a word that is not "grads".
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax.numpy as jnp, optax
+        >>> from twinstep.jax.watching import gradients, watch
         >>> tx = watch(optax.chain(optax.clip(1.0), watch("grads"), optax.sgd(0.1)))
         >>> params = {"w": jnp.ones(2)}
         >>> _, state = tx.update({"w": jnp.full(2, 3.0)}, tx.init(params), params)
@@ -74,6 +84,12 @@ def watch(
 def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
     """What a watched optimizer's state holds: what was backpropagated, and what the rule was given.
 
+    Args:
+        opt_state: The state of a watched optimizer, which other states may stand around.
+
+    Returns:
+        Two trees like the parameters; one and the same where no link is `watch("grads")`.
+
     Raises:
         InputError: For the state of an optimizer that is not watched, or is twice in one place.
     """
@@ -85,7 +101,14 @@ def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
 
 
 def unwatched(opt_state: optax.OptState) -> optax.OptState:
-    """The state without what `watch` adds: what the optimizer itself keeps."""
+    """The state without what `watch` adds: what the optimizer itself keeps.
+
+    Args:
+        opt_state: A state that may be watched.
+
+    Returns:
+        The state, with `optax.EmptyState()` in the place of a `watch("grads")`.
+    """
 
     def own(node: Any) -> Any:
         if isinstance(node, WatchState):
@@ -128,7 +151,13 @@ def _only(opt_state: optax.OptState, kind: type) -> Any:
 
 
 class TeacherForced(NamedTuple):
-    """The state of `teacher_forced`: gradients to update by, those that came, the optimizer's."""
+    """The state of `teacher_forced`.
+
+    Args:
+        recorded: The gradients to update by, a tree like the parameters.
+        grads: Those that came in the last update, and were not used.
+        inner: What the optimizer itself keeps.
+    """
 
     recorded: Tree
     grads: Tree
@@ -141,6 +170,12 @@ def teacher_forced(
     """An optimizer that updates by the gradients in its state, whatever it is given.
 
     So an update is judged alone: where a gradient is almost 0, Adam makes much of its rounding.
+
+    Args:
+        optimizer: Any of optax's or the kit's.
+
+    Returns:
+        An optimizer whose state is a `TeacherForced`.
     """
     inner = optax.with_extra_args_support(optimizer)
 

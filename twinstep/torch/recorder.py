@@ -5,7 +5,6 @@ called on; what a module is given is noted when it is called.
 Mirror: twinstep/jax/recorder.py
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
@@ -22,6 +21,7 @@ from torch.optim.optimizer import (
 
 from twinstep.errors import InputError, unknown
 from twinstep.torch import reading
+from twinstep.torch.batches import Batches
 from twinstep.torch.conversion import named_opt_state
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.rows import Rows, rows_at_once
@@ -58,6 +58,8 @@ def record(
             `out` that exists, and in the block for what cannot be recorded.
 
     Example:
+        >>> import torch
+        >>> from twinstep.torch import record
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> with record(model) as rec:
@@ -84,8 +86,24 @@ def record(
 class Recorder:
     """What `record` makes; it can be entered again, and then goes on.
 
-    metadata: of the trace of a loop that is driven: it says its batches, and ends when it is taken
-    rows: how many steps are held at once, where that is not to be found out
+    Args:
+        modules, out, activations, batch, raw_grads, opt_state: As of `record`.
+        metadata: Of the trace of a loop that is driven: it says its batches, and ends when it is
+            taken. None is for a loop of one's own.
+        rows: How many steps are held at once, where that is not to be found out.
+
+    Example:
+        >>> import torch
+        >>> from twinstep.torch import Recorder
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with Recorder(model) as rec:
+        ...     model(torch.ones(4, 1)).mean().backward()
+        ...     optimizer.step()
+        >>> rec.trace.raw_grads["weight"].tolist()
+        [[[1.0]]]
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html
     """
 
     def __init__(
@@ -120,14 +138,16 @@ class Recorder:
         self._stepping: Any = None
         self._loss: float | None = None
         self._evaluated, self._depth = False, 0
-        self._noted: dict[str, list[torch.Tensor]] = {}
-        self._said: dict[str, list[torch.Tensor]] = {}
-        self._fingerprints: dict[str, int] = {}
+        self._batches = Batches()
         self._undo: list[Callable[[], Any]] = []
 
     @property
     def trace(self) -> Trace:
-        """All that was recorded. InputError where nothing was."""
+        """All that was recorded.
+
+        Raises:
+            InputError: Where nothing was.
+        """
         self._flush()
         return self._stream.whole()
 
@@ -142,20 +162,22 @@ class Recorder:
         Raises:
             InputError: For what is no array of numbers.
         """
-        for name, value in tensors.items():
-            try:
-                tensor = torch.as_tensor(value).detach().clone()
-            except (TypeError, ValueError, RuntimeError):
-                kind = type(value).__name__
-                raise InputError(f"batch {name} is a {kind}, expected a tensor") from None
-            self._said.setdefault(name, []).append(tensor)
+        self._batches.say(tensors)
 
     def made_on(self, fingerprints: Mapping[str, int]) -> None:
-        """Says it by fingerprints that are known."""
-        self._fingerprints = dict(fingerprints)
+        """Says it by fingerprints that are known, until others are said.
+
+        Args:
+            fingerprints: A number for each part of the batch, by its name.
+        """
+        self._batches.fingerprints = dict(fingerprints)
 
     def take(self) -> Trace:
-        """The steps since the last call, and no more."""
+        """The steps since the last call, and no more.
+
+        Returns:
+            A trace of them.
+        """
         self._flush()
         return self._stream.take()
 
@@ -169,7 +191,7 @@ class Recorder:
             register_optimizer_step_post_hook(self._after_step).remove,
         ]
         for prefix, module in () if self._driven else self._modules.items():
-            hook = module.register_forward_pre_hook(self._note(prefix), with_kwargs=True)
+            hook = module.register_forward_pre_hook(self._batches.note(prefix), with_kwargs=True)
             self._undo.append(hook.remove)
         for name, module in self._activations.items():
             self._undo.append(module.register_forward_hook(self._activated(name)).remove)
@@ -301,12 +323,10 @@ class Recorder:
             rows.put("params", name, self._views.param(parameter))
         for name, buffer in self._each("named_buffers") if self._buffers else ():
             rows.put("buffers", name, reading.array(buffer))
-        said = self._said or self._noted
-        made_on = {name: reading.concatenated(parts) for name, parts in said.items()}
-        rows.batch(self._fingerprints or made_on, self._values)
+        rows.batch(self._batches.made_on(), self._values)
         rows.finish(self._loss)
         self._stepping, self._loss, self._evaluated = None, None, False
-        self._said, self._noted = {}, {}
+        self._batches.forget()
         self._views.forget()
         if rows.full:
             self._flush()
@@ -333,18 +353,7 @@ class Recorder:
         self._counted = optimizer, count
         return True
 
-    # What a step was made of
-
-    def _note(self, prefix: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, options: Any) -> None:
-            if not torch.is_grad_enabled() or self._said:
-                return
-            forward = inspect.signature(getattr(module, "_orig_mod", module).forward)
-            for name, value in forward.bind(*args, **options).arguments.items():
-                if isinstance(value, torch.Tensor):  # copied: it may be filled anew afterwards
-                    self._noted.setdefault(prefix + name, []).append(value.detach().clone())
-
-        return hook
+    # What is in the modules
 
     def _activated(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -355,7 +364,7 @@ class Recorder:
         return hook
 
     def _submodule(self, path: str) -> nn.Module:
-        found = dict(self._each("named_modules"))
+        found: dict[str, nn.Module] = dict(self._each("named_modules"))
         if path not in found:
             raise InputError(unknown("activations", path, [name for name in found if name]))
         return found[path]

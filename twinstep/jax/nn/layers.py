@@ -1,8 +1,7 @@
 """PyTorch's layers in Flax, for training and not only for the forward pass.
 
-Arguments and attribute names are PyTorch's; parameters have Flax's layout (`layout.TABLE`
-takes them there). Initial values are the spec's; until then all
-parameters are 0, and none needs a seed.
+Arguments are PyTorch's; parameters have Flax's layout (`layout.TABLE` takes them there). All of
+them are 0 until values are loaded (`layout.load_params`), and none needs a seed.
 Letters: N samples, T time steps, I inputs, H hidden units.
 """
 
@@ -13,15 +12,35 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-# Below this many products a dot is multiply-and-sum, which XLA fuses with its neighbours; calling
-# a matrix product takes longer than the product. The sum rounds as a dot may: in some order.
-_SMALL_DOT = 2048
+_SMALL_DOT = 2048  # products, up to which a dot is multiply-and-sum
 
 
 def dot_general(
     lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, precision: Any = None, **options: Any
 ) -> jax.Array:
-    """`jax.lax.dot_general` of (..., I) and (I, O), written out where it is small."""
+    """`jax.lax.dot_general` of (..., I) and (I, O), written out where it is small.
+
+    XLA fuses a small sum of products with its neighbours; a call of a matrix product takes longer
+    than the product. It rounds as a dot may: in some order.
+
+    Args:
+        lhs: The left side, (..., I).
+        rhs: The right side, (I, O).
+        dimension_numbers, precision, options: As `jax.lax.dot_general` has them.
+
+    Returns:
+        The product, (..., O).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from twinstep.jax.nn import dot_general
+        >>> layer = nnx.Linear(3, 2, dot_general=dot_general, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((4, 3))).shape
+        (4, 2)
+
+    Source: https://docs.jax.dev/en/latest/_autosummary/jax.lax.dot_general.html
+    """
     (contracted, _), _ = dimension_numbers
     if contracted != (lhs.ndim - 1,) or lhs.size * rhs.shape[1] > _SMALL_DOT:
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, precision=precision, **options)
@@ -29,7 +48,26 @@ def dot_general(
 
 
 class Linear(nnx.Linear):
-    """x W^T + b. Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html"""
+    """x W^T + b.
+
+    A `flax.nnx.Linear`, whose kernel is PyTorch's weight transposed, (in_features, out_features).
+    All is 0 until values are loaded.
+
+    Args:
+        in_features, out_features: How many numbers go in and come out, ints.
+        bias: Whether b is added.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import load_params
+        >>> from twinstep.jax.nn import Linear
+        >>> layer = Linear(3, 2)  # torch.nn.Linear(3, 2): a weight of shape (2, 3)
+        >>> load_params(layer, {"weight": jnp.ones((2, 3)), "bias": jnp.zeros(2)})
+        >>> layer(jnp.array([1.0, 2.0, 3.0])).tolist()
+        [6.0, 6.0]
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(
@@ -46,7 +84,21 @@ class Embedding(nnx.Module):
     """Rows of a table by their numbers, (N,) -> (N, embedding_dim).
 
     The gradient is dense, as PyTorch's is unless sparse=True: 0 in rows that no number names.
-    flax.nnx.Embed keeps the dtype that it was made in.
+    flax.nnx.Embed keeps the dtype that it was made in. All is 0 until values are loaded.
+
+    Args:
+        num_embeddings: Rows of the table, an int.
+        embedding_dim: Numbers in a row, an int.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import load_params
+        >>> from twinstep.jax.nn import Embedding
+        >>> layer = Embedding(3, 2)
+        >>> load_params(layer, {"weight": jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])})
+        >>> layer(jnp.array([2, 0])).tolist()
+        [[4.0, 5.0], [0.0, 1.0]]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
     """
 
@@ -54,14 +106,40 @@ class Embedding(nnx.Module):
         self.weight = nnx.Param(jnp.zeros((num_embeddings, embedding_dim)))
 
     def __call__(self, numbers: jax.Array) -> jax.Array:
-        return self.weight[numbers]
+        """The rows of these numbers.
+
+        Args:
+            numbers: Which rows, (N,) int, from 0.
+
+        Returns:
+            The rows, (N, embedding_dim).
+        """
+        rows: jax.Array = self.weight[numbers]
+        return rows
 
 
 class RNN(nnx.Module):
     """Elman RNN, h' = tanh(W_ih x + b_ih + W_hh h + b_hh), one layer, batch first.
 
-    Both biases are kept: they get the same gradient, and one in their place would move at half
-    their speed. x: (N, T, I), h0: (N, H) -> the outputs (N, T, H) and the last one (N, H).
+    Both biases are kept: they get the same gradient, and one in their place, as flax.nnx.SimpleCell
+    has it, would move at half their speed. All is 0 until values are loaded.
+
+    Args:
+        input_size: Inputs of a time step, I, an int.
+        hidden_size: Hidden units, H, an int.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import load_params
+        >>> from twinstep.jax.nn import RNN
+        >>> layer = RNN(1, 1)  # torch.nn.RNN(1, 1, batch_first=True)
+        >>> weights = {"weight_ih_l0": jnp.ones((1, 1)), "weight_hh_l0": jnp.ones((1, 1))}
+        >>> biases = {"bias_ih_l0": jnp.zeros(1), "bias_hh_l0": jnp.zeros(1)}
+        >>> load_params(layer, weights | biases)
+        >>> outputs, last = layer(jnp.ones((1, 2, 1)), jnp.zeros((1, 1)))
+        >>> [round(float(h), 4) for h in outputs[0, :, 0]], last.shape
+        ([0.7616, 0.9427], (1, 1))
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
 
@@ -70,6 +148,16 @@ class RNN(nnx.Module):
         self.hidden = Linear(hidden_size, hidden_size)
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Runs over all time steps.
+
+        Args:
+            x: The inputs, (N, T, I).
+            h0: The hidden units before the first step, (N, H).
+
+        Returns:
+            The outputs, (N, T, H), and the last one, (N, H).
+        """
+
         def cell(h: jax.Array, i: jax.Array) -> jax.Array:
             return jnp.tanh(i + self.hidden(h))
 
@@ -79,8 +167,25 @@ class RNN(nnx.Module):
 class GRU(nnx.Module):
     """Gated recurrent unit, gates in PyTorch's order r, z, n, one layer, batch first.
 
-    b_hn stands inside the reset gate's product, where flax.nnx.GRUCell has no bias.
-    x: (N, T, I), h0: (N, H) -> the outputs (N, T, H) and the last one (N, H).
+    b_hn stands inside the reset gate's product, where flax.nnx.GRUCell has no bias. All is 0 until
+    values are loaded.
+
+    Args:
+        input_size: Inputs of a time step, I, an int.
+        hidden_size: Hidden units, H, an int.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.layout import load_params
+        >>> from twinstep.jax.nn import GRU
+        >>> layer = GRU(1, 1)  # torch.nn.GRU(1, 1, batch_first=True)
+        >>> weights = {"weight_ih_l0": jnp.ones((3, 1)), "weight_hh_l0": jnp.ones((3, 1))}
+        >>> biases = {"bias_ih_l0": jnp.zeros(3), "bias_hh_l0": jnp.zeros(3)}
+        >>> load_params(layer, weights | biases)
+        >>> outputs, last = layer(jnp.ones((1, 2, 1)), jnp.zeros((1, 1)))
+        >>> [round(float(h), 4) for h in outputs[0, :, 0]], last.shape
+        ([0.2048, 0.3468], (1, 1))
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
 
@@ -89,6 +194,16 @@ class GRU(nnx.Module):
         self.hidden = Linear(hidden_size, 3 * hidden_size)
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Runs over all time steps.
+
+        Args:
+            x: The inputs, (N, T, I).
+            h0: The hidden units before the first step, (N, H).
+
+        Returns:
+            The outputs, (N, T, H), and the last one, (N, H).
+        """
+
         def cell(h: jax.Array, i: jax.Array) -> jax.Array:
             i_r, i_z, i_n = jnp.split(i, 3, axis=-1)  # (N, H) each
             h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
@@ -114,9 +229,25 @@ def _over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> tuple[jax.Array, 
 
 
 def to_tensor(images: jax.Array) -> jax.Array:
-    """Bytes 0..255 as numbers 0..1, in the default dtype. Source: torchvision's ToTensor
+    """Bytes 0..255 as numbers 0..1, in the default dtype.
 
-    Looked up: XLA would turn a division by 255 into a product with 1 / 255, an ulp off.
+    Looked up: XLA would turn a division by 255 into a product with 1 / 255, an ulp off. The axes
+    stay, where torchvision's moves the channels to the front.
+
+    Args:
+        images: Bytes, of any shape: an integer dtype.
+
+    Returns:
+        The numbers, of the same shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.nn import to_tensor
+        >>> [round(float(x), 4) for x in to_tensor(jnp.array([0, 51, 255], jnp.uint8))]
+        [0.0, 0.2, 1.0]
+
+    Source:
+    https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.ToTensor.html
     """
     values = jnp.asarray(np.arange(256) / 255, float)
     return values[images]

@@ -10,19 +10,18 @@ from twinstep.jax.optim.lr_scheduler.cyclic import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
     cyclic_lr,
-    one_cycle_lr,
 )
 from twinstep.jax.optim.lr_scheduler.multiplicative import (
     constant_lr,
     exponential_lr,
     lambda_lr,
-    linear_lr,
     multi_step_lr,
     multiplicative_lr,
-    polynomial_lr,
     step_lr,
 )
+from twinstep.jax.optim.lr_scheduler.one_cycle import one_cycle_lr
 from twinstep.jax.optim.lr_scheduler.plateau import Plateau, PlateauState, reduce_lr_on_plateau
+from twinstep.jax.optim.lr_scheduler.polynomial import linear_lr, polynomial_lr
 
 __all__ = [
     "Plateau",

@@ -33,16 +33,41 @@ _NEVER = -(2.0**100)  # below all that is computed here, which XLA does not know
 class Schedule:
     """A function of the updates made so far, () int: the learning rate of the next one, () float.
 
-    name: of what made it. lr: the optimizer's, given to it.
-    at: the rate after so many steps. step: (rate, count) -> the rate that PyTorch's step number
-    `count`, from 1, leaves of the rate before it; first: what its construction leaves of a rate.
-    restart: what sequential_lr leaves of a rate as it turns to this schedule; None: it cannot.
-    factor: at = lr * factor, where there is nothing else to it.
-    initial: the rate that the optimizer keeps as its initial one.
-    momentum: the same for momentum or Adam's first beta, where it moves that too: give it to the
-    optimizer, `sgd(lr=s, momentum=s.momentum)`, `adam(lr=s, betas=(s.momentum, 0.999))`.
-    reentered: what construction inside of so many sequential_lr makes of it; None: itself.
-    parts: what it combines.
+    It is an optax schedule, made by the functions beside it: give it to an optimizer as its `lr`.
+    It counts updates; where PyTorch's `scheduler.step()` comes once an epoch, give the optimizer
+    `lambda count: schedule(count // updates_per_epoch)`.
+
+    Args:
+        name: Of the function that made it.
+        lr: The learning rate of the optimizer, which that was given.
+        at: The rate after so many steps: () int -> () float.
+        step: (rate, count) -> the rate that PyTorch's step number `count`, from 1, leaves of the
+            rate before it.
+        first: What PyTorch's construction leaves of a rate.
+        restart: What sequential_lr leaves of a rate as it turns to this schedule. None means that
+            it cannot.
+        initial: The rate that PyTorch's optimizer keeps as its initial one.
+        factor: `at` is lr * factor, where there is nothing else to it.
+        momentum: As `at`, for the momentum or Adam's first beta, where it moves that too:
+            `sgd(lr=s, momentum=s.momentum)`, `adam(lr=s, betas=(s.momentum, 0.999))`.
+        reentered: What construction inside of so many sequential_lr makes of it. None means itself.
+        parts: The schedules that it combines.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim import sgd
+        >>> from twinstep.jax.optim.lr_scheduler import step_lr
+        >>> optimizer = sgd(lr=step_lr(0.1, step_size=1, gamma=0.5))
+        >>> params = jnp.zeros(())
+        >>> state = optimizer.init(params)
+        >>> for _ in range(3):
+        ...     update, state = optimizer.update(jnp.ones(()), state, params)
+        ...     print(round(float(update), 4))
+        -0.1
+        -0.05
+        -0.025
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
     """
 
     name: str
@@ -58,13 +83,38 @@ class Schedule:
     parts: tuple["Schedule", ...] = ()
 
     def __call__(self, count: Count) -> jax.Array:
-        """The learning rate of the update after `count` others, () float."""
+        """The learning rate of the update after `count` others.
+
+        Args:
+            count: Updates made so far, () int.
+
+        Returns:
+            The rate, () float, of the widest type that is enabled.
+
+        Example:
+            >>> from twinstep.jax.optim.lr_scheduler import exponential_lr
+            >>> round(float(exponential_lr(0.1, gamma=0.5)(2)), 4)
+            0.025
+        """
         return jnp.asarray(self.at(whole_count(count)), float)
 
     def tabulate(self, steps: int) -> "Schedule":
         """The same from a table of the first `steps` rates; NaN after them.
 
-        For those that have no closed form and take the longer, the further they have come.
+        For those that have no closed form and take the longer, the further they have come. Each
+        rate of the table is made of the one before.
+
+        Args:
+            steps: How many rates, an int.
+
+        Returns:
+            A schedule that looks its rates up.
+
+        Example:
+            >>> from twinstep.jax.optim.lr_scheduler import multiplicative_lr
+            >>> schedule = multiplicative_lr(0.1, lambda count: 0.5).tabulate(3)
+            >>> [round(float(schedule(count)), 4) for count in range(4)]
+            [0.1, 0.05, 0.025, nan]
         """
 
         def body(rate: Rate, count: Count) -> tuple[Rate, Rate]:
@@ -144,8 +194,8 @@ def quotient(numerator: Any, size: Any) -> jax.Array:
 
     XLA multiplies by 1 / size where it knows the size: so it is not to know.
     """
-    numerator = jnp.asarray(numerator, float)
-    return numerator / jnp.where(numerator < _NEVER, 1.0, jnp.asarray(size, float))
+    above: jax.Array = jnp.asarray(numerator, float)
+    return above / jnp.where(above < _NEVER, 1.0, jnp.asarray(size, float))
 
 
 def from_table(table: Sequence[float], count: Count, after: Any) -> Any:
@@ -168,7 +218,7 @@ def remaining(count: Count, size: int) -> jax.Array:
 def power(base: float, exponent: Count) -> jax.Array:
     """base**exponent for a whole exponent, with the base's own digits in float32 too."""
     rounded = jnp.asarray(base, float)
-    result = rounded ** exponent.astype(float)
+    result: jax.Array = rounded ** exponent.astype(float)
     narrow = float(np.float32(base))
     if wide() or narrow in (0.0, base):
         return result

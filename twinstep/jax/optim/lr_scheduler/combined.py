@@ -27,8 +27,28 @@ def chained_scheduler(schedules: Iterable[Schedule]) -> Schedule:
     """All schedules at every count, each on the rate that the one before it left.
 
     Where all of them only multiply, their product; else a loop over the counts in each call, which
-    `tabulate` makes once.
-    Raises InputError for what is no schedule, and for schedules that no one optimizer can have.
+    `tabulate` makes once. So a cosine with `eta_min` pulls towards it from wherever the others have
+    come: a product of optax's schedules is something else.
+
+    Args:
+        schedules: Schedules of one initial rate, in the order of PyTorch's construction.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For none, for what is no schedule, and for schedules that no one optimizer can
+            have.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import (
+        ...     chained_scheduler, constant_lr, exponential_lr
+        ... )
+        >>> # PyTorch: ChainedScheduler([ConstantLR(opt, 0.5, 2), ExponentialLR(opt, 0.9)])
+        >>> schedule = chained_scheduler([constant_lr(0.1, 0.5, 2), exponential_lr(0.1, 0.9)])
+        >>> [round(float(schedule(count)), 4) for count in range(4)]
+        [0.05, 0.045, 0.081, 0.0729]
+
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ChainedScheduler.html
     """
@@ -79,8 +99,31 @@ def sequential_lr(
 
     It begins from the optimizer's rate whatever the one before left; only multiplicative_lr goes on
     from there, and costs a loop over the counts in each call, which `tabulate` makes once.
-    Raises InputError for milestones that are not one less than the schedules or not in order, and
-    for a chained_scheduler or sequential_lr that is not the first: PyTorch cannot turn to it.
+    `optax.join_schedules` turns at the same counts.
+
+    Args:
+        schedules: Schedules of one initial rate, in the order of PyTorch's construction.
+        milestones: Counts at which the second, third, ... one begins, in order; one less than the
+            schedules.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For milestones that are not one less than the schedules or not in order, and for
+            a chained_scheduler or sequential_lr that is not the first: PyTorch cannot turn to it.
+            For schedules, as `chained_scheduler` does.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import exponential_lr, linear_lr, sequential_lr
+        >>> # PyTorch: SequentialLR(opt, [LinearLR(opt, 0.5, total_iters=2),
+        >>> #                             ExponentialLR(opt, 0.9)], milestones=[2])
+        >>> warmup = linear_lr(0.1, 0.5, total_iters=2)
+        >>> schedule = sequential_lr([warmup, exponential_lr(0.1, 0.9)], milestones=[2])
+        >>> [round(float(schedule(count)), 4) for count in range(5)]
+        [0.05, 0.075, 0.1, 0.09, 0.081]
+
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.SequentialLR.html
     """

@@ -1,4 +1,4 @@
-"""The schedulers that go up and down: cosines, triangles and the one cycle."""
+"""The schedulers that go up and down, again and again: cosines and triangles."""
 
 import functools
 import itertools
@@ -8,10 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from twinstep.errors import InputError, check_arguments
+from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
-    Check,
     Count,
     Rate,
     Schedule,
@@ -19,7 +18,6 @@ from twinstep.jax.optim.lr_scheduler.base import (
     from_table,
     from_the_start,
     number,
-    one_of,
     power,
     quotient,
     rate,
@@ -71,7 +69,27 @@ def cosine_annealing_lr(
 ) -> Schedule:
     """Down to eta_min in half a cosine, by T_max; up again in the next half, and so on.
 
-    Raises InputError for a T_max that is no whole number above 0.
+    `optax.cosine_decay_schedule` stays at its end instead.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        T_max: The counts of half a wave, a whole number, 1 or more.
+        eta_min: The rate at count `T_max`.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a T_max that is no whole number above 0.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import cosine_annealing_lr
+        >>> # PyTorch: CosineAnnealingLR(optimizer, T_max=2, eta_min=0.02)
+        >>> schedule = cosine_annealing_lr(0.1, T_max=2, eta_min=0.02)
+        >>> [round(float(schedule(count)), 4) for count in range(6)]
+        [0.1, 0.06, 0.02, 0.06, 0.1, 0.06]
+
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
     """
@@ -120,8 +138,30 @@ def cosine_annealing_warm_restarts(
 ) -> Schedule:
     """Down to eta_min in half a cosine and back at once, each time T_mult times as long.
 
-    Raises InputError for T_0 or T_mult that is no int above 0.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.html
+    In optax, `join_schedules` of a `cosine_decay_schedule` for each cycle.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        T_0: The counts of the first cycle, an int, 1 or more.
+        T_mult: How many times as long as the one before each cycle is, an int, 1 or more.
+        eta_min: The rate that a cycle comes down to.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For T_0 or T_mult that is no int above 0.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import cosine_annealing_warm_restarts
+        >>> # PyTorch: CosineAnnealingWarmRestarts(optimizer, T_0=2, T_mult=2)
+        >>> schedule = cosine_annealing_warm_restarts(0.1, T_0=2, T_mult=2)
+        >>> [round(float(schedule(count)), 4) for count in range(7)]
+        [0.1, 0.05, 0.1, 0.0854, 0.05, 0.0146, 0.1]
+
+    Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.html
     """
     name = "cosine_annealing_warm_restarts"
     check_arguments(
@@ -168,9 +208,39 @@ def cyclic_lr(
 ) -> Schedule:
     """From base_lr up to max_lr and down again; `.momentum` the other way.
 
-    lr: PyTorch overwrites it with base_lr
-    scale_fn: called with a traced integer, the number of the cycle from 1 or the count
-    Raises InputError for a mode that PyTorch refuses, an empty way up, lists.
+    optax has no such schedule. Give the momentum to the optimizer as well:
+    `sgd(lr=s, momentum=s.momentum)`, `adam(lr=s, betas=(s.momentum, 0.999))`.
+
+    Args:
+        lr: The optimizer's learning rate. PyTorch overwrites it with base_lr.
+        base_lr, max_lr: The rates at the foot and at the top, 0 or more.
+        step_size_up: Counts from the foot to the top, above 0.
+        step_size_down: Counts from the top to the foot, 0 or more; None: as many as up.
+        mode: "triangular" keeps the height, "triangular2" halves it each cycle, "exp_range"
+            multiplies it by `gamma` each count.
+        gamma: The factor of "exp_range".
+        scale_fn: The factor of the height, in place of `mode`: called with a traced integer, the
+            number of the cycle from 1 or the count.
+        scale_mode: "cycle" gives `scale_fn` the number of the cycle, anything else the count.
+        cycle_momentum: Whether there is a `.momentum`.
+        base_momentum, max_momentum: The momentum at the top and at the foot.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int; so is its `momentum`.
+
+    Raises:
+        InputError: For a mode that PyTorch refuses, an empty way up, lists.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import cyclic_lr
+        >>> # PyTorch: CyclicLR(optimizer, base_lr=0.1, max_lr=0.5, step_size_up=2)
+        >>> schedule = cyclic_lr(0.1, base_lr=0.1, max_lr=0.5, step_size_up=2)
+        >>> [round(float(schedule(count)), 4) for count in range(6)]
+        [0.1, 0.3, 0.5, 0.3, 0.1, 0.3]
+        >>> [round(float(schedule.momentum(count)), 4) for count in range(6)]
+        [0.9, 0.85, 0.8, 0.85, 0.9, 0.85]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CyclicLR.html
     """
     name, modes = "cyclic_lr", ("triangular", "triangular2", "exp_range")
@@ -223,112 +293,3 @@ def cyclic_lr(
         initial=base_lr,
         momentum=momentum if cycle_momentum else None,
     )
-
-
-def one_cycle_lr(
-    lr: float,
-    max_lr: float,
-    total_steps: int | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
-    cycle_momentum: bool = True,
-    base_momentum: float = 0.85,
-    max_momentum: float = 0.95,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-    three_phase: bool = False,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Up to max_lr and down to far below the start; `.momentum` the other way.
-
-    lr: PyTorch overwrites it with max_lr / div_factor
-    The rate is NaN after count total_steps, where PyTorch raises.
-    Raises InputError for a value that PyTorch refuses, lists.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html
-    """
-    name = "one_cycle_lr"
-    check_arguments(
-        name,
-        lr=rate(lr),
-        max_lr=rate(max_lr),
-        **_lengths(total_steps, epochs, steps_per_epoch),
-        pct_start=(
-            pct_start,
-            "a float from 0 to 1",
-            lambda v: isinstance(v, float) and 0 <= v <= 1,
-        ),
-        anneal_strategy=one_of(anneal_strategy, "cos", "linear"),
-        base_momentum=number(base_momentum),
-        max_momentum=number(max_momentum),
-        div_factor=number(div_factor, "a number other than 0", bool),
-        final_div_factor=number(final_div_factor, "a number other than 0", bool),
-        last_epoch=from_the_start(last_epoch),
-    )
-    total = total_steps if total_steps is not None else (epochs or 0) * (steps_per_epoch or 0)
-    start = max_lr / div_factor
-    end = start / final_div_factor
-    peak = float(pct_start * total) - 1
-    if peak == 0:
-        raise InputError(
-            f"{name}: pct_start is {pct_start!r}, expected another than 1 / total_steps: "
-            "PyTorch divides by 0"
-        )
-    # (last count of the phase, rates from and to, momenta from and to)
-    phases = [
-        (peak, (start, max_lr), (max_momentum, base_momentum)),
-        (total - 1, (max_lr, end), (base_momentum, max_momentum)),
-    ]
-    if three_phase:
-        phases[1:] = [
-            (float(2 * pct_start * total) - 2, (max_lr, start), (base_momentum, max_momentum)),
-            (total - 1, (start, end), (max_momentum, max_momentum)),
-        ]
-
-    def annealed(count: Count, which: int) -> Any:
-        last, *ranges = phases[-1]
-        begin = phases[-2][0]
-        value = _between(count, begin, last, *ranges[which], anneal_strategy)
-        begins = [0.0, *(phase[0] for phase in phases[:-2])]
-        for begin, (last, *ranges) in reversed(list(zip(begins, phases[:-1], strict=True))):
-            here = _between(count, begin, last, *ranges[which], anneal_strategy)
-            value = jnp.where(count <= math.floor(last), here, value)
-        return jnp.where(count > total, math.nan, value)
-
-    def momentum(count: Count) -> Any:
-        return jnp.asarray(annealed(jnp.asarray(count, int), 1), float)
-
-    return absolute(
-        name,
-        lr,
-        lambda count: annealed(count, 0),
-        initial=start,
-        momentum=momentum if cycle_momentum else None,
-    )
-
-
-def _between(
-    count: Count, begin: float, last: float, start: float, end: float, strategy: str
-) -> Any:
-    """From start at count `begin` to end at count `last`."""
-    if wide():
-        done = quotient(count - begin, last - begin)
-        if strategy == "cos":
-            return end + rounded((start - end) / 2.0 * (jnp.cos(math.pi * done) + 1))
-        return rounded((end - start) * done) + start
-    done, left = quotient(count - begin, last - begin), quotient(last - count, last - begin)
-    if strategy == "cos":
-        done, left = jnp.sin(math.pi / 2 * done) ** 2, jnp.sin(math.pi / 2 * left) ** 2
-    return start * left + end * done
-
-
-def _lengths(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> dict[str, Check]:
-    """What has to be right of the three: total_steps, or the two others if that is None."""
-    if total_steps is not None or epochs is None or steps_per_epoch is None:
-        value, expected, right = whole(total_steps, 1, strict=True)
-        return {"total_steps": (value, f"{expected}, or epochs and steps_per_epoch", right)}
-    return {
-        "epochs": whole(epochs, 1, strict=True),
-        "steps_per_epoch": whole(steps_per_epoch, 1, strict=True),
-    }

@@ -1,6 +1,5 @@
-"""The schedulers that multiply: by a function's value, at milestones, along a line or a power."""
+"""The schedulers that multiply by a factor: a function's value, or one of so many counts."""
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,33 +7,48 @@ import jax.numpy as jnp
 
 from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
-    TABLE,
     Count,
     Rate,
     Schedule,
     absolute,
-    from_table,
     from_the_start,
     function,
     number,
     power,
-    quotient,
     rate,
     recursion,
-    remaining,
-    rounded,
     scaled,
     whole,
     whole_count,
-    wide,
 )
 
 
 def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) -> Schedule:
     """The initial rate times a function's value.
 
-    lr_lambda: called with the count as a traced integer: `jnp.where` instead of `if`
-    Raises InputError for a list of functions: each group has a schedule of its own.
+    Any function of the count is an optax schedule, but the count is an int32 there, whose quotients
+    are float32 whatever x64 says; here the function is given the widest integer.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        lr_lambda: Count -> factor, () each. The count is a traced integer: `jnp.where` instead of
+            `if`.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a list of functions: each group has a schedule of its own. For a rate below
+            0, and a `last_epoch` that resumes.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import lambda_lr
+        >>> # PyTorch: LambdaLR(optimizer, lambda count: 1 / (1 + count))
+        >>> schedule = lambda_lr(0.1, lambda count: 1 / (1 + count))
+        >>> [round(float(schedule(count)), 4) for count in range(4)]
+        [0.1, 0.05, 0.0333, 0.025]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html
     """
     name = "lambda_lr"
@@ -47,9 +61,30 @@ def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) 
 def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) -> Schedule:
     """The rate before times a function's value, from count 1 on.
 
-    A product has no closed form: each call makes it anew; `tabulate` makes it once.
-    lr_lambda: called with the count as a traced integer: `jnp.where` instead of `if`
-    Raises InputError for a list of functions: each group has a schedule of its own.
+    A product has no closed form: each call makes it anew; `tabulate` makes it once. optax has
+    constant factors only.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        lr_lambda: Count -> factor, () each. The count is a traced integer: `jnp.where` instead of
+            `if`.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a list of functions: each group has a schedule of its own. For a rate below
+            0, and a `last_epoch` that resumes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.optim.lr_scheduler import multiplicative_lr
+        >>> # PyTorch: MultiplicativeLR(optimizer, lambda count: 0.5 if count < 3 else 1.0)
+        >>> schedule = multiplicative_lr(0.1, lambda count: jnp.where(count < 3, 0.5, 1.0))
+        >>> [round(float(schedule(count)), 4) for count in range(5)]
+        [0.1, 0.05, 0.025, 0.025, 0.025]
+
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.MultiplicativeLR.html
     """
@@ -76,7 +111,27 @@ def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: in
 def step_lr(lr: float, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> Schedule:
     """gamma times the rate, every step_size counts.
 
-    Raises InputError for a value that PyTorch cannot compute with.
+    The nearest, `optax.exponential_decay(staircase=True)`, has a float32 power whatever x64 says.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        step_size: Counts between two drops, a whole number, 1 or more.
+        gamma: The factor of a drop.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a value that PyTorch cannot compute with.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import step_lr
+        >>> # PyTorch: StepLR(optimizer, step_size=2, gamma=0.5)
+        >>> schedule = step_lr(0.1, step_size=2, gamma=0.5)
+        >>> [round(float(schedule(count)), 4) for count in range(5)]
+        [0.1, 0.1, 0.05, 0.05, 0.025]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.StepLR.html
     """
     name = "step_lr"
@@ -101,7 +156,27 @@ def multi_step_lr(
 ) -> Schedule:
     """gamma times the rate at each milestone; a milestone may be there more than once.
 
-    Raises InputError for a milestone that is no count.
+    `optax.piecewise_constant_schedule` has the same rates, and each milestone once.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        milestones: Counts at which the rate drops, whole numbers, 0 or more, in any order.
+        gamma: The factor of a drop.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a milestone that is no count, and other values that are no numbers.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import multi_step_lr
+        >>> # PyTorch: MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+        >>> schedule = multi_step_lr(0.1, milestones=[1, 3], gamma=0.5)
+        >>> [round(float(schedule(count)), 4) for count in range(5)]
+        [0.1, 0.05, 0.05, 0.025, 0.025]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.MultiStepLR.html
     """
     name = "multi_step_lr"
@@ -135,8 +210,28 @@ def constant_lr(
 ) -> Schedule:
     """factor times the rate until total_iters, then the rate itself.
 
-    Raises InputError for a factor that is not above 0 and up to 1: PyTorch divides by it; and for
-    total_iters 0, after which PyTorch's rate would stay at the factor for good.
+    In optax, `piecewise_constant_schedule(lr * factor, {total_iters: 1 / factor})`.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        factor: What multiplies the rate at first, above 0 and up to 1.
+        total_iters: The count at which that ends, a whole number, 1 or more.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a factor that is not above 0 and up to 1: PyTorch divides by it; and for
+            total_iters 0, after which PyTorch's rate would stay at the factor for good.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import constant_lr
+        >>> # PyTorch: ConstantLR(optimizer, factor=0.5, total_iters=2)
+        >>> schedule = constant_lr(0.1, factor=0.5, total_iters=2)
+        >>> [round(float(schedule(count)), 4) for count in range(4)]
+        [0.05, 0.05, 0.1, 0.1]
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ConstantLR.html
     """
     name = "constant_lr"
@@ -161,67 +256,28 @@ def constant_lr(
     )
 
 
-def linear_lr(
-    lr: float,
-    start_factor: float = 1.0 / 3,
-    end_factor: float = 1.0,
-    total_iters: int = 5,
-    last_epoch: int = -1,
-) -> Schedule:
-    """The rate times what goes from start_factor to end_factor in a line, by total_iters.
-
-    Raises InputError for a factor that PyTorch refuses; and for total_iters 0, after which
-    PyTorch's rate would stay at the start for good.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LinearLR.html
-    """
-    name = "linear_lr"
-    check_arguments(
-        name,
-        lr=rate(lr),
-        start_factor=number(start_factor, "above 0 and up to 1", lambda v: 0 < v <= 1),
-        end_factor=number(end_factor, "from 0 to 1", lambda v: 0 <= v <= 1),
-        total_iters=whole(total_iters, 1),
-        last_epoch=from_the_start(last_epoch),
-    )
-    total = int(total_iters)
-
-    slope = end_factor - start_factor
-
-    def weighed(count: Count) -> Any:
-        # a sum of two that are not negative: nothing cancels
-        return start_factor * (total - count) + end_factor * count
-
-    def ratio(count: Count) -> Any:
-        if wide():
-            during = 1 + slope / (total * start_factor + rounded((count - 1) * slope))
-        else:
-            during = weighed(count) / weighed(count - 1)
-        return jnp.where(count == 0, start_factor, jnp.where(count > total, 1.0, during))
-
-    def factor(count: Count) -> Any:
-        return quotient(weighed(jnp.minimum(count, total)), total)
-
-    def at(count: Count) -> Any:
-        table = _line(float(lr), float(start_factor), slope, total)
-        return from_table(table, jnp.minimum(count, total), lr * factor(count))
-
-    return scaled(name, lr, factor, ratio, start_factor, at)
-
-
-@functools.lru_cache(64)
-def _line(lr: float, start_factor: float, slope: float, total: int) -> tuple[float, ...]:
-    """linear_lr's rates for counts 0, 1, 2, ..., each from the one before, as PyTorch's.
-
-    Each step of a line is rounded alike, which adds up.
-    """
-    rates = [lr * start_factor]
-    for count in range(1, min(total + 1, TABLE)):
-        rates.append(rates[-1] * (1.0 + slope / (total * start_factor + (count - 1) * slope)))
-    return tuple(rates)
-
-
 def exponential_lr(lr: float, gamma: float, last_epoch: int = -1) -> Schedule:
     """gamma times the rate, every count.
+
+    The power of `optax.exponential_decay` is float32 whatever x64 says.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        gamma: The factor of each count.
+        last_epoch: -1 only: the optimizer's state keeps the count.
+
+    Returns:
+        A `Schedule`: the rate, () float, after so many updates, () int.
+
+    Raises:
+        InputError: For a value that is no number, and a rate below 0.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import exponential_lr
+        >>> # PyTorch: ExponentialLR(optimizer, gamma=0.5)
+        >>> schedule = exponential_lr(0.1, gamma=0.5)
+        >>> [round(float(schedule(count)), 4) for count in range(4)]
+        [0.1, 0.05, 0.025, 0.0125]
 
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
@@ -234,46 +290,3 @@ def exponential_lr(lr: float, gamma: float, last_epoch: int = -1) -> Schedule:
         factor=lambda count: power(gamma, count),
         ratio=lambda count: jnp.asarray(gamma, float),
     )
-
-
-def polynomial_lr(
-    lr: float, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
-) -> Schedule:
-    """The rate times (1 - count / total_iters)**power, 0 after that.
-
-    Raises InputError for a power below 0 or total_iters 0: PyTorch divides by 0 then.
-    Source:
-    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.PolynomialLR.html
-    """
-    name = "polynomial_lr"
-    check_arguments(
-        name,
-        lr=rate(lr),
-        total_iters=whole(total_iters, 1),
-        power=number(power, "a number, 0 or more", lambda v: v >= 0),
-        last_epoch=from_the_start(last_epoch),
-    )
-    total = int(total_iters)
-
-    def ratio(count: Count) -> Any:
-        base = remaining(count, total) / remaining(count - 1, total)
-        return jnp.where(count > total, 1.0, base**power)
-
-    def factor(count: Count) -> Any:
-        return remaining(jnp.minimum(count, total), total) ** power
-
-    def at(count: Count) -> Any:
-        table = _curve(float(lr), float(power), total)
-        return from_table(table, jnp.minimum(count, total), lr * factor(count))
-
-    return scaled(name, lr, factor, ratio, at=at)
-
-
-@functools.lru_cache(64)
-def _curve(lr: float, power: float, total: int) -> tuple[float, ...]:
-    """polynomial_lr's rates for counts 0, 1, 2, ..., each from the one before, as PyTorch's."""
-    rates = [lr]
-    for count in range(1, min(total + 1, TABLE)):
-        base = (1.0 - count / total) / (1.0 - (count - 1) / total)
-        rates.append(rates[-1] * base**power)
-    return tuple(rates)

@@ -12,9 +12,23 @@ from twinstep.jax.optim.lr_scheduler.base import number, one_of, rate
 
 
 class PlateauState(NamedTuple):
-    """lr: () float, the rate now; best: () float, of the metric.
+    """What `reduce_lr_on_plateau` keeps: the rate, and how long the metric was no better.
 
-    num_bad_epochs, cooldown_counter: () int32
+    Args:
+        lr: The rate now, () float.
+        best: The best metric so far, () float.
+        num_bad_epochs: Metrics since that were no better, () int32.
+        cooldown_counter: Metrics still to come that do not count as bad, () int32.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import reduce_lr_on_plateau
+        >>> plateau = reduce_lr_on_plateau(0.1, factor=0.5, patience=1)
+        >>> state = plateau.update(plateau.update(plateau.init(), 0.9), 1.0)
+        >>> round(float(state.best), 4), int(state.num_bad_epochs)
+        (0.9, 1)
+
+    Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
     """
 
     lr: jax.Array
@@ -24,7 +38,24 @@ class PlateauState(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """init() -> state; update(state, metric) -> state, once an epoch, metric: ()."""
+    """What `reduce_lr_on_plateau` makes: two functions, as an optax transformation is.
+
+    Args:
+        init: () -> `PlateauState`, that before the first metric.
+        update: (state, metric) -> `PlateauState`, once an epoch, as PyTorch's
+            `scheduler.step(metric)`; the metric is a number or an array, ().
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import reduce_lr_on_plateau
+        >>> plateau = reduce_lr_on_plateau(0.1)
+        >>> state = plateau.init()
+        >>> state = plateau.update(state, 0.9)
+        >>> round(float(state.lr), 4)
+        0.1
+
+    Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
+    """
 
     init: Callable[[], PlateauState]
     update: Callable[[PlateauState, Any], PlateauState]
@@ -55,7 +86,40 @@ def reduce_lr_on_plateau(
     or, through optax, `optax.inject_hyperparams(lambda lr: sgd(lr, momentum=0.9))(lr=0.1)`, whose
     state's `hyperparams["lr"]` takes it. A schedule beside it goes on from the same rate:
     `state._replace(lr=schedule.step(state.lr, count))`.
-    Raises InputError for a value that PyTorch refuses, lists.
+
+    `optax.contrib.reduce_on_plateau` drops one bad metric earlier, and scales the very update whose
+    loss was the last straw.
+
+    Args:
+        lr: The optimizer's learning rate, 0 or more.
+        mode: "min" for a metric that is to fall, "max" for one that is to rise.
+        factor: What multiplies the rate, below 1.
+        patience: So many metrics in a row may be no better.
+        threshold: By how much a metric has to be better than the best.
+        threshold_mode: "rel": by that part of the best; "abs": by that much.
+        cooldown: Metrics after a drop that do not count as bad.
+        min_lr: The rate does not fall below it.
+        eps: The rate stays where the drop is no more than this.
+
+    Returns:
+        A `Plateau`: its `init()` and `update(state, metric)` give states whose `lr` is the rate.
+
+    Raises:
+        InputError: For a value that PyTorch refuses, lists.
+
+    Example:
+        >>> from twinstep.jax.optim.lr_scheduler import reduce_lr_on_plateau
+        >>> # PyTorch: ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+        >>> plateau = reduce_lr_on_plateau(0.1, factor=0.5, patience=1)
+        >>> state = plateau.init()
+        >>> for loss in (1.0, 0.9, 0.9, 0.9):
+        ...     state = plateau.update(state, loss)
+        ...     print(round(float(state.lr), 4))
+        0.1
+        0.1
+        0.1
+        0.05
+
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
     """
