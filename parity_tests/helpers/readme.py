@@ -1,8 +1,8 @@
 """The README's own figures: the fault that it shows, its table of examples, what was proved last.
 
 `python -m parity_tests.helpers.readme` prints them; `--write` brings README.md, docs/fault.svg and
-docs/verify.md up to date. `make readme` first runs what they are taken from, in results/: verify.json,
-verify.txt and the reports of the tests, tests.xml and slow.xml.
+docs/verify.md up to date. `make readme` first runs what they are taken from, in results/:
+verify.json, verify.txt and the reports of the tests, tests.xml and slow.xml.
 """
 
 import json
@@ -81,13 +81,14 @@ def planted() -> list[str]:
     from optim.test_torch_optim import CASES
 
     pairs = len(CELLS) * (len(MANY_SEEDS) + len(RATED_SEEDS))
-    return [
-        f"- {len(TABLE):,} faults of {len(KINDS)} kinds planted in the examples, on either side, in",
-        f"  either dtype, and {len(FAULTS)} others: each is found at its step, stage and tensor.",
-        f"- {pairs:,} honest pairs, by other seeds, rates and threads: none is called different.",
-        f"- {len(CASES)} rows of optimizers' options, PyTorch's own tests' among them, are within {BAR:g}.",
-        "- The documents' own code, seeded and run as it stands, prints the losses that JAX prints.",
-    ]
+    text = f"""
+- {len(TABLE):,} faults of {len(KINDS)} kinds planted in the examples, on either side, in
+  either dtype, and {len(FAULTS)} others: each is found at its step, stage and tensor.
+- {pairs:,} honest pairs, by other seeds, rates and threads: none is called different.
+- {len(CASES)} rows of optimizers' options, PyTorch's own tests' among them, are within {BAR:g}.
+- The documents' own code, seeded and run as it stands, prints the losses that JAX prints.
+"""
+    return text.strip().splitlines()
 
 
 def proof(reports: Sequence[Path]) -> list[str]:

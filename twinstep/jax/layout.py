@@ -105,11 +105,15 @@ class Mapping:
             Its layout, with the same names.
 
         Raises:
-            KeyError: For a leaf that the whole has not.
+            InputError: For a leaf that the whole has not.
         """
         whole = jax.tree.unflatten(self.treedef, self.slots)
         slots = dict(jax.tree_util.tree_leaves_with_path(whole, is_leaf=_is_slot))
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        for path in paths:
+            if path not in slots:
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise InputError(f"the layout has no leaf {name!r}")
         treedef = jax.tree.structure(tree)
         return type(self)(treedef, tuple(slots[path] for path in paths))
 

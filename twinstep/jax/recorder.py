@@ -274,7 +274,7 @@ class Recorder:
             one = jax.eval_shape(lambda s: jax.tree.map(lambda a: a[(0,) * lead], s), plain)
             try:
                 layout = opt_state_layout(one, self._layout)
-            except (TypeError, ValueError, KeyError):  # no state that it knows
+            except (TypeError, ValueError, LookupError):  # no state that it knows
                 return _by_path(plain)
             names = [name for slot in layout.slots for name in slot.names]
             if len(set(names)) == len(names):
