@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["cross_entropy", "l1_loss", "mse_loss"]
+from twinstep.errors import check_arguments
+
+__all__ = ["cross_entropy", "huber_loss", "l1_loss", "mse_loss"]
 
 
 def mse_loss(output: jax.Array, target: jax.Array) -> jax.Array:
@@ -27,6 +29,34 @@ def mse_loss(output: jax.Array, target: jax.Array) -> jax.Array:
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
     """
     return jnp.mean(optax.squared_error(output, target))
+
+
+def huber_loss(output: jax.Array, target: jax.Array, delta: float = 1.0) -> jax.Array:
+    """Mean of half the squared error up to delta, and of a line beyond it, ().
+
+    `optax.huber_loss` is the same, sample by sample.
+
+    Args:
+        output, target: What is and what should be, of one shape.
+        delta: The error from which on it is a line, above 0.
+
+    Returns:
+        The mean over all entries, ().
+
+    Raises:
+        InputError: For a delta that is not above 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax.nn.functional import huber_loss
+        >>> float(huber_loss(jnp.array([1.0, 4.0]), jnp.array([0.5, 1.0])))
+        1.3125
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html
+    """
+    check_arguments("huber_loss", delta=(delta, "above 0", lambda value: value > 0))
+    error = jnp.abs(output - target)
+    return jnp.mean(jnp.where(error < delta, 0.5 * error * error, delta * (error - 0.5 * delta)))
 
 
 def l1_loss(output: jax.Array, target: jax.Array) -> jax.Array:
