@@ -10,24 +10,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import numpy as np
 
 from twinstep import memory
 from twinstep.device_config import Dtype
-from twinstep.errors import InputError, unknown
-from twinstep.problems import flags
+from twinstep.errors import InputError
+from twinstep.problems import flags, ranges
 from twinstep.problems.batches import Batches, IndexChunk
 from twinstep.problems.flags import HIDDEN
+from twinstep.problems.ranges import MAX_STEPS as MAX_STEPS
 from twinstep.problems.torch_random import TorchGenerator
 from twinstep.trace.ledger import Outcome
 from twinstep.trace.rows import rows_at_once
 
 Arrays = Mapping[str, np.ndarray]
 
-MAX_STEPS = 10**8
-"""Updates of a run: more of them would take years, and their losses alone a GiB."""
 COPIES = 10
 """Of its parameters that a training holds at least: in NumPy, in the framework with gradients and
 two moments, and a recorded step with the parameters before and after it."""
@@ -63,7 +62,24 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every example has; `InputError` names a field that is out of range."""
+    """A problem to train: what every example has.
+
+    Each example is a subclass that adds its hyper-parameters. A field that is out of range is an
+    `InputError`.
+
+    Args:
+        seed: What torch.manual_seed gets before the first draw.
+        dtype: "float32" or "float64", of every parameter and of the draws.
+        epochs: Passes over the data.
+        steps: Updates to make, whatever the epochs say; None: as the epochs say.
+        drawn_as: The spec whose numbers this one has, in another dtype; see `to_float64`.
+
+    Example:
+        >>> import twinstep
+        >>> spec = twinstep.examples()["linear_regression"](steps=3)
+        >>> {name: array.shape for name, array in spec.initial_params().items()}
+        {'weight': (1, 1), 'bias': (1,)}
+    """
 
     name: ClassVar[str]
     document: ClassVar[Document]
@@ -93,13 +109,21 @@ class Spec:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for one in flags.shown(type(self)):
-            value = _as_float(getattr(self, one.name), hints[one.name])
+            value = ranges.as_float(getattr(self, one.name), hints[one.name])
             object.__setattr__(self, one.name, value)
-            _check(self.name, one.name, value, hints[one.name], self.dtype)
+            ranges.check(self.name, one.name, value, hints[one.name], self.dtype)
         self.check_fits_memory("training", COPIES)
 
     def check_fits_memory(self, what: str, copies: int) -> None:
-        """InputError for sizes of which so many copies cannot fit the memory; nothing is drawn."""
+        """Refuses sizes that cannot fit the memory; nothing is drawn.
+
+        Args:
+            what: What takes the memory, for the message.
+            copies: How many times the parameters are held.
+
+        Raises:
+            InputError: For sizes of which so many copies do not fit.
+        """
         parameters, step = self.entries()
         require_params = (copies * parameters + step) * np.dtype(self.dtype).itemsize
         if require_params > (max_steps := memory.available()):
@@ -118,45 +142,100 @@ class Spec:
     def from_flags(cls, arguments: Sequence[str] | None = None) -> Self:
         """The spec that a command line asks for, a flag a field; ends the program where it cannot.
 
-        arguments: the command line's words; None: this program's own
+        Args:
+            arguments: The command line's words; None: this program's own.
+
+        Returns:
+            A spec of this class.
         """
         made: Self = flags.of_program(cls, cls.name, arguments, without=_OF_COMMANDS)
         return made
 
     def draw_params(self, generator: TorchGenerator) -> Arrays:
-        """Initial parameters, drawn in the order of the document's model."""
+        """Draws the initial parameters, in the order of the document's model.
+
+        Args:
+            generator: What draws them; it is left in the state after them.
+
+        Returns:
+            {name: array}, by PyTorch's names.
+        """
         raise TypeError(f"{type(self).__name__} draws nothing")
 
     def draw(self, generator: TorchGenerator) -> tuple[Arrays, Arrays]:
-        """Initial parameters and samples, drawn in the document's order."""
+        """Draws the initial parameters and the samples, in the document's order.
+
+        Args:
+            generator: What draws them; it is left in the state after them.
+
+        Returns:
+            The parameters {name: array} and the samples {name: (N, ...)}.
+        """
         raise TypeError(f"{type(self).__name__} draws nothing")
 
     def entries(self) -> tuple[int, int]:
-        """Numbers in the parameters, and in what a step computes: where `sized_by` decides them."""
+        """How many numbers a training holds, where `sized_by` decides it.
+
+        Returns:
+            Those in the parameters, and those in what a step computes.
+        """
         return 0, 0
 
     def log_line(self, step: int, loss: float) -> str | None:
-        """What the document prints after update `step` (from 0), if anything."""
+        """What the document prints after an update.
+
+        Args:
+            step, loss: The update's number, from 0, and its loss.
+
+        Returns:
+            The line; None: it prints nothing.
+        """
         return None
 
     def final_lines(self, outcome: Outcome) -> list[str]:
-        """What the document prints when the training is over."""
+        """What the document prints when the training is over.
+
+        Args:
+            outcome: How the training ended.
+
+        Returns:
+            The lines.
+        """
         return []
 
     def claims(self, outcome: Outcome, run: Runner) -> list[Claim]:
-        """What the document says of this run, beside what was measured; `run` trains another."""
+        """What the document says of this run, beside what was measured.
+
+        Args:
+            outcome, run: How the run ended, and what trains another spec.
+
+        Returns:
+            A claim for each thing that it says.
+        """
         return []
 
     def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Inputs and labels, (N, ...) and (N,), that the model is tested on after training."""
+        """What the model is tested on after training.
+
+        Returns:
+            Inputs (N, ...) and labels (N,); None: it is not tested.
+        """
         return None
 
     def initial_params(self) -> Arrays:
-        """The parameters before the first update, by PyTorch's names, in PyTorch's layout."""
+        """The parameters before the first update.
+
+        Returns:
+            {name: array}, read-only, by PyTorch's names and in PyTorch's layout.
+        """
         return self._problem.params
 
     def batches(self) -> Batches:
-        """What each update trains on."""
+        """What each update trains on.
+
+        Returns:
+            The samples, and which of them each update takes.
+        """
         problem = self._problem
         return Batches(
             data=problem.data,
@@ -167,7 +246,14 @@ class Spec:
         )
 
     def chunks(self, max_steps: int | None = None) -> Iterator[IndexChunk]:
-        """The updates in pieces that are held at once. most: steps of one, not as memory allows"""
+        """The updates in pieces that are held at once.
+
+        Args:
+            max_steps: Of one piece; None: as memory allows.
+
+        Returns:
+            Which samples the updates of each piece take.
+        """
         return self.batches().chunks(max_steps or self.steps_at_once)
 
     @property
@@ -199,12 +285,20 @@ class Spec:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
     def hyper_parameters(self) -> dict[str, Any]:
-        """Every hyper-parameter by name, as plain JSON values."""
+        """Every hyper-parameter.
+
+        Returns:
+            {name: value}, a copy.
+        """
         values = {one.name: getattr(self, one.name) for one in flags.shown(type(self))}
         return copy.deepcopy(values)
 
     def to_float64(self) -> Self:
-        """The same problem in float64: the numbers as drawn in this dtype, held in more digits."""
+        """The same problem in float64.
+
+        Returns:
+            A spec with the numbers as drawn in this dtype, held in more digits.
+        """
         return dataclasses.replace(self, dtype="float64", drawn_as=self)
 
     @property
@@ -244,77 +338,3 @@ def _read_only(arrays: Arrays) -> dict[str, np.ndarray]:
 
 _OF_COMMANDS = ("steps", "log_every")
 """What commands ask for; a twin by itself makes the document's updates and prints its lines."""
-
-_RANGES = {
-    "seed": (-(2**63), 2**64 - 1),  # what torch.manual_seed takes
-    "data_seed": (0, 2**32 - 1),  # and np.random.seed
-    "steps": (1, MAX_STEPS),
-    "epochs": (1, MAX_STEPS),
-}
-_ANY_SIZE = (1, 2**63 - 1)
-_NOT_NEGATIVE = {"learning_rate", "eps"}
-_FRACTIONS = {"betas"}  # each in [0, 1)
-
-
-def _as_float(value: Any, hint: Any) -> Any:
-    """A whole number where a float is meant becomes one: PyTorch takes no mixture."""
-    if isinstance(value, (tuple, list)):
-        return tuple(_as_float(part, float) for part in value)
-    try:
-        return float(value) if hint is float and type(value) is int else value
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _check(example: str, name: str, value: Any, hint: Any, dtype: str) -> None:
-    """Refuses a value that its field's type or meaning rules out."""
-
-    def refuse(expected: str) -> InputError:
-        try:
-            shown = repr(value)
-        except ValueError:  # Python writes no number of more than 4300 digits
-            shown = "a number of thousands of digits"
-        return InputError(f"{example}: {name} is {shown}, expected {expected}")
-
-    optional = type(None) in get_args(hint)
-    if value is None and optional:
-        return
-    kind = get_args(hint)[0] if optional else hint
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise InputError(f"{example}: {unknown(name, value, get_args(kind))}")
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise refuse("true or false")
-    elif kind is int:
-        if not _is_number(value, int):
-            raise refuse("a whole number")
-        low, high = _RANGES.get(name, _ANY_SIZE)
-        if value < low:
-            raise refuse(f"at least {low}")
-        if value > high:
-            raise refuse(f"at most {high}")
-    elif kind is float:
-        if not _is_number(value, (int, float)) or not math.isfinite(value):
-            raise refuse("a finite number")
-        if name in _NOT_NEGATIVE and value < 0:
-            raise refuse("0 or more")
-        if dtype in get_args(Dtype):
-            least, largest = (float(getattr(np.finfo(dtype), name)) for name in ("tiny", "max"))
-            if abs(value) > largest:
-                raise refuse(f"at most {largest:.3g}, the largest {dtype}")
-            if 0 < abs(value) < least:
-                raise refuse(f"0 or at least {least:.3g}: XLA takes what is less for 0")
-    elif kind is str:
-        if not isinstance(value, str) or not value.strip():
-            raise refuse("a name")
-    elif name in _FRACTIONS and not (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(_is_number(part, (int, float)) and 0 <= part < 1 for part in value)
-    ):
-        raise refuse("two numbers from 0 up to, not with, 1")
-
-
-def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)  # True is no 1
