@@ -8,13 +8,26 @@ Check = tuple[Any, str, Callable[[Any], bool]]
 
 
 class InputError(ValueError):
-    """Bad input: one line that names the thing, the value and what was expected; exit code 2."""
+    """Bad input: one line that names the thing, the value and what was expected.
+
+    The commands print that line and end with exit code 2.
+
+    Example:
+        >>> import twinstep
+        >>> try:
+        ...     twinstep.examples()["zero_grad"](steps=0)
+        ... except twinstep.InputError as error:
+        ...     print(error)
+        zero_grad: steps is 0, expected at least 1
+    """
 
 
 class LostError(RuntimeError):
     """Processes of our own that died or crashed: a line for each that says how; exit code 70.
 
-    traceback: those of their exceptions, "" where they could not say any more
+    Args:
+        why: Those lines.
+        traceback: Of their exceptions; "" where they could not say any more.
     """
 
     def __init__(self, why: str, traceback: str = "") -> None:
@@ -23,9 +36,14 @@ class LostError(RuntimeError):
 
 
 def check_arguments(what: str, **checks: Check) -> None:
-    """Raises InputError in one line for the first value that is not right.
+    """Refuses values that are not right, in one line.
 
-    what: whose the values are; checks: {name: (value, what is expected, whether it is right)}
+    Args:
+        what: Whose the values are.
+        checks: {name: (value, what is expected, whether it is right)}.
+
+    Raises:
+        InputError: For the first value that is not right.
     """
     for name, (value, expected, right) in checks.items():
         try:
@@ -44,7 +62,13 @@ def unknown(kind: str, name: object, known: Iterable[str], every: Iterable[str] 
 def nearest(name: object, known: Iterable[str], every: Iterable[str] = ()) -> str:
     """The known names that may be meant by one that is not, else all.
 
-    every: what to say for all, where `known` is too long to be read
+    Args:
+        name: The one that is not known.
+        known: Those that are.
+        every: What to say for all, where `known` is too long to be read.
+
+    Returns:
+        "did you mean ...?" or "expected one of ...".
     """
     import difflib  # here, because most commands meet no unknown name
 

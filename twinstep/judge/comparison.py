@@ -14,8 +14,28 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
     """Judges two free runs of the same problem, whichever frameworks and machines they ran on.
 
     The allowance is the rounding noise that the traces bring (the larger where both do), else a
-    plain bound. `steps`: compare the first ones only. Raises InputError for traces of different
-    problems, names, shapes, dtypes or lengths, and for steps that they do not have.
+    plain bound.
+
+    Args:
+        reference, candidate: The traces; which is named first decides no verdict.
+        steps: Compare the first ones only; None: all.
+
+    Returns:
+        The verdict, its reason in a sentence, and the first entry that is off.
+
+    Raises:
+        InputError: For traces of different problems, names, shapes, dtypes or lengths, and for
+            steps that they do not have.
+
+    Example:
+        >>> import dataclasses
+        >>> import twinstep
+        >>> right = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> losses = right.losses.copy()
+        >>> losses[1] += 0.25
+        >>> found = twinstep.compare(right, dataclasses.replace(right, losses=losses))
+        >>> print(found.verdict, "at", found.reason)
+        mismatch at step 2, loss, loss: first 1.47, second 1.72, apart 0.25, allowed ...
     """
     check_same_problem(reference.metadata, candidate.metadata)
     for which, trace in (("first", reference), ("second", candidate)):

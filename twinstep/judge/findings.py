@@ -8,13 +8,26 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """What a comparison comes to."""
+    """What a comparison comes to.
 
-    EQUAL = "equal"  # the same bits
-    ROUNDING = "rounding"  # within the allowance
-    DRIFT = "drift"  # every step alone is rounding, the free run grew apart
-    MISMATCH = "mismatch"  # a fault
-    INVALID = "invalid"  # nothing was proved
+    Attributes:
+        EQUAL: The same bits.
+        ROUNDING: Other bits, all within what rounding explains.
+        DRIFT: Every step alone is rounding, but the free run grew apart.
+        MISMATCH: A fault: an entry is outside its allowance, or the structure differs.
+        INVALID: Nothing was proved, as where all gradients are zero.
+
+    Example:
+        >>> import twinstep
+        >>> [str(verdict) for verdict in twinstep.Verdict if verdict.same]
+        ['equal', 'rounding']
+    """
+
+    EQUAL = "equal"
+    ROUNDING = "rounding"
+    DRIFT = "drift"
+    MISMATCH = "mismatch"
+    INVALID = "invalid"
 
     @property
     def same(self) -> bool:
@@ -26,11 +39,27 @@ class Verdict(StrEnum):
 class Finding:
     """One leaf at one step, at its worst entry.
 
-    step: from 1; 0 for what was there before the first update
-    reference, candidate: the two values at `index` of the leaf
-    difference: the largest in the leaf; allowed: what rounding explains
-    ulps: how many numbers of the dtype lie between the two values
-    sides: whose the two values are, by framework where that tells them apart
+    Attributes:
+        step: The number of the update, from 1; 0 for what was there before the first.
+        stage: The kind of entry, such as "loss", "raw_grads" or "params".
+        leaf: The name of the array, PyTorch's where it is a parameter's.
+        index: Of the entry in the leaf; () for a number.
+        reference, candidate: The two values there.
+        difference: The largest absolute one in the leaf.
+        allowed: What rounding explains, in the same unit.
+        ulps: How many numbers of the dtype lie between the two values.
+        sides: Whose the two values are, by framework where that tells them apart.
+
+    Example:
+        >>> import twinstep
+        >>> finding = twinstep.Finding(
+        ...     step=3, stage="params", leaf="weight", index=(0, 1), reference=1.0,
+        ...     candidate=1.5, difference=0.5, allowed=0.25, ulps=4194304,
+        ... )
+        >>> print(finding)
+        step 3, params, weight[0, 1]: first 1, second 1.5, apart 0.5, allowed 0.25
+        >>> finding.ratio
+        2.0
     """
 
     step: int
@@ -70,16 +99,29 @@ class Finding:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """What a comparison found: a verdict and the entries that led to it.
 
-    reason: the verdict in a sentence
-    first: the first entry outside its allowance, in the ledger's order
-    worst: {"gate" or "free": {stage: the entry that comes nearest to, or furthest past, its
-        allowance}}
-    bound: where the free run's allowance comes from
-    steps: how many were compared
-    chaotic_from: the step from which on rounding alone carries the free run to another course
-    notes: what else is to be known of it, a sentence each
+    "gate" means each step made again from the recorded state before it; "free" means two runs,
+    each on its own.
+
+    Attributes:
+        verdict: What it comes to.
+        reason: The verdict in a sentence.
+        first: The first entry outside its allowance, in the ledger's order; None: there is none.
+        worst: {"gate" or "free": {stage: the entry that comes nearest to its allowance, or is
+            furthest past it}}.
+        bound: Where the free run's allowance comes from.
+        steps: How many were compared.
+        chaotic_from: The step, from 1, from which on rounding alone carries the free run to
+            another course; None: it does not.
+        notes: What else is to be known of it, a sentence each.
+
+    Example:
+        >>> import twinstep
+        >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> found = twinstep.compare(trace, trace)
+        >>> found.verdict.value, found.reason, found.steps, found.first
+        ('equal', 'the same bits', 2, None)
     """
 
     verdict: Verdict
@@ -92,16 +134,24 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def smallest_allowance(self, mode: str) -> float:
-        """The smallest multiple of the allowance with which "gate" or "free" would have passed.
+        """The smallest multiple of the allowance with which a mode would have passed.
 
-        nan where no value was judged.
+        Args:
+            mode: "gate" or "free".
+
+        Returns:
+            The largest ratio of a difference to what is allowed; nan where no value was judged.
         """
         found = self.worst.get(mode, {}).items()
         ratios = [f.ratio for stage, f in found if stage != "batch" or f.ratio]
         return max(ratios, default=math.nan)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; a number that JSON lacks (nan, inf) becomes a string."""
+        """The comparison as plain JSON values.
+
+        Returns:
+            {name: value}; a number that JSON lacks (nan, inf) is a string.
+        """
         return {
             "verdict": str(self.verdict),
             "same": self.verdict.same,
