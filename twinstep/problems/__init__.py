@@ -53,5 +53,15 @@ SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": _optimizer_rows}
 
 
 def examples() -> dict[str, type[Spec]]:
-    """The documents' examples: name -> what makes its spec, `examples()["zero_grad"](seed=1)`."""
+    """The documents' examples by name.
+
+    Returns:
+        {name: the class that makes its spec}; a spec's fields are its hyper-parameters.
+
+    Example:
+        >>> import twinstep
+        >>> spec = twinstep.examples()["zero_grad"](seed=1)
+        >>> spec.seed, spec.learning_rate, spec.total_steps
+        (1, 0.01, 5)
+    """
     return dict(EXAMPLES)

@@ -52,7 +52,10 @@ DIGITS_TRAIN, DIGITS_TEST = 1500, 297
 class Images:
     """Labelled digits in a training and a held-out part; the four arrays are made read-only.
 
-    Images (N, 28, 28) uint8 in 0..255, bright ink on 0; labels (N,) int64 in 0..9.
+    Attributes:
+        train_images, test_images: (N, 28, 28) uint8 in 0..255, bright ink on 0.
+        train_labels, test_labels: (N,) int64 in 0..9.
+        name: Of the data set, "digits" or "mnist".
     """
 
     train_images: NDArray[np.uint8]
@@ -67,10 +70,19 @@ class Images:
 
 
 def load_digits() -> Images:
-    """Load the 1797 real digits that come with scikit-learn, enlarged from 8x8 to 28x28.
+    """Loads the 1797 real digits that come with scikit-learn, enlarged from 8x8 to 28x28.
 
-    Train (1500, 28, 28) and (1500,), test (297, 28, 28) and (297,), in the data set's own order.
-    That order mixes the classes: 146 to 153 of each in the training part, 27 to 33 in the test.
+    They stand in the data set's own order. That mixes the classes: 146 to 153 of each in the
+    training part, 27 to 33 in the test.
+
+    Returns:
+        Training images (1500, 28, 28) and labels (1500,), test (297, 28, 28) and (297,).
+
+    Example:
+        >>> from twinstep.problems.datasets import load_digits
+        >>> digits = load_digits()
+        >>> digits.train_images.shape, digits.test_labels[:5].tolist()
+        ((1500, 28, 28), [1, 7, 4, 6, 3])
 
     Source: https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset
     """
@@ -100,14 +112,31 @@ def _enlarge(images: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> Images:
-    """Load MNIST: train (60000, 28, 28) and (60000,), test (10000, 28, 28) and (10000,).
+    """Loads MNIST's four files.
 
-    Its four files are looked for in `data_dir`; without it in the folder that TWINSTEP_DATA names;
-    without that in the user's cache folder, where they are downloaded once. They may lie in the
-    folder itself or in its MNIST/raw (torchvision's layout), gzipped or unpacked. Gzipped files
-    are held against their MD5; of unpacked ones only the format is checked.
+    They may lie in the folder itself or in its MNIST/raw (torchvision's layout), gzipped or
+    unpacked. Gzipped files are held against their MD5; of unpacked ones only the format is checked.
 
-    Raises InputError if a file is missing, damaged, or cannot be downloaded.
+    Args:
+        data_dir: Where they lie. None: in the folder that TWINSTEP_DATA names; without that in the
+            user's cache folder, where they are downloaded once.
+
+    Returns:
+        Training images (60000, 28, 28) and labels (60000,), test (10000, 28, 28) and (10000,).
+
+    Raises:
+        InputError: For a file that is missing, damaged, or cannot be downloaded.
+
+    Example:
+        >>> import tempfile
+        >>> import twinstep
+        >>> from twinstep.problems.datasets import load_mnist
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         load_mnist(folder)
+        ...     except twinstep.InputError as error:
+        ...         print(str(error).partition("; ")[2])
+        expected there or in its MNIST/raw, gzipped or unpacked
 
     Source: the IDX format of http://yann.lecun.com/exdb/mnist/
     """

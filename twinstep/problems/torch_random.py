@@ -38,9 +38,22 @@ _QUARTER_PI = np.array([0.78515625, 2.4187564849853516e-4, 3.774894977445941e-8]
 class TorchGenerator:
     """A generator in the state that `torch.manual_seed(seed)` leaves PyTorch's CPU generator in.
 
-    seed: -2**63 to 2**64 - 1, of which the low 32 bits count. dtype: "float32" or "float64".
-    InputError (a ValueError) for any other seed or dtype, and for a negative size.
-    Source: torch.manual_seed, ATen/core/MT19937RNGEngine.h.
+    Args:
+        seed: -2**63 to 2**64 - 1, of which the low 32 bits count.
+
+    Raises:
+        InputError: For any other seed.
+
+    Example:
+        >>> import twinstep
+        >>> generator = twinstep.TorchGenerator(0)  # torch.manual_seed(0)
+        >>> generator.rand(2)  # torch.rand(2)
+        array([0.4962566, 0.7682218], dtype=float32)
+        >>> generator.randperm(5)  # torch.randperm(5)
+        array([3, 1, 0, 4, 2])
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.manual_seed.html and
+    ATen/core/MT19937RNGEngine.h.
     """
 
     def __init__(self, seed: int) -> None:
@@ -50,20 +63,48 @@ class TorchGenerator:
         self._kept_sine: float | None = None
 
     def copy(self) -> Self:
-        """An independent generator in the same state, the kept sine of `randn` included."""
+        """An independent generator in the same state.
+
+        Returns:
+            A generator that draws the same numbers; the kept sine of `randn` is copied too.
+        """
         return copy.deepcopy(self)
 
     def rand(self, *shape: int, dtype: str = "float32") -> FloatArray:
-        """Uniform on [0, 1), as `torch.rand(*shape)` (ATen/core/TransformationHelper.h)."""
+        """Uniform numbers on [0, 1), as `torch.rand(*shape)` draws them.
+
+        Args:
+            shape: The sizes of the array.
+            dtype: "float32" or "float64".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another dtype or a negative size.
+
+        Source: ATen/core/TransformationHelper.h.
+        """
         return self._uniforms(_count(shape, dtype), dtype).reshape(shape)
 
     def uniform(
         self, shape: Sequence[int], low: float, high: float, dtype: str = "float32"
     ) -> FloatArray:
-        """Uniform between two bounds, as `torch.empty(shape).uniform_(low, high)`.
+        """Uniform numbers on [low, high), as `torch.empty(shape).uniform_(low, high)` draws them.
 
-        InputError for bounds that PyTorch refuses (not finite, out of order, too far apart), in
-        float64 also where their distance is not 0 and not in 2**-900 to 2**990.
+        Args:
+            shape: The sizes of the array.
+            low, high: The bounds.
+            dtype: "float32" or "float64".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another dtype, a negative size, or bounds that PyTorch refuses (not
+                finite, out of order, too far apart); in float64 also where their distance is
+                not 0 and not in 2**-900 to 2**990.
+
         Source: ATen/native/DistributionTemplates.h, uniform_impl_.
         """
         count, limit = _count(shape, dtype), float(np.finfo(dtype).max)
@@ -78,10 +119,21 @@ class TorchGenerator:
         return values.reshape(shape)
 
     def randn(self, *shape: int, dtype: str = "float32") -> FloatArray:
-        """Standard normal, as `torch.randn(*shape)`.
+        """Standard normal numbers, as `torch.randn(*shape)` draws them.
 
         Fewer than 16 values are made in pairs: a second one left over waits for the next such
         draw, whatever is drawn between. From 16 on they are made in blocks.
+
+        Args:
+            shape: The sizes of the array.
+            dtype: "float32" or "float64".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another dtype or a negative size.
+
         Source: ATen/native/cpu/DistributionTemplates.h, normal_kernel.
         """
         count = _count(shape, dtype)
@@ -95,9 +147,18 @@ class TorchGenerator:
         return values.reshape(shape)
 
     def randperm(self, n: int) -> NDArray[np.int64]:
-        """A permutation of 0 to n - 1, as `torch.randperm(n)`: (n,) int64.
+        """A permutation of 0 to n - 1, as `torch.randperm(n)` draws it.
 
-        InputError where n is not in range. Source: ATen/native/TensorFactories.cpp, randperm_cpu.
+        Args:
+            n: How many numbers; less than (2**32 - 1) // 20.
+
+        Returns:
+            (n,) int64.
+
+        Raises:
+            InputError: For n out of range.
+
+        Source: ATen/native/TensorFactories.cpp, randperm_cpu.
         """
         if not 0 <= n < _LARGE_PERMUTATION:
             raise InputError(f"n is {n}, not in 0 to {_LARGE_PERMUTATION - 1}")
@@ -108,10 +169,22 @@ class TorchGenerator:
         return np.array(order, np.int64)
 
     def bernoulli(self, shape: Sequence[int], p: float, dtype: str = "float32") -> FloatArray:
-        """Ones with probability p, else zeros, as `torch.empty(shape).bernoulli_(p)`.
+        """Ones with probability p, else zeros, as `torch.empty(shape).bernoulli_(p)` draws them.
 
         `torch.nn.functional.dropout(x, q)` keeps what `bernoulli(x.shape, 1 - q)` marks.
-        InputError where p is not in 0 to 1. Source: ATen/native/cpu/DistributionKernels.cpp.
+
+        Args:
+            shape: The sizes of the array.
+            p: The probability of a 1, in 0 to 1.
+            dtype: "float32" or "float64".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another p or dtype, or a negative size.
+
+        Source: ATen/native/cpu/DistributionKernels.cpp.
         """
         count = _count(shape, dtype)
         if not 0 <= p <= 1:
@@ -120,14 +193,26 @@ class TorchGenerator:
         return (self._uniforms(count, "float64") < p).astype(dtype).reshape(shape)
 
     def random_int64(self) -> int:
-        """0 to 2**63 - 1, as `torch.empty((), dtype=torch.int64).random_().item()`."""
+        """A whole number, as `torch.empty((), dtype=torch.int64).random_().item()` draws it.
+
+        Returns:
+            0 to 2**63 - 1.
+        """
         high, low = self._words(2).tolist()
         return int(high << 32 | low) & (2**63 - 1)
 
     def shuffled_epoch(self, n: int) -> NDArray[np.int64]:
         """The order in which one pass of `DataLoader(dataset, shuffle=True)` reads n samples.
 
-        (n,) int64, whatever the batch size. InputError where n is not positive.
+        Args:
+            n: How many samples there are, at least 1.
+
+        Returns:
+            (n,) int64 sample numbers, the same whatever the batch size.
+
+        Raises:
+            InputError: For n out of range.
+
         Source: torch/utils/data/dataloader.py and sampler.py.
         """
         if n < 1:
