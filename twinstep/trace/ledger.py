@@ -36,10 +36,15 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ran: framework, dtype, device, precision, versions.
+    """What ran.
 
-    example, spec: of a documents' example, its name and hyper-parameters; None: of a loop of one's
-        own
+    Attributes:
+        example, spec: Of a documents' example, its name and hyper-parameters; None: of a loop of
+            one's own.
+        framework: "torch" or "jax".
+        dtype: "float32" or "float64".
+        device, precision: Where it computed, and how precisely; see `DeviceConfig`.
+        versions: {package: its version}.
     """
 
     example: str | None
@@ -53,27 +58,40 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Trace:
-    """T consecutive steps of a run, or all of them.
+    """What a run left: T consecutive steps of it, or all of them.
 
-    losses: (T,)
-    batch: {name: (T,)} uint32 fingerprints of what each step trained on
-    raw_grads: {name: (T, ...)} what was backpropagated
-    grads: {name: (T, ...)} what the optimizer was given: the very same array where it is the same
-    opt_state: {name: (T, ...)} after the update; `weight.exp_avg` is Adam's first moment of weight
-    params: {name: (T + 1, ...)} the initial ones first
-    rounding_noise: {"stage/name": (T,)} how far rounding carries each leaf of this very run, if
-        measured
-    rounding_scale: {"stage/name": (T,)} what an eps of the numbers that losses and gradients are
-        made of comes to
-    start: the number of the first step, counted from 0
-    metrics: {name: value} measured when the training was over
-    evaluation: of N tested samples, when the training was over: "outputs" (N, classes),
-        "predictions" (N,); "rounding_noise" and "rounding_scale" (): the same of the outputs
-    rng, activations: {name: (T, ...)} on request
-    buffers: {name: (T + 1, ...)} such as BatchNorm's running mean, of any type
-    hyper_parameters: {"group.name": (T,)} of the optimizer, before each update, if it has any
-    inputs: {name: {fingerprint: array}} what the batches were, if that is kept
-    appears_at: {"stage/name": step} of leaves that came later: they have rows from that step on
+    Attributes:
+        metadata: What ran.
+        losses: (T,), each as the update found it.
+        batch: {name: (T,)} uint32 fingerprints of what each step trained on.
+        raw_grads: {name: (T, ...)}, what was backpropagated.
+        grads: {name: (T, ...)}, what the optimizer was given; the very same array where that is
+            the same.
+        opt_state: {name: (T, ...)} after each update; `weight.exp_avg` is Adam's first moment of
+            weight.
+        params: {name: (T + 1, ...)}, the initial ones first.
+        rounding_noise: {"stage/name": (T,)}, how far rounding carries each leaf of this very run;
+            None: it was not measured.
+        rounding_scale: {"stage/name": (T,)}, what an eps of the numbers that losses and gradients
+            are made of comes to; None: it was not measured.
+        start: The number of the first step, from 0.
+        metrics: {name: value} measured when the training was over.
+        evaluation: Of N tested samples, when the training was over: "outputs" (N, classes) and
+            "predictions" (N,); and "rounding_noise" and "rounding_scale" () of the outputs.
+        rng, activations: {name: (T, ...)}, on request.
+        buffers: {name: (T + 1, ...)} of any type, such as BatchNorm's running mean.
+        hyper_parameters: {"group.name": (T,)} of the optimizer, before each update, if it has any.
+        inputs: {name: {fingerprint: array}}, what the batches were, if that is kept.
+        appears_at: {"stage/name": step} of leaves that came later; they have rows from that step
+            on.
+
+    Example:
+        >>> import twinstep
+        >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> trace.losses.shape, trace.grads["2.weight"].shape, trace.params["2.weight"].shape
+        ((2,), (2, 1, 5), (3, 1, 5))
+        >>> print(trace.slice(1, 2).summary().splitlines()[0])
+        torch, float32 on cpu: 1 steps, loss 1.47... to 1.47...
     """
 
     metadata: Metadata
@@ -99,12 +117,23 @@ class Trace:
         return len(self.losses)
 
     def leaves(self, stage: Stage) -> Leaves:
-        """What the trace holds of a stage, by name."""
+        """What the trace holds of a stage.
+
+        Args:
+            stage: A row of `stages.STAGES`.
+
+        Returns:
+            {name: array}; the losses are "loss".
+        """
         held: Leaves = {"loss": self.losses} if stage.name == "loss" else getattr(self, stage.field)
         return held
 
     def entries(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """(stage, leaf, (T, ...) array) in the ledger's order; params without the initial ones."""
+        """All that the steps left, in the ledger's order.
+
+        Yields:
+            (stage, leaf, (T, ...) array); params without the initial ones.
+        """
         for stage in STEPS:
             for leaf, array in self.leaves(stage).items():
                 late = max(0, self.appears_at.get(f"{stage.name}/{leaf}", 0) - self.start)
@@ -114,11 +143,28 @@ class Trace:
                 yield stage.name, leaf, rows
 
     def held_once(self, leaf: str) -> bool:
-        """Whether the optimizer was given what was backpropagated, bit for bit."""
+        """Whether the optimizer was given what was backpropagated, bit for bit.
+
+        Args:
+            leaf: The parameter's name.
+
+        Returns:
+            True where its two gradients are one array.
+        """
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
     def inputs_of(self, step: int) -> dict[str, np.ndarray]:
-        """{name: array} that a step was made on (from 0). InputError where that was not kept."""
+        """What a step was made on.
+
+        Args:
+            step: Its row of this trace, from 0.
+
+        Returns:
+            {name: array}.
+
+        Raises:
+            InputError: For a step that it does not have, or inputs that were not kept.
+        """
         if not 0 <= step < len(self):
             raise InputError(f"step {step} of a trace that has {len(self)}")
         if missing := [name for name in self.batch if name not in self.inputs]:
@@ -126,9 +172,16 @@ class Trace:
         return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
 
     def slice(self, low: int, high: int) -> "Trace":
-        """Steps low to high - 1 of this trace, as views. Raises InputError for any it lacks.
+        """A part of the steps, as views.
 
-        A leaf that comes after them is not in them.
+        Args:
+            low, high: Its first row of this trace, from 0, and the one after its last.
+
+        Returns:
+            The trace of steps low to high - 1; without leaves that come after them.
+
+        Raises:
+            InputError: For steps that it does not have.
         """
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
@@ -170,7 +223,14 @@ class Trace:
         return dataclasses.replace(self, **changed, **others)
 
     def with_rounding_noise_of(self, exact: "Trace") -> "Trace":
-        """This trace with what was measured on another run of the same problem."""
+        """This trace with the rounding that was measured on another run of the same problem.
+
+        Args:
+            exact: That run.
+
+        Returns:
+            A trace with its rounding_noise and rounding_scale.
+        """
         measured = {
             n: exact.evaluation[n]
             for n in ("rounding_noise", "rounding_scale")
@@ -185,7 +245,11 @@ class Trace:
         )
 
     def outcome(self) -> Outcome:
-        """How the run ended."""
+        """How the run ended.
+
+        Returns:
+            The losses (T,), the parameters before and after, and the last raw gradients.
+        """
         return Outcome(
             losses=self.losses,
             initial_params={name: array[0] for name, array in self.params.items()},
@@ -195,7 +259,11 @@ class Trace:
         )
 
     def summary(self) -> str:
-        """What was recorded, a line a stage: its leaves and numbers a step; and what is odd."""
+        """What was recorded, for people.
+
+        Returns:
+            A line of what ran, one a stage with its leaves and numbers, and one for what is odd.
+        """
         ran, first, last = self.metadata, float(self.losses[0]), float(self.losses[-1])
         lines = [
             f"{ran.framework}, {ran.dtype} on {ran.device}: {len(self)} steps, "
@@ -212,7 +280,11 @@ class Trace:
         return "\n".join(lines)
 
     def validation_error(self) -> str | None:
-        """What keeps this from being T steps of one dtype, in a few words; None: nothing does."""
+        """What keeps this from being T steps of one dtype.
+
+        Returns:
+            It in a few words; None: nothing does.
+        """
         if self.losses.ndim != 1:
             return f"loss has shape {self.losses.shape}, expected one number a step"
         if problem := evaluation.validation_error(self.evaluation, self.metadata.dtype):
@@ -236,7 +308,15 @@ class Trace:
         return None
 
     def save(self, folder: "str | PathLike[str]") -> None:
-        """Writes the trace to a new folder. Raises InputError."""
+        """Writes the trace to a folder, which `load_trace` reads.
+
+        Args:
+            folder: A new or an empty one.
+
+        Raises:
+            InputError: For a folder that holds something or cannot be written, and for a trace
+                that does not start at step 0.
+        """
         with TraceWriter(folder, self.metadata) as writer:
             writer.write(self)
             writer.finish(self.metrics)

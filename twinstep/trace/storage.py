@@ -33,12 +33,16 @@ from twinstep.trace.writing import (
 
 @dataclass(frozen=True)
 class StoredTrace:
-    """A saved trace, read step by step.
+    """A saved trace, read shard by shard.
 
-    steps: how many it holds
-    complete: whether the run that wrote it came to its end
-    leaves: the names of a shard's arrays, in the ledger's order
-    appears_at: {leaf: step} of those that came later
+    Attributes:
+        folder: Where it lies.
+        metadata: What ran.
+        metrics: {name: value} measured when the training was over.
+        complete: Whether the run that wrote it came to its end.
+        leaves: The names of a shard's arrays, in the ledger's order.
+        appears_at: {leaf: step} of those that came later.
+        shards: The manifest's entry of each file.
     """
 
     folder: Path
@@ -51,10 +55,18 @@ class StoredTrace:
 
     @property
     def steps(self) -> int:
+        """How many steps it holds."""
         return sum(shard["steps"] for shard in self.shards)
 
     def chunks(self) -> Iterator[Trace]:
-        """The steps, shard by shard. Raises InputError at a shard that is missing or damaged."""
+        """The steps, shard by shard.
+
+        Yields:
+            The trace of consecutive steps.
+
+        Raises:
+            InputError: For a shard that is missing, damaged or larger than the memory.
+        """
         for shard in self.shards:
             yield self._read(shard)
 
@@ -117,7 +129,30 @@ class StoredTrace:
 
 
 def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
-    """Reads a trace's manifest, and no more. Raises InputError when the folder holds none."""
+    """Opens a saved trace: reads its manifest, and no more.
+
+    So a trace that is larger than the memory can be read piece by piece.
+
+    Args:
+        folder: What `Trace.save`, a recorder or a command wrote.
+
+    Returns:
+        The saved trace; its `chunks` reads the steps.
+
+    Raises:
+        InputError: For a folder that holds no trace, or a manifest that is damaged or of another
+            format.
+
+    Example:
+        >>> import tempfile
+        >>> import twinstep
+        >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trace.save(folder)
+        ...     stored = twinstep.open_trace(folder)
+        ...     print(stored.steps, stored.complete, [len(chunk) for chunk in stored.chunks()])
+        2 True [2]
+    """
     path = files.checked_path("trace folder", folder) / MANIFEST
     try:
         manifest = json.loads(files.read(path, MAX_MANIFEST).decode())
@@ -147,7 +182,28 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
 
 
 def load_trace(folder: str | os.PathLike[str]) -> Trace:
-    """Reads a whole trace. Raises InputError when it is none, or a part is missing or damaged."""
+    """Reads a whole saved trace into memory.
+
+    Args:
+        folder: What `Trace.save`, a recorder or a command wrote.
+
+    Returns:
+        The trace, bit for bit as it was saved.
+
+    Raises:
+        InputError: For a folder that holds no trace or one of no steps, and for a part that is
+            missing, damaged or larger than the memory.
+
+    Example:
+        >>> import tempfile
+        >>> import twinstep
+        >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trace.save(folder)
+        ...     again = twinstep.load_trace(folder)
+        >>> twinstep.compare(trace, again).reason
+        'the same bits'
+    """
     stored = open_trace(folder)
     if not stored.shards:
         raise InputError(f"trace {folder} holds no steps: its run ended before the first was done")
