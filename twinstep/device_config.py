@@ -19,12 +19,21 @@ Precision = Literal["highest", "default"]
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Where a run computes, and how precisely. Raises InputError for a value that is not one.
+    """Where a run computes, and how precisely.
 
-    device: cpu, gpu or tpu
-    devices: how many of them share each batch
-    precision: of float32 matrix products; "highest" is float32, which parity needs; "default" is
-        what a framework does for speed (TF32 on a GPU, bfloat16 on a TPU)
+    Args:
+        device: "cpu", "gpu" or "tpu".
+        devices: How many of them share each batch.
+        precision: Of float32 matrix products; "highest" is float32, which parity needs; "default"
+            is what a framework does for speed (TF32 on a GPU, bfloat16 on a TPU).
+
+    Raises:
+        InputError: For a value that is none of these.
+
+    Example:
+        >>> from twinstep.device_config import DeviceConfig
+        >>> DeviceConfig("tpu", devices=4).for_torch()
+        DeviceConfig(device='cpu', devices=4, precision='highest')
     """
 
     device: str = "cpu"
@@ -39,7 +48,11 @@ class DeviceConfig:
         check_in_range("devices", self.devices, 1, MAX_DEVICES)
 
     def check_memory_for_processes(self) -> None:
-        """InputError where PyTorch's processes, one a device, cannot fit the memory."""
+        """Refuses more devices than the memory has room for PyTorch's processes, one a device.
+
+        Raises:
+            InputError: For so many.
+        """
         require_params, available = self.devices * _PROCESS, memory.available()
         if self.devices > 1 and require_params > available:
             raise InputError(
@@ -48,17 +61,34 @@ class DeviceConfig:
             )
 
     def for_torch(self) -> Self:
-        """PyTorch's place beside this one of JAX: it stays on the CPU beside a TPU."""
+        """PyTorch's place beside this one of JAX: it stays on the CPU beside a TPU.
+
+        Returns:
+            The same, with "cpu" for "tpu".
+        """
         return replace(self, device="cpu") if self.device == "tpu" else self
 
     def single_device(self) -> Self:
-        """One device of the same kind, in full precision; a CPU for a TPU, which has no float64."""
+        """One device of the same kind, in full precision; a CPU for a TPU, which has no float64.
+
+        Returns:
+            The same, with one device and "highest".
+        """
         device = "cpu" if self.device == "tpu" else self.device
         return replace(self, device=device, devices=1, precision="highest")
 
 
 def check_in_range(name: str, value: object, low: int, high: int) -> None:
-    """InputError for what is no whole number from low to high."""
+    """Refuses what is no whole number from low to high.
+
+    Args:
+        name: Of the value, for the message.
+        value: What is checked.
+        low, high: The least and the largest that are right.
+
+    Raises:
+        InputError: For any other value.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise InputError(f"{name} is {value!r}, expected at least {low}")
     if value > high:

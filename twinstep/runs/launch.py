@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,13 +112,20 @@ def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
 def variants(
     framework: str, spec: Spec, device_config: DeviceConfig = CPU, *, compiled: bool = False
 ) -> dict[str, Any]:
-    """The variants of how a framework trains `spec`, by name: a `trace.variants.Variant`, or why
-    not.
+    """The variants of how a framework trains `spec`.
 
-    compiled: also those that take long to compile. InputError for an unknown framework or device.
+    Args:
+        framework, spec, device_config: What trains, what is trained, and where.
+        compiled: Also those that take long to compile.
+
+    Returns:
+        {name: a `trace.variants.Variant`, or why there is none}.
+
+    Raises:
+        InputError: For an unknown framework or device.
     """
     _module(framework, "devices").find(device_config.device, spec.dtype)
-    make = _module(framework, "variants").variants
+    make: Callable[..., dict[str, Any]] = _module(framework, "variants").variants
     return make(example(framework, spec), spec, device_config, compiled=compiled)
 
 
@@ -149,7 +156,9 @@ def _cache_folder() -> Path:
 def cache_disabled(framework: str) -> contextlib.AbstractContextManager[None]:
     """In the meantime no compiled program is kept or found: to time compiling."""
     if framework == "jax":
-        return _module("jax", "compilation_cache").disabled()
+        disabled: contextlib.AbstractContextManager[None]
+        disabled = _module("jax", "compilation_cache").disabled()
+        return disabled
     return contextlib.nullcontext()
 
 
@@ -157,7 +166,9 @@ def chunks(
     spec: Spec, framework: str, device_config: DeviceConfig = CPU, *, rounding_noise: bool
 ) -> Iterator[Trace]:
     """Trains `spec`; its trace in pieces that bound the memory."""
-    return driver(framework, spec, device_config, rounding_noise=rounding_noise).chunks()
+    made: Iterator[Trace]
+    made = driver(framework, spec, device_config, rounding_noise=rounding_noise).chunks()
+    return made
 
 
 def run(
@@ -169,13 +180,32 @@ def run(
     precision: str = "highest",
     rounding_noise: bool = True,
 ) -> Trace:
-    """Trains `spec` and gives its whole trace.
+    """Trains a spec in one framework and gives its whole trace.
 
-    framework: "jax" or "torch"; device: "cpu", "gpu" or "tpu"
-    devices, precision: how many share each batch, and how they multiply; see `DeviceConfig`
-    rounding_noise: on the JAX side, also measure how far rounding carries this run, which `compare`
-        needs; that trains three times more
-    Raises InputError for an unknown framework or a device that is not there.
+    Args:
+        spec: The problem, one of `examples()`.
+        framework: "jax" or "torch".
+        device: "cpu", "gpu" or "tpu".
+        devices: How many share each batch.
+        precision: Of float32 matrix products: "highest", or "default" for what a framework does
+            for speed.
+        rounding_noise: On the JAX side, also measure how far rounding carries this run, which
+            `compare` needs for the allowance; that trains three times more.
+
+    Returns:
+        The trace of all its steps, held in memory.
+
+    Raises:
+        InputError: For a framework that is unknown or not installed, a device that is not there,
+            and data that cannot be read.
+
+    Example:
+        >>> import twinstep
+        >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
+        >>> len(trace), trace.metadata.framework, list(trace.params)
+        (2, 'torch', ['0.weight', '0.bias', '2.weight', '2.bias'])
+        >>> print(trace.losses.round(3))
+        [1.513 1.473]
     """
     return concatenate(
         list(

@@ -41,13 +41,26 @@ Progress = Callable[[str, int, int], None]
 class Verification:
     """What verifying one spec found.
 
-    outcomes: {framework: how its run ended}
-    distances: for float32, {framework: how far its parameters came from the float64 run, relative}
-    costs: for float32 where fast modes are allowed, {framework: what its own costs}
-    history: every stage over the steps: {("gate" or "free", stage): Curve}
-    runs: {framework: what ran: device, precision, versions}
-    seconds: what it took
-    claims: what the document says, beside what was measured: a pass of its own, `runs.claims`
+    Attributes:
+        spec: The problem.
+        comparison: The verdict on all steps.
+        outcomes: {framework: how its run ended}.
+        distances: {framework: how far its float32 parameters came from the float64 run, relative};
+            None in float64.
+        costs: {framework: what its fast mode costs in float32}; None where fast modes are not
+            allowed, or in float64.
+        history: {("gate" or "free", stage): its curve over the steps}.
+        runs: {framework: what ran: device, precision, versions}.
+        seconds: What it took.
+        claims: What the document says, beside what was measured: a pass of its own, `runs.claims`.
+
+    Example:
+        >>> import twinstep
+        >>> result = twinstep.verify(twinstep.examples()["zero_grad"](dtype="float64", steps=2))
+        >>> result.comparison.verdict.same, result.comparison.steps, sorted(result.outcomes)
+        (True, 2, ['jax', 'torch'])
+        >>> result.runs["torch"].framework, result.nearer
+        ('torch', None)
     """
 
     spec: Spec
@@ -75,7 +88,11 @@ class Verification:
         return {name: 100 * m["correct"] / m["test_images"] for name, m in tested.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The result as plain JSON values.
+
+        Returns:
+            {name: value}: the comparison's, and what else was found.
+        """
         return {
             "example": self.spec.name,
             "spec": self.spec.hyper_parameters(),
@@ -108,12 +125,30 @@ def verify(
     out: str | Path | None = None,
     progress: Progress = lambda side, step, steps: None,
 ) -> Verification:
-    """Trains `spec` in both frameworks and judges every step.
+    """Trains a spec in both frameworks and judges every step.
 
-    device: "cpu", "gpu" or "tpu" (PyTorch stays on the CPU beside a TPU)
-    devices, precision: how many share each batch, and how they multiply; see `DeviceConfig`
-    out: a new folder for both traces; progress: called before a side does its next chunk
-    Raises InputError for a device that is not there or a folder that cannot be written.
+    Args:
+        spec: The problem, one of `examples()`.
+        device: "cpu", "gpu" or "tpu"; PyTorch stays on the CPU beside a TPU.
+        devices: How many share each batch.
+        precision: Of float32 matrix products: "highest", or "default" for what a framework does
+            for speed.
+        out: A new folder for both traces; None: none are written.
+        progress: Called with the side ("torch", "jax" or "gate"), its steps done, and of how many,
+            before it does its next chunk.
+
+    Returns:
+        The verdict, and what led to it.
+
+    Raises:
+        InputError: For a framework that is not installed, a device that is not there, sizes that
+            do not fit the memory, data that cannot be read, and a folder that cannot be written.
+
+    Example:
+        >>> import twinstep
+        >>> result = twinstep.verify(twinstep.examples()["zero_grad"](dtype="float64", steps=2))
+        >>> result.comparison.verdict.same, result.comparison.first
+        (True, None)
     """
     start = time.perf_counter()
     device_config = DeviceConfig(device, devices, precision)
@@ -165,7 +200,15 @@ def compare_stored(
 ) -> Comparison:
     """Judges two saved traces piece by piece, as `compare` judges two in memory.
 
-    Raises InputError for folders that hold no trace, and as `compare` does.
+    Args:
+        reference, candidate: The folders.
+        steps: Compare the first ones only; None: all.
+
+    Returns:
+        The verdict, its reason in a sentence, and the first entry that is off.
+
+    Raises:
+        InputError: For folders that hold no trace, and as for `compare`.
     """
     return judge_stored(reference, candidate, steps=steps).comparison()
 
