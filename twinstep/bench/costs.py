@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from twinstep.bench.rows import ASKED_OF_GATE, ASKED_OF_START, Cost
-from twinstep.bench.timing import interleaved, spread, timed
+from twinstep.bench.timing import Side, interleaved, spread, timed
 from twinstep.bench.training import Setting, call
 from twinstep.device_config import DeviceConfig
 from twinstep.judge.findings import Comparison
@@ -34,7 +34,7 @@ def gate_cost(spec: Spec, setting: Setting) -> Cost:
     def gate() -> None:
         found.append(_gate(spec, judged, driver))
 
-    sides = {
+    sides: dict[str, Side] = {
         "gate": lambda: timed(gate),
         "torch": lambda: call(torch),
         "jax": lambda: call(jax),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twinstep.bench.rows import Found, Row
-from twinstep.report.plots import COLORS
+from twinstep.report.axis import COLORS
 from twinstep.trace.variants import LABELS
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ def in_background(train: Train) -> Iterator[Train]:
             raise LostError(f"the training was lost: {answer.why}", answer.traceback)
         if isinstance(answer, InputError):
             raise answer
-        return answer
+        outcome: Outcome = answer
+        return outcome
 
     try:
         yield follow

@@ -9,6 +9,7 @@ state the gradients are read; nothing else in it is changed.
 import dataclasses
 import inspect
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import ModuleType
@@ -342,7 +343,7 @@ class Driver:
             else None
         )
 
-    def settings(self) -> Any:
+    def settings(self) -> AbstractContextManager[None]:
         return devices.settings(self.spec.dtype, self._device, self.device_config.precision)
 
     @cached_property

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -59,7 +60,8 @@ class Driver(driver.Driver):
 
     @cached_property
     def data(self) -> Data:
-        return self.replicated(super().data)
+        whole: Data = self.replicated(super().data)
+        return whole
 
     def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on, in parts. A number of samples that N does not divide is fine:
@@ -72,8 +74,8 @@ class Driver(driver.Driver):
     def replicated(self, tree: Any) -> Any:
         """The arrays, whole, on every device."""
 
-        def put(leaf: jax.Array) -> jax.Array:
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        def put(leaf: Any) -> Any:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 # of its own kind it cannot be put on another process's devices
                 return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
             return jax.device_put(leaf, self.replicated_sharding)
@@ -87,9 +89,10 @@ class Driver(driver.Driver):
 
     def _shard(self, array: jax.Array) -> jax.Array:
         """In parts along axis 0, one a device."""
-        return jax.lax.with_sharding_constraint(
+        parts: jax.Array = jax.lax.with_sharding_constraint(
             array, NamedSharding(self._mesh, PartitionSpec("samples"))
         )
+        return parts
 
     def evaluated(
         self, params: Any, reruns: Any = None, unit: rounding_scale.Unit | None = None

@@ -48,7 +48,8 @@ def perturbed(state: tuple[Any, ...], key: jax.Array, steady: Any, eps: Any) -> 
     """Every parameter off by up to one eps of itself; steady, (): by a whole one, 1 or -1 way."""
 
     def off(leaf: jax.Array, draw: jax.Array) -> jax.Array:
-        return leaf * (1 + eps * jnp.where(steady, steady * jnp.sign(draw), draw))
+        moved: jax.Array = leaf * (1 + eps * jnp.where(steady, steady * jnp.sign(draw), draw))
+        return moved
 
     params, *rest = state
     return (jax.tree.map(off, params, random_like(params, key)), *rest)
@@ -105,7 +106,9 @@ def rounding(
             # would cancel in their differences, and a draw for each takes long to compile in a loop
             start = _number(values) % len(draw)
             perturbation = units * jnp.roll(draw, start)
-            return jax.tree.unflatten(treedef, unravel(values + perturbation))
+            moved: tuple[jax.Array, Any]
+            moved = jax.tree.unflatten(treedef, unravel(values + perturbation))
+            return moved
 
         return off
 

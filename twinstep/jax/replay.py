@@ -135,7 +135,9 @@ class Replay:
 
         def take(array: np.ndarray) -> np.ndarray:
             floating = np.issubdtype(array.dtype, np.floating)
-            return array[rows].astype(self.spec.dtype if floating else array.dtype, copy=False)
+            dtype = self.spec.dtype if floating else array.dtype
+            taken: np.ndarray = array[rows].astype(dtype, copy=False)
+            return taken
 
         indices = None if self._indices is None else self._indices[rows]
         return jax.tree.map(take, self._states), indices

@@ -116,7 +116,8 @@ def of_outputs(
         for perturbed in _perturbed(params, unit)
     ]
     made_of = unit.eps * _largest(outputs)
-    return made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
+    moved: jax.Array = made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
+    return moved
 
 
 def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:

@@ -37,4 +37,5 @@ def _lines(text: str) -> list[str]:
     from pygments.lexers import PythonLexer
 
     lexer = PythonLexer(stripnl=False, ensurenl=True)
-    return highlight(text, lexer, HtmlFormatter(nowrap=True)).splitlines()
+    html: str = highlight(text, lexer, HtmlFormatter(nowrap=True))
+    return html.splitlines()

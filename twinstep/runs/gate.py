@@ -128,7 +128,8 @@ class Reference:
         """(rows,) the smaller of both sides' distances; no more than may be excused by that."""
         far = [measure.differences(side.astype(exact.dtype), exact) for side in both]
         limit = tolerance.max_noise_share(self._judged) / STAGES[stage].one_step
-        return np.minimum(np.fmin(*far), limit * measure.largest(exact))
+        smaller: np.ndarray = np.minimum(np.fmin(*far), limit * measure.largest(exact))
+        return smaller
 
 
 def _first_steps(judge: Judge, spec: Spec, device_config: DeviceConfig, replay: Any) -> None:

@@ -5,6 +5,7 @@ Mirror: twinstep/jax/driver.py
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -79,7 +80,7 @@ class Driver:
         found = {"outputs": outputs.cpu().numpy(), "predictions": predictions.cpu().numpy()}
         return found, {"correct": float(correct), "test_images": float(len(labels))}
 
-    def settings(self) -> Any:
+    def settings(self) -> AbstractContextManager[None]:
         return devices.settings(self.spec.dtype, self._device, self.device_config.precision)
 
     @cached_property

@@ -24,14 +24,14 @@ class Muon(torch.optim.Muon):
         Raises InputError where PyTorch's update casts in a way that can't be left out.
         """
         if self._rounds:
-            return super().step(closure)
+            return super().step(closure)  # type: ignore[no-untyped-call]  # torch says no types
         loss = None
         if closure is not None:  # outside: what the loss casts is its own
             with torch.enable_grad():
                 loss = closure()
         moves = any(p.grad is not None for group in self.param_groups for p in group["params"])
         with _Unrounded() as unrounded:
-            super().step()
+            super().step()  # type: ignore[no-untyped-call]
         if moves and not unrounded.casts:
             raise InputError(_OTHERWISE.format("no cast to bfloat16"))
         return loss
@@ -44,7 +44,7 @@ class _Unrounded(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch says no types
         self.casts = 0
 
     def __torch_dispatch__(

@@ -232,7 +232,8 @@ class Weighted:
     weight: float
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.criterion(output, target) * self.weight
+        loss: torch.Tensor = self.criterion(output, target) * self.weight
+        return loss
 
 
 @contextlib.contextmanager

@@ -367,7 +367,8 @@ class Recorder:
         found: dict[str, nn.Module] = dict(self._each("named_modules"))
         if path not in found:
             raise InputError(unknown("activations", path, [name for name in found if name]))
-        return found[path]
+        module: nn.Module = found[path]
+        return module
 
     def _each(self, named: str) -> Iterator[tuple[str, Any]]:
         """Every parameter, buffer or submodule by its name."""

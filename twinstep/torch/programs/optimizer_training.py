@@ -25,7 +25,8 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.layer1(x))
         x = torch.tanh(self.layer2(x))
-        return self.layer3(x)
+        outputs: torch.Tensor = self.layer3(x)
+        return outputs
 
 
 def loss_of(problem: OptimizerTraining) -> Any:
