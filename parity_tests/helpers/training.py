@@ -193,10 +193,10 @@ class Cut(NamedTuple):
     theirs: list[dict[str, np.ndarray]]
 
 
-def cut(model: TorchNetwork, optimizer: torch.optim.Optimizer, batches: np.ndarray) -> Cut:
-    """Trains by half of the batches, and then by the rest of them."""
-    first, rest = np.split(batches, 2)
-    torch_steps(model, optimizer, first)
+def cut(model: TorchNetwork, optimizer: Any, batches: np.ndarray, first: int | None = None) -> Cut:
+    """Trains by the first batches, half of them where nothing is said, and then by the rest."""
+    before, rest = np.split(batches, [first or len(batches) // 2])
+    torch_steps(model, optimizer, before)
     state_dict, params = copy.deepcopy(optimizer.state_dict()), arrays(model)
     return Cut(state_dict, params, rest, torch_steps(model, optimizer, rest))
 
