@@ -6,8 +6,7 @@ PyTorch's names for it, "0.weight.exp_avg".
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,11 +15,11 @@ import numpy as np
 import optax
 import torch
 from helpers.optim_database import optim_db
-from helpers.training import PARAMS, X, Y, named_loss
+from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss
 from torch.optim.lr_scheduler import LambdaLR
 
 from twinstep.jax import devices
-from twinstep.jax.optim import from_torch
+from twinstep.jax.optim import from_torch, muon
 from twinstep.problems.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
 from twinstep.torch.muon import Muon
 
@@ -82,13 +81,7 @@ NETWORK = Problem(
 )
 """8-16-16-3 with tanh, mean squared error, random minibatches of 32."""
 
-MATRICES = Problem(
-    PARAMS,
-    NETWORK.batches,
-    _torch_network,
-    _jax_network,
-    tuple(name for name, array in PARAMS.items() if array.ndim == 2),
-)
+MATRICES = replace(NETWORK, trained=tuple(WEIGHTS))
 """The same with its biases left where they are."""
 
 # the last rows in the second half alone, so that their first update is a late one
@@ -150,9 +143,18 @@ NAMES = sorted(PROBES)
 """Every optimizer but LBFGS, which takes a closure."""
 
 
+UNROUNDED: dict[str, Options] = {"Muon": {"round_to_bfloat16": False}}
+"""Leaves out Muon's rounding, which parts any two runs; PyTorch's own has no such keyword."""
+
+
 def sharpest(name: str) -> Options:
     """The options of an optimizer that show most of it."""
     return PROBES[name][-1]
+
+
+def keywords(options: Options) -> list[str]:
+    """As they are written in a call."""
+    return [f"{name}={value!r}" for name, value in options.items()]
 
 
 def is_maximized(options: Options) -> bool:
@@ -169,18 +171,16 @@ def torch_run(
     steps: int = STEPS,
     rounded: bool = True,
 ) -> Run:
-    """By torch.optim. factor: LambdaLR's; rounded: as Muon rounds to bfloat16, in place of which
-    its twin has a keyword: that rounding parts any two runs.
-    """
+    """By torch.optim. factor: LambdaLR's; rounded: as Muon rounds to bfloat16"""
     problem = problem_for(name)
     with default_dtype(dtype):
         params = {
             key: torch.tensor(array, dtype=getattr(torch, dtype), requires_grad=True)
             for key, array in problem.params.items()
         }
-        exact = name == "Muon" and not rounded
-        kind = partial(Muon, round_to_bfloat16=False) if exact else getattr(torch.optim, name)
-        optimizer = kind([params[key] for key in problem.trained], **options)
+        exact = {} if rounded else UNROUNDED.get(name, {})
+        kind = Muon if exact else getattr(torch.optim, name)
+        optimizer = kind([params[key] for key in problem.trained], **options, **exact)
         schedule = None if factor is None else LambdaLR(optimizer, factor)
         seen: dict[str, list[np.ndarray]] = {}
         for batch in torch.tensor(problem.batches[:steps]):
@@ -247,11 +247,17 @@ def named(params: Mapping[str, jax.Array], state: Any) -> dict[str, jax.Array]:
     return found
 
 
-def twin_run(name: str, options: Options, **how: Any) -> Run:
+def twin_run(name: str, options: Options, *, rounded: bool = True, **how: Any) -> Run:
     """By the twin of one of torch.optim, whose options may be schedules."""
     with default_dtype(how.get("dtype", "float64")):
-        twin = from_torch(name, **options)
+        exact = {} if rounded else UNROUNDED.get(name, {})
+        twin = muon(**plain(options), **exact) if exact else from_torch(name, **options)
     return jax_run(twin, problem_for(name), maximize=is_maximized(options), **how)
+
+
+def plain(options: Options) -> dict[str, Any]:
+    """Options with tensors as the numbers in them."""
+    return {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
 
 
 def worst(theirs: Run, ours: Run) -> float:

@@ -4,9 +4,7 @@
 writes it.
 """
 
-import functools
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,30 +15,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
 
 from twinstep.jax import optim
 from twinstep.jax.optim import lr_scheduler
 from twinstep.jax.optim._from_torch import TORCH
-from twinstep.runs import launch
 
 # where pytest finds these, and `python -m` does not
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.optimizer_runs import BAR, default_dtype, jax_run, off, problem_for, torch_run
-from helpers.porting_schedules import ROW_PATTERN, stated
-from helpers.training import (
-    TorchNetwork,
-    X,
-    Y,
-    jax_params,
-    jax_steps,
-    named_loss,
-    torch_steps,
+from helpers.optimizer_runs import (
+    BAR,
+    default_dtype,
+    jax_run,
+    keywords,
+    off,
+    problem_for,
+    torch_run,
 )
+from helpers.porting_schedules import Page
+from helpers.training import FULL, X, Y, jax_params, jax_steps, named_loss, torch_setup, torch_steps
 
 PAGE = Path(__file__).parents[2] / "docs" / "porting" / "optimizers.md"
-FULL = np.tile(np.arange(len(X)), (2, 1))
+_UPDATES = FULL[:2]
 _ITERATIONS = 20  # of LBFGS, an update
 _LR = 0.01
 _FACTOR = "lambda t: 1 / (1 + 0.05 * t)"
@@ -85,20 +81,16 @@ class Row:
     @property
     def torch(self) -> str:
         """PyTorch's call in words."""
-        made = f"{self.name}({', '.join(['params', *_keywords(self.options)])})"
+        made = f"{self.name}({', '.join(['params', *keywords(self.options)])})"
         return f"LambdaLR({made}, {_FACTOR})" if self.scheduled else made
 
     @property
     def twin(self) -> str:
         """The twin's call."""
-        keywords = _keywords(self.options)
+        words = keywords(self.options)
         if self.scheduled:
-            keywords.insert(0, f"lr=lambda_lr({_LR}, {_FACTOR})")
-        return f"{TORCH[self.name].__name__}({', '.join(keywords)})"
-
-
-def _keywords(options: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value!r}" for name, value in options.items()]
+            words.insert(0, f"lr=lambda_lr({_LR}, {_FACTOR})")
+        return f"{TORCH[self.name].__name__}({', '.join(words)})"
 
 
 _SAME = "the same"
@@ -246,10 +238,9 @@ def _made(row: Row) -> tuple[Any, Any]:
 def _lbfgs_gaps(row: Row) -> tuple[float, float]:
     """The same on all samples; an update of optax's is an iteration of PyTorch's."""
     with default_dtype("float64"):
-        network = TorchNetwork()
-        theirs = torch_steps(network, torch.optim.LBFGS(network.parameters(), **row.options), FULL)
+        theirs = torch_steps(*torch_setup("LBFGS", **row.options), _UPDATES)
         twin, nearest = _made(row)
-        _, _, ours = jax_steps(twin, jax_params(), twin.init(jax_params()), FULL)
+        _, _, ours = jax_steps(twin, _UPDATES)
 
         def loss(params: Any) -> jax.Array:
             return named_loss(params, jnp.asarray(X), jnp.asarray(Y))
@@ -264,7 +255,7 @@ def _lbfgs_gaps(row: Row) -> tuple[float, float]:
             return (params, state), params
 
         def run(carry: Any) -> Any:
-            return jax.lax.scan(iteration, carry, None, _ITERATIONS * len(FULL))[1]
+            return jax.lax.scan(iteration, carry, None, _ITERATIONS * len(_UPDATES))[1]
 
         every = jax.jit(run)((jax_params(), nearest.init(jax_params())))
 
@@ -277,67 +268,8 @@ def _lbfgs_gaps(row: Row) -> tuple[float, float]:
     )
 
 
-def shown(gap: float, about: bool = False) -> str:
-    """A gap as the page has it: one digit of what is small, two of what is a large difference."""
-    if not math.isfinite(gap):
-        return "NaN" if math.isnan(gap) else "no such optimizer"
-    if gap <= BAR:
-        return "rounding"
-    if about:
-        return f"about {10.0 ** round(math.log10(gap)):g}"
-    return f"{gap:.2g}" if gap >= 1e-3 else f"{gap:.0e}".replace("e-0", "e-")
-
-
-def is_as_stated(stated: str, gap: float) -> bool:
-    """Whether a gap is what the page says, as near as another machine comes to it."""
-    number = re.fullmatch(r"(about )?([0-9].*)", stated)
-    if number is None:
-        return stated == shown(gap)
-    value = float(number[2])
-    slack = 10.0 if number[1] else 1.1 if value >= 1e-3 else 3.0
-    return gap > BAR and value / slack <= gap <= value * slack
-
-
-Measure = Callable[[Row], tuple[float, float]]
-
-
-def page(measure: Measure = gaps) -> str:
-    """The page with the gaps that are measured now."""
-    lines = []
-    for row in ROWS:
-        first, second = map(shown, measure(row), row.about)
-        near = f"`{row.optax}`" if row.optax else "none"
-        lines.append(f"| `{row.torch}` | `{row.twin}` | {near} | {first} | {second} | {row.why} |")
-    return _HEAD + "\n".join(lines) + "\n"
-
-
-def faults(text: str, measure: Measure = gaps) -> list[str]:
-    """What on a page is not so, a sentence each."""
-    found, said = [], stated(text)
-    for row in ROWS:
-        for words, gap, about in zip(
-            said.get(row.torch, ("?", "?")), measure(row), row.about, strict=True
-        ):
-            if not is_as_stated(words, gap):
-                found.append(f"{row.torch}: the page says {words}, measured {shown(gap, about)}")
-    # all but the numbers has to be the same
-    words_of = functools.partial(ROW_PATTERN.sub, r"\1 \2 \5")
-    if words_of(text) != words_of(page(lambda row: (0.0, 0.0))):
-        found.append("the page's words are not those of parity_tests/helpers/porting_optimizers.py")
-    return found
-
-
-def main(arguments: list[str]) -> int:
-    """Prints the page, or with --write writes it."""
-    launch.set_up_xla()
-    torch.set_num_threads(1)
-    if "--write" in arguments:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(page())
-    else:
-        print(page(), end="")
-    return 0
-
+_PAGE = Page(PAGE, _HEAD, ROWS, gaps, BAR, "rounding", "no such optimizer")
+shown, is_as_stated, faults = _PAGE.shown, _PAGE.is_as_stated, _PAGE.faults
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_PAGE.main(sys.argv[1:]))

@@ -3,9 +3,11 @@
 Letters: N samples, three layers 8-16-16-3 with tanh.
 """
 
+import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import abc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +17,17 @@ import torch
 from flax import nnx
 
 from twinstep.jax import devices
-from twinstep.jax.layout import module_layout
+from twinstep.jax.layout import Mapping, module_layout, tree_layout
 from twinstep.jax.nn.layers import Linear
+from twinstep.jax.optim import opt_state_from_torch
+
+Named = abc.Mapping[str, Any]
 
 _numbers = np.random.RandomState(0)
 SIZES = ((8, 16), (16, 16), (16, 3))
 NAMES = [f"{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
 """The parameters in PyTorch's order."""
+WEIGHTS, BIASES = NAMES[::2], NAMES[1::2]
 PARAMS = {
     name: _numbers.randn(*shape) / np.sqrt(shape[-1])
     for i, (inputs, outputs) in enumerate(SIZES)
@@ -29,6 +35,8 @@ PARAMS = {
 }
 X, Y = _numbers.randn(512, 8), _numbers.randn(512, 3)
 BATCHES = _numbers.randint(0, 512, (40, 32))
+FULL = np.tile(np.arange(512), (5, 1))
+"""All samples, five times: what LBFGS is given."""
 
 
 def settings() -> Any:
@@ -60,6 +68,20 @@ class FlaxNetwork(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         first, second, third = self.layers
         return third(jnp.tanh(second(jnp.tanh(first(x)))))
+
+
+def torch_setup(
+    kind: str, names: Sequence[str] = NAMES, /, **options: Any
+) -> tuple[TorchNetwork, Any]:
+    """(the network, one of torch.optim for those of its parameters)."""
+    model = TorchNetwork()
+    given = [p for name, p in model.named_parameters() if name in names]
+    return model, getattr(torch.optim, kind)(given, **options)
+
+
+def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The parameters as they are now."""
+    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
 def torch_loss(model: TorchNetwork, batch: np.ndarray) -> torch.Tensor:
@@ -95,11 +117,11 @@ def torch_steps(
         if not isinstance(optimizer, torch.optim.LBFGS):
             closure()
         optimizer.step(closure if isinstance(optimizer, torch.optim.LBFGS) else None)
-        seen.append({name: p.detach().numpy().copy() for name, p in model.named_parameters()})
+        seen.append(arrays(model))
     return seen
 
 
-def named_loss(params: Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+def named_loss(params: abc.Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
     """The same error of parameters by PyTorch's names, in its layout, ()."""
     h = x
     for i in range(3):
@@ -108,12 +130,20 @@ def named_loss(params: Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> j
     return jnp.mean((h - y) ** 2)
 
 
-def flax_parts() -> tuple[Any, Any, Callable[..., jax.Array]]:
-    """(the Flax network's layout, its parameters, its error as a function of such)."""
+Parts = tuple[Mapping, Any, Callable[..., jax.Array]]
+
+
+def plain_parts() -> Parts:
+    """(a layout, the initial parameters, their error as a function of them): PyTorch's layout."""
+    return tree_layout(jax_params()), jax_params(), named_loss
+
+
+def flax_parts() -> Parts:
+    """The same of the Flax network."""
     model = FlaxNetwork()
     layout = module_layout(model)
     graph = nnx.graphdef(model)
-    params = layout.to_jax({name: jnp.asarray(array) for name, array in PARAMS.items()})
+    params = layout.to_jax(jax_params())
 
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.mean((nnx.merge(graph, params)(x) - y) ** 2)
@@ -123,17 +153,71 @@ def flax_parts() -> tuple[Any, Any, Callable[..., jax.Array]]:
 
 def jax_steps(
     optimizer: optax.GradientTransformation,
-    params: Any,
-    opt_state: Any,
     batches: np.ndarray,
+    params: Any = None,
+    opt_state: Any = None,
     loss: Callable[..., jax.Array] = named_loss,
 ) -> tuple[Any, Any, list[Any]]:
-    """(parameters, state, parameters after each step) of a training, one compiled step."""
+    """(parameters, state, parameters after each step) of a training, one compiled step.
+
+    params, opt_state: where it goes on from; where they are None it begins.
+    """
     step, seen = _compiled(optimizer, loss), []
+    params = jax_params() if params is None else params
+    opt_state = optimizer.init(params) if opt_state is None else opt_state
     for batch in batches:
         params, opt_state = step(params, opt_state, batch)
         seen.append(params)
     return params, opt_state, seen
+
+
+def gap(
+    theirs: Sequence[Named],
+    make: Callable[[Mapping], optax.GradientTransformation],
+    batches: np.ndarray,
+    parts: Callable[[], Parts] = flax_parts,
+) -> float:
+    """How far a training is from PyTorch's, as `worst` has it. make: given the layout"""
+    with settings():
+        layout, params, loss = parts()
+        _, _, seen = jax_steps(make(layout), batches, params, loss=loss)
+        return worst(theirs, [layout.to_torch(params) for params in seen])
+
+
+class Cut(NamedTuple):
+    """A training by PyTorch in the middle: its state and parameters, and how they go on."""
+
+    state_dict: Any
+    params: dict[str, np.ndarray]
+    rest: np.ndarray
+    theirs: list[dict[str, np.ndarray]]
+
+
+def cut(model: TorchNetwork, optimizer: Any, batches: np.ndarray, first: int | None = None) -> Cut:
+    """Trains by the first batches, half of them where nothing is said, and then by the rest."""
+    before, rest = np.split(batches, [first or len(batches) // 2])
+    torch_steps(model, optimizer, before)
+    state_dict, params = copy.deepcopy(optimizer.state_dict()), arrays(model)
+    return Cut(state_dict, params, rest, torch_steps(model, optimizer, rest))
+
+
+def goes_on(
+    half: Cut,
+    make: Callable[[Mapping], optax.GradientTransformation],
+    parts: Callable[[], Parts] = plain_parts,
+    names: Sequence[str] | None = NAMES,
+) -> tuple[float, Any]:
+    """(how far the second half is from PyTorch's when JAX makes it, the state that it began with).
+
+    names: of the parameters in the order of PyTorch's state
+    """
+    with settings():
+        layout, _, loss = parts()
+        start = layout.to_jax({name: jnp.asarray(array) for name, array in half.params.items()})
+        ours = make(layout)
+        state = opt_state_from_torch(half.state_dict, ours.init(start), layout, names=names)
+        _, _, seen = jax_steps(ours, half.rest, start, state, loss)
+        return worst(half.theirs, [layout.to_torch(params) for params in seen]), state
 
 
 @functools.cache
@@ -155,7 +239,7 @@ def _compiled(optimizer: optax.GradientTransformation, loss: Callable[..., jax.A
     return step
 
 
-def network(params: Mapping[str, Any]) -> TorchNetwork:
+def network(params: Named) -> TorchNetwork:
     """PyTorch's with other parameters."""
     model = TorchNetwork()
     model.load_state_dict({name: torch.tensor(np.array(a)) for name, a in params.items()})
@@ -172,7 +256,7 @@ def jax_params() -> dict[str, jax.Array]:
     return {name: jnp.asarray(array) for name, array in PARAMS.items()}
 
 
-def worst(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> float:
+def worst(theirs: Sequence[Named], ours: Sequence[Named]) -> float:
     """The largest distance of a tensor after any step, as a share of its largest entry."""
     found = 0.0
     for a, b in zip(theirs, ours, strict=True):

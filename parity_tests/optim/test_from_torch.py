@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,13 +11,13 @@ import torch
 from helpers.optim_database import NEWEST, OptimizerErrorEnum, optim_db
 from helpers.training import (
     BATCHES,
+    WEIGHTS,
     TorchNetwork,
     flax_parts,
+    gap,
     jax_params,
-    jax_steps,
     settings,
     torch_steps,
-    worst,
 )
 
 from twinstep.errors import InputError
@@ -92,13 +92,6 @@ def test_what_optim_db_knows_as_errors_is_refused(info: Any) -> None:
     assert tried >= 1
 
 
-@pytest.mark.parametrize("info", optim_db, ids=lambda info: info.optim_cls.__name__)
-def test_what_optim_db_trains_with_is_accepted(info: Any) -> None:
-    name = info.optim_cls.__name__
-    for config in info.optim_inputs_func(device="cpu"):
-        from_torch(name, **config.kwargs)
-
-
 PLAIN = [-1.0, -1e-9, 0, 0.0, 0.5, 1, 1.0, 1.5, 3, math.inf, math.nan, None, "original"]
 RULES = ["match_rms_adamw", "spectral_unclamped", "spectral"]
 PAIRS = [
@@ -121,8 +114,28 @@ SWITCHES = (*FLAGS, "maximize", "amsgrad", "centered", "nesterov", "decoupled_we
 COUNTS = ("max_iter", "max_eval", "history_size", "ns_steps")  # of whole numbers alone
 
 
+TOGETHER: dict[str, list[dict[str, Any]]] = {
+    "SGD": [
+        {"nesterov": True},
+        {"nesterov": True, "momentum": 0.9},
+        {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
+        {"fused": True, "foreach": True},
+    ],
+    "Adam": [
+        {"fused": True, "foreach": True},
+        {"lr": torch.tensor(0.1), "foreach": True},
+        {"betas": (torch.tensor(0.5), torch.tensor(0.5)), "foreach": True},
+    ],
+    "AdamW": [{"fused": True, "differentiable": True}],
+    "Adagrad": [{"fused": True, "foreach": True}],
+    "RMSprop": [{"lr": torch.tensor([0.1])}, {"lr": torch.tensor([0.1, 0.1])}],
+    "Muon": [{"ns_steps": 100}],
+}
+
+
 def tried(name: str) -> Iterator[dict[str, Any]]:
-    """One option at a time, of every sort of value."""
+    """One option at a time, of every sort of value, and those that PyTorch looks at together."""
+    yield from TOGETHER.get(name, [])
     for key, default in torch_options(name).items():
         if key in SWITCHES:
             # PyTorch has capturable on an accelerator alone; differentiable is another kind of step
@@ -158,28 +171,6 @@ NEWER: dict[str, list[dict[str, Any]]] = {
 """What an older PyTorch takes or refuses, and the newest does not."""
 
 
-TOGETHER: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"nesterov": True}),
-    ("SGD", {"nesterov": True, "momentum": 0.9}),
-    ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}),
-    ("SGD", {"fused": True, "foreach": True}),
-    ("Adam", {"fused": True, "foreach": True}),
-    ("AdamW", {"fused": True, "differentiable": True}),
-    ("Adagrad", {"fused": True, "foreach": True}),
-    ("Adam", {"lr": torch.tensor(0.1), "foreach": True}),
-    ("Adam", {"betas": (torch.tensor(0.5), torch.tensor(0.5)), "foreach": True}),
-    ("RMSprop", {"lr": torch.tensor([0.1])}),
-    ("RMSprop", {"lr": torch.tensor([0.1, 0.1])}),
-    ("Muon", {"ns_steps": 100}),
-    ("LBFGS", {"history_size": 1}),
-]
-
-
-@pytest.mark.parametrize(("name", "options"), TOGETHER, ids=str)
-def test_combinations_are_refused_as_by_torch(name: str, options: dict[str, Any]) -> None:
-    assert we_refuse(name, options) == torch_refuses(name, options)
-
-
 @pytest.mark.parametrize("name", TORCH)
 def test_unknown_keyword_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name}: keyword 'learning_rate' is unknown"):
@@ -201,24 +192,7 @@ def test_other_mistakes_say_what_they_are() -> None:
         from_torch(torch.optim.Adam(model.parameters()), [("0.weight", torch.ones(1))])
 
 
-def gap(made: Any, theirs: list[Any]) -> float:
-    with settings():
-        layout, params, loss = flax_parts()
-        optimizer = made(layout)
-        _, _, seen = jax_steps(optimizer, params, optimizer.init(params), STEPS, loss)
-        return worst(theirs, [layout.to_torch(params) for params in seen])
-
-
-def test_implementation_flags_change_nothing() -> None:
-    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1}
-    model = TorchNetwork()
-    theirs = torch_steps(model, torch.optim.Adam(model.parameters(), **options), STEPS)
-    flagged = options | {"foreach": True}
-    assert gap(lambda layout: from_torch("Adam", **flagged), theirs) <= BAR
-    assert not gap(lambda layout: from_torch("Adam", lr=0.02), theirs) <= BAR
-
-
-def two_groups(model: TorchNetwork, *, named: bool = False) -> torch.optim.Optimizer:
+def two_groups(model: TorchNetwork, *, named: bool) -> torch.optim.Optimizer:
     first, second, _ = model.children()
     second.bias.requires_grad = False
     parts: list[Any] = [
@@ -229,42 +203,39 @@ def two_groups(model: TorchNetwork, *, named: bool = False) -> torch.optim.Optim
     return torch.optim.SGD(groups, lr=0.03)
 
 
-@pytest.mark.parametrize("kind", ["model's names", "its own names"])
-def test_groups_of_an_optimizer_are_taken_over(kind: str) -> None:
+class Mine(torch.optim.Adam):
+    """Of a name of its own."""
+
+
+def with_a_schedulers_keys(model: TorchNetwork) -> torch.optim.Optimizer:
+    optimizer = Mine(model.parameters(), lr=0.02)
+    torch.optim.lr_scheduler.StepLR(optimizer, 10)
+    assert "initial_lr" in optimizer.param_groups[0]
+    return optimizer
+
+
+OBJECTS: dict[str, Callable[[TorchNetwork], torch.optim.Optimizer]] = {
+    "groups, the model's names": lambda model: two_groups(model, named=False),
+    "groups, its own names": lambda model: two_groups(model, named=True),
+    "one group": lambda model: torch.optim.AdamW(
+        model.parameters(), lr=torch.tensor(0.02), amsgrad=True
+    ),
+    "a subclass": with_a_schedulers_keys,
+    "named parameters": lambda model: torch.optim.LBFGS(
+        [(name, p) for name, p in model.named_parameters() if name in WEIGHTS], max_iter=4
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_optimizer_is_taken_over(kind: str) -> None:
+    """Its groups, its names, and its options as they are now; one group is the whole tree."""
     model = TorchNetwork()
-    optimizer = two_groups(model, named=kind == "its own names")
-    names = None if kind == "its own names" else model.named_parameters()
-    made: dict[str, Any] = {}
-
-    def ours(layout: Any) -> Any:
-        if not made:
-            made["optimizer"] = from_torch(optimizer, names, layout=layout)
-        return made["optimizer"]
-
+    optimizer = OBJECTS[kind](model)
+    names = model.named_parameters() if "the model's" in kind else None
     with settings():
-        ours(flax_parts()[0])
-    theirs = torch_steps(model, optimizer, STEPS)
-    assert gap(ours, theirs) <= BAR
-
-
-def test_one_group_is_the_whole_tree() -> None:
-    model = TorchNetwork()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.02), amsgrad=True)
-    ours = from_torch(optimizer)
-    theirs = torch_steps(model, optimizer, STEPS)
-    assert gap(lambda layout: ours, theirs) <= BAR
-
-
-def test_lbfgs_of_named_parameters() -> None:
-    model = TorchNetwork()
-    moving = [(name, p) for name, p in model.named_parameters() if p.ndim == 2]
-    optimizer = torch.optim.LBFGS(moving, max_iter=4)
-    theirs = torch_steps(model, optimizer, STEPS[:2])
-    with settings():
-        layout, params, loss = flax_parts()
-        ours = from_torch(optimizer, layout=layout)
-        _, _, seen = jax_steps(ours, params, ours.init(params), STEPS[:2], loss)
-        assert worst(theirs, [layout.to_torch(params) for params in seen]) <= BAR
+        ours = from_torch(optimizer, names, layout=flax_parts()[0])
+    assert gap(torch_steps(model, optimizer, STEPS), lambda layout: ours, STEPS) <= BAR
 
 
 def test_groups_without_names_are_numbers() -> None:
@@ -276,15 +247,3 @@ def test_groups_without_names_are_numbers() -> None:
         updates, _ = ours.update(params, ours.init(params), params)
         assert bool((updates[0] == -0.25 * params[0]).all())
         assert bool((updates[1] == -0.5 * params[1]).all())
-
-
-def test_subclass_and_schedulers_keys_are_understood() -> None:
-    class Mine(torch.optim.Adam):
-        """Of a name of its own."""
-
-    model = TorchNetwork()
-    optimizer = Mine(model.parameters(), lr=0.02)
-    torch.optim.lr_scheduler.StepLR(optimizer, 10)
-    assert "initial_lr" in optimizer.param_groups[0]
-    ours = from_torch(optimizer)
-    assert gap(lambda layout: ours, torch_steps(model, optimizer, STEPS)) <= BAR

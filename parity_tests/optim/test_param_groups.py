@@ -10,14 +10,16 @@ import pytest
 import torch
 from helpers.training import (
     BATCHES,
-    NAMES,
+    BIASES,
+    FULL,
+    WEIGHTS,
     TorchNetwork,
     flax_parts,
+    gap,
     jax_params,
-    jax_steps,
     settings,
+    torch_setup,
     torch_steps,
-    worst,
 )
 
 from twinstep.errors import InputError
@@ -41,107 +43,73 @@ STEPS = BATCHES[:8]
 BAR = 1e-12
 
 
-def torch_groups(model: TorchNetwork) -> list[dict[str, Any]]:
-    layers = list(model.children())
-    return [
-        {"params": list(layers[2].parameters()), "lr": 0.05, "weight_decay": 0.1},
-        {"params": [layers[0].weight], "betas": (0.5, 0.9)},
-    ]
-
-
-def groups(last: Any, first: Any) -> list[dict[str, Any]]:
-    """The same groups by other words for parameters."""
-    return [
+def adams(last: Any, first: Any, layout: Any = None, lr: float = 0.02) -> Any:
+    """Adam with two groups, in any words for the third layer and for the first's weight."""
+    groups = [
         {"params": last, "lr": 0.05, "weight_decay": 0.1},
         {"params": first, "betas": (0.5, 0.9)},
     ]
-
-
-def gap(made: Callable[[Any], Any], theirs: list[Any]) -> float:
-    """Of a Flax training from PyTorch's. made: the optimizer, given the model's layout"""
-    with settings():
-        layout, params, loss = flax_parts()
-        optimizer = made(layout)
-        _, _, seen = jax_steps(optimizer, params, optimizer.init(params), STEPS, loss)
-        return worst(theirs, [layout.to_torch(params) for params in seen])
+    return param_groups(groups, adam, layout=layout, lr=lr)
 
 
 SPELLINGS: dict[str, Callable[[Any], Any]] = {
-    "PyTorch's names": lambda layout: param_groups(
-        groups("2", ["0.weight"]), optimizer=adam, layout=layout, lr=0.02
-    ),
-    "the tree's own": lambda layout: param_groups(
-        groups("layers.2", "layers.0.kernel"), optimizer=adam, lr=0.02
-    ),
-    "a function": lambda layout: param_groups(
-        groups(lambda name: name.startswith("2."), lambda name: name == "0.weight"),
-        optimizer=adam,
-        layout=layout,
-        lr=0.02,
+    "PyTorch's names": lambda layout: adams("2", ["0.weight"], layout),
+    "the tree's own": lambda layout: adams("layers.2", "layers.0.kernel"),
+    "a function": lambda layout: adams(
+        lambda name: name.startswith("2."), lambda name: name == "0.weight", layout
     ),
     "PyTorch's layout": lambda layout: in_torch_layout(
-        param_groups(groups(["2.bias", "2.weight"], "0.weight"), optimizer=adam, lr=0.02), layout
+        adams(["2.bias", "2.weight"], "0.weight"), layout
     ),
 }
 FAULTS: dict[str, Callable[[Any], Any]] = {
-    "option of a group": lambda layout: param_groups(
-        groups("2", "0.weight"), optimizer=adam, layout=layout, lr=0.02 * (1 + 1e-9)
-    ),
-    "one parameter more": lambda layout: param_groups(
-        groups("2", "0"), optimizer=adam, layout=layout, lr=0.02
-    ),
-    "groups swapped": lambda layout: param_groups(
-        groups("0.weight", "2"), optimizer=adam, layout=layout, lr=0.02
-    ),
+    "option of a group": lambda layout: adams("2", "0.weight", layout, 0.02 * (1 + 1e-9)),
+    "one parameter more": lambda layout: adams("2", "0", layout),
+    "groups swapped": lambda layout: adams("0.weight", "2", layout),
 }
 
 
 @pytest.fixture(scope="module")
 def grouped() -> list[dict[str, np.ndarray]]:
     model = TorchNetwork()
-    return torch_steps(model, torch.optim.Adam(torch_groups(model), lr=0.02), STEPS)
+    layers = list(model.children())
+    groups: list[dict[str, Any]] = [
+        {"params": list(layers[2].parameters()), "lr": 0.05, "weight_decay": 0.1},
+        {"params": [layers[0].weight], "betas": (0.5, 0.9)},
+    ]
+    return torch_steps(model, torch.optim.Adam(groups, lr=0.02), STEPS)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_groups_train_as_torchs(spelling: str, grouped: list[dict[str, np.ndarray]]) -> None:
-    assert gap(SPELLINGS[spelling], grouped) <= BAR
+    assert gap(grouped, SPELLINGS[spelling], STEPS) <= BAR
     # what is in no group stays
     assert all(np.array_equal(step["1.weight"], grouped[0]["1.weight"]) for step in grouped)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_noticed(fault: str, grouped: list[dict[str, np.ndarray]]) -> None:
-    assert not gap(FAULTS[fault], grouped) <= BAR
+    assert not gap(grouped, FAULTS[fault], STEPS) <= BAR
 
 
 def test_groups_with_optimizers_of_their_own() -> None:
     """One for the matrices, one for the rest: two optimizers in PyTorch, one here."""
-    model = TorchNetwork()
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    both = [torch.optim.RMSprop(matrices, lr=0.01, centered=True), torch.optim.AdamW(rest)]
+    model, first = torch_setup("RMSprop", WEIGHTS, lr=0.01, centered=True)
+    second = torch.optim.AdamW([p for p in model.parameters() if p.ndim == 1])
 
     def other_step(_: TorchNetwork) -> None:
-        both[1].step()
-        both[1].zero_grad()
+        second.step()
+        second.zero_grad()
 
-    theirs = torch_steps(model, both[0], STEPS, change=other_step)
-    ours: list[dict[str, Any]] = [
-        {
-            "params": lambda name: name.endswith("weight"),
-            "optimizer": rmsprop,
-            "lr": 0.01,
-            "centered": True,
-        },
+    theirs = torch_steps(model, first, STEPS, change=other_step)
+    ours = [
+        {"params": WEIGHTS, "optimizer": rmsprop, "lr": 0.01, "centered": True},
         {"params": lambda name: name.endswith("bias")},
     ]
-    assert gap(lambda layout: param_groups(ours, adamw, layout=layout), theirs) <= BAR
+    assert gap(theirs, lambda layout: param_groups(ours, adamw, layout=layout), STEPS) <= BAR
 
 
 def test_mapping_of_optimizers_is_the_short_form() -> None:
-    model = TorchNetwork()
-    optimizer = torch.optim.SGD(list(model.children())[1].parameters(), lr=0.1, momentum=0.9)
-    theirs = torch_steps(model, optimizer, STEPS)
     with settings():
         params = {"head": {"1.weight": jax_params()["1.weight"]}, "rest": {}}
         short = param_groups({"head": sgd(lr=0.1, momentum=0.9)})
@@ -149,85 +117,72 @@ def test_mapping_of_optimizers_is_the_short_form() -> None:
         assert set(state) == {"head"}
         names = opt_state_layout(state, tree_layout(params)).to_torch(state)
         assert set(names) == {"head.1.weight.count", "head.1.weight.momentum_buffer"}
+    options = {"lr": 0.1, "momentum": 0.9}
+    theirs = torch_steps(*torch_setup("SGD", ["1.weight", "1.bias"], **options), STEPS)
     made = param_groups([{"params": "1", "lr": 0.1}], sgd, momentum=0.9)
-    assert gap(lambda layout: in_torch_layout(made, layout), theirs) <= BAR
+    assert gap(theirs, lambda layout: in_torch_layout(made, layout), STEPS) <= BAR
 
 
-@pytest.mark.parametrize("kind", ["frozen", "in no group"])
-def test_frozen_parameters_stay_and_have_no_state(kind: str) -> None:
-    model = TorchNetwork()
-    still = ["0.bias", "1"]
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda layout: frozen(adam(lr=0.02), ["0.bias", "1"], layout=layout),
+        lambda layout: param_groups([{"params": ["0.weight", "2"]}], adam, layout=layout, lr=0.02),
+    ],
+    ids=["frozen", "in no group"],
+)
+def test_frozen_parameters_stay_and_have_no_state(made: Callable[[Any], Any]) -> None:
+    model, optimizer = torch_setup("Adam", lr=0.02)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name not in ("0.bias", "1.weight", "1.bias")
-    theirs = torch_steps(model, torch.optim.Adam(model.parameters(), lr=0.02), STEPS)
-
-    def made(layout: Any) -> Any:
-        if kind == "frozen":
-            return frozen(adam(lr=0.02), still, layout=layout)
-        moving: Any = ["0.weight", "2"]
-        return param_groups([{"params": moving}], adam, layout=layout, lr=0.02)
-
-    assert gap(made, theirs) <= BAR
-    assert not gap(lambda layout: adam(lr=0.02), theirs) <= BAR
-    with settings():
-        layout, params, _ = flax_parts()
-        state = made(layout).init(params)
-        named = opt_state_layout(state, layout).to_torch(state)
+    theirs = torch_steps(model, optimizer, STEPS)
+    assert gap(theirs, made, STEPS) <= BAR
+    assert not gap(theirs, lambda layout: adam(lr=0.02), STEPS) <= BAR
+    named = named_state(made)
     assert {name.rpartition(".")[0] for name in named} == {"0.weight", "2.weight", "2.bias"}
     assert named["0.weight.exp_avg"].shape == (16, 8)
 
 
-def test_lbfgs_of_some_parameters() -> None:
-    model = TorchNetwork()
-    moving = [p for name, p in model.named_parameters() if not name.startswith("1")]
-    full = np.tile(np.arange(512), (2, 1))
-    theirs = torch_steps(model, torch.optim.LBFGS(moving, max_iter=5), full)
-    with settings():
-        layout, params, loss = flax_parts()
-        optimizer = frozen(lbfgs(max_iter=5), "1", layout=layout)
-        _, _, seen = jax_steps(optimizer, params, optimizer.init(params), full, loss)
-        assert worst(theirs, [layout.to_torch(params) for params in seen]) <= BAR
-
-
-def test_adafactor_needs_torchs_layout() -> None:
-    """Its means are over rows and columns: of a kernel that is not square, they are others."""
-    model = TorchNetwork()
-    theirs = torch_steps(model, torch.optim.Adafactor(model.parameters(), lr=0.05), STEPS)
-    assert gap(lambda layout: in_torch_layout(adafactor(lr=0.05), layout), theirs) <= BAR
+def named_state(made: Callable[[Any], Any]) -> dict[str, Any]:
+    """The initial state over the Flax model, by PyTorch's names."""
     with settings():
         layout, params, _ = flax_parts()
-        state = in_torch_layout(adafactor(), layout).init(params)
-        named = opt_state_layout(state, layout).to_torch(state)
+        state = made(layout).init(params)
+        return opt_state_layout(state, layout).to_torch(state)
+
+
+def test_lbfgs_of_some_parameters() -> None:
+    moving = [*WEIGHTS[::2], *BIASES[::2]]
+    theirs = torch_steps(*torch_setup("LBFGS", moving, max_iter=5), FULL[:2])
+    ours = lbfgs(max_iter=5)
+    assert gap(theirs, lambda layout: frozen(ours, "1", layout=layout), FULL[:2]) <= BAR
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.05}, {"lr": 0.01, "maximize": True}], ids=str)
+def test_adafactor_needs_torchs_layout(options: dict[str, Any]) -> None:
+    """Its means are over rows and columns: of a kernel that is not square, they are others."""
+
+    def made(layout: Any) -> Any:
+        return in_torch_layout(adafactor(**options), layout)
+
+    assert gap(torch_steps(*torch_setup("Adafactor", **options), STEPS), made, STEPS) <= BAR
+    named = named_state(made)
     assert named["0.weight.row_var"].shape == (16, 1)
     assert named["0.weight.col_var"].shape == (1, 8)
     assert "0.weight.variance" not in named
 
 
-def test_adafactor_maximizes_as_torch() -> None:
-    model = TorchNetwork()
-    options: dict[str, Any] = {"lr": 0.01, "maximize": True}
-    theirs = torch_steps(model, torch.optim.Adafactor(model.parameters(), **options), STEPS)
-    assert gap(lambda layout: in_torch_layout(adafactor(**options), layout), theirs) <= BAR
-
-
 def test_muon_scales_by_torchs_rows_and_columns() -> None:
     """One update: its bfloat16 parts two runs soon after. The other layout scales it otherwise."""
-    model = TorchNetwork()
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    theirs = torch_steps(model, torch.optim.Muon(matrices, lr=0.05), STEPS[:1])[0]
+    theirs = torch_steps(*torch_setup("Muon", WEIGHTS, lr=0.05), STEPS[:1])
+    one = [{"params": WEIGHTS}]
+    right = param_groups(one, muon, lr=0.05)
+    assert gap(theirs, lambda layout: in_torch_layout(right, layout), STEPS[:1]) <= 1e-3
 
-    def first(made: Callable[[Any], Any]) -> float:
-        with settings():
-            layout, params, loss = flax_parts()
-            optimizer = made(layout)
-            _, _, seen = jax_steps(optimizer, params, optimizer.init(params), STEPS[:1], loss)
-            return worst([theirs], [layout.to_torch(params) for params in seen])
+    def wrong(layout: Any) -> Any:
+        return param_groups(one, muon, layout=layout, lr=0.05)
 
-    weights = [name for name in NAMES if name.endswith("weight")]
-    one: list[dict[str, Any]] = [{"params": weights}]
-    ours = first(lambda layout: in_torch_layout(param_groups(one, muon, lr=0.05), layout))
-    assert ours <= 1e-3
-    assert not first(lambda layout: param_groups(one, muon, layout=layout, lr=0.05)) <= 1e-2
+    assert not gap(theirs, wrong, STEPS[:1]) <= 1e-2
 
 
 def test_second_step_does_not_compile_again() -> None:
@@ -238,10 +193,6 @@ def test_second_step_does_not_compile_again() -> None:
         _, state = update(params, optimizer.init(params), params)
         with jax.no_tracing(True):
             update(params, state, params)
-
-
-def build(groups: Any, **rest: Any) -> Any:
-    return param_groups(groups, **({"optimizer": adam} | rest)).init(jax_params())
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -261,7 +212,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize(("groups", "rest", "says"), BAD.values(), ids=BAD)
 def test_bad_groups_are_refused(groups: Any, rest: dict[str, Any], says: str) -> None:
     with settings(), pytest.raises(InputError, match=says):
-        build(groups, **rest)
+        param_groups(groups, **({"optimizer": adam} | rest)).init(jax_params())
 
 
 def test_freezing_everything_is_refused() -> None:

@@ -5,6 +5,7 @@ LBFGS, whose iterations amplify rounding, is in test_lbfgs.py.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from helpers.optimizer_runs import (
     BAR,
     NAMES,
@@ -22,8 +22,6 @@ from helpers.optimizer_runs import (
     Options,
     Run,
     default_dtype,
-    is_maximized,
-    jax_run,
     off,
     problem_for,
     sharpest,
@@ -53,27 +51,13 @@ IMPLEMENTATIONS = [
 
 @functools.cache
 def twin_with_defaults(name: str) -> Run:
-    return twin_run(name, {})
-
-
-def compared(name: str, options: Options) -> float:
-    if name == "Muon":
-        with default_dtype("float64"):
-            twin = muon(**options, round_to_bfloat16=False)
-        ours = jax_run(twin, problem_for(name))
-    else:
-        ours = twin_run(name, options) if options else twin_with_defaults(name)
-    return worst(torch_run(name, options, rounded=False), ours)
-
-
-def plain(options: Options) -> dict[str, Any]:
-    """Options with tensors as the numbers in them."""
-    return {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    return twin_run(name, {}, rounded=False)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES.keys())
 def test_parameters_and_state_are_torchs_after_every_step(name: str, options: Options) -> None:
-    assert compared(name, plain(options) if name == "Muon" else options) <= BAR
+    ours = twin_run(name, options, rounded=False) if options else twin_with_defaults(name)
+    assert worst(torch_run(name, options, rounded=False), ours) <= BAR
 
 
 def test_nothing_is_left_out() -> None:
@@ -119,8 +103,7 @@ def test_muons_newest_rule_does_not_clamp() -> None:
 
 
 def test_muon_without_rounding_is_off_from_the_first_update_on() -> None:
-    problem = problem_for("Muon")
-    exact = jax_run(muon(round_to_bfloat16=False), problem, steps=1)
+    exact = twin_run("Muon", {}, rounded=False, steps=1)
     assert of_first_update(torch_run("Muon", {}, steps=1), exact) >= 1e-4
 
 
@@ -140,11 +123,8 @@ def test_learning_rate_may_be_a_schedule(name: str) -> None:
 
     options = {**sharpest(name), "lr": sharpest(name).get("lr", 0.01)}
     theirs = torch_run(name, options, factor=factor, rounded=False)
-    with default_dtype("float64"):
-        exact = {"round_to_bfloat16": False} if name == "Muon" else {}
-        twin = TORCH[name](**options | exact | {"lr": lambda_lr(options["lr"], factor)})
-    ours = jax_run(twin, problem_for(name), maximize=is_maximized(options))
-    assert worst(theirs, ours) <= BAR
+    options["lr"] = lambda_lr(options["lr"], factor)
+    assert worst(theirs, twin_run(name, options, rounded=False)) <= BAR
 
 
 @pytest.mark.parametrize(("name", "options"), IMPLEMENTATIONS, ids=str)
@@ -152,18 +132,23 @@ def test_torchs_other_implementations_compute_the_same(name: str, options: Optio
     assert worst(torch_run(name, options), twin_with_defaults(name)) <= BAR
 
 
+def small(name: str, options: Options) -> tuple[Callable[..., Any], Any, Any]:
+    """(a step of a twin as a function of parameters and state, the initial ones)."""
+    twin = optax.with_extra_args_support(from_torch(name, **options))
+    params, rows = {"w": jnp.ones((3, 2))}, {"w": jnp.ones(3, bool)}
+
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        updates, state = twin.update(params, state, params, touched=rows)
+        return optax.apply_updates(params, updates), state
+
+    return step, params, twin.init(params)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_implementation_flags_change_nothing(name: str) -> None:
-    params = {"w": jnp.ones((3, 2))}
-
     def program(**flags: Any) -> str:
-        twin = optax.with_extra_args_support(from_torch(name, **flags))
-        rows = {"w": jnp.ones(3, bool)}
-        return str(
-            jax.make_jaxpr(lambda g, s, p: twin.update(g, s, p, touched=rows))(
-                params, twin.init(params), params
-            )
-        )
+        step, params, state = small(name, flags)
+        return str(jax.make_jaxpr(step)(params, state))
 
     for flag in set(FLAGS) & set(torch_options(name)):
         for value in (True, False):
@@ -173,19 +158,11 @@ def test_implementation_flags_change_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_second_step_is_not_compiled_again(name: str) -> None:
     with default_dtype("float64"):
-        params = {"w": jnp.ones((3, 2))}
-        twin = optax.with_extra_args_support(from_torch(name, **sharpest(name)))
-
-        @jax.jit
-        def step(params: Any, state: Any) -> tuple[Any, Any]:
-            rows = {"w": jnp.ones(3, bool)}
-            updates, state = twin.update(params, state, params, touched=rows)
-            return optax.apply_updates(params, updates), state
-
-        state = twin.init(params)
+        step, params, state = small(name, sharpest(name))
+        compiled: Any = jax.jit(step)
         for _ in range(3):
-            params, state = step(params, state)
-        assert step._cache_size() == 1  # type: ignore[attr-defined]
+            params, state = compiled(params, state)
+        assert compiled._cache_size() == 1
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "Adafactor", "NAdam", "RAdam", "SGD"])
