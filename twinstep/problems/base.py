@@ -64,8 +64,7 @@ class Problem(NamedTuple):
 class Spec:
     """A problem to train: what every example has.
 
-    Each example is a subclass that adds its hyper-parameters. A field that is out of range is an
-    `InputError`.
+    Each example is a subclass that adds its hyper-parameters.
 
     Args:
         seed: What torch.manual_seed gets before the first draw.
@@ -73,6 +72,9 @@ class Spec:
         epochs: Passes over the data.
         steps: Updates to make, whatever the epochs say; None: as the epochs say.
         drawn_as: The spec whose numbers this one has, in another dtype; see `to_float64`.
+
+    Raises:
+        InputError: For a field that is out of range, and sizes that do not fit the memory.
 
     Example:
         >>> import twinstep

@@ -31,7 +31,7 @@ class Muon(torch.optim.Muon):
                 loss = closure()
         moves = any(p.grad is not None for group in self.param_groups for p in group["params"])
         with _Unrounded() as unrounded:
-            super().step()  # type: ignore[no-untyped-call]
+            super().step()  # type: ignore[no-untyped-call]  # torch says no types
         if moves and not unrounded.casts:
             raise InputError(_OTHERWISE.format("no cast to bfloat16"))
         return loss
