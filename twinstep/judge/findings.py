@@ -120,8 +120,10 @@ class Comparison:
         >>> import twinstep
         >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
         >>> found = twinstep.compare(trace, trace)
-        >>> found.verdict.value, found.reason, found.steps, found.first
-        ('equal', 'the same bits', 2, None)
+        >>> print(found)
+        equal: the same bits
+        >>> found.verdict.same, found.steps, found.first
+        (True, 2, None)
     """
 
     verdict: Verdict
@@ -132,6 +134,9 @@ class Comparison:
     steps: int
     chaotic_from: int | None
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
 
     def smallest_allowance(self, mode: str) -> float:
         """The smallest multiple of the allowance with which a mode would have passed.
