@@ -336,7 +336,7 @@ def _named_field(field: str, value: Tree, part: Tree) -> Tree:
 
 
 def _slot(name: str, owner: Slot, leaf: jax.Array) -> Slot:
-    """Of a leaf whose axes are its parameter's, though some may have shrunk to 1; or that has none.
+    """Of a leaf whose axes are its parameter's, though some may have become 1; or that has none.
 
     A scalar beside a parameter that is a whole tree by itself has no axes either.
     """

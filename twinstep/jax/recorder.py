@@ -39,7 +39,7 @@ def record(
         params: The parameters before the first update, a tree of arrays or an nnx module.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
         layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`. With
-            None a leaf's name is its path in the tree, joined by dots.
+            None a leaf's name is its path in the tree, with dots.
         buffers: What layers keep beside parameters (BatchNorm's means), before the first update.
 
     Returns:
@@ -306,7 +306,7 @@ def _plain(tree: Tree) -> Tree:
 
 
 def _by_path(tree: Tree) -> Named:
-    """{the leaf's path, joined by dots: array}"""
+    """{the leaf's path, with dots: array}"""
     named = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(tree)):
         name = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")

@@ -49,7 +49,7 @@ def adadelta(
         eps: Added under both roots, 0 or more.
         weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
             then needs the parameters.
-        foreach, capturable, differentiable: PyTorch's ways to compute; of no effect here.
+        foreach, capturable, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

@@ -48,7 +48,7 @@ def adagrad(
             then needs the parameters.
         initial_accumulator_value: What the sum of squares starts from, 0 or more.
         eps: Added to the root, 0 or more.
-        foreach, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        foreach, differentiable, fused: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

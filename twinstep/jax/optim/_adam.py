@@ -64,7 +64,7 @@ def adam(
         weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
             then needs the parameters.
         amsgrad: Whether the largest second moment so far counts, not the last.
-        foreach, capturable, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        foreach, capturable, differentiable, fused: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
         decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
 
@@ -158,7 +158,7 @@ def adamw(
             `update` then needs the parameters.
         amsgrad: Whether the largest second moment so far counts, not the last.
         maximize: Whether to climb: every gradient's sign is turned; weight decay still shrinks.
-        foreach, capturable, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        foreach, capturable, differentiable, fused: How PyTorch computes; of no effect here.
 
     Returns:
         An `optax.GradientTransformation`; its state is `AdamState`, whose fields are PyTorch's

@@ -53,7 +53,7 @@ def adamax(
         eps: Added to each |g|, 0 or more.
         weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
             then needs the parameters.
-        foreach, differentiable, capturable: PyTorch's ways to compute; of no effect here.
+        foreach, differentiable, capturable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

@@ -83,7 +83,7 @@ def lbfgs(
     closure's at params, which PyTorch's step calls first; it is called again within the step.
     All parameters are one vector, in the order of the tree's leaves; PyTorch's has the order they
     were given in. That changes how sums round, and nothing else.
-    optax.lbfgs scales its first step otherwise, and makes one iteration an update.
+    optax.lbfgs has another first step, and makes one iteration an update.
 
     Args:
         lr: How far to go along each direction, 0 or more, along the very first at most lr / sum

@@ -60,7 +60,7 @@ def nadam(
             then needs the parameters.
         momentum_decay: How fast mu rises from half of beta1 to beta1; 0 or more.
         decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
-        foreach, capturable, differentiable: PyTorch's ways to compute; of no effect here.
+        foreach, capturable, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

@@ -59,7 +59,7 @@ def rmsprop(
             then needs the parameters.
         momentum: Decay of the buffer, 0 or more: a number or a schedule.
         centered: Whether the gradient's variance stands under the root, not the mean of g^2.
-        capturable, foreach, differentiable: PyTorch's ways to compute; of no effect here.
+        capturable, foreach, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

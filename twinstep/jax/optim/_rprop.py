@@ -48,7 +48,7 @@ def rprop(
         etas: What a step size is multiplied by where the sign turned, between 0 and 1, and where it
             stayed, above 1.
         step_sizes: The least and the largest step size.
-        capturable, foreach, differentiable: PyTorch's ways to compute; of no effect here.
+        capturable, foreach, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 
     Returns:

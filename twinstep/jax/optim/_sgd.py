@@ -57,7 +57,7 @@ def sgd(
             then needs the parameters.
         nesterov: Whether to go by g + momentum b. It takes momentum above 0 and no dampening.
         maximize: Whether to climb: every gradient's sign is turned.
-        foreach, differentiable, fused: PyTorch's ways to compute; of no effect here.
+        foreach, differentiable, fused: How PyTorch computes; of no effect here.
 
     Returns:
         An `optax.GradientTransformation`; its state is `SGDState`, whose momentum_buffer is

@@ -42,7 +42,7 @@ def in_torch_layout(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer over a Flax tree that is given its arrays as PyTorch has them.
 
-    For those that look at axes: `adafactor` keeps means over the last axis, `muon` scales by rows
+    For those that look at axes: `adafactor` keeps means over the last axis, `muon` divides by rows
     over columns. The others are entry by entry, the same in any layout.
 
     Args:

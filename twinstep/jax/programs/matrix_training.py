@@ -26,7 +26,7 @@ def build(problem: MatrixTraining) -> tuple[nnx.Module, Any, optax.GradientTrans
     """The model, the loss and the optimizer."""
     model = Network(*WIDTHS, bias=problem.bias)
     load_params(model, problem.initial_params())
-    optimizer = in_torch_layout(  # which scales by rows and columns
+    optimizer = in_torch_layout(  # which looks at rows and columns
         muon(**problem.options, round_to_bfloat16=problem.bfloat16), module_layout(model)
     )
     return model, mse_loss, optimizer

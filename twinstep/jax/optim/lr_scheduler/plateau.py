@@ -87,7 +87,7 @@ def reduce_lr_on_plateau(
     state's `hyperparams["lr"]` takes it. A schedule beside it goes on from the same rate:
     `state._replace(lr=schedule.step(state.lr, count))`.
 
-    `optax.contrib.reduce_on_plateau` drops one bad metric earlier, and scales the very update whose
+    `optax.contrib.reduce_on_plateau` drops one bad metric earlier, and multiplies the very update whose
     loss was the last straw.
 
     Args:
