@@ -35,7 +35,8 @@ def variants(
 
 @dataclass
 class Compiled:
-    """What the variants share. All take and give flat leaves, which JAX hands over faster than trees.
+    """What the variants share. All take and give flat leaves, which JAX hands over faster than
+    trees.
 
     A run changes nothing that it starts from, so there is nothing to go back to.
     """

@@ -42,8 +42,8 @@ def in_torch_layout(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer over a Flax tree that is given its arrays as PyTorch has them.
 
-    For those that look at axes: `adafactor` keeps means over the last axis, `muon` divides by rows
-    over columns. The others are entry by entry, the same in any layout.
+    For those that look at axes: `adafactor` keeps means over the last axis, `muon`'s rate is by
+    rows over columns. The others are entry by entry, the same in any layout.
 
     Args:
         optimizer: Any of optax's or of this package's.

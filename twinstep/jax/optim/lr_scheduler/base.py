@@ -1,4 +1,4 @@
-"""What the schedules have in common: a rate of its own or by the one before, refused values, careful arithmetic.
+"""What the schedules have in common: rates, refused values, careful arithmetic.
 
 PyTorch changes a rate step by step, on the host, in float64. Here a closed form gives the rate of
 any update at once, and rounds as PyTorch does wherever that shows; in float32 it is computed from

@@ -87,8 +87,8 @@ def reduce_lr_on_plateau(
     state's `hyperparams["lr"]` takes it. A schedule beside it goes on from the same rate:
     `state._replace(lr=schedule.step(state.lr, count))`.
 
-    `optax.contrib.reduce_on_plateau` drops one bad metric earlier, and multiplies the very update whose
-    loss was the last straw.
+    `optax.contrib.reduce_on_plateau` drops one bad metric earlier, and multiplies the very update
+    whose loss was the last straw.
 
     Args:
         lr: The optimizer's learning rate, 0 or more.
