@@ -1,9 +1,8 @@
 """Judges the runs that were timed: a figure is worth something only for a run that is the same.
 
-Every PyTorch way is recorded and put through the gate, step by step, as `verify` does. Of the JAX
-variants the one that leaves a trace is, in the very run that was timed. What each timed run has
-left, its losses and its last parameters, is then held against the recorded steps of that way, with
-the
+Every PyTorch variant is recorded and put through the gate, step by step, as `verify` does. Of JAX's
+the one that leaves a trace is, in the very run that was timed. What each timed run has left, its
+losses and its last parameters, is then held against the recorded steps of that variant, with the
 allowance of a free run: what rounding does to this training. No bits are asked for: a compiler may
 order a sum differently.
 """
