@@ -50,7 +50,7 @@ def summed(patch: pytest.MonkeyPatch, rank: int) -> None:
 
 def unweighted(patch: pytest.MonkeyPatch, rank: int) -> None:
     """Every process counts the same, however many samples it has."""
-    patch.setattr(parallel.Weighted, "__call__", lambda self, *given: self.criterion(*given))
+    patch.setattr(parallel.WeightedLoss, "__call__", lambda self, *given: self.criterion(*given))
 
 
 def other_part(patch: pytest.MonkeyPatch, rank: int) -> None:

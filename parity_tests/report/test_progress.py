@@ -10,7 +10,7 @@ from rich.console import Console
 
 from twinstep.judge.findings import Verdict
 from twinstep.problems import EXAMPLES
-from twinstep.report.progress import Board, progress
+from twinstep.report.progress import ProgressBoard, progress
 from twinstep.runs.pool import Finished, Lost, Progress
 
 SPECS = [EXAMPLES[name](dtype="float64") for name in ("zero_grad", "mnist_rnn", "chain_rule")]
@@ -26,7 +26,7 @@ class Clock:
         return self.now
 
 
-def drawn(board: Board, width: int = 80) -> list[str]:
+def drawn(board: ProgressBoard, width: int = 80) -> list[str]:
     """The lines that a terminal shows."""
     console = Console(width=width, file=io.StringIO())
     console.print(board.draw())
@@ -36,7 +36,7 @@ def drawn(board: Board, width: int = 80) -> list[str]:
 
 def test_what_each_is_at_is_shown_in_order() -> None:
     clock = Clock()
-    board = Board(SPECS, clock)
+    board = ProgressBoard(SPECS, clock)
     assert drawn(board) == ["0 of 3 verified"]
     board.hear(Progress(1, "start", 0, 240))
     board.hear(Progress(0, "torch", 2, 5))
@@ -57,7 +57,7 @@ def test_what_each_is_at_is_shown_in_order() -> None:
 
 def test_time_left_is_as_if_all_went_on_so() -> None:
     clock = Clock()
-    board = Board(SPECS, clock)
+    board = ProgressBoard(SPECS, clock)
     for side in ("torch", "jax", "gate"):
         board.hear(Progress(1, side, 120, 240))
     clock.now += 2
@@ -74,7 +74,7 @@ def test_time_left_is_as_if_all_went_on_so() -> None:
 
 
 def test_finished_rows_are_said_at_once() -> None:
-    board = Board(SPECS)
+    board = ProgressBoard(SPECS)
     board.hear(Progress(2, "gate", 1, 1))
     lines = [
         board.hear(Finished(2, result(SPECS[2], Verdict.MISMATCH))),
@@ -90,7 +90,7 @@ def test_finished_rows_are_said_at_once() -> None:
 
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_no_line_is_folded(width: int) -> None:
-    board = Board(SPECS)
+    board = ProgressBoard(SPECS)
     for index in range(3):
         board.hear(Progress(index, "torch", 123_456, 1_000_000))
     lines = drawn(board, width)

@@ -24,7 +24,13 @@ from flax import nnx
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import devices, rounding_scale
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
-from twinstep.jax.perturbation import STEADY, max_distance, perturbed, rounding, split
+from twinstep.jax.perturbation import (
+    STEADY,
+    max_distance,
+    perturbed,
+    perturbed_optimizer,
+    split_keys,
+)
 from twinstep.jax.watching import watch
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
@@ -154,17 +160,17 @@ class Driver:
         return module_layout(self._built[0])
 
     @cached_property
-    def trained(self) -> Mapping:
+    def trained_layout(self) -> Mapping:
         """The same of those that the optimizer is given."""
         return self.layout.part(self.start[1].grads)
 
     @cached_property
     def opt_layout(self) -> Mapping:
-        return opt_state_layout(self.start[1].inner, self.trained)
+        return opt_state_layout(self.start[1].inner, self.trained_layout)
 
     def grads(self, state: State) -> dict[str, jax.Array]:
         """{PyTorch's name: gradient} that a step has left: in the optimizer's state, or kept."""
-        named = self.trained.to_torch(state[1].grads)
+        named = self.trained_layout.to_torch(state[1].grads)
         for kept in state[2:]:
             named = {**self.layout.part(kept).to_torch(kept), **named}
         return named
@@ -235,7 +241,7 @@ class Driver:
     def _reruns(self, state: State, eps: Any) -> tuple[State, jax.Array]:
         """The states of the perturbed reruns, stacked, and their random keys."""
         keys = jax.random.split(jax.random.key(self.spec.seed & 0x7FFFFFFF), PERTURBED_RERUNS)
-        keys, _, of_params = split(jnp.where(STEADY, keys[0], keys))
+        keys, _, of_params = split_keys(jnp.where(STEADY, keys[0], keys))
         return jax.vmap(perturbed, in_axes=(None, 0, 0, None))(state, of_params, STEADY, eps), keys
 
     def _perturb(
@@ -243,13 +249,13 @@ class Driver:
     ) -> tuple[Any, dict[str, jax.Array]]:
         """One step of every rerun, and their largest distance from the run, leaf by leaf."""
         states, keys = reruns
-        keys, of_grads, of_params = split(keys)
+        keys, of_grads, of_params = split_keys(keys)
         sizes = ledger["rounding_scale"]
 
         def rerun(each: tuple[State, jax.Array, jax.Array]) -> tuple[State, jax.Array]:
             state, key, sign = each
             off = {name: sign * size for name, size in sizes.items()}
-            optimizer = watch(rounding(self.optimizer, self.trained, off, key))
+            optimizer = watch(perturbed_optimizer(self.optimizer, self.trained_layout, off, key))
             after: tuple[State, jax.Array]
             after = self.train_step(optimizer)(state, tuple(batch.values()))
             return after
@@ -259,7 +265,7 @@ class Driver:
         states, losses = jax.lax.map(rerun, (states, of_grads, signs))
         theirs = jax.vmap(self.ledger)(states, losses)
         states = jax.vmap(perturbed, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
-        return (states, keys), max_distance(ledger, theirs, self.counted)
+        return (states, keys), max_distance(ledger, theirs, self.integer_state)
 
     def assemble(
         self,
@@ -273,7 +279,7 @@ class Driver:
         names = list(self.spec.initial_params())
         host = jax.tree.map(np.asarray, ledger)
         raw_grads = {name: host["raw_grads"][name] for name in names}
-        given = {name for slot in self.trained.slots for name in slot.names}
+        given = {name for slot in self.trained_layout.slots for name in slot.names}
         return Trace(
             metadata=self.metadata,
             losses=host["loss"],
@@ -360,7 +366,7 @@ class Driver:
         return to_device(self.spec)
 
     @cached_property
-    def counted(self) -> set[str]:
+    def integer_state(self) -> set[str]:
         """The names of the optimizer's state that are whole numbers."""
         named = self.opt_layout.to_torch(self.start[1].inner)
         return {name for name, a in named.items() if jnp.issubdtype(a.dtype, jnp.integer)}

@@ -18,7 +18,7 @@ from twinstep.judge.tolerance import GRADIENT_PERTURBATION, PERTURBED_RERUNS
 STEADY = np.array([1, -1, *(0 for _ in range(PERTURBED_RERUNS - 2))], np.int32)
 
 
-def split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def split_keys(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The reruns' keys to go on with, and those of a step's gradients and parameters."""
     go_on, of_grads, of_params = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
@@ -27,11 +27,12 @@ def split(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def max_distance(
-    ledger: abc.Mapping[str, Any], theirs: abc.Mapping[str, Any], counted: Collection[str]
+    ledger: abc.Mapping[str, Any], theirs: abc.Mapping[str, Any], integer_state: Collection[str]
 ) -> dict[str, jax.Array]:
     """{"stage/name": ()}: the largest distance of some ledgers, stacked, from one of a step.
 
-    counted: names that do not round: a run that makes another number of evaluations is another
+    integer_state: names that do not round: a run that makes another number of evaluations is
+        another
     """
     gaps = {}
     for stage in ("loss", "raw_grads", "opt_state", "params"):
@@ -39,7 +40,7 @@ def max_distance(
         other = {"loss": theirs[stage]} if stage == "loss" else theirs[stage]
         for name, array in mine.items():
             gap = jnp.max(jnp.abs(other[name] - array), initial=0)
-            whole = stage == "opt_state" and name in counted
+            whole = stage == "opt_state" and name in integer_state
             gaps[f"{stage}/{name}"] = jnp.zeros_like(gap) if whole else gap
     return gaps
 
@@ -61,15 +62,16 @@ def random_like(tree: Any, key: jax.Array) -> Any:
     return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -1))
 
 
-def rounding(
+def perturbed_optimizer(
     optimizer: optax.GradientTransformation,
     layout: Mapping,
-    sizes: abc.Mapping[str, jax.Array],
+    rounding_scale: abc.Mapping[str, jax.Array],
     key: jax.Array,
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by some eps of what they are made of.
 
-    sizes: {"loss/loss": (), "raw_grads/name": ()}, what that comes to. Where a gradient cancels to
+    rounding_scale: {"loss/loss": (), "raw_grads/name": ()}, what that comes to. Where a gradient
+        cancels to
     almost nothing its rounding does not shrink with it, and Adam makes much of it: no perturbation
     of the parameters shows that. An optimizer that evaluates by itself gets every loss and gradient
     off by up to one, as often as it evaluates.
@@ -89,14 +91,15 @@ def rounding(
         draws = random_like(named, key)
         off = {}
         for name, grad in named.items():
-            off[name] = grad + GRADIENT_PERTURBATION * sizes[f"raw_grads/{name}"] * draws[name]
+            limit = GRADIENT_PERTURBATION * rounding_scale[f"raw_grads/{name}"]
+            off[name] = grad + limit * draws[name]
         leaves = jax.tree.leaves(layout.to_jax(off))
         return jax.tree.unflatten(jax.tree.structure(grads), leaves)
 
     def each(*like: Any) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
         leaves, treedef = jax.tree.flatten(like)  # the loss, and gradients in the layout's order
-        of = [sizes["loss/loss"], *(sizes[f"raw_grads/{slot.names[0]}"] for slot in layout.slots)]
-        pairs = zip(leaves, of, strict=True)
+        names = ["loss/loss", *(f"raw_grads/{slot.names[0]}" for slot in layout.slots)]
+        pairs = zip(leaves, (rounding_scale[name] for name in names), strict=True)
         units, unravel = ravel_pytree([jnp.full_like(leaf, size) for leaf, size in pairs])
         draw = jax.random.uniform(key, units.shape, units.dtype, -1)
 

@@ -19,7 +19,7 @@ from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import rounding_scale
 from twinstep.jax.driver import Data, Driver, Ledger, fingerprints, take
 from twinstep.jax.layout import Mapping
-from twinstep.jax.perturbation import max_distance, perturbed, rounding
+from twinstep.jax.perturbation import max_distance, perturbed, perturbed_optimizer
 from twinstep.jax.watching import TeacherForced, teacher_forced
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
@@ -193,7 +193,7 @@ class Replay:
                 scale = rounding_scale.measured_if_cheap(
                     self._driver, params, tuple(batch.values()), *made, unit
                 )
-                if self.spec.iterates:
+                if self.spec.uses_closure:
                     ledger["rounding_noise"] = self._carried(row, data, ledger, scale, unit.eps)
                 return ledger, scale
 
@@ -230,7 +230,7 @@ class Replay:
             return self._step(row, data, (key, scale, eps))[2]
 
         keys = jax.random.split(jax.random.key(0), PERTURBED_RERUNS)
-        return max_distance(ledger, jax.lax.map(rerun, keys), self._driver.counted)
+        return max_distance(ledger, jax.lax.map(rerun, keys), self._driver.integer_state)
 
     def _step(
         self,
@@ -255,7 +255,7 @@ class Replay:
             key, scale, eps = perturbation
             of_params, of_grads = jax.random.split(key)
             state = perturbed(state, of_params, 0, eps)
-            optimizer = rounding(optimizer, driver.trained, scale, of_grads)
+            optimizer = perturbed_optimizer(optimizer, driver.trained_layout, scale, of_grads)
         batch = data if index is None else take(data, index)
         state, loss = driver.train_step(teacher_forced(optimizer))(state, tuple(batch.values()))
         ledger = driver.ledger(state, loss)

@@ -36,9 +36,9 @@ ROUNDING_NOISE_FACTOR = 4
 GRADIENT_PERTURBATION = 4
 
 
-# A single step that evaluates the loss many times (LBFGS's, `Spec.iterates`) carries the rounding
-# of each evaluation on to the next: 20 of them make hundreds of eps of one, more than the table
-# allows. So the gate reruns such a step as often, from perturbed parameters and with every
+# A single step that evaluates the loss many times (LBFGS's, `Spec.uses_closure`) carries the
+# rounding of each evaluation on to the next: 20 of them make hundreds of eps of one, more than the
+# table allows. So the gate reruns such a step as often, from perturbed parameters and with every
 # evaluation perturbed, and allows its state and parameters ROUNDING_NOISE_FACTOR times that beside:
 # honest rows stayed below 0.4 of the sum. But a fault that makes a step chaotic must not explain
 # itself: at most three quarters of the digits may go. In float64 honest steps lose a third, in

@@ -92,7 +92,7 @@ class Spec:
     """The file of both its twins, where that is not its name."""
     table: ClassVar[str | None] = None
     """The set that it is a row of."""
-    iterates: ClassVar[bool] = False
+    uses_closure: ClassVar[bool] = False
     """Whether a step evaluates the loss several times, each from where the last one led."""
 
     sized_by: ClassVar[tuple[str, ...]] = ()

@@ -43,7 +43,7 @@ class ClosureTraining(OptimizerTraining):
     """The same network and loss on all samples at once, few steps of many evaluations each."""
 
     implementation: ClassVar[str] = "closure_training"
-    iterates: ClassVar[bool] = True
+    uses_closure: ClassVar[bool] = True
 
     steps: int | None = STEPS
     """Updates to make."""

@@ -111,7 +111,7 @@ class Example(NamedTuple):
 def page(found: Sequence[Verification | Lost], device_config: DeviceConfig = CPU) -> str:
     """The HTML page of some results; the same results give the same text.
 
-    place: where they were trained, for the commands that repeat them
+    device_config: where they were trained, for the commands that repeat them
     """
     results = [result for result in found if not isinstance(result, Lost)]
     examples = _examples(results, device_config)

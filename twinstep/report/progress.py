@@ -15,7 +15,7 @@ from twinstep.report.verdicts import verdict_of
 from twinstep.runs.pool import Finished, Lost, Progress
 
 Event = Progress | Finished
-Hear = Callable[[Event], None]
+Listener = Callable[[Event], None]
 
 _SIDES = ("torch", "jax", "gate")
 _DOES = {
@@ -29,12 +29,12 @@ _SOON = 3.0  # seconds before which nothing is said of the time left
 
 
 @contextlib.contextmanager
-def progress(specs: Sequence[Spec], *, show: bool) -> Iterator[Hear]:
+def progress(specs: Sequence[Spec], *, show: bool) -> Iterator[Listener]:
     """Gives what is to hear how it goes; says it where `show` asks for it."""
     if not show:
         yield lambda event: None
         return
-    board, console = Board(specs), Console(stderr=True)
+    board, console = ProgressBoard(specs), Console(stderr=True)
     live: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if console.is_terminal and not console.is_dumb_terminal:
         live = Live(
@@ -54,7 +54,7 @@ def progress(specs: Sequence[Spec], *, show: bool) -> Iterator[Hear]:
         yield hear
 
 
-class Board:
+class ProgressBoard:
     """What each spec is at, from what is heard of it."""
 
     def __init__(self, specs: Sequence[Spec], clock: Callable[[], float] = time.monotonic) -> None:

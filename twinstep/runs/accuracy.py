@@ -68,7 +68,7 @@ class Cost:
 class Float64Reference:
     """A float64 run of the same problem: which side does rounding carry less far from it?
 
-    Where the place allows fast modes, both sides are also trained at full precision.
+    Where the device config allows fast modes, both sides are also trained at full precision.
     distances: {framework: how far its run came}
     costs: {framework: what its fast mode costs}; None where the place allows none
     """

@@ -50,7 +50,7 @@ class Gate:
         if not reference.cheap:
             judge.gate(recorded, replayed, _apparent(recorded), measure_rounding_scale)
             return
-        if self._spec.iterates:
+        if self._spec.uses_closure:
             replayed = dataclasses.replace(replayed, rounding_noise=reference.rounding_noise())
         judge.gate(recorded, replayed, measure_rounding_scale(np.arange(len(recorded))))
 

@@ -195,7 +195,7 @@ class Rank(driver.Driver):
         else:
             chunk = chunk._replace(indices=indices[:, part])
         _, criterion, optimizer = self.start
-        weighted = Weighted(criterion, mine * world / samples)
+        weighted = WeightedLoss(criterion, mine * world / samples)
         feed = Feed(data, chunk, recorder.made_on, first=part.start)
         with recorder:
             self.train(self._shared, weighted, optimizer, feed)
@@ -225,7 +225,7 @@ class Rank(driver.Driver):
 
 
 @dataclass
-class Weighted:
+class WeightedLoss:
     """A criterion times a weight, by which a mean over processes is a mean over samples."""
 
     criterion: Any
