@@ -152,11 +152,6 @@ def sharpest(name: str) -> Options:
     return PROBES[name][-1]
 
 
-def keywords(options: Options) -> list[str]:
-    """As they are written in a call."""
-    return [f"{name}={value!r}" for name, value in options.items()]
-
-
 def is_maximized(options: Options) -> bool:
     """Whether the loss is taken with its sign turned, so that what is made large is bounded."""
     return bool(options.get("maximize"))

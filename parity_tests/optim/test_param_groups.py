@@ -102,7 +102,7 @@ def test_groups_with_optimizers_of_their_own() -> None:
         second.zero_grad()
 
     theirs = torch_steps(model, first, STEPS, change=other_step)
-    ours = [
+    ours: list[dict[str, Any]] = [
         {"params": WEIGHTS, "optimizer": rmsprop, "lr": 0.01, "centered": True},
         {"params": lambda name: name.endswith("bias")},
     ]
