@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import judging
+from helpers.judging import EPS
 from helpers.synthetic_traces import made
 
 from twinstep import Verdict, Verification, verify
@@ -167,13 +168,11 @@ def test_measured_noise_of_a_replay_widens_what_an_update_may_round() -> None:
     recorded = made()
     for stage, leaves in (("opt_state", recorded.opt_state), ("params", recorded.params)):
         name, array = next(iter(leaves.items()))
-        off: dict[str, Any] = {
-            stage: {**leaves, name: array + 100 * judging.EPS * np.abs(array).max()}
-        }
+        off: dict[str, Any] = {stage: {**leaves, name: array + 100 * EPS * np.abs(array).max()}}
         replayed = dataclasses.replace(recorded, **off)
         assert judging.gate(recorded, replayed).verdict is Verdict.MISMATCH
         rounding_noise = {f"{s}/{leaf}": np.zeros(len(a)) for s, leaf, a in recorded.entries()}
-        rounding_noise[f"{stage}/{name}"] += 30 * judging.EPS * np.abs(array).max()
+        rounding_noise[f"{stage}/{name}"] += 30 * EPS * np.abs(array).max()
         replayed = dataclasses.replace(replayed, rounding_noise=rounding_noise)
         assert judging.gate(recorded, replayed).verdict is Verdict.ROUNDING
     wide = {name: array + 1.0 for name, array in rounding_noise.items()}

@@ -235,7 +235,7 @@ def test_an_optimizer_is_taken_over(kind: str) -> None:
     names = model.named_parameters() if "the model's" in kind else None
     with settings():
         ours = from_torch(optimizer, names, layout=flax_parts()[0])
-    assert gap(torch_steps(model, optimizer, STEPS), lambda layout: ours, STEPS) <= BAR
+    assert gap(torch_steps(model, optimizer, STEPS), ours, STEPS) <= BAR
 
 
 def test_groups_without_names_are_numbers() -> None:
