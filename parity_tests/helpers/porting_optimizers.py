@@ -23,9 +23,19 @@ from twinstep.jax.optim._from_torch import TORCH
 # where pytest finds these, and `python -m` does not
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.optimizer_runs import BAR, default_dtype, jax_run, off, problem_for, torch_run
+from helpers.optimizer_runs import BAR, default_dtype, jax_run, problem_for, torch_run
 from helpers.porting_schedules import Page
-from helpers.training import FULL, X, Y, jax_params, jax_steps, named_loss, torch_setup, torch_steps
+from helpers.training import (
+    FULL,
+    X,
+    Y,
+    jax_params,
+    jax_steps,
+    named_loss,
+    off,
+    torch_setup,
+    torch_steps,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "porting" / "optimizers.md"
 _UPDATES = FULL[:2]
