@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import torch
 from helpers.optim_database import optim_db
-from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss
+from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off
 from torch.optim.lr_scheduler import LambdaLR
 
 from twinstep.jax import devices
@@ -117,16 +117,11 @@ def default_dtype(dtype: str) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _optim_db() -> dict[str, list[Options]]:
-    with default_dtype("float64"):  # of the tensors among the options
-        infos: list[Any] = list(optim_db)
-        return {
-            info.optim_cls.__name__: [c.kwargs for c in info.optim_inputs_func(device="cpu")]
-            for info in infos
-        }
-
-
-OPTIM_DB = _optim_db()
+with default_dtype("float64"):  # of the tensors among the options
+    OPTIM_DB: dict[str, list[Options]] = {
+        info.optim_cls.__name__: [c.kwargs for c in info.optim_inputs_func(device="cpu")]
+        for info in list[Any](optim_db)
+    }
 """{class of torch.optim: the options that PyTorch's own tests run it with}"""
 
 PROBES: dict[str, list[Options]] = {
@@ -150,11 +145,6 @@ UNROUNDED: dict[str, Options] = {"Muon": {"round_to_bfloat16": False}}
 def sharpest(name: str) -> Options:
     """The options of an optimizer that show most of it."""
     return PROBES[name][-1]
-
-
-def keywords(options: Options) -> list[str]:
-    """As they are written in a call."""
-    return [f"{name}={value!r}" for name, value in options.items()]
 
 
 def is_maximized(options: Options) -> bool:
@@ -267,15 +257,3 @@ def worst(theirs: Run, ours: Run) -> float:
     """
     assert theirs.keys() == ours.keys()
     return max(off(theirs[name], ours[name], name) for name in theirs)
-
-
-def off(theirs: np.ndarray, ours: np.ndarray, name: str) -> float:
-    """The same of one tensor, (steps, ...)."""
-    assert theirs.shape == ours.shape, name
-    assert theirs.dtype == ours.dtype or theirs.ndim == 1, name
-    flat = tuple(range(1, theirs.ndim))
-    size = np.maximum.accumulate(np.max(np.abs(theirs), axis=flat))
-    with np.errstate(over="ignore", invalid="ignore"):
-        gap = np.max(np.abs(ours - theirs), axis=flat)
-        shares = np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0)
-    return float(np.max(np.where(np.isnan(shares), np.inf, shares)))

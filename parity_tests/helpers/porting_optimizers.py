@@ -6,7 +6,7 @@ writes it.
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,19 @@ from twinstep.jax.optim._from_torch import TORCH
 # where pytest finds these, and `python -m` does not
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.optimizer_runs import (
-    BAR,
-    default_dtype,
-    jax_run,
-    keywords,
-    off,
-    problem_for,
-    torch_run,
-)
+from helpers.optimizer_runs import BAR, default_dtype, jax_run, problem_for, torch_run
 from helpers.porting_schedules import Page
-from helpers.training import FULL, X, Y, jax_params, jax_steps, named_loss, torch_setup, torch_steps
+from helpers.training import (
+    FULL,
+    X,
+    Y,
+    jax_params,
+    jax_steps,
+    named_loss,
+    off,
+    torch_setup,
+    torch_steps,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "porting" / "optimizers.md"
 _UPDATES = FULL[:2]
@@ -65,32 +67,42 @@ Written by `python -m parity_tests.helpers.porting_optimizers --write`.
 
 @dataclass(frozen=True)
 class Row:
-    """One optimizer with options, the nearest of optax's, and why that differs.
+    """One optimizer's call, the nearest of optax's, and why that differs.
 
     optax: "" where it has nothing near; scheduled: its learning rate falls from _LR on
     about: of which gaps, optax's and the twin's, the order of magnitude is all that repeats
     """
 
-    name: str
-    options: Mapping[str, Any]
+    call: str
     optax: str
     why: str
     scheduled: bool = False
     about: tuple[bool, bool] = (False, False)
 
     @property
+    def name(self) -> str:
+        return self.call.partition("(")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return eval(self._with("dict"))
+
+    @property
     def torch(self) -> str:
         """PyTorch's call in words."""
-        made = f"{self.name}({', '.join(['params', *keywords(self.options)])})"
+        made = self._with(self.name, "params")
         return f"LambdaLR({made}, {_FACTOR})" if self.scheduled else made
 
     @property
     def twin(self) -> str:
         """The twin's call."""
-        words = keywords(self.options)
-        if self.scheduled:
-            words.insert(0, f"lr=lambda_lr({_LR}, {_FACTOR})")
-        return f"{TORCH[self.name].__name__}({', '.join(words)})"
+        rate = [f"lr=lambda_lr({_LR}, {_FACTOR})"] if self.scheduled else []
+        return self._with(TORCH[self.name].__name__, *rate)
+
+    def _with(self, name: str, *first: str) -> str:
+        """The call of another name, with more arguments before the keywords."""
+        keywords = self.call.removeprefix(self.name)[1:-1]
+        return f"{name}({', '.join([*first, *filter(None, [keywords])])})"
 
 
 _SAME = "the same"
@@ -99,95 +111,84 @@ _RAW = "PyTorch keeps the largest second moment and corrects it, optax the large
 _ROOT = "optax divides by sqrt(sum + eps), PyTorch by sqrt(sum) + eps"
 _RADAM = "PyTorch adds eps to the root before its correction, optax after it"
 _NADAM = "PyTorch's first beta grows with the steps (momentum_decay), optax's is constant"
-_DECAY: Mapping[str, Any] = {"lr": _LR, "weight_decay": 0.1}
 
 ROWS = [
-    Row("SGD", {"lr": _LR}, "sgd(0.01)", _SAME),
+    Row("SGD(lr=0.01)", "sgd(0.01)", _SAME),
     Row(
-        "SGD",
-        {**_DECAY, "momentum": 0.9, "nesterov": True},
+        "SGD(lr=0.01, weight_decay=0.1, momentum=0.9, nesterov=True)",
         "chain(add_decayed_weights(0.1), sgd(0.01, momentum=0.9, nesterov=True))",
         _SAME,
     ),
     Row(
-        "SGD",
-        {"lr": _LR, "momentum": 0.9, "dampening": 0.5},
+        "SGD(lr=0.01, momentum=0.9, dampening=0.5)",
         "sgd(0.01, momentum=0.9)",
         "optax has no dampening; PyTorch's leaves out the first gradient",
     ),
     Row(
-        "Adam",
-        _DECAY,
+        "Adam(lr=0.01, weight_decay=0.1)",
         "chain(add_decayed_weights(0.1), adam(0.01))",
         "the same in float64; in float32 optax's 1 - beta2^t is up to 2e-5 off",
     ),
-    Row("Adam", {"lr": _LR, "amsgrad": True}, "amsgrad(0.01)", _RAW),
-    Row("AdamW", _DECAY, "adamw(0.01, weight_decay=0.1)", "as Adam"),
+    Row("Adam(lr=0.01, amsgrad=True)", "amsgrad(0.01)", _RAW),
+    Row("AdamW(lr=0.01, weight_decay=0.1)", "adamw(0.01, weight_decay=0.1)", "as Adam"),
     Row(
-        "AdamW",
-        {**_DECAY, "amsgrad": True},
+        "AdamW(lr=0.01, weight_decay=0.1, amsgrad=True)",
         "chain(scale_by_amsgrad(), add_decayed_weights(0.1), scale_by_learning_rate(0.01))",
         _RAW,
     ),
-    Row("Adadelta", {"weight_decay": 0.1}, "adadelta(1.0, weight_decay=0.1)", _SAME),
-    Row("Adagrad", {}, "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-10)", _ROOT),
-    Row("Adagrad", {"eps": 1e-3}, "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-3)", _ROOT),
+    Row("Adadelta(weight_decay=0.1)", "adadelta(1.0, weight_decay=0.1)", _SAME),
+    Row("Adagrad()", "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-10)", _ROOT),
+    Row("Adagrad(eps=0.001)", "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-3)", _ROOT),
     Row(
-        "Adagrad",
-        {"lr_decay": 0.1, "initial_accumulator_value": 0.1},
+        "Adagrad(lr_decay=0.1, initial_accumulator_value=0.1)",
         "adagrad(lambda t: 0.01 / (1 + 0.1 * t.astype(float)), 0.1, eps=1e-10)",
         _ROOT,
     ),
-    Row("Adamax", _DECAY, "chain(add_decayed_weights(0.1), adamax(0.01))", _SAME),
-    Row("RMSprop", {}, "rmsprop(0.01, decay=0.99)", "optax adds eps under the root"),
     Row(
-        "RMSprop",
-        {"centered": True, "momentum": 0.5},
+        "Adamax(lr=0.01, weight_decay=0.1)", "chain(add_decayed_weights(0.1), adamax(0.01))", _SAME
+    ),
+    Row("RMSprop()", "rmsprop(0.01, decay=0.99)", "optax adds eps under the root"),
+    Row(
+        "RMSprop(centered=True, momentum=0.5)",
         "rmsprop(0.01, decay=0.99, eps_in_sqrt=False, centered=True, momentum=0.5)",
         "the same with eps_in_sqrt=False",
     ),
     Row(
-        "RMSprop",
-        {"momentum": 0.5},
+        "RMSprop(momentum=0.5)",
         f"rmsprop(lambda t: {_LR} / (1 + 0.05 * t.astype(float)), decay=0.99, eps_in_sqrt=False,"
         " momentum=0.5)",
         _BEFORE_MOMENTUM,
         scheduled=True,
     ),
     Row(
-        "Rprop",
-        {},
+        "Rprop()",
         "rprop(0.01)",
         "optax gives out the update of the step before, the first time 0",
         about=(True, False),
     ),
-    Row("NAdam", {}, "nadam(0.002)", _NADAM),
+    Row("NAdam()", "nadam(0.002)", _NADAM),
     Row(
-        "NAdam",
-        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        "NAdam(weight_decay=0.1, decoupled_weight_decay=True)",
         "nadamw(0.002, weight_decay=0.1)",
         _NADAM,
     ),
-    Row("RAdam", {}, "radam(0.001)", _RADAM),
-    Row("RAdam", {"eps": 1e-3}, "radam(0.001, eps=1e-3)", _RADAM),
+    Row("RAdam()", "radam(0.001)", _RADAM),
+    Row("RAdam(eps=0.001)", "radam(0.001, eps=1e-3)", _RADAM),
     Row(
-        "RAdam",
-        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        "RAdam(weight_decay=0.1, decoupled_weight_decay=True)",
         "chain(scale_by_radam(), add_decayed_weights(0.1), scale_by_learning_rate(0.001))",
         _RADAM,
     ),
-    Row("ASGD", {}, "", "optax has no averaged SGD, nor its falling rate"),
+    Row("ASGD()", "", "optax has no averaged SGD, nor its falling rate"),
     Row(
-        "Adafactor",
-        {},
+        "Adafactor()",
         "adafactor(lambda t: jnp.minimum(0.01, (t + 1.0) ** -0.5), min_dim_size_to_factor=1,"
         " eps=2.0**-104)",
         "optax computes 1 - t^-0.8 in float32 and adds eps; its relative step, its eps and what is"
         " factored are converted here",
     ),
     Row(
-        "Muon",
-        {},
+        "Muon()",
         "contrib.muon(0.001, eps=1e-7, weight_decay=0.1,"
         " muon_weight_dimension_numbers=lambda params: jax.tree.map("
         "lambda p: contrib.MuonDimensionNumbers(1, 0), params))",
@@ -196,14 +197,12 @@ ROWS = [
         about=(True, True),
     ),
     Row(
-        "SparseAdam",
-        {"lr": _LR},
+        "SparseAdam(lr=0.01)",
         "adam(0.01)",
         "optax moves every row, and forgets in those that no gradient touches",
     ),
     Row(
-        "LBFGS",
-        {"line_search_fn": "strong_wolfe"},
+        "LBFGS(line_search_fn='strong_wolfe')",
         "lbfgs(memory_size=100)",
         "optax's first step, line search and what it remembers differ; its update is one iteration",
         about=(True, False),

@@ -5,17 +5,19 @@ the curvature times what is left to the target.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from helpers import torch_schedules
 from helpers.optim_database import NEWEST
-from helpers.torch_schedules import CLASSES
+from helpers.torch_schedules import case, keywords
 from hypothesis import strategies as st
 
 from twinstep.jax.optim import torch_options
 from twinstep.jax.optim._from_torch import TORCH
 
 Options = Mapping[str, Any]
+Rates = torch_schedules.Case
 
 SCRIPT = """\
 import jax, numpy as np, optax, torch, twinstep.torch.muon
@@ -42,32 +44,6 @@ print(*(np.abs(p.detach().numpy() - q).max(initial=0.0) for p, q in zip(theirs, 
 
 
 @dataclass(frozen=True)
-class Rates:
-    """A scheduler by its name here, its arguments, and the schedulers that it combines."""
-
-    name: str
-    settings: Options = field(default_factory=dict)
-    parts: Sequence["Rates"] = ()
-
-    def theirs(self) -> str:
-        """PyTorch's call."""
-        parts = [f"[{', '.join(part.theirs() for part in self.parts)}]"] if self.parts else []
-        first = parts if self.name == "chained_scheduler" else ["optimizer", *parts]
-        kind = CLASSES[self.name].__name__
-        return f"torch.optim.lr_scheduler.{kind}({', '.join([*first, *_words(self.settings)])})"
-
-    def ours(self, lr: float) -> str:
-        """The twin's."""
-        parts = f"[{', '.join(part.ours(lr) for part in self.parts)}]" if self.parts else repr(lr)
-        return f"lr_scheduler.{self.name}({', '.join([parts, *_words(self.settings)])})"
-
-    @property
-    def moves_momentum(self) -> bool:
-        """Whether it moves more than the learning rate."""
-        return bool(self.settings.get("cycle_momentum"))
-
-
-@dataclass(frozen=True)
 class Case:
     """What is trained, how, for how many steps. clip: (name without PyTorch's _, its arguments)."""
 
@@ -91,7 +67,7 @@ class Case:
         return SCRIPT.format(
             # its rounding to bfloat16 parts any two runs
             theirs="twinstep.torch.muon.Muon" if is_muon else f"torch.optim.{self.optimizer}",
-            options="".join(f", {word}" for word in [*_words(self.options), *exact]),
+            options="".join(f", {word}" for word in [*keywords(self.options), *exact]),
             shapes=list(self.shapes),
             draws=self.steps + 2,
             seed=self.seed,
@@ -118,10 +94,10 @@ class Case:
         defaults = torch_options(self.optimizer)
         if self.rates:
             words["lr"] = self.rates.ours(self.options.get("lr", defaults["lr"]))
-            if self.rates.moves_momentum and "betas" in defaults:
+            if moves_momentum(self.rates) and "betas" in defaults:
                 beta2 = self.options.get("betas", defaults["betas"])[1]
                 words["betas"] = f"({words['lr']}.momentum, {beta2!r})"
-            elif self.rates.moves_momentum:
+            elif moves_momentum(self.rates):
                 words["momentum"] = f"{words['lr']}.momentum"
         if self.optimizer == "Muon":
             words["round_to_bfloat16"] = "False"
@@ -129,8 +105,9 @@ class Case:
         return f"optim.{TORCH[self.optimizer].__name__}({called})"
 
 
-def _words(options: Options) -> list[str]:
-    return [f"{name}={value!r}" for name, value in options.items()]
+def moves_momentum(rates: Rates) -> bool:
+    """Whether it moves more than the learning rate."""
+    return bool(rates.settings.get("cycle_momentum"))
 
 
 # -------------------------------------------------------------------------------------- strategies
@@ -190,61 +167,46 @@ MOMENTUM = ("SGD", "RMSprop", "Adam", "AdamW")
 """Whose momentum or beta1 a schedule may move."""
 
 
-def _one(name: str, **settings: st.SearchStrategy[Any]) -> st.SearchStrategy[Rates]:
-    return st.fixed_dictionaries({}, optional=settings).map(lambda drawn: Rates(name, drawn))
+def _of(name: str, **settings: Any) -> st.SearchStrategy[Rates]:
+    """A scheduler with settings as they are or are drawn; None leaves one to its default."""
+    drawn = {k: v if isinstance(v, st.SearchStrategy) else st.just(v) for k, v in settings.items()}
+    return st.fixed_dictionaries(drawn).map(
+        lambda words: case(name, **{k: v for k, v in words.items() if v is not None})
+    )
 
 
 _GAMMA = st.sampled_from([0.1, 0.9, 1.1])
 _COUNT = st.integers(1, 6)
+_ITERATIONS = st.none() | _COUNT
 
 _SINGLE = st.one_of(
-    st.builds(lambda n, g: Rates("step_lr", {"step_size": n, "gamma": g}), _COUNT, _GAMMA),
-    st.builds(
-        lambda at: Rates("multi_step_lr", {"milestones": at, "gamma": 0.5}),
-        st.lists(st.integers(0, 8), max_size=3),
-    ),
-    st.builds(lambda gamma: Rates("exponential_lr", {"gamma": gamma}), _GAMMA),
-    st.builds(lambda n: Rates("cosine_annealing_lr", {"T_max": n, "eta_min": 1e-3}), _COUNT),
-    _one("constant_lr", factor=st.sampled_from([0.25, 1.0]), total_iters=_COUNT),
-    _one("linear_lr", end_factor=st.sampled_from([0.25, 1.0]), total_iters=_COUNT),
-    _one("polynomial_lr", power=st.sampled_from([0.5, 2.0]), total_iters=_COUNT),
+    _of("step_lr", step_size=_COUNT, gamma=_GAMMA),
+    _of("multi_step_lr", milestones=st.lists(st.integers(0, 8), max_size=3), gamma=0.5),
+    _of("exponential_lr", gamma=_GAMMA),
+    _of("cosine_annealing_lr", T_max=_COUNT, eta_min=1e-3),
+    _of("constant_lr", factor=st.sampled_from([None, 0.25, 1.0]), total_iters=_ITERATIONS),
+    _of("linear_lr", end_factor=st.sampled_from([None, 0.25, 1.0]), total_iters=_ITERATIONS),
+    _of("polynomial_lr", power=st.sampled_from([None, 0.5, 2.0]), total_iters=_ITERATIONS),
 )
-_CYCLES = st.one_of(
-    st.builds(
-        lambda n, mode, cycles: Rates(
-            "cyclic_lr",
-            {
-                "base_lr": 0.01,
-                "max_lr": 0.2,
-                "step_size_up": n,
-                "mode": mode,
-                "cycle_momentum": cycles,
-            },
-        ),
-        _COUNT,
-        st.sampled_from(["triangular", "triangular2"]),
-        _BOOL,
-    ),
-    st.builds(
-        lambda three, cycles: Rates(
-            "one_cycle_lr",
-            {"max_lr": 0.2, "total_steps": 13, "three_phase": three, "cycle_momentum": cycles},
-        ),
-        _BOOL,
-        _BOOL,
-    ),
-    st.builds(lambda n: Rates("cosine_annealing_warm_restarts", {"T_0": n, "T_mult": 2}), _COUNT),
-)
+
+
+def _cycles(moves: bool) -> st.SearchStrategy[Rates]:
+    modes = st.sampled_from(["triangular", "triangular2"])
+    ends = {"base_lr": 0.01, "max_lr": 0.2}
+    return st.one_of(
+        _of("cyclic_lr", **ends, step_size_up=_COUNT, mode=modes, cycle_momentum=moves),
+        _of("one_cycle_lr", max_lr=0.2, total_steps=13, three_phase=_BOOL, cycle_momentum=moves),
+    )
+
+
+_PAIRS = st.tuples(_SINGLE, _SINGLE)
 _COMBINED = st.one_of(
-    st.builds(
-        lambda a, b, at: Rates("sequential_lr", {"milestones": [at]}, (a, b)),
-        _SINGLE,
-        _SINGLE,
-        _COUNT,
-    ),
-    st.builds(lambda a, b: Rates("chained_scheduler", {}, (a, b)), _SINGLE, _SINGLE),
+    st.builds(lambda pair, at: case("sequential_lr", *pair, milestones=[at]), _PAIRS, _COUNT),
+    _PAIRS.map(lambda pair: case("chained_scheduler", *pair)),
 )
-RATES = st.one_of(_SINGLE, _CYCLES, _COMBINED)
+_RESTARTS = _of("cosine_annealing_warm_restarts", T_0=_COUNT, T_mult=2)
+RATES = st.one_of(_SINGLE, _cycles(False), _RESTARTS, _COMBINED)
+MOVING = _cycles(True)
 
 CLIPS = st.one_of(
     st.tuples(
@@ -276,10 +238,8 @@ def cases(draw: st.DrawFn) -> Case:
         and (name != "Adafactor" or 0 not in shape)
     ]
     shapes = draw(st.lists(st.sampled_from(fitting), min_size=1, max_size=3))
-    rates = draw(st.none() | RATES)
+    rates = draw(st.none() | RATES | (MOVING if name in MOMENTUM else RATES))
     clip = None if name == "SparseAdam" else draw(st.none() | CLIPS)
-    if rates and rates.moves_momentum and name not in MOMENTUM:
-        rates = Rates(rates.name, {**rates.settings, "cycle_momentum": False})
     if clip and clip[1][-1] == "inf" and any(0 in shape for shape in shapes):
         clip = (clip[0], (clip[1][0], 2.0))  # an empty tensor has no largest entry: refused
     return Case(

@@ -24,23 +24,13 @@ RELATIVE = 1e-14
 OF_PEAK = 1e-16
 """And of the largest rate, where it comes near 0 and PyTorch's own rounding is of that size."""
 
+_BY_WORDS = {kind.lower(): getattr(lr_scheduler, kind) for kind in lr_scheduler.__all__}
 CLASSES = {
-    "lambda_lr": lr_scheduler.LambdaLR,
-    "multiplicative_lr": lr_scheduler.MultiplicativeLR,
-    "step_lr": lr_scheduler.StepLR,
-    "multi_step_lr": lr_scheduler.MultiStepLR,
-    "constant_lr": lr_scheduler.ConstantLR,
-    "linear_lr": lr_scheduler.LinearLR,
-    "exponential_lr": lr_scheduler.ExponentialLR,
-    "polynomial_lr": lr_scheduler.PolynomialLR,
-    "cosine_annealing_lr": lr_scheduler.CosineAnnealingLR,
-    "cosine_annealing_warm_restarts": lr_scheduler.CosineAnnealingWarmRestarts,
-    "cyclic_lr": lr_scheduler.CyclicLR,
-    "one_cycle_lr": lr_scheduler.OneCycleLR,
-    "chained_scheduler": lr_scheduler.ChainedScheduler,
-    "sequential_lr": lr_scheduler.SequentialLR,
-    "reduce_lr_on_plateau": lr_scheduler.ReduceLROnPlateau,
+    name: _BY_WORDS[name.replace("_", "")]
+    for name in schedules.__all__
+    if name.replace("_", "") in _BY_WORDS
 }
+"""{name here: PyTorch's class}"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +58,23 @@ class Case:
         if self.parts:
             return make([part.twin() for part in self.parts], **self.settings)
         return make(self.lr, **self.settings)
+
+    def theirs(self) -> str:
+        """PyTorch's call in words, on `optimizer`."""
+        parts = [f"[{', '.join(part.theirs() for part in self.parts)}]"] if self.parts else []
+        first = parts if self.name == "chained_scheduler" else ["optimizer", *parts]
+        kind = CLASSES[self.name].__name__
+        return f"torch.optim.lr_scheduler.{kind}({', '.join([*first, *keywords(self.settings)])})"
+
+    def ours(self, lr: float) -> str:
+        """The twin's."""
+        parts = f"[{', '.join(part.ours(lr) for part in self.parts)}]" if self.parts else repr(lr)
+        return f"lr_scheduler.{self.name}({', '.join([parts, *keywords(self.settings)])})"
+
+
+def keywords(options: Mapping[str, Any]) -> list[str]:
+    """As they are written in a call."""
+    return [f"{name}={value!r}" for name, value in options.items()]
 
 
 def case(name: str, *parts: Case, lr: float = LR, **settings: Any) -> Case:

@@ -21,7 +21,7 @@ from twinstep.jax.layout import Mapping, module_layout, tree_layout
 from twinstep.jax.nn.layers import Linear
 from twinstep.jax.optim import opt_state_from_torch
 
-Named = abc.Mapping[str, Any]
+Named = abc.Mapping[Any, Any]
 
 _numbers = np.random.RandomState(0)
 SIZES = ((8, 16), (16, 16), (16, 3))
@@ -134,7 +134,7 @@ Parts = tuple[Mapping, Any, Callable[..., jax.Array]]
 
 
 def plain_parts() -> Parts:
-    """(a layout, the initial parameters, their error as a function of them): PyTorch's layout."""
+    """(PyTorch's layout, the initial parameters in it, their error as a function of them)."""
     return tree_layout(jax_params()), jax_params(), named_loss
 
 
@@ -171,19 +171,6 @@ def jax_steps(
     return params, opt_state, seen
 
 
-def gap(
-    theirs: Sequence[Named],
-    make: Callable[[Mapping], optax.GradientTransformation],
-    batches: np.ndarray,
-    parts: Callable[[], Parts] = flax_parts,
-) -> float:
-    """How far a training is from PyTorch's, as `worst` has it. make: given the layout"""
-    with settings():
-        layout, params, loss = parts()
-        _, _, seen = jax_steps(make(layout), batches, params, loss=loss)
-        return worst(theirs, [layout.to_torch(params) for params in seen])
-
-
 class Cut(NamedTuple):
     """A training by PyTorch in the middle: its state and parameters, and how they go on."""
 
@@ -203,21 +190,33 @@ def cut(model: TorchNetwork, optimizer: Any, batches: np.ndarray, first: int | N
 
 def goes_on(
     half: Cut,
-    make: Callable[[Mapping], optax.GradientTransformation],
+    make: Any,
     parts: Callable[[], Parts] = plain_parts,
     names: Sequence[str] | None = NAMES,
 ) -> tuple[float, Any]:
     """(how far the second half is from PyTorch's when JAX makes it, the state that it began with).
 
-    names: of the parameters in the order of PyTorch's state
+    make: the optimizer, or what makes it of the layout; names: in the order of PyTorch's state
     """
     with settings():
         layout, _, loss = parts()
         start = layout.to_jax({name: jnp.asarray(array) for name, array in half.params.items()})
-        ours = make(layout)
-        state = opt_state_from_torch(half.state_dict, ours.init(start), layout, names=names)
+        ours = make(layout) if callable(make) else make
+        state = ours.init(start)
+        if half.state_dict is not None:
+            state = opt_state_from_torch(half.state_dict, state, layout, names=names)
         _, _, seen = jax_steps(ours, half.rest, start, state, loss)
         return worst(half.theirs, [layout.to_torch(params) for params in seen]), state
+
+
+def gap(
+    theirs: list[Any],
+    make: Any,
+    batches: np.ndarray,
+    parts: Callable[[], Parts] = flax_parts,
+) -> float:
+    """How far a training is from PyTorch's, as `worst` has it."""
+    return goes_on(Cut(None, PARAMS, batches, theirs), make, parts)[0]
 
 
 @functools.cache
@@ -258,13 +257,21 @@ def jax_params() -> dict[str, jax.Array]:
 
 def worst(theirs: Sequence[Named], ours: Sequence[Named]) -> float:
     """The largest distance of a tensor after any step, as a share of its largest entry."""
-    found = 0.0
-    for a, b in zip(theirs, ours, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            expected, got = np.asarray(a[name]), np.asarray(b[name])
-            assert got.shape == expected.shape, name
-            assert got.dtype == expected.dtype, name
-            gap = np.max(np.abs(got - expected)) / np.max(np.abs(expected))
-            found = gap if not gap <= found else found  # a NaN stays
-    return float(found)
+    assert [a.keys() for a in theirs] == [b.keys() for b in ours]
+    return max(
+        off(np.asarray(a[name])[None], np.asarray(b[name])[None], name)
+        for a, b in zip(theirs, ours, strict=True)
+        for name in a
+    )
+
+
+def off(theirs: np.ndarray, ours: np.ndarray, name: str) -> float:
+    """The same of one tensor, (steps, ...), as a share of its largest entry so far."""
+    assert theirs.shape == ours.shape, name
+    assert theirs.dtype == ours.dtype or theirs.ndim == 1, name
+    flat = tuple(range(1, theirs.ndim))
+    size = np.maximum.accumulate(np.max(np.abs(theirs), axis=flat))
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap = np.max(np.abs(ours - theirs), axis=flat)
+        shares = np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0)
+    return float(np.max(np.where(np.isnan(shares), np.inf, shares)))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from helpers.training import (
     BATCHES,
-    TorchNetwork,
+    arrays,
     jax_params,
     settings,
+    torch_setup,
     torch_steps,
     worst,
 )
@@ -32,33 +33,29 @@ STEPS = BATCHES[:15]
 BAR = 1e-14
 
 
-def torch_averages(**options: Any) -> tuple[list[Any], list[Any]]:
-    """(parameters, averages) after each step; averaging begins with the fourth."""
-    model = TorchNetwork()
-    average = AveragedModel(model, **options)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    seen, averages = [], []
-    for number, batch in enumerate(STEPS):
-        seen += torch_steps(model, optimizer, batch[None])
-        if number >= 3:
-            average.update_parameters(model)
-        averages.append(
-            {name: p.detach().numpy().copy() for name, p in average.module.named_parameters()}
-        )
-    return seen, averages
+def gap(options: dict[str, Any], *avg_fn: Any) -> float:
+    """How far the averages are from PyTorch's, those of its own parameters after each step.
 
-
-def our_averages(seen: list[Any], *avg_fn: Any) -> list[Any]:
-    """Of the same parameters."""
+    They begin with the fourth. avg_fn: ours
+    """
+    model, optimizer = torch_setup("SGD", lr=0.3)
+    average, theirs, ours = AveragedModel(model, **options), [], []
     with settings():
         update = jax.jit(lambda state, params: update_averaged(state, params, *avg_fn))
-        state, averages = averaged(jax_params()), []
-        for number, params in enumerate(seen):
+        state = averaged(jax_params())
+        for number, batch in enumerate(STEPS):
+            (params,) = torch_steps(model, optimizer, batch[None])
             if number >= 3:
+                average.update_parameters(model)
                 state = update(state, params)
-            averages.append(jax.tree.map(np.asarray, state.params))
-        assert int(state.n_averaged) == len(seen) - 3
-    return averages
+            theirs.append(arrays(average.module))
+            ours.append(state.params)
+        assert int(state.n_averaged) == len(STEPS) - 3
+        return worst(theirs, ours)
+
+
+def own(a: Any, p: Any, n: Any) -> Any:
+    return (a * n + p) / (n + 2)
 
 
 KINDS: dict[str, tuple[dict[str, Any], Any]] = {
@@ -67,17 +64,13 @@ KINDS: dict[str, tuple[dict[str, Any], Any]] = {
     "ema": ({"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, (ema_avg(0.9),)),
     "slow ema": ({"multi_avg_fn": get_ema_multi_avg_fn()}, (ema_avg(),)),
     "fast ema": ({"avg_fn": get_ema_avg_fn(0.25)}, (ema_avg(0.25),)),
-    "own": (
-        {"avg_fn": lambda a, p, n: (a * n + p) / (n + 2)},
-        (lambda a, p, n: (a * n + p) / (n + 2),),
-    ),
+    "own": ({"avg_fn": own}, (own,)),
 }
 
 
 @pytest.mark.parametrize(("options", "avg_fn"), KINDS.values(), ids=KINDS)
 def test_average_is_torchs(options: dict[str, Any], avg_fn: Any) -> None:
-    seen, theirs = torch_averages(**options)
-    assert worst(theirs, our_averages(seen, *avg_fn)) <= BAR
+    assert gap(options, *avg_fn) <= BAR
 
 
 FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
@@ -89,8 +82,7 @@ FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize(("options", "wrong"), FAULTS.values(), ids=FAULTS)
 def test_fault_is_noticed(options: dict[str, Any], wrong: Any) -> None:
-    seen, theirs = torch_averages(**options)
-    assert not worst(theirs, our_averages(seen, wrong)) <= BAR
+    assert not gap(options, wrong) <= BAR
 
 
 def test_average_is_a_copy() -> None:
@@ -110,8 +102,7 @@ def test_decay_outside_its_range_is_refused(decay: float) -> None:
 
 def torch_rates(start: int, **options: Any) -> list[float]:
     """SWALR's rates over 14 epochs, an exponential schedule before it from `start` on."""
-    parameter = torch.nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    _, optimizer = torch_setup("SGD", lr=0.5)
     before = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     after, rates = None, []
     for epoch in range(14):
@@ -137,12 +128,10 @@ def torch_rates(start: int, **options: Any) -> list[float]:
 def test_swa_lr_is_torchs(options: dict[str, Any], start: int) -> None:
     theirs = torch_rates(start, **options)
     with settings():
-        made = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start)
-        ours = [float(made(jnp.asarray(epoch))) for epoch in range(14)]
-        wrong = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start + 1)
-        late = [float(wrong(jnp.asarray(epoch))) for epoch in range(14)]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
-    assert not np.allclose(late, theirs, rtol=1e-13)
+        for late in (0, 1):
+            made = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start + late)
+            ours = [float(made(jnp.asarray(epoch))) for epoch in range(14)]
+            assert np.allclose(ours, theirs, rtol=1e-13, atol=0) is (not late)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +145,6 @@ def test_swa_lr_is_torchs(options: dict[str, Any], start: int) -> None:
 def test_bad_swa_lr_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         swa_lr(0.1, 0.05, **options)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
+    _, optimizer = torch_setup("SGD")
     with pytest.raises(ValueError, match="anneal"):
         SWALR(optimizer, 0.05, **options)

@@ -4,6 +4,7 @@ Every fault is planted in PyTorch's own source, so that the JAX side is compiled
 """
 
 import dataclasses
+import functools
 import inspect
 import sys
 import types
@@ -12,29 +13,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.judging import EPS, sizes
+from helpers import judging
+from helpers.judging import EPS
 from helpers.synthetic_traces import made
 
 from twinstep import Verdict, Verification, verify
-from twinstep.errors import InputError
 from twinstep.judge.findings import Comparison
 from twinstep.judge.judge import Judge
-from twinstep.problems import SETS
 from twinstep.problems.closures import ClosureTraining, rows
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
 
 FIRST = "layer1.weight"  # what PyTorch keeps LBFGS's state with
 COUNTS = ("func_evals", "n_iter", "stored")
-PLAIN: dict[str, Any] = {"history_size": 4, "max_iter": 12}
-WOLFE: dict[str, Any] = {"history_size": 3, "max_iter": 8, "line_search_fn": "strong_wolfe"}
+ROWS: dict[str, dict[str, Any]] = {
+    "plain": {"history_size": 4, "max_iter": 12},
+    "wolfe": {"history_size": 3, "max_iter": 8, "line_search_fn": "strong_wolfe"},
+}
 
 
+@functools.cache
 class Row:
     """A row verified once, and what made its steps again, for other recordings of it."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        (self.spec,) = (spec for spec in rows() if spec.options == options)
+    def __init__(self, name: str) -> None:
+        (self.spec,) = (spec for spec in rows() if spec.options == ROWS[name])
         replay = launch.replay(self.spec)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch, "replay", lambda *_: replay)
@@ -48,14 +51,7 @@ class Row:
         return recorded, *self._replay(recorded, index)
 
 
-@pytest.fixture(scope="module")
-def plain() -> Row:
-    return Row(PLAIN)
-
-
-@pytest.fixture(scope="module")
-def wolfe() -> Row:
-    return Row(WOLFE)
+each_row = pytest.mark.parametrize("name", ROWS)
 
 
 def gate(recorded: Trace, replayed: Trace, rounding_scale: Any) -> Comparison:
@@ -64,9 +60,9 @@ def gate(recorded: Trace, replayed: Trace, rounding_scale: Any) -> Comparison:
     return judge.comparison()
 
 
-@pytest.mark.parametrize("row", ["plain", "wolfe"])
-def test_both_frameworks_train_the_same(row: str, request: pytest.FixtureRequest) -> None:
-    comparison = request.getfixturevalue(row).verification.comparison
+@each_row
+def test_both_frameworks_train_the_same(name: str) -> None:
+    comparison = Row(name).verification.comparison
     assert comparison.verdict in (Verdict.EQUAL, Verdict.ROUNDING), comparison.reason
     assert comparison.bound == "rounding noise measured on this run"
     for mode in ("gate", "free"):
@@ -75,10 +71,10 @@ def test_both_frameworks_train_the_same(row: str, request: pytest.FixtureRequest
         assert comparison.smallest_allowance(mode) < 0.5
 
 
-@pytest.mark.parametrize("row", ["plain", "wolfe"])
-def test_what_a_step_allows_is_measured(row: str, request: pytest.FixtureRequest) -> None:
+@each_row
+def test_what_a_step_allows_is_measured(name: str) -> None:
     """The fixed allowance of one evaluation is too small; a count is allowed nothing."""
-    recorded, replayed, rounding_scale = request.getfixturevalue(row).replayed()
+    recorded, replayed, rounding_scale = Row(name).replayed()
     rounding_noise: Any = replayed.rounding_noise
     assert gate(recorded, replayed, rounding_scale).verdict.same
     alone = gate(recorded, dataclasses.replace(replayed, rounding_noise=None), rounding_scale)
@@ -89,55 +85,45 @@ def test_what_a_step_allows_is_measured(row: str, request: pytest.FixtureRequest
         assert np.all(rounding_noise[f"params/{name}"] <= 1e-11 * np.abs(array).max())
 
 
-Fault = tuple[str, str, str]
-
-NO_SEARCH: list[Fault] = [
-    ("a pair too few", "len(old_dirs) == history_size", "len(old_dirs) == history_size - 1"),
-    ("the other scale", "ys / y.dot(y)", "s.dot(s) / ys"),
-    ("a scale off by 1e-11", "ys / y.dot(y)", "ys / y.dot(y) * (1 + 1e-11)"),
-    ("pairs left out", "ys > 1e-10", "ys > 1e-3"),
-    ("another first step", "1.0 / flat_grad.abs().sum()", "1.0 / flat_grad.norm()"),
-    ("loops that part by 1e-9", "al[i] - be_i", "al[i] - be_i * (1 + 1e-9)"),
-    ("a larger tolerance_change", 'group["tolerance_change"]', "5e-3"),
-    ("fewer evaluations", "max_iter * 5 // 4", "max_iter"),
-    ("a last evaluation", "if n_iter != max_iter:", "if True:"),
-]
-SEARCH: list[Fault] = [
-    ("another c1", "c1=1e-4", "c1=0.4"),
-    ("another c2", "c2=0.9", "c2=0.5"),
-    ("a pair too few", "len(old_dirs) == history_size", "len(old_dirs) == history_size - 1"),
-    ("a scale off by 1e-11", "ys / y.dot(y)", "ys / y.dot(y) * (1 + 1e-11)"),
-]
-
-
-@pytest.mark.parametrize("fault", NO_SEARCH, ids=[fault[0] for fault in NO_SEARCH])
-def test_fault_is_found(fault: Fault, plain: Row, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_found(fault, plain, monkeypatch)
+IN_BOTH: dict[str, tuple[str, str]] = {
+    "a pair too few": ("len(old_dirs) == history_size", "len(old_dirs) == history_size - 1"),
+    "a scale off by 1e-11": ("ys / y.dot(y)", "ys / y.dot(y) * (1 + 1e-11)"),
+}
+# of each row: what is wrong, what PyTorch's source has, and what it gets
+FAULTS: dict[str, dict[str, tuple[str, str]]] = {
+    "plain": IN_BOTH
+    | {
+        "the other scale": ("ys / y.dot(y)", "s.dot(s) / ys"),
+        "pairs left out": ("ys > 1e-10", "ys > 1e-3"),
+        "another first step": ("1.0 / flat_grad.abs().sum()", "1.0 / flat_grad.norm()"),
+        "loops that part by 1e-9": ("al[i] - be_i", "al[i] - be_i * (1 + 1e-9)"),
+        "a larger tolerance_change": ('group["tolerance_change"]', "5e-3"),
+        "fewer evaluations": ("max_iter * 5 // 4", "max_iter"),
+        "a last evaluation": ("if n_iter != max_iter:", "if True:"),
+    },
+    "wolfe": IN_BOTH | {"another c1": ("c1=1e-4", "c1=0.4"), "another c2": ("c2=0.9", "c2=0.5")},
+}
 
 
-@pytest.mark.parametrize("fault", SEARCH, ids=[fault[0] for fault in SEARCH])
-def test_fault_in_a_search_is_found(
-    fault: Fault, wolfe: Row, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_found(fault, wolfe, monkeypatch)
-
-
-def is_found(fault: Fault, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, old, new = fault
+@pytest.mark.parametrize(
+    ("name", "wrong"), [(name, wrong) for name, faults in FAULTS.items() for wrong in faults]
+)
+def test_fault_is_found(name: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, (old, new) = Row(name), FAULTS[name][wrong]
     source = inspect.getsource(sys.modules[torch.optim.LBFGS.__module__])
     assert source.count(old) == 1
-    wrong = types.ModuleType("torch.optim.lbfgs")
-    wrong.__package__ = "torch.optim"
-    exec(compile(source.replace(old, new), "lbfgs, with a fault", "exec"), wrong.__dict__)
-    monkeypatch.setattr(torch.optim, "LBFGS", wrong.LBFGS)
-    comparison = gate(*row.replayed())
+    faulty = types.ModuleType("torch.optim.lbfgs")
+    faulty.__package__ = "torch.optim"
+    exec(compile(source.replace(old, new), "lbfgs, with a fault", "exec"), faulty.__dict__)
+    monkeypatch.setattr(torch.optim, "LBFGS", faulty.LBFGS)
+    comparison = gate(*honest.replayed())
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     first: Any = comparison.first
     assert (first.step, first.stage) == (1, "opt_state")
 
 
-def test_counts_that_differ_are_a_mismatch_whatever_was_measured(wolfe: Row) -> None:
-    recorded, replayed, rounding_scale = wolfe.replayed()
+def test_counts_that_differ_are_a_mismatch_whatever_was_measured() -> None:
+    recorded, replayed, rounding_scale = Row("wolfe").replayed()
     wide = {name: array + 1.0 for name, array in (replayed.rounding_noise or {}).items()}
     wide |= {f"opt_state/{FIRST}.{key}": np.zeros(len(recorded)) for key in COUNTS}
     for key in COUNTS:
@@ -151,10 +137,10 @@ def test_counts_that_differ_are_a_mismatch_whatever_was_measured(wolfe: Row) -> 
         assert str(comparison.first).startswith(f"step {len(recorded)}, opt_state, {name}")
 
 
-def test_ledger_is_of_the_first_evaluation(plain: Row) -> None:
+def test_ledger_is_of_the_first_evaluation() -> None:
     """In PyTorch's `.grad` is the last one's after a step; what is recorded is of one point."""
-    recorded, _, _ = plain.replayed()
-    driver = launch.driver("torch", plain.spec)
+    recorded, _, _ = Row("plain").replayed()
+    driver = launch.driver("torch", Row("plain").spec)
     model, criterion, _ = driver.start
     x, y = driver.data.values()
     with driver.settings():
@@ -184,11 +170,11 @@ def test_measured_noise_of_a_replay_widens_what_an_update_may_round() -> None:
         name, array = next(iter(leaves.items()))
         off: dict[str, Any] = {stage: {**leaves, name: array + 100 * EPS * np.abs(array).max()}}
         replayed = dataclasses.replace(recorded, **off)
-        assert gate(recorded, replayed, sizes(recorded)).verdict is Verdict.MISMATCH
+        assert judging.gate(recorded, replayed).verdict is Verdict.MISMATCH
         rounding_noise = {f"{s}/{leaf}": np.zeros(len(a)) for s, leaf, a in recorded.entries()}
         rounding_noise[f"{stage}/{name}"] += 30 * EPS * np.abs(array).max()
         replayed = dataclasses.replace(replayed, rounding_noise=rounding_noise)
-        assert gate(recorded, replayed, sizes(recorded)).verdict is Verdict.ROUNDING
+        assert judging.gate(recorded, replayed).verdict is Verdict.ROUNDING
     wide = {name: array + 1.0 for name, array in rounding_noise.items()}
     off = {n: a * (1 + 1e-9) for n, a in recorded.raw_grads.items()}
     for changed in (
@@ -196,7 +182,7 @@ def test_measured_noise_of_a_replay_widens_what_an_update_may_round() -> None:
         dataclasses.replace(recorded, raw_grads=off, grads=off, rounding_noise=wide),
         dataclasses.replace(recorded, grads=off, rounding_noise=wide),
     ):
-        assert gate(recorded, changed, sizes(recorded)).verdict is Verdict.MISMATCH
+        assert judging.gate(recorded, changed).verdict is Verdict.MISMATCH
 
 
 def test_chaos_of_a_fault_does_not_explain_it() -> None:
@@ -209,15 +195,4 @@ def test_chaos_of_a_fault_does_not_explain_it() -> None:
         }
         params = {**recorded.params, name: array * (1 + 1e-3)}
         replayed = dataclasses.replace(recorded, params=params, rounding_noise=rounding_noise)
-        assert gate(recorded, replayed, sizes(recorded)).verdict is verdict
-
-
-def test_rows_are_part_of_the_set() -> None:
-    names = [spec.name for spec in SETS["optimizers"](steps=2)]
-    assert "LBFGS(line_search_fn=strong_wolfe)" in names
-    assert len(set(names)) == len(names)
-
-
-def test_optimizer_of_another_table_is_refused() -> None:
-    with pytest.raises(InputError, match="optimizer is 'Adam', expected one of LBFGS"):
-        ClosureTraining(optimizer="Adam")
+        assert judging.gate(recorded, replayed).verdict is verdict

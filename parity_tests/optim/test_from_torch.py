@@ -1,6 +1,7 @@
 """Optimizers from PyTorch's description of them: what each accepts, refuses and defaults to."""
 
 import inspect
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from helpers.training import (
     gap,
     jax_params,
     settings,
+    torch_setup,
     torch_steps,
 )
 
@@ -33,24 +35,10 @@ BAR = 1e-12
 
 def torch_refuses(name: str, options: dict[str, Any]) -> bool:
     """Whether PyTorch's optimizer cannot be made of these options, or make two steps."""
-    parameter = torch.nn.Parameter(torch.ones(2, 2))
-
-    def closure() -> torch.Tensor:
-        parameter.grad = None
-        loss = (parameter**2).sum()
-        loss.backward()
-        if name == "SparseAdam":
-            assert parameter.grad is not None
-            parameter.grad = parameter.grad.to_sparse(1)
-        return loss
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            optimizer = getattr(torch.optim, name)([parameter], **options)
-            for _ in range(2):
-                closure()
-                optimizer.step(closure if name == "LBFGS" else None)
+            torch_steps(*torch_setup(name, WEIGHTS, **options), STEPS[:2])
         except Exception:
             return True
     return False
@@ -94,22 +82,9 @@ def test_what_optim_db_knows_as_errors_is_refused(info: Any) -> None:
 
 PLAIN = [-1.0, -1e-9, 0, 0.0, 0.5, 1, 1.0, 1.5, 3, math.inf, math.nan, None, "original"]
 RULES = ["match_rms_adamw", "spectral_unclamped", "spectral"]
-PAIRS = [
-    (0.9, 0.99),
-    (0.0, 0.5),
-    (0, 0.5),
-    (0.5, 1.0),
-    (-0.1, 0.5),
-    (0.5, 1.2),
-    (1.0, 1.2),
-    (0.5, math.nan),
-    (None, 0.1),
-    (None, -0.1),
-    (-0.1, 0.1),
-    (0.1,),
-    (torch.tensor(0.5), torch.tensor(0.9)),
-    (torch.tensor(0.5), 0.9),
-]
+FIRST = (None, -0.1, 0, 0.0, 0.5, 0.9, 1.0, torch.tensor(0.5))
+SECOND = (-0.1, 0.1, 0.5, 0.99, 1.0, 1.2, math.nan, torch.tensor(0.9))
+TUPLES = [*itertools.product(FIRST, SECOND), (0.1,), (1.0, -1.0, 1.0), None, 0.5]
 SWITCHES = (*FLAGS, "maximize", "amsgrad", "centered", "nesterov", "decoupled_weight_decay")
 COUNTS = ("max_iter", "max_eval", "history_size", "ns_steps")  # of whole numbers alone
 
@@ -146,7 +121,7 @@ def tried(name: str) -> Iterator[dict[str, Any]]:
         elif key in COUNTS:
             yield from ({key: value} for value in (1, 2, 99))
         elif isinstance(default, tuple):
-            yield from ({key: value} for value in [*PAIRS, None, 0.5, (1.0, -1.0, 1.0)])
+            yield from ({key: value} for value in TUPLES)
         else:
             # without momentum, dampening is not looked at
             rest: dict[str, Any] = {"momentum": 0.9} if key == "dampening" else {}
@@ -235,7 +210,7 @@ def test_an_optimizer_is_taken_over(kind: str) -> None:
     names = model.named_parameters() if "the model's" in kind else None
     with settings():
         ours = from_torch(optimizer, names, layout=flax_parts()[0])
-    assert gap(torch_steps(model, optimizer, STEPS), lambda layout: ours, STEPS) <= BAR
+    assert gap(torch_steps(model, optimizer, STEPS), ours, STEPS) <= BAR
 
 
 def test_groups_without_names_are_numbers() -> None:

@@ -103,7 +103,7 @@ def same(a: Any, b: Any) -> bool:
 @each_case
 def test_goes_on_in_jax(name: str, options: dict[str, Any]) -> None:
     half = cut(*torch_setup(name, **options), batches_of(name))
-    gap, _ = goes_on(half, lambda layout: from_torch(name, **options))
+    gap, _ = goes_on(half, from_torch(name, **options))
     assert gap <= BAR, gap
 
 
@@ -187,7 +187,7 @@ def test_state_that_was_lost_is_noticed(case: tuple[str, dict[str, Any]], key: s
     name, options = case
     half = cut(*torch_setup(name, **options), batches_of(name))
     forget(half.state_dict, key)
-    assert not goes_on(half, lambda layout: from_torch(name, **options))[0] <= BAR
+    assert not goes_on(half, from_torch(name, **options))[0] <= BAR
 
 
 # Flax models and groups
@@ -257,7 +257,7 @@ def test_muon_hands_over_its_buffer() -> None:
     weights = [(name, p) for name, p in model.named_parameters() if name in WEIGHTS]
     optimizer = torch.optim.Muon(weights, lr=0.05)
     half = cut(model, optimizer, STEPS[:3], first=2)
-    gap, opt_state = goes_on(half, lambda layout: from_torch(optimizer), names=None)
+    gap, opt_state = goes_on(half, from_torch(optimizer), names=None)
     assert gap <= 1e-3
     back = written(opt_state, half.state_dict["param_groups"], names=None)
     for number, entries in half.state_dict["state"].items():

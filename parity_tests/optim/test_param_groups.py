@@ -102,7 +102,7 @@ def test_groups_with_optimizers_of_their_own() -> None:
         second.zero_grad()
 
     theirs = torch_steps(model, first, STEPS, change=other_step)
-    ours = [
+    ours: list[dict[str, Any]] = [
         {"params": WEIGHTS, "optimizer": rmsprop, "lr": 0.01, "centered": True},
         {"params": lambda name: name.endswith("bias")},
     ]
@@ -137,7 +137,7 @@ def test_frozen_parameters_stay_and_have_no_state(made: Callable[[Any], Any]) ->
         parameter.requires_grad = name not in ("0.bias", "1.weight", "1.bias")
     theirs = torch_steps(model, optimizer, STEPS)
     assert gap(theirs, made, STEPS) <= BAR
-    assert not gap(theirs, lambda layout: adam(lr=0.02), STEPS) <= BAR
+    assert not gap(theirs, adam(lr=0.02), STEPS) <= BAR
     named = named_state(made)
     assert {name.rpartition(".")[0] for name in named} == {"0.weight", "2.weight", "2.bias"}
     assert named["0.weight.exp_avg"].shape == (16, 8)

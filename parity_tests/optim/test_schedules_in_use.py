@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 import torch
-from helpers.porting_schedules import PAGE, ROWS, Row, faults, gaps, is_as_stated, shown, stated
+from helpers.porting_schedules import PAGE, ROWS, faults, gaps, is_as_stated, shown, stated
 from helpers.torch_schedules import (
+    CLASSES,
     LR,
     OF_PEAK,
     Case,
@@ -173,34 +174,31 @@ def test_the_plateau_comparison_rejects() -> None:
 @pytest.mark.parametrize("injected", [False, True], ids=["made in the step", "injected"])
 def test_a_plateaus_rate_reaches_the_optimizer(injected: bool) -> None:
     """The two ways of its documentation, in one compiled loop."""
-    plateau = lr_scheduler.reduce_lr_on_plateau(0.6, factor=0.7, patience=1, threshold=0.3)
-    made = optax.inject_hyperparams(lambda lr: sgd(lr, momentum=0.9))(lr=0.6)
+    words: dict[str, Any] = {"factor": 0.7, "patience": 1, "threshold": 0.3}
+    plateau = lr_scheduler.reduce_lr_on_plateau(0.6, **words)
+    first = sgd(lr=0.6, momentum=0.9)
+    if injected:
+        first = optax.inject_hyperparams(lambda lr: sgd(lr, momentum=0.9))(lr=0.6)
 
-    def body(carry: Any, _: None) -> tuple[Any, Any]:
-        params, state, rates = carry
-        grads = jnp.asarray(CURVE) @ params
+    def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        inner, rates = state
         if injected:
-            optimizer = made
-            state = state._replace(hyperparams={"lr": rates.lr})
+            optimizer, inner = first, inner._replace(hyperparams={"lr": rates.lr})
         else:
             optimizer = sgd(lr=rates.lr, momentum=0.9)
-        updates, state = optimizer.update(grads, state, params)
-        rates = plateau.update(rates, 0.5 * params @ grads)
-        params = optax.apply_updates(params, updates)
-        return (params, state, rates), (params, rates.lr)
+        updates, inner = optimizer.update(grads, inner, params)
+        return updates, (inner, plateau.update(rates, 0.5 * params @ grads))
 
-    params = jnp.array(START)
-    state = (made if injected else sgd(lr=0.6, momentum=0.9)).init(params)
-    run = jax.jit(lambda carry: jax.lax.scan(body, carry, None, length=100)[1])
-    path, rates = run((params, state, plateau.init()))
-    expected = _torch_path(
-        torch.optim.SGD,
-        {"lr": 0.6, "momentum": 0.9},
-        lambda opt: ReduceLROnPlateau(opt, factor=0.7, patience=1, threshold=0.3),
-        100,
-    )
-    np.testing.assert_allclose(path, expected, rtol=1e-12, atol=1e-13)
-    assert rates[-1] < 0.6 / 4
+    schedulers: list[ReduceLROnPlateau] = []
+
+    def build(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+        schedulers.append(ReduceLROnPlateau(optimizer, **words))
+        return schedulers[0]
+
+    expected = _torch_path(torch.optim.SGD, {"lr": 0.6, "momentum": 0.9}, build, 100)
+    ours = optax.GradientTransformation(lambda p: (first.init(p), plateau.init()), update)
+    np.testing.assert_allclose(_jax_path(ours, 100), expected, rtol=1e-12, atol=1e-13)
+    assert schedulers[0].get_last_lr()[0] < 0.6 / 4
 
 
 # ------------------------------------------------------------------------------------------ float32
@@ -263,70 +261,62 @@ def test_after_the_tables_there_is_a_closed_form(one: Case) -> None:
 
 # ------------------------------------------------------------------------------------------- errors
 
-WORD = lr_scheduler.exponential_lr(0.1, 0.9)
-CYCLE = lr_scheduler.cyclic_lr(0.1, 0.1, 0.2)
-# what a type checker refuses already has to be refused by those who run none
+twins: Any = lr_scheduler  # what a type checker refuses has to be refused for those who run none
+E9, CYCLE = twins.exponential_lr(0.1, 0.9), twins.cyclic_lr(0.1, 0.1, 0.2)
 REFUSED: dict[str, Callable[[], Any]] = {
-    "lr is -0.1": lambda: lr_scheduler.step_lr(-0.1, 30),
-    "lr is None": lambda: lr_scheduler.step_lr(None, 30),  # type: ignore[arg-type]
-    "lr is nan": lambda: lr_scheduler.exponential_lr(math.nan, 0.9),
-    "step_size is 0": lambda: lr_scheduler.step_lr(0.1, 0),
-    "step_size is 2.5": lambda: lr_scheduler.step_lr(0.1, 2.5),  # type: ignore[arg-type]
-    "milestones[1] is -5": lambda: lr_scheduler.multi_step_lr(0.1, [3, -5]),
-    "gamma is 'x'": lambda: lr_scheduler.exponential_lr(0.1, "x"),  # type: ignore[arg-type]
-    "lr_lambda is 0.9": lambda: lr_scheduler.lambda_lr(0.1, 0.9),  # type: ignore[arg-type]
-    "list is for parameter groups": lambda: lr_scheduler.multiplicative_lr(0.1, [abs]),  # type: ignore[arg-type]
-    "constant_lr: factor is 1.1": lambda: lr_scheduler.constant_lr(0.1, 1.1),
-    "constant_lr: factor is 0": lambda: lr_scheduler.constant_lr(0.1, 0),
-    "start_factor is 0": lambda: lr_scheduler.linear_lr(0.1, 0),
-    "start_factor is 1.5": lambda: lr_scheduler.linear_lr(0.1, 1.5),
-    "end_factor is -0.1": lambda: lr_scheduler.linear_lr(0.1, end_factor=-0.1),
-    "total_iters is 0": lambda: lr_scheduler.linear_lr(0.1, total_iters=0),
-    "power is -1": lambda: lr_scheduler.polynomial_lr(0.1, power=-1),
-    "T_max is 0": lambda: lr_scheduler.cosine_annealing_lr(0.1, 0),
-    "T_0 is 0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 0),
-    "T_0 is 2.0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2.0),  # type: ignore[arg-type]
-    "T_mult is 0": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2, 0),
-    "eta_min is 'a'": lambda: lr_scheduler.cosine_annealing_warm_restarts(0.1, 2, 1, "a"),  # type: ignore[arg-type]
-    "mode is 'up'": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, 0.2, mode="up"),
-    "step_size_up is 0": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, 0.2, 0),
-    "max_lr is [0.1]": lambda: lr_scheduler.cyclic_lr(0.1, 0.1, [0.1]),  # type: ignore[arg-type]
-    "max_lr is [0.2]": lambda: lr_scheduler.one_cycle_lr(0.1, [0.2], 9),  # type: ignore[arg-type]
-    "total_steps is 0": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 0),
-    "total_steps is None": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, epochs=3),
-    "epochs is -1": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, epochs=-1, steps_per_epoch=3),
-    "steps_per_epoch is 1.5": lambda: lr_scheduler.one_cycle_lr(
-        0.1,
-        0.1,
-        epochs=1,
-        steps_per_epoch=1.5,  # type: ignore[arg-type]
+    "lr is -0.1": lambda: twins.step_lr(-0.1, 30),
+    "lr is None": lambda: twins.step_lr(None, 30),
+    "lr is nan": lambda: twins.exponential_lr(math.nan, 0.9),
+    "step_size is 0": lambda: twins.step_lr(0.1, 0),
+    "step_size is 2.5": lambda: twins.step_lr(0.1, 2.5),
+    "milestones[1] is -5": lambda: twins.multi_step_lr(0.1, [3, -5]),
+    "gamma is 'x'": lambda: twins.exponential_lr(0.1, "x"),
+    "lr_lambda is 0.9": lambda: twins.lambda_lr(0.1, 0.9),
+    "list is for parameter groups": lambda: twins.multiplicative_lr(0.1, [abs]),
+    "constant_lr: factor is 1.1": lambda: twins.constant_lr(0.1, 1.1),
+    "constant_lr: factor is 0": lambda: twins.constant_lr(0.1, 0),
+    "start_factor is 0": lambda: twins.linear_lr(0.1, 0),
+    "start_factor is 1.5": lambda: twins.linear_lr(0.1, 1.5),
+    "end_factor is -0.1": lambda: twins.linear_lr(0.1, end_factor=-0.1),
+    "total_iters is 0": lambda: twins.linear_lr(0.1, total_iters=0),
+    "power is -1": lambda: twins.polynomial_lr(0.1, power=-1),
+    "T_max is 0": lambda: twins.cosine_annealing_lr(0.1, 0),
+    "T_0 is 0": lambda: twins.cosine_annealing_warm_restarts(0.1, 0),
+    "T_0 is 2.0": lambda: twins.cosine_annealing_warm_restarts(0.1, 2.0),
+    "T_mult is 0": lambda: twins.cosine_annealing_warm_restarts(0.1, 2, 0),
+    "eta_min is 'a'": lambda: twins.cosine_annealing_warm_restarts(0.1, 2, 1, "a"),
+    "mode is 'up'": lambda: twins.cyclic_lr(0.1, 0.1, 0.2, mode="up"),
+    "step_size_up is 0": lambda: twins.cyclic_lr(0.1, 0.1, 0.2, 0),
+    "max_lr is [0.1]": lambda: twins.cyclic_lr(0.1, 0.1, [0.1]),
+    "max_lr is [0.2]": lambda: twins.one_cycle_lr(0.1, [0.2], 9),
+    "total_steps is 0": lambda: twins.one_cycle_lr(0.1, 0.1, 0),
+    "total_steps is None": lambda: twins.one_cycle_lr(0.1, 0.1, epochs=3),
+    "epochs is -1": lambda: twins.one_cycle_lr(0.1, 0.1, epochs=-1, steps_per_epoch=3),
+    "steps_per_epoch is 1.5": lambda: twins.one_cycle_lr(0.1, 0.1, epochs=1, steps_per_epoch=1.5),
+    "pct_start is 1.5": lambda: twins.one_cycle_lr(0.1, 0.1, 9, pct_start=1.5),
+    "pct_start is 1,": lambda: twins.one_cycle_lr(0.1, 0.1, 9, pct_start=1),
+    "pct_start is 0.25": lambda: twins.one_cycle_lr(0.1, 0.1, 4, pct_start=0.25),
+    "anneal_strategy is 'x'": lambda: twins.one_cycle_lr(0.1, 0.1, 9, anneal_strategy="x"),
+    "chained_scheduler: schedules is []": lambda: twins.chained_scheduler([]),
+    "schedules[0] is a Plateau": lambda: twins.chained_scheduler([twins.reduce_lr_on_plateau(0.1)]),
+    "schedules[1] starts from 0.2": lambda: twins.chained_scheduler(
+        [E9, twins.exponential_lr(0.2, 0.9)]
     ),
-    "pct_start is 1.5": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, pct_start=1.5),
-    "pct_start is 1,": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, pct_start=1),
-    "pct_start is 0.25": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 4, pct_start=0.25),
-    "anneal_strategy is 'x'": lambda: lr_scheduler.one_cycle_lr(0.1, 0.1, 9, anneal_strategy="x"),
-    "chained_scheduler: schedules is []": lambda: lr_scheduler.chained_scheduler([]),
-    "schedules[0] is a Plateau": lambda: lr_scheduler.chained_scheduler(
-        [lr_scheduler.reduce_lr_on_plateau(0.1)]  # type: ignore[list-item]
+    "schedules[1] starts from 0.004": lambda: twins.sequential_lr(
+        [E9, twins.one_cycle_lr(0.1, 0.1, 9)], [3]
     ),
-    "schedules[1] starts from 0.2": lambda: lr_scheduler.chained_scheduler(
-        [WORD, lr_scheduler.exponential_lr(0.2, 0.9)]
+    "more than one that moves": lambda: twins.sequential_lr([CYCLE, CYCLE], [3]),
+    "sequential_lr: schedules is []": lambda: twins.sequential_lr([], []),
+    "milestones is [3, 5]": lambda: twins.sequential_lr([E9, E9], [3, 5]),
+    "milestones is [5, 3]": lambda: twins.sequential_lr([E9] * 3, [5, 3]),
+    "schedules[1] is a chained_scheduler": lambda: twins.sequential_lr(
+        [E9, twins.chained_scheduler([E9])], [3]
     ),
-    "schedules[1] starts from 0.004": lambda: lr_scheduler.sequential_lr(
-        [WORD, lr_scheduler.one_cycle_lr(0.1, 0.1, 9)], [3]
-    ),
-    "more than one that moves": lambda: lr_scheduler.sequential_lr([CYCLE, CYCLE], [3]),
-    "sequential_lr: schedules is []": lambda: lr_scheduler.sequential_lr([], []),
-    "milestones is [3, 5]": lambda: lr_scheduler.sequential_lr([WORD, WORD], [3, 5]),
-    "milestones is [5, 3]": lambda: lr_scheduler.sequential_lr([WORD] * 3, [5, 3]),
-    "schedules[1] is a chained_scheduler": lambda: lr_scheduler.sequential_lr(
-        [WORD, lr_scheduler.chained_scheduler([WORD])], [3]
-    ),
-    "last_epoch is 5": lambda: lr_scheduler.step_lr(0.1, 30, last_epoch=5),
-    "mode is 'mean'": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, "mean"),
-    "factor is 1.0": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, factor=1.0),
-    "threshold_mode is 'x'": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, threshold_mode="x"),
-    "min_lr is [0]": lambda: lr_scheduler.reduce_lr_on_plateau(0.1, min_lr=[0]),  # type: ignore[arg-type]
+    "last_epoch is 5": lambda: twins.step_lr(0.1, 30, last_epoch=5),
+    "mode is 'mean'": lambda: twins.reduce_lr_on_plateau(0.1, "mean"),
+    "factor is 1.0": lambda: twins.reduce_lr_on_plateau(0.1, factor=1.0),
+    "threshold_mode is 'x'": lambda: twins.reduce_lr_on_plateau(0.1, threshold_mode="x"),
+    "min_lr is [0]": lambda: twins.reduce_lr_on_plateau(0.1, min_lr=[0]),
 }
 
 
@@ -349,22 +339,12 @@ def test_what_pytorch_cannot_turn_to() -> None:
         torch_rates(turn.torch_side, 5)
 
 
-def test_every_public_scheduler_has_a_twin() -> None:
-    names = set(torch.optim.lr_scheduler.__all__) - {"LRScheduler"}
-    words = {name.replace("_", "") for name in lr_scheduler.__all__}
-    assert {name.lower() for name in names} <= words
-
-
 # ------------------------------------------------------------------------------------ the documents
 
 
 def test_the_porting_page_is_true() -> None:
     measured = {row.torch: gaps(row) for row in ROWS}
-    text = PAGE.read_text()
-
-    def measure(row: Row) -> tuple[float, float]:
-        return measured[row.torch]
-
+    measure, text = (lambda row: measured[row.torch]), PAGE.read_text()
     assert faults(text, measure) == [], "python -m parity_tests.helpers.porting_schedules --write"
     assert all(stated(text)[row.torch][1] == "last bits" for row in ROWS)
     # and it is seen when it is not
@@ -387,6 +367,7 @@ def test_how_gaps_are_stated() -> None:
         assert not is_as_stated(words, gap)
 
 
-def test_the_porting_page_has_every_scheduler() -> None:
+def test_every_public_scheduler_has_a_twin_and_is_on_the_porting_page() -> None:
     called = {row.torch.partition("(")[0] for row in ROWS}
     assert called == set(torch.optim.lr_scheduler.__all__) - {"LRScheduler"}
+    assert called == {kind.__name__ for kind in CLASSES.values()}

@@ -22,13 +22,13 @@ from helpers.optimizer_runs import (
     Options,
     Run,
     default_dtype,
-    off,
     problem_for,
     sharpest,
     torch_run,
     twin_run,
     worst,
 )
+from helpers.training import off
 
 from twinstep.jax.optim import muon
 from twinstep.jax.optim._from_torch import FLAGS, TORCH, from_torch, torch_options
