@@ -21,7 +21,7 @@ from twinstep.trace.ledger import Trace
 
 Side = Literal["torch", "jax"]
 Plant = Callable[[pytest.MonkeyPatch, Any], None]
-Hook = Callable[[int, Any], None]  # (step, PyTorch's model and optimizer)
+Hook = Callable[[int, Any], object]  # (step, PyTorch's model and optimizer)
 
 
 class Pair(NamedTuple):
@@ -86,8 +86,7 @@ class Honest:
 
     framework: Side
     programs: Programs = field(default_factory=Programs)
-    _runs: dict[Any, "Kept"] = field(default_factory=dict)
-    _replays: dict[Any, Any] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     def verify(
         self, patch: pytest.MonkeyPatch, pair: Pair, programs: Programs | None = None
@@ -98,29 +97,29 @@ class Honest:
         """
         driver, replay, exact = launch.driver, launch.replay, launch.in_float64
 
+        def once(*key: Any, make: Callable[[], Any]) -> Any:
+            if (pair, *key) not in self._made:
+                self._made[pair, *key] = make()
+            return self._made[pair, *key]
+
         def kept_driver(
             framework: str, spec: Spec, device_config: DeviceConfig = CPU, **rounding_noise: bool
         ) -> Any:
-            if framework != self.framework:
+            def make() -> Any:
                 return driver(framework, spec, device_config, **rounding_noise)
-            key = pair, spec.dtype, spec.total_steps, device_config, *rounding_noise.items()
-            if key not in self._runs:
-                self._runs[key] = Kept(driver(framework, spec, device_config, **rounding_noise))
-            return self._runs[key]
+
+            if framework != self.framework:
+                return make()
+            key = spec.dtype, spec.total_steps, device_config, *rounding_noise.items()
+            return once(*key, make=lambda: Kept(make()))
 
         def kept_exact(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
-            if (pair, "exact") not in self._runs:
-                self._runs[pair, "exact"] = Kept(exact(spec, device_config))
-            return self._runs[pair, "exact"]
+            return once("exact", make=lambda: Kept(exact(spec, device_config)))
 
-        def kept_replay(
-            spec: Spec, device_config: DeviceConfig = CPU, *, framework: str = "jax"
-        ) -> Any:
-            if framework != "jax":
-                return replay(spec, device_config, framework=framework)
-            if (pair, spec.dtype) not in self._replays:
-                self._replays[pair, spec.dtype] = replay(spec, device_config)
-            return self._replays[pair, spec.dtype]
+        def kept_replay(spec: Spec, device_config: DeviceConfig = CPU, **which: str) -> Any:
+            if which.get("framework", "jax") != "jax":
+                return replay(spec, device_config, **which)
+            return once(spec.dtype, make=lambda: replay(spec, device_config))
 
         (programs or self.programs).share(patch)
         patch.setattr(launch, "driver", kept_driver)
@@ -180,19 +179,15 @@ class FaultyJax:
         """
         how = None if plant is None else vars(plant).get("how", "alone")
         leave_noise_out(patch)
-        example = module("jax", pair)
-        if how == "alone":
-            assert plant is not None
-            plant(patch, example)
-            return self.torch.verify(patch, pair, Programs(exact))
-        only = None if exact is None else "float32"
-        for other in plants:
+        example, only = module("jax", pair), None if exact is None else "float32"
+        for other in plants if how != "alone" else ():
             if vars(other).get("how") == "compiled":
                 with dialled(self._dials.setdefault((pair, other), Dial(only))):
                     other(patch, example)
-        if how == "started":
-            assert plant is not None
+        if plant is not None and how != "compiled":
             plant(patch, example)
+        if how == "alone":
+            return self.torch.verify(patch, pair, Programs(exact))
         programs = self._programs.setdefault(pair, Programs(exact))
         with self._dials[pair, plant].at(size) if how == "compiled" else contextlib.nullcontext():
             return self.torch.verify(patch, pair, programs)
@@ -206,13 +201,7 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
     """
     driver = launch.driver
 
-    def quiet(
-        framework: str,
-        spec: Spec,
-        device_config: DeviceConfig = CPU,
-        *,
-        rounding_noise: bool = False,
-    ) -> Any:
+    def quiet(framework: str, spec: Spec, device_config: DeviceConfig = CPU, **_: bool) -> Any:
         return driver(framework, spec, device_config)
 
     patch.setattr(launch, "driver", quiet)

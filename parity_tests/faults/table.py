@@ -12,9 +12,9 @@ from flax import nnx
 import jax_impl.backpropagation
 import twinstep.jax.driver
 import twinstep.jax.layout
-from faults import dials
+from faults.dials import either
 from faults.pairs import Pair, Plant, Side, Spot, pair
-from faults.plants_anywhere import compiled
+from faults.plants_anywhere import compiled, replaced
 from twinstep.jax.layout import Rule
 from twinstep.jax.nn import layers
 
@@ -29,8 +29,14 @@ SELECTIVE = pair("selective_update", steps=5)
 DIGITS = pair("mnist_rnn", steps=4, hidden_size=64, batch_size=28)  # 28 images of 28 rows of 28
 
 
+LOSS = Spot(1, "loss", "loss")  # where a fault in the forward pass shows
+
+Table = dict[tuple[Side, Pair, Spot], dict[str, Plant]]
+"""{(the faulty side, the pair, where it must show): {what is wrong: how it is planted}}"""
+
+
 class Fault(NamedTuple):
-    """What is wrong, on which side of which pair, how it is planted, and where it must show."""
+    """A row of a table."""
 
     says: str
     side: Side
@@ -38,13 +44,17 @@ class Fault(NamedTuple):
     plant: Plant
     spot: Spot
 
+    def __str__(self) -> str:
+        return self.says
 
-def found(step: int | None, stage: str, leaf: str) -> Spot:
-    return Spot(step, stage, leaf)
 
-
-def structure(stage: str, leaf: str) -> Spot:
-    return Spot(None, stage, leaf)
+def faults(table: Table) -> list[Fault]:
+    """A table's rows."""
+    return [
+        Fault(says, side, pair, plant, spot)
+        for (side, pair, spot), plants in table.items()
+        for says, plant in plants.items()
+    ]
 
 
 def times(factor: float) -> Any:
@@ -79,15 +89,14 @@ def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
     return change
 
 
-@compiled
-def jax_free_run_backward(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
-    right, size = twinstep.jax.driver.take, dials.current()
-
-    def take(data: Any, index: Any) -> Any:
-        return right(data, dials.either(size(), 99 - index, index))
-
-    patch.setattr(twinstep.jax.driver, "take", take)
+jax_free_run_backward = compiled(
+    lambda size: replaced(
+        "take",
+        lambda take: lambda data, index: take(data, either(size(), 99 - index, index)),
+        home=twinstep.jax.driver,
+    )
+)
+"""Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
 
 
 class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):

@@ -9,7 +9,6 @@ import pytest
 
 from faults.pairs import (
     Honest,
-    HonestJax,
     Pair,
     Plant,
     Side,
@@ -21,19 +20,12 @@ from faults.pairs import (
     verify_only,
 )
 from faults.plants_anywhere import initial_params, loss
-from faults.plants_jax import in_jax_step
-from faults.plants_of_kinds import jax_loss
-from faults.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
+from faults.plants_jax import in_jax_step, jax_loss_by
+from faults.plants_torch import at, backpropagated, in_torch_step, params_by, update_at
 from twinstep import Verdict
 from twinstep.runs import launch
 
 pytestmark = pytest.mark.quick_to_compile
-
-
-@pytest.fixture(scope="module")
-def honest_jax() -> Honest:
-    """The JAX side as it is, shared by all faults on the other side."""
-    return HonestJax()
 
 
 HUGE = [
@@ -42,7 +34,9 @@ HUGE = [
 ]
 HALF_AS_LARGE_AGAIN: dict[Side, Plant] = {
     "torch": loss(lambda value: value + 0.5 * value.detach()),
-    "jax": jax_loss(lambda value, size: value + jax.lax.stop_gradient(0.5 * value)),
+    "jax": jax_loss_by(
+        lambda right, size, *given: right(*given) + jax.lax.stop_gradient(0.5 * right(*given))
+    ),
 }
 
 
@@ -91,7 +85,7 @@ LOST_MOVE = in_torch_step(update=update_at(1, lambda k, run: None))
 IN_DENORMAL: list[tuple[Plant | None, Spot | None]] = [
     (None, None),
     (LOST_MOVE, Spot(1, "params", "weight")),
-    (in_torch_step(start=at(2, scale_params(2.0))), Spot(2, "loss", "loss")),
+    (in_torch_step(start=at(2, params_by(lambda p: 2 * p))), Spot(2, "loss", "loss")),
 ]
 
 
@@ -118,7 +112,7 @@ def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(
     comparison = honest_jax.verify(monkeypatch, LONG).comparison
     assert comparison.verdict.same, comparison.reason
     assert comparison.steps == 10_000
-    late = in_torch_step(start=at(9_000, scale_params(1 + 1e-10)))
+    late = in_torch_step(start=at(9_000, params_by(lambda p: p * (1 + 1e-10))))
     late(monkeypatch, module("torch", LONG))
     comparison = honest_jax.verify(monkeypatch, LONG).comparison
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason

@@ -12,7 +12,7 @@ import pytest
 from faults.honest import AnyRate, alarms, honest
 from faults.honest import judged as passed
 from faults.kinds import KINDS, FaultCase, with_fault
-from faults.pairs import FaultyJax, Honest, HonestJax, HonestTorch, Side, module, spot_of
+from faults.pairs import FaultyJax, Honest, Side, module, spot_of
 from faults.plants_of_kinds import in_float32
 from twinstep import Verdict
 from twinstep.judge.findings import Comparison
@@ -46,20 +46,8 @@ def table_cell(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def honest_jax() -> Honest:
-    """The JAX side as it is, shared by all faults on the other side."""
-    return HonestJax()
-
-
-@pytest.fixture(scope="module")
-def faulty_jax() -> FaultyJax:
-    """The JAX side with its faults, each with a dial."""
-    return FaultyJax(HonestTorch())
-
-
 def test_the_table_is_large() -> None:
-    assert len(TABLE) >= 150
+    assert len(TABLE) >= 1100
     assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
     assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
     assert {fault.spot.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
@@ -68,26 +56,23 @@ def test_the_table_is_large() -> None:
 
 def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Comparison:
     """What the judge says of a fault."""
+    single = fault.dtype == "float32"
     with pytest.MonkeyPatch.context() as patch:
         if fault.side == "torch":
-            assert fault.kind.torch is not None
-            plant = fault.kind.torch(fault.size)
-            only = in_float32(plant) if fault.dtype == "float32" else plant
+            assert fault.kind.plants.torch is not None
+            plant = fault.kind.plants.torch(fault.size)
+            only = in_float32(plant) if single else plant
             only(patch, module("torch", fault.pair))
             return honest_jax.verify(patch, fault.pair).comparison
-        assert fault.kind.jax is not None
-        plant = fault.kind.jax
-        if fault.dtype == "float32" and vars(plant)["how"] == "started":
+        cell = with_fault(fault.pair.example, fault.dtype, "jax")
+        plants = [other.kind.plants.jax for other in cell if other.kind.plants.jax]
+        assert fault.kind.plants.jax is not None
+        plant = fault.kind.plants.jax
+        if single and vars(plant)["how"] == "started":
             plant = in_float32(plant)
-        others = [f.kind.jax for f in with_fault(fault.pair.example, fault.dtype, "jax")]
-        return faulty_jax.verify(
-            patch,
-            fault.pair,
-            [other for other in others if other is not None],
-            plant,
-            fault.size,
-            honest_jax.programs if fault.dtype == "float32" else None,
-        ).comparison
+        exact = honest_jax.programs if single else None
+        found = faulty_jax.verify(patch, fault.pair, plants, plant, fault.size, exact)
+        return found.comparison
 
 
 def _times_over(comparison: Comparison) -> float:
@@ -107,42 +92,31 @@ def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -
 
 
 def test_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
-    pairs = list(honest(*table_cell, FEW_SEEDS if table_cell[0] in DEAR else SEEDS))
-    assert not alarms((each, passed(each, honest_jax.programs)) for each in pairs)
+    pairs = honest(*table_cell, FEW_SEEDS if table_cell[0] in DEAR else SEEDS)
+    assert not alarms(pairs, lambda each: passed(each, honest_jax.programs))
 
 
-def test_faults_in_torch(
-    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
+@pytest.mark.parametrize("side", SIDES)
+def test_faults(
+    side: Side, table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
-    if table_cell in NOT_IN_TORCH:
+    if (table_cell in NOT_IN_TORCH) if side == "torch" else (table_cell not in IN_JAX):
         pytest.skip("make test-slow")
-    assert not missed(with_fault(*table_cell, "torch"), honest_jax, faulty_jax)
-
-
-def test_faults_in_jax(
-    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
-) -> None:
-    if table_cell not in IN_JAX:
-        pytest.skip("make test-slow")
-    assert not missed(with_fault(*table_cell, "jax"), honest_jax, faulty_jax)
+    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)
 
 
 @pytest.mark.parametrize(
     ("example", "dtype"), [("adam_update", "float32"), ("chain_rule", "float64")]
 )
 def test_honest_pairs_pass_by_any_rate(example: str, dtype: str) -> None:
-    programs = AnyRate()
-    pairs = list(honest(example, dtype, SEEDS, rates=True))
-    assert not alarms((each, programs.judged(each)) for each in pairs)
+    assert not alarms(honest(example, dtype, SEEDS, rates=True), AnyRate().judged)
 
 
 @pytest.mark.slow
 def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
-    own = list(honest(*table_cell, range(100, 120)))
-    assert not alarms((each, passed(each, honest_jax.programs)) for each in own)
-    programs = AnyRate()
-    others = list(honest(*table_cell, range(200, 216), rates=True))
-    assert not alarms((each, programs.judged(each)) for each in others)
+    own = honest(*table_cell, range(100, 120))
+    assert not alarms(own, lambda each: passed(each, honest_jax.programs))
+    assert not alarms(honest(*table_cell, range(200, 216), rates=True), AnyRate().judged)
 
 
 @pytest.mark.slow

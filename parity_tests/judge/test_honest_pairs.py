@@ -4,7 +4,6 @@ Each row changes the order or the manner of the arithmetic on one side and nothi
 another kernel, another number of threads, another compiler, another order of a batch's samples.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,14 +11,10 @@ import pytest
 import torch
 from faults.honest import HonestPair, judged
 from faults.models_torch import gru
-from faults.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
-from faults.plants_anywhere import criterion, rewritten
+from faults.pairs import Honest, HonestJax, Pair, Plant, module, pair, verify_only
+from faults.plants_anywhere import built, criterion, rewritten
 from faults.plants_jax import jax_adam
-from faults.plants_torch import (
-    forward,
-    torch_built,
-    torch_optimizer,
-)
+from faults.plants_torch import forward, torch_optimizer
 
 import twinstep.jax.nn.layers
 from twinstep.judge.findings import Comparison
@@ -73,24 +68,15 @@ def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_j
     is_no_mismatch(verify_only(monkeypatch, pair).comparison)
 
 
-# a sample that crosses a kink a step sooner, an update across 0
-RARE = [
-    HonestPair(pair("linear_regression_l1", "float32", seed=114), 1, {"fused": True}),
-    HonestPair(pair("linear_regression_adam", "float32", seed=134), 1, {"foreach": False}),
-]
-
-
-@pytest.mark.parametrize("each", RARE, ids=str)
-def test_rare_pairs_that_rounding_parts_most(each: HonestPair) -> None:
-    is_no_mismatch(judged(each, Programs()))
-
-
 class Variant(NamedTuple):
     """The same arithmetic in another manner, on one side of a pair."""
 
     says: str
     pair: Pair
     plant: Plant
+
+    def __str__(self) -> str:
+        return self.says
 
 
 LINEAR = pair("linear_regression", steps=20)
@@ -121,6 +107,21 @@ def in_halves(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return sum(half.sum() for half in halves) / len(output)  # type: ignore[return-value]
 
 
+RARE = [
+    # a sample that crosses a kink a step sooner, an update across 0
+    HonestPair(pair("linear_regression_l1", "float32", seed=114), 1, {"fused": True}),
+    HonestPair(pair("linear_regression_adam", "float32", seed=134), 1, {"foreach": False}),
+    *(HonestPair(DIGITS, threads, {}) for threads in (1, 2)),
+]
+
+
+@pytest.mark.parametrize("each", RARE, ids=str)
+def test_pairs_by_any_number_of_threads_and_those_that_rounding_parts_most(
+    each: HonestPair, honest_jax: Honest
+) -> None:
+    is_no_mismatch(judged(each, honest_jax.programs))
+
+
 # as the loop had them, in the other order: the batch that it is given is the same
 BACKWARDS = "outputs = model(images)", "labels = labels.flip(0); outputs = model(images.flip(0))"
 
@@ -131,7 +132,7 @@ TORCH_VARIANTS = [
         for pair in pairs
         for how in ("foreach", "fused")
     ),
-    Variant("torch.compile", RELU, torch_built(compiled)),
+    Variant("torch.compile", RELU, built(compiled)),
     Variant("loss added up backwards", LINEAR, criterion(backward_sum)),
     Variant("loss added up backwards in float32", LINEAR32, criterion(backward_sum)),
     Variant("loss in two halves", LINEAR, criterion(in_halves)),
@@ -141,29 +142,12 @@ TORCH_VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=[v.says for v in TORCH_VARIANTS])
+@pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=str)
 def test_another_manner_in_torch(
     variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
 ) -> None:
     variant.plant(monkeypatch, module("torch", variant.pair))
     is_no_mismatch(honest_jax.verify(monkeypatch, variant.pair).comparison)
-
-
-@pytest.fixture
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """PyTorch with so many threads, while a test runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
-def test_any_number_of_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    assert torch.get_num_threads() == threads
-    is_no_mismatch(honest_jax.verify(monkeypatch, DIGITS).comparison)
 
 
 def always_matrix_product(patch: pytest.MonkeyPatch, example: Any) -> None:
@@ -182,7 +166,7 @@ JAX_VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("variant", JAX_VARIANTS, ids=[v.says for v in JAX_VARIANTS])
+@pytest.mark.parametrize("variant", JAX_VARIANTS, ids=str)
 def test_another_manner_in_jax(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     variant.plant(monkeypatch, module("jax", variant.pair))
     is_no_mismatch(verify_only(monkeypatch, variant.pair).comparison)
