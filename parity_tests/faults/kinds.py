@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import torch
 
 from faults.pairs import Pair, Side, Spot, pair, spec_of
 from faults.plants_anywhere import Named, built, initial_params, ulp_more
@@ -21,7 +20,6 @@ from faults.plants_of_kinds import (
     few_bits,
     gradients,
     inputs,
-    jax_data,
     last_layer,
     leaky,
     losses,
@@ -29,10 +27,11 @@ from faults.plants_of_kinds import (
     operands,
     opt_state,
     rounded,
+    samples,
     states,
     updates,
 )
-from faults.plants_torch import in_torch_step, params_by, torch_data, update_at
+from faults.plants_torch import in_torch_step, params_by, update_at
 from twinstep import Spec
 from twinstep.problems import EXAMPLES
 
@@ -103,6 +102,11 @@ def larger(value: Any, *others: Any) -> Any:
     return value * (1 + others[-1])
 
 
+def lower(value: Any, *others: Any) -> Any:
+    """Of low precision."""
+    return rounded(value)
+
+
 SMALL_PART = {"float64": 1e-10, "float32": 1e-2}
 SMALL_MOVE = {"float64": 1e-9, "float32": 1e-2}
 
@@ -141,12 +145,7 @@ KINDS = [
     # little: which stage has it first is a matter of luck
     Kind("states of 11 bits", DIGITS, states(11), exactly(1, "", ""), least=2.0),
     Kind("leak in ReLU", RELU, Sides(leaky, None), sizes={"float64": 1e-6, "float32": 1e-2}),
-    Kind(
-        "gradients of low precision",
-        LAYERED,
-        gradients(lambda grad, size: rounded(grad)),
-        first("raw_grads"),
-    ),
+    Kind("gradients of low precision", LAYERED, gradients(lower), first("raw_grads")),
     Kind("gradients a part too large", ALL, gradients(larger), first("raw_grads"), SMALL_PART),
     Kind(
         "gradients of the biases a part too large",
@@ -171,12 +170,7 @@ KINDS = [
             ("one update counted twice", "step", lambda step: step + 1),
         )
     ),
-    Kind(
-        "updates of low precision",
-        LAYERED,
-        updates(lambda update, p, size: rounded(update)),
-        first("params"),
-    ),
+    Kind("updates of low precision", LAYERED, updates(lower), first("params")),
     Kind("learning rate a part too large", ALL, updates(larger), first("params"), SMALL_MOVE),
     Kind("updates made twice", ALL, updates(larger), first("params")),
     Kind(
@@ -231,16 +225,13 @@ KINDS = [
     Kind(
         "samples kept in low precision",
         FLOATS - {"chain_rule"},
-        Sides(lambda size: torch_data(x=rounded), jax_data("x", low_array)),
+        samples("x", low_array),
         exactly(1, "batch", "x"),
     ),
     Kind(
         "last target an ulp off",
         FLOATS - SINGLE,
-        Sides(
-            lambda size: torch_data(y=lambda y: torch.nextafter(y, y + 1)),
-            jax_data("y", functools.partial(ulp_more, entry=-1)),
-        ),
+        samples("y", functools.partial(ulp_more, entry=-1)),
         exactly(1, "batch", "y"),
     ),
     Kind(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from faults.kinds import KINDS, cell
-from faults.pairs import Honest, HonestJax, Pair, Plant, module
+from faults.pairs import Honest, HonestJax, Pair, Plant
 from faults.plants_anywhere import replaced
 from faults.plants_of_kinds import in_float32, leaky, rounded_states
 from faults.plants_torch import torch_optimizer
@@ -79,9 +79,7 @@ SIZED = [
 
 def seen(plant: Plant, where: Pair, honest: Honest) -> bool:
     """Whether the judge calls a fault one."""
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch, module("torch", where))
-        return honest.verify(patch, where).comparison.verdict is Verdict.MISMATCH
+    return honest.compared(where, torch=plant).verdict is Verdict.MISMATCH
 
 
 def smallest(sized: Sized, where: Pair, honest: Honest) -> float:

@@ -1,34 +1,88 @@
 """Faults in models, data and the start."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
+import pytest
 import torch
+from flax import nnx
 from torch import nn
 from torch.nn import functional
 
+import jax_impl.backpropagation
+import twinstep.jax.driver
+import twinstep.jax.layout
+from faults.dials import either
 from faults.models_torch import gru, time_first, transposed_hidden
-from faults.plants_anywhere import attribute, built, initial_params, rewritten, ulp_more
+from faults.plants_anywhere import (
+    attribute,
+    built,
+    compiled,
+    initial_params,
+    replaced,
+    rewritten,
+    ulp_more,
+)
 from faults.plants_jax import GRUWithoutHiddenBias, jax_float32
 from faults.plants_of_kinds import leaky
-from faults.plants_torch import entry, forward, swapped, torch_batch, torch_data, torch_indices
-from faults.table import (
-    ADAM,
-    DIGITS,
-    GROUPS,
-    LINEAR,
-    LOSS,
-    RELU,
-    SAMPLES,
-    GeluNetwork,
-    Spot,
-    Table,
-    first_epoch_again,
-    float32_and_back,
-    hidden_as_it_is,
-    jax_free_run_backward,
-    other_digit,
-    swapped_steps,
-    times,
+from faults.plants_torch import (
+    entry,
+    forward,
+    inputs_by,
+    swapped,
+    torch_batch,
+    torch_data,
+    torch_indices,
 )
+from faults.table import ADAM, DIGITS, GROUPS, LINEAR, LOSS, RELU, SAMPLES, Spot, Table, times
+from twinstep.jax.layout import Rule
+from twinstep.jax.nn import layers
+
+
+def float32_and_back(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float().double()
+
+
+OTHER_DIGIT = entry(lambda label: (label + 1) % 10)
+
+
+def first_epoch_again() -> Callable[[int, np.ndarray], np.ndarray]:
+    """Every epoch in the order of the first."""
+    first: list[np.ndarray] = []
+
+    def change(start: int, indices: np.ndarray) -> np.ndarray:
+        if not first:
+            first.append(indices)
+        return first[0][: len(indices)]
+
+    return change
+
+
+jax_free_run_backward = compiled(
+    lambda size: replaced(
+        "take",
+        lambda take: lambda data, index: take(data, either(size(), 99 - index, index)),
+        home=twinstep.jax.driver,
+    )
+)
+"""Sample 99 - i for sample i, in JAX's own run; not in the steps that it makes again."""
+
+
+class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
+    """The network with another activation."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer2(nnx.gelu(self.layer1(x)))
+
+
+def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """The table that knows no transposition for the hidden weight, which is square."""
+    table: dict[Any, Any] = twinstep.jax.layout.TABLE
+    wrong = {"weight_hh_l0": Rule(("hidden", "kernel"), None)}
+    patch.setitem(table, layers.RNN, table[layers.RNN] | wrong)
+
 
 MODELS: Table = {
     ("torch", RELU, LOSS): {
@@ -53,9 +107,7 @@ MODELS: Table = {
         "square weight transposed": forward(transposed_hidden),
         "batch_first forgotten where batch and time are as long": forward(time_first),
         "output before the last": forward(lambda model, x: model.fc(model.rnn(x)[0][:, -2])),
-        "images read column by column": forward(
-            lambda model, x: type(model).forward(model, x.transpose(1, 2))
-        ),
+        "images read column by column": inputs_by(lambda x: x.transpose(1, 2)),
         "bytes divided by 256": rewritten("train", "/ 255", "/ 256"),
     },
     ("jax", DIGITS, LOSS): {"square weight transposed by JAX's conversion": hidden_as_it_is},
@@ -63,9 +115,7 @@ MODELS: Table = {
 
 DATA: Table = {
     ("torch", LINEAR, LOSS): {  # the batch that the step was given is right
-        "input cast to float32 and back": forward(
-            lambda model, x: type(model).forward(model, float32_and_back(x))
-        ),
+        "input cast to float32 and back": inputs_by(float32_and_back),
     },
     ("torch", LINEAR, Spot(1, "batch", "x")): {
         "samples kept in float32": torch_data(x=float32_and_back),
@@ -89,7 +139,10 @@ DATA: Table = {
         "batches in backward order where JAX trains on its own": jax_free_run_backward,
     },
     ("torch", SAMPLES, Spot(40, "batch", "x")): {
-        "batches 40 and 41 in each other's place": torch_indices(swapped_steps),
+        # the first chunk is the first epoch, of 100 steps
+        "batches 40 and 41 in each other's place": torch_indices(
+            lambda start, indices: indices if start else swapped(39, 40)(indices)
+        ),
     },
     ("torch", SAMPLES, Spot(101, "batch", "x")): {
         "second epoch in the order of the first": torch_indices(first_epoch_again()),
@@ -99,7 +152,7 @@ DATA: Table = {
     },
     ("torch", DIGITS, Spot(3, "batch", "labels")): {
         "one label off at step 3": torch_batch(
-            3, lambda batch: batch | {"labels": entry(other_digit)(batch["labels"])}
+            3, lambda batch: batch | {"labels": OTHER_DIGIT(batch["labels"])}
         ),
     },
     ("torch", DIGITS, Spot(4, "batch", "images")): {

@@ -15,12 +15,10 @@ from faults.plants_jax import (
 )
 from faults.plants_torch import (
     at,
-    decaying_rate,
     delayed,
     hidden_momentum,
     in_torch_step,
     keep,
-    move_gru,
     params_by,
     state_by,
     torch_optimizer,
@@ -40,7 +38,11 @@ HYPER_PARAMETERS: Table = {
         "weight decay slipped into SGD": torch_optimizer("SGD", weight_decay=1e-6),
     },
     ("torch", LINEAR, Spot(2, "params", "weight")): {  # the first update is by the right one
-        "learning rate decays by 1e-6 an update": in_torch_step(update=decaying_rate(1 - 1e-6)),
+        "learning rate decays by 1e-6 an update": in_torch_step(
+            end=lambda k, run: [
+                g.update(lr=g["lr"] * (1 - 1e-6)) for g in run.optimizer.param_groups
+            ]
+        ),
     },
     ("jax", LINEAR, WEIGHT): {"weight decay slipped into JAX's SGD": jax_update(decayed_update)},
     ("torch", ADAM, WEIGHT): {
@@ -125,7 +127,9 @@ OPTIMIZERS: Table = {
         "GRU given to the optimizer that should not have it": twin("parameter_groups", "build"),
     },
     ("torch", SELECTIVE, Spot(1, "params", GRU)): {
-        "GRU moved without an optimizer": in_torch_step(end=move_gru),
+        "GRU moved without an optimizer": in_torch_step(
+            end=lambda k, run: [p.sub_(1e-3 * p.grad) for p in run.model.gru.parameters()]
+        ),
     },
 }
 

@@ -128,25 +128,27 @@ class Honest:
             patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)
 
+    def compared(self, pair: Pair, **plants: Plant) -> Comparison:
+        """What the judge says of a pair; plants: {side: what is planted in its module}."""
+        return compared(pair, self.verify, **plants)
+
 
 HonestJax = functools.partial(Honest, "jax")
 HonestTorch = functools.partial(Honest, "torch")
 
 
-@dataclass
 class Kept:
     """A driver whose run is made once."""
 
-    driver: Any
-    _chunks: dict[int | None, list[Trace]] = field(default_factory=dict)
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self._chunks = functools.cache(lambda max_steps: list(driver.chunks(max_steps)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)
 
     def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
-        if max_steps not in self._chunks:
-            self._chunks[max_steps] = list(self.driver.chunks(max_steps))
-        return iter(self._chunks[max_steps])
+        return iter(self._chunks(max_steps))
 
 
 def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
@@ -154,6 +156,16 @@ def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
     spec = spec_of(pair)
     patch.setattr(type(spec), "claims", lambda *_: [])
     return verify(spec)
+
+
+def compared(
+    pair: Pair, verify: Callable[..., Verification] = verify_only, **plants: Plant
+) -> Comparison:
+    """What the judge says of a pair; plants: {side: what is planted in its module}."""
+    with pytest.MonkeyPatch.context() as patch:
+        for side, plant in plants.items():
+            plant(patch, module(side, pair))
+        return verify(patch, pair).comparison
 
 
 @dataclass
@@ -164,33 +176,33 @@ class FaultyJax:
     _programs: dict[Pair, Programs] = field(default_factory=dict)
     _dials: dict[Any, Dial] = field(default_factory=dict)
 
-    def verify(
+    def compared(
         self,
-        patch: pytest.MonkeyPatch,
         pair: Pair,
         plants: Iterable[Plant],
         plant: Plant | None,
         size: float = 1.0,
         exact: Programs | None = None,
-    ) -> Verification:
-        """`twinstep.verify` with one of a pair's faults, or with none, and without rounding noise.
+    ) -> Comparison:
+        """What the judge says of one of a pair's faults, or of none, without rounding noise.
 
         plants: those of all faults of this pair; exact: where float64's programs have none of them
         """
         how = None if plant is None else vars(plant).get("how", "alone")
-        leave_noise_out(patch)
         example, only = module("jax", pair), None if exact is None else "float32"
-        for other in plants if how != "alone" else ():
-            if vars(other).get("how") == "compiled":
-                with dialled(self._dials.setdefault((pair, other), Dial(only))):
-                    other(patch, example)
-        if plant is not None and how != "compiled":
-            plant(patch, example)
-        if how == "alone":
-            return self.torch.verify(patch, pair, Programs(exact))
-        programs = self._programs.setdefault(pair, Programs(exact))
-        with self._dials[pair, plant].at(size) if how == "compiled" else contextlib.nullcontext():
-            return self.torch.verify(patch, pair, programs)
+        programs, at_size = Programs(exact), contextlib.nullcontext()
+        with pytest.MonkeyPatch.context() as patch:
+            leave_noise_out(patch)
+            if how != "alone":
+                programs = self._programs.setdefault(pair, programs)
+                for other in plants:
+                    if vars(other).get("how") == "compiled":
+                        with dialled(self._dials.setdefault((pair, other), Dial(only))):
+                            other(patch, example)
+            if plant is not None and how != "compiled":
+                plant(patch, example)
+            with self._dials[pair, plant].at(size) if how == "compiled" else at_size:
+                return self.torch.verify(patch, pair, programs).comparison
 
 
 def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
@@ -207,7 +219,7 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(launch, "driver", quiet)
 
 
-def module(side: Side, pair: Pair) -> Any:
+def module(side: str, pair: Pair) -> Any:
     """The module of one side that implements a pair's example."""
     return launch.example(side, spec_of(pair))
 

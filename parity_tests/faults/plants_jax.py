@@ -1,14 +1,12 @@
 """How a fault is planted on the JAX side."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-import pytest
 
 import twinstep.jax.devices
 from faults.dials import either
@@ -194,12 +192,7 @@ class GRUWithoutHiddenBias(layers.GRU):
         return layers._over_time(cell, self.input(x), h0)
 
 
-def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """JAX as it is when nobody asks for float64."""
-
-    @contextlib.contextmanager
-    def settings(dtype: str, device: jax.Device, precision: str) -> Iterator[None]:
-        with jax.enable_x64(False), jax.default_device(device):
-            yield
-
-    patch.setattr(twinstep.jax.devices, "settings", settings)
+jax_float32 = replaced(
+    "settings", lambda right: lambda dtype, *rest: right("float32", *rest), twinstep.jax.devices
+)
+"""JAX as it is when nobody asks for float64."""

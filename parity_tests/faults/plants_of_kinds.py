@@ -23,7 +23,15 @@ from faults.models_torch import gru
 from faults.pairs import Plant
 from faults.plants_anywhere import Size, built, compiled, loss, replaced, started
 from faults.plants_jax import in_jax_step, jax_grads, jax_loss_by, jax_update, jax_update_by
-from faults.plants_torch import backpropagated, forward, in_torch_step, state_by
+from faults.plants_torch import (
+    backpropagated,
+    forward,
+    in_torch_step,
+    inputs_by,
+    state_by,
+    torch_data,
+    update_by,
+)
 from twinstep import Spec
 from twinstep.jax.nn import layers
 
@@ -82,21 +90,17 @@ def gradients(wrong: Callable[[Any, Any], Any]) -> Sides:
 def updates(wrong: Callable[[Any, Any, Any], Any]) -> Sides:
     """Other updates, leaf by leaf: wrong(update, parameter before, size)."""
 
-    def in_torch(size: float, k: int, run: Any) -> None:
-        before = [parameter.detach().clone() for parameter in run.model.parameters()]
-        run.optimizer.step()
-        with torch.no_grad():
-            for parameter, old in zip(run.model.parameters(), before, strict=True):
-                parameter.copy_(old + wrong(parameter - old, old, size))
-
     def in_jax(honest: Any, size: Any, grads: Any, state: Any, params: Any) -> Any:
         right, after = honest(grads, state, params)
         other = jax.tree.map(lambda update, p: wrong(update, p, size), right, params)
         return either(size, other, right), after
 
-    return Sides(
-        lambda size: in_torch_step(update=functools.partial(in_torch, size)), jax_update_by(in_jax)
-    )
+    def in_torch(size: float) -> Plant:
+        return in_torch_step(
+            update=update_by(lambda name, p, old: p.copy_(old + wrong(p - old, old, size)))
+        )
+
+    return Sides(in_torch, jax_update_by(in_jax))
 
 
 def opt_state(name: str, change: Callable[[Any], Any]) -> Sides:
@@ -114,15 +118,15 @@ def opt_state(name: str, change: Callable[[Any], Any]) -> Sides:
 def evaluation(wrong: Callable[..., Any]) -> Sides:
     """Another test's results: wrong(outputs, predictions, figure, size)."""
 
+    def other(size: Size, right: Callable[..., Any]) -> Callable[..., Any]:
+        def evaluate(*given: Any) -> Any:
+            honest, amount = right(*given), size()
+            return either(amount, wrong(*honest, amount), honest)
+
+        return evaluate
+
     def plant(size: Size) -> Plant:
-        def other(right: Callable[..., Any]) -> Callable[..., Any]:
-            def evaluate(*given: Any) -> Any:
-                honest, amount = right(*given), size()
-                return either(amount, wrong(*honest, amount), honest)
-
-            return evaluate
-
-        return replaced("evaluate", other)
+        return replaced("evaluate", functools.partial(other, size))
 
     return Sides(lambda size: plant(lambda: size), compiled(plant))
 
@@ -145,8 +149,7 @@ def inputs(change: Callable[[Any], Any]) -> Sides:
             in_jax_step(wrong)(patch, example)
 
     return Sides(
-        lambda size: forward(lambda model, x: type(model).forward(model, change(x))),
-        compiled(lambda size: functools.partial(in_jax, size)),
+        lambda size: inputs_by(change), compiled(lambda size: functools.partial(in_jax, size))
     )
 
 
@@ -219,6 +222,30 @@ def states(bits: int | None) -> Sides:
     )
 
 
+def samples(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Sides:
+    """Other samples."""
+
+    def in_jax(right: Callable[..., Any]) -> Callable[..., Any]:
+        def to_device(spec: Spec) -> Any:
+            data = right(spec)
+            return data | {name: jnp.asarray(change(np.array(data[name])))}
+
+        return to_device
+
+    def in_torch(rows: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(change(rows.numpy()))
+
+    return Sides(
+        lambda size: torch_data(**{name: in_torch}),
+        started(replaced("to_device", in_jax, home=twinstep.jax.driver)),
+    )
+
+
+def low_array(array: np.ndarray) -> np.ndarray:
+    """To float16 and back, or to float32."""
+    return array.astype("float16" if array.dtype == np.float32 else "float32").astype(array.dtype)
+
+
 # --- on one side
 
 
@@ -229,24 +256,6 @@ def leaky(slope: float) -> Plant:
                 setattr(model, name, nn.LeakyReLU(slope))
 
     return built(change)
-
-
-def jax_data(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
-    """Other samples."""
-
-    def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
-        def to_device(spec: Spec) -> Any:
-            data = right(spec)
-            return data | {name: jnp.asarray(change(np.array(data[name])))}
-
-        return to_device
-
-    return started(replaced("to_device", wrong, home=twinstep.jax.driver))
-
-
-def low_array(array: np.ndarray) -> np.ndarray:
-    """To float16 and back, or to float32."""
-    return array.astype("float16" if array.dtype == np.float32 else "float32").astype(array.dtype)
 
 
 def in_float32(plant: Plant) -> Plant:
@@ -264,16 +273,10 @@ def in_float32(plant: Plant) -> Plant:
         plant(patch, example)
         for (home, name), honest in right.items():
             wrong = vars(home)[name]
-            if wrong is honest:
-                continue
-            if isinstance(wrong, property):
+            if isinstance(wrong, property) and wrong is not honest:
                 patch.setattr(home, name, property(functools.partial(_one_of, wrong, honest)))
-                continue
-
-            def either_one(*given: Any, wrong: Any = wrong, honest: Any = honest) -> Any:
-                return (wrong if _dtype(given) == "float32" else honest)(*given)
-
-            patch.setattr(home, name, either_one)
+            elif wrong is not honest:
+                patch.setattr(home, name, functools.partial(_called, wrong, honest))
 
     vars(with_fault).update(vars(plant))
     return with_fault
@@ -282,6 +285,11 @@ def in_float32(plant: Plant) -> Plant:
 def _one_of(wrong: Any, honest: Any, driver: Any) -> Any:
     """A property of a driver: the wrong one in float32."""
     return (wrong if driver.spec.dtype == "float32" else honest).__get__(driver, type(driver))
+
+
+def _called(wrong: Any, honest: Any, *given: Any) -> Any:
+    """What the wrong one gives in float32, or the honest one."""
+    return (wrong if _dtype(given) == "float32" else honest)(*given)
 
 
 def _dtype(given: tuple[Any, ...]) -> str:

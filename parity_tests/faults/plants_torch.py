@@ -63,26 +63,18 @@ class Message(torch.autograd.Function):
         return grads[0], None
 
 
-def _nothing(k: int, run: Run) -> None:
-    """The hook that does nothing."""
-
-
-def _update(k: int, run: Run) -> None:
+def _update(k: int, run: Run) -> object:
     """The update as it is."""
-    run.optimizer.step()
-
-
-def _as_it_is(k: int, loss: torch.Tensor) -> torch.Tensor:
-    return loss
+    return run.optimizer.step()
 
 
 def in_torch_step(
     *,
-    start: Hook = _nothing,
-    graded: Hook = _nothing,
+    start: Hook | None = None,
+    graded: Hook | None = None,
     update: Hook = _update,
-    end: Hook = _nothing,
-    report: Callable[[int, torch.Tensor], torch.Tensor] = _as_it_is,
+    end: Hook | None = None,
+    report: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
 ) -> Plant:
     """Something more in the training step.
 
@@ -99,10 +91,12 @@ def in_torch_step(
             nonlocal made
             if torch.is_grad_enabled():
                 made += 1
-                with torch.no_grad():
-                    start(made, run)
+                if start:
+                    with torch.no_grad():
+                        start(made, run)
 
         def loss(*given: torch.Tensor) -> torch.Tensor:
+            assert report is not None
             found: torch.Tensor = criterion(*given)
             said: torch.Tensor = Message.apply(found, report(made, found.detach()))
             return said
@@ -110,15 +104,16 @@ def in_torch_step(
         def moves(step: Callable[[], Any]) -> None:
             inside = Run(model, Plain(optimizer, step))
             update(made, inside)
-            with torch.no_grad():
-                end(made, inside)
+            if end:
+                with torch.no_grad():
+                    end(made, inside)
 
         model.register_forward_pre_hook(starts)
-        if update is not _update or end is not _nothing:
+        if update is not _update or end:
             _within(optimizer, moves)
-        if graded is not _nothing:
+        if graded:
             _before(optimizer, lambda: graded(made, run))
-        return model, criterion if report is _as_it_is else loss, optimizer
+        return model, loss if report else criterion, optimizer
 
     return built(change)
 
@@ -213,13 +208,15 @@ def update_twice(k: int, run: Run) -> None:
     run.optimizer.step()
 
 
-def decaying_rate(factor: float) -> Hook:
-    """A learning rate that falls after each update."""
+def update_by(change: Callable[[str, torch.Tensor, torch.Tensor], object]) -> Hook:
+    """The update, and more to each parameter: change(name, parameter, what it was before)."""
 
     def update(k: int, run: Run) -> None:
+        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
         run.optimizer.step()
-        for group in run.optimizer.param_groups:
-            group["lr"] *= factor
+        with torch.no_grad():
+            for name, parameter in run.model.named_parameters():
+                change(name, parameter, before[name])
 
     return update
 
@@ -227,14 +224,11 @@ def decaying_rate(factor: float) -> Hook:
 def keep(name: str, index: Any = ...) -> Hook:
     """The update leaves a parameter, or an entry of it, where it was."""
 
-    def update(k: int, run: Run) -> None:
-        parameter = dict(run.model.named_parameters())[name]
-        before = parameter.detach().clone()
-        run.optimizer.step()
-        with torch.no_grad():
+    def change(leaf: str, parameter: torch.Tensor, before: torch.Tensor) -> None:
+        if leaf == name:
             parameter[index] = before[index]
 
-    return update
+    return update_by(change)
 
 
 def delayed() -> Hook:
@@ -258,21 +252,11 @@ def hidden_momentum(factor: float) -> Hook:
     """Each update goes on by a part of the one before, which no state of the optimizer shows."""
     moves: dict[str, torch.Tensor] = {}
 
-    def update(k: int, run: Run) -> None:
-        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
-        run.optimizer.step()
-        with torch.no_grad():
-            for name, parameter in run.model.named_parameters():
-                parameter += factor * moves.get(name, torch.zeros(()))
-                moves[name] = parameter - before[name]
+    def change(name: str, parameter: torch.Tensor, before: torch.Tensor) -> None:
+        parameter += factor * moves.get(name, torch.zeros(()))
+        moves[name] = parameter - before
 
-    return update
-
-
-def move_gru(k: int, run: Run) -> None:
-    """The GRU, which no optimizer was given, follows its gradients."""
-    for parameter in run.model.gru.parameters():
-        parameter -= 1e-3 * parameter.grad
+    return update_by(change)
 
 
 def forward(wrong: Callable[[Any, torch.Tensor], torch.Tensor]) -> Plant:
@@ -282,6 +266,11 @@ def forward(wrong: Callable[[Any, torch.Tensor], torch.Tensor]) -> Plant:
         model.forward = functools.partial(wrong, model)
 
     return built(change)
+
+
+def inputs_by(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
+    """Other inputs than the batch's."""
+    return forward(lambda model, x: type(model).forward(model, change(x)))
 
 
 def torch_data(**changes: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
@@ -323,13 +312,13 @@ def torch_batch(step: int, change: Callable[[Any], Any]) -> Plant:
     return replaced("take", wrong, twinstep.torch.driver)
 
 
-def swapped(i: int, j: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Two samples in each other's place."""
+def swapped(i: int, j: int) -> Callable[[Any], Any]:
+    """Two rows in each other's place."""
 
-    def change(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.clone()
-        tensor[[i, j]] = tensor[[j, i]]
-        return tensor
+    def change(rows: Any) -> Any:
+        order = np.arange(len(rows))
+        order[[i, j]] = [j, i]
+        return rows[order]
 
     return change
 

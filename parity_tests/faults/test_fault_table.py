@@ -17,7 +17,7 @@ import pytest
 from faults.differentiating import GRADIENTS, LOSSES
 from faults.modelling import DATA, MODELS, START
 from faults.optimizing import HYPER_PARAMETERS, OPTIMIZERS, UPDATES
-from faults.pairs import FaultyJax, Honest, Pair, Plant, module, pair, spot_of, verify_only
+from faults.pairs import FaultyJax, Honest, Pair, Plant, compared, pair, spot_of
 from faults.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault, faults
 from twinstep import Verdict
 from twinstep.judge import tolerance
@@ -56,32 +56,28 @@ PAIRS = sorted({fault.pair for fault in FAULTS})
 
 
 @each("pair", PAIRS, lambda pair: pair in DEAREST)
-def test_without_a_fault_each_pair_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    comparison = honest_jax.verify(monkeypatch, pair).comparison
+def test_without_a_fault_each_pair_passes(pair: Pair, honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(pair)
     assert comparison.verdict.same, comparison.reason
     assert spot_of(comparison) is None
 
 
 @each("pair", filter(in_jax, PAIRS), lambda pair: pair in DEAR)
 def test_without_a_fault_each_program_that_could_have_some_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, faulty_jax: FaultyJax
+    pair: Pair, faulty_jax: FaultyJax
 ) -> None:
-    comparison = faulty_jax.verify(monkeypatch, pair, in_jax(pair), None).comparison
+    comparison = faulty_jax.compared(pair, in_jax(pair), None)
     assert comparison.verdict.same, comparison.reason
 
 
 @each("fault", FAULTS, in_a_dear_program)
 def test_a_fault_is_found_where_it_is(
-    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, faulty_jax: FaultyJax
+    fault: Fault, honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
     if fault.side == "jax":
-        found = faulty_jax.verify(monkeypatch, fault.pair, in_jax(fault.pair), fault.plant)
-        comparison = found.comparison
+        comparison = faulty_jax.compared(fault.pair, in_jax(fault.pair), fault.plant)
     else:
-        fault.plant(monkeypatch, module(fault.side, fault.pair))
-        comparison = honest_jax.verify(monkeypatch, fault.pair).comparison
+        comparison = honest_jax.compared(fault.pair, torch=fault.plant)
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     assert spot_of(comparison) == fault.spot, comparison.reason
 
@@ -100,10 +96,8 @@ def test_a_fault_is_found_where_it_is(
     ],
     ids=str,
 )
-def test_each_verdict(
-    verdict: Verdict, reason: str, pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    comparison = honest_jax.verify(monkeypatch, pair).comparison
+def test_each_verdict(verdict: Verdict, reason: str, pair: Pair, honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(pair)
     assert comparison.verdict is verdict, comparison.reason
     assert reason in comparison.reason
 
@@ -113,7 +107,7 @@ def test_drift_is_a_free_run_that_leaves_its_allowance_while_every_step_is_right
 ) -> None:
     # rounding that piles up is drift where no rounding noise is allowed for
     monkeypatch.setattr(tolerance, "ROUNDING_NOISE_FACTOR", 0)
-    comparison = verify_only(monkeypatch, pair("linear_regression_adam", steps=1000)).comparison
+    comparison = compared(pair("linear_regression_adam", steps=1000))
     assert comparison.verdict is Verdict.DRIFT, comparison.reason
     assert not comparison.verdict.same
     assert comparison.smallest_allowance("gate") <= 1 < comparison.smallest_allowance("free")

@@ -12,7 +12,7 @@ import pytest
 from faults.honest import AnyRate, alarms, honest
 from faults.honest import judged as passed
 from faults.kinds import KINDS, FaultCase, with_fault
-from faults.pairs import FaultyJax, Honest, Side, module, spot_of
+from faults.pairs import FaultyJax, Honest, Side, spot_of
 from faults.plants_of_kinds import in_float32
 from twinstep import Verdict
 from twinstep.judge.findings import Comparison
@@ -34,9 +34,7 @@ NOT_IN_TORCH = [
 ]
 SIDES: tuple[Side, ...] = ("torch", "jax")
 TABLE = [
-    fault
-    for (example, dtype), side in itertools.product(CELLS, SIDES)
-    for fault in with_fault(example, dtype, side)
+    fault for cell, side in itertools.product(CELLS, SIDES) for fault in with_fault(*cell, side)
 ]
 
 
@@ -57,27 +55,18 @@ def test_the_table_is_large() -> None:
 def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Comparison:
     """What the judge says of a fault."""
     single = fault.dtype == "float32"
-    with pytest.MonkeyPatch.context() as patch:
-        if fault.side == "torch":
-            assert fault.kind.plants.torch is not None
-            plant = fault.kind.plants.torch(fault.size)
-            only = in_float32(plant) if single else plant
-            only(patch, module("torch", fault.pair))
-            return honest_jax.verify(patch, fault.pair).comparison
-        cell = with_fault(fault.pair.example, fault.dtype, "jax")
-        plants = [other.kind.plants.jax for other in cell if other.kind.plants.jax]
-        assert fault.kind.plants.jax is not None
-        plant = fault.kind.plants.jax
-        if single and vars(plant)["how"] == "started":
-            plant = in_float32(plant)
-        exact = honest_jax.programs if single else None
-        found = faulty_jax.verify(patch, fault.pair, plants, plant, fault.size, exact)
-        return found.comparison
-
-
-def _times_over(comparison: Comparison) -> float:
-    first = comparison.first.ratio if comparison.first else math.inf
-    return max(first, comparison.smallest_allowance("gate"))
+    in_torch, in_jax = fault.kind.plants
+    if fault.side == "torch":
+        assert in_torch is not None
+        plant = in_torch(fault.size)
+        return honest_jax.compared(fault.pair, torch=in_float32(plant) if single else plant)
+    assert in_jax is not None
+    if single and vars(in_jax)["how"] == "started":
+        in_jax = in_float32(in_jax)
+    cell = with_fault(fault.pair.example, fault.dtype, "jax")
+    plants = [other.kind.plants.jax for other in cell if other.kind.plants.jax]
+    exact = honest_jax.programs if single else None
+    return faulty_jax.compared(fault.pair, plants, in_jax, fault.size, exact)
 
 
 def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -> list[str]:
@@ -86,7 +75,9 @@ def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -
     for fault in faults:
         comparison = judged(fault, honest_jax, faulty_jax)
         found = comparison.verdict is Verdict.MISMATCH and fault.found(spot_of(comparison))
-        if not (found and _times_over(comparison) >= fault.kind.least):
+        first = comparison.first.ratio if comparison.first else math.inf
+        times_over = max(first, comparison.smallest_allowance("gate"))
+        if not (found and times_over >= fault.kind.least):
             misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
     return misses
 

@@ -6,8 +6,7 @@ own. (Optimizers: test_torch_optim_faults.py.)
 
 import importlib
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +17,7 @@ from torch import nn
 
 from faults.plants_anywhere import altered
 from twinstep.jax.optim import lr_scheduler
+from twinstep.problems import regression, torch_random
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -26,23 +26,14 @@ Table = dict[str, dict[str, tuple[str, str]]]
 """{where it must show: {what is wrong: (what the source has, what it gets)}}"""
 
 
-class Fault(NamedTuple):
-    """What the source has and what it gets, and the draws or rates in which that must show."""
-
-    wrong: str
-    old: str
-    new: str
-    seen: str
-
-    def planted(self, module: str) -> ModuleType:
-        """The module with the fault."""
-        return altered(importlib.import_module(module), self.old, self.new)
-
-
 def each(table: Table) -> pytest.MarkDecorator:
     """A test of each row."""
-    faults = [Fault(wrong, *texts, seen) for seen in table for wrong, texts in table[seen].items()]
-    return pytest.mark.parametrize("fault", faults, ids=[fault.wrong for fault in faults])
+    params = [
+        pytest.param(seen, *texts, id=wrong)
+        for seen, rows in table.items()
+        for wrong, texts in rows.items()
+    ]
+    return pytest.mark.parametrize(("seen", "old", "new"), params)
 
 
 def _loader_order(n: int) -> np.ndarray:
@@ -50,21 +41,16 @@ def _loader_order(n: int) -> np.ndarray:
     return torch.cat([b for (b,) in torch.utils.data.DataLoader(data, 7, shuffle=True)]).numpy()
 
 
+FLOAT64 = torch.float64
 DRAWS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
     "rand, float32": (lambda g: g.rand(9), lambda: torch.rand(9)),
-    "rand, float64": (
-        lambda g: g.rand(9, dtype="float64"),
-        lambda: torch.rand(9, dtype=torch.float64),
-    ),
+    "rand, float64": (lambda g: g.rand(9, dtype="float64"), lambda: torch.rand(9, dtype=FLOAT64)),
     "uniform": (
         lambda g: g.uniform((5000,), -0.3, 0.8),
         lambda: torch.empty(5000).uniform_(-0.3, 0.8),
     ),
     "randn, 9": (lambda g: g.randn(9), lambda: torch.randn(9)),
-    "randn, 40": (
-        lambda g: g.randn(40, dtype="float64"),
-        lambda: torch.randn(40, dtype=torch.float64),
-    ),
+    "randn, 40": (lambda g: g.randn(40, dtype="float64"), lambda: torch.randn(40, dtype=FLOAT64)),
     "randn twice, 3": (
         lambda g: [g.randn(3), g.rand(2), g.randn(3)][-1],
         lambda: [torch.randn(3), torch.rand(2), torch.randn(3)][-1],
@@ -149,11 +135,9 @@ def drawn(generator: type, name: str) -> bool:
 
 
 @each(IN_DRAWS)
-def test_wrong_draw_is_seen(fault: Fault) -> None:
-    right = importlib.import_module("twinstep.problems.torch_random").TorchGenerator
-    wrong = fault.planted("twinstep.problems.torch_random").TorchGenerator
-    assert drawn(right, fault.seen)
-    assert not drawn(wrong, fault.seen)
+def test_wrong_draw_is_seen(seen: str, old: str, new: str) -> None:
+    assert drawn(torch_random.TorchGenerator, seen)
+    assert not drawn(altered(torch_random, old, new).TorchGenerator, seen)
 
 
 def document_000() -> dict[str, torch.Tensor]:
@@ -212,11 +196,9 @@ def off(spec: Any, document: Callable[[], dict[str, torch.Tensor]]) -> float:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @each(IN_PROBLEMS)
-def test_wrong_problem_is_seen(fault: Fault, dtype: str) -> None:
-    document = DOCUMENTS[fault.seen]
-    home = "twinstep.problems.regression"
-    right = getattr(importlib.import_module(home), fault.seen)
-    wrong = getattr(fault.planted(home), fault.seen)
+def test_wrong_problem_is_seen(seen: str, old: str, new: str, dtype: str) -> None:
+    document, right = DOCUMENTS[seen], getattr(regression, seen)
+    wrong = getattr(altered(regression, old, new), seen)
     # linspace's last bit depends on the processor
     assert off(right(seed=5, dtype=dtype), document) <= 2
     assert off(wrong(seed=5, dtype=dtype), document) > 100
@@ -268,10 +250,12 @@ IN_SCHEDULES: Table = {
 
 
 @each(IN_SCHEDULES)
-def test_wrong_schedule_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = SCHEDULES[fault.seen]
-    home = getattr(lr_scheduler, one.name).__module__
-    wrong = getattr(fault.planted(home), one.name)
+def test_wrong_schedule_is_seen(
+    seen: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = SCHEDULES[seen]
+    home = importlib.import_module(getattr(lr_scheduler, one.name).__module__)
+    wrong = getattr(altered(home, old, new), one.name)
     expected = torch_rates(one.torch_side, 100, lr=one.lr)
     with jax.enable_x64(True):
         assert worst(at_once(one.twin(), 100), expected) <= 1

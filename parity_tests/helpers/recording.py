@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -19,6 +20,14 @@ class Unrecorded:
     def step(self, *_: Any, **__: Any) -> None: ...
 
     steps = step
+
+
+def step(optimizer: Any, loss: Any, between: Callable[[], object] = lambda: None) -> None:
+    """One update in PyTorch; between: what is done to the gradients."""
+    optimizer.zero_grad()
+    loss.backward()
+    between()
+    optimizer.step()
 
 
 def check_alone(framework: str, loop: str, without: tuple[str, ...]) -> None:

@@ -67,9 +67,7 @@ def made(
         return {key: np.full(steps, size, dtype) for key in keys}
 
     losses = drawn(steps, ())
-    batch = {
-        name: generator.integers(2**32, size=steps, dtype=np.uint32) for name in LEAVES["batch"]
-    }
+    batch = {n: generator.integers(2**32, size=steps, dtype=np.uint32) for n in LEAVES["batch"]}
     raw_grads = {name: drawn(steps, shape) for name, shape in SHAPES.items()}
     return Trace(
         metadata=metadata(dtype=dtype),
@@ -109,6 +107,11 @@ def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
 def leaf_by(stage: str, leaf: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
     """Another array for one leaf: change(what it is)."""
     return lambda trace: with_leaf(trace, stage, leaf, change(leaf_of(trace, stage, leaf)))
+
+
+def rows_of(stage: str, leaf: str, which: slice) -> Change:
+    """Some rows of a leaf alone."""
+    return leaf_by(stage, leaf, lambda rows: rows[which])
 
 
 def with_fault(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:

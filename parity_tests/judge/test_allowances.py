@@ -230,9 +230,6 @@ def test_a_difference_that_nothing_allows_is_no_0() -> None:
     assert compare(made(), off).smallest_allowance("free") == math.inf
 
 
-# ------------------------------------------------------------ what a step is made of, asked again
-
-
 @pytest.mark.parametrize(("ulps", "asked"), [(8, []), (9, [1])])
 def test_half_of_what_is_allowed_is_well_explained(ulps: int, asked: list[int]) -> None:
     trace = with_fault(made(), "loss", "loss", 2, 1.0)

@@ -27,6 +27,7 @@ from helpers.synthetic_traces import (
     STEPS,
     Change,
     entry,
+    leaf_by,
     leaf_of,
     made,
     refused,
@@ -124,9 +125,8 @@ def test_a_zero_with_a_sign_is_rounding(judge: Mode, stage: str, leaf: str) -> N
 @pytest.mark.parametrize("leaf", LEAVES["batch"])
 def test_another_batch_is_a_mismatch(judge: Mode, leaf: str) -> None:
     trace = judge.trace()
-    other = trace.batch[leaf].copy()
-    other[1] ^= 1
-    comparison = judge(trace, with_leaf(trace, "batch", leaf, other))
+    flip = leaf_by("batch", leaf, lambda marks: marks ^ (np.arange(STEPS) == 1).astype("uint32"))
+    comparison = judge(trace, flip(trace))
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (2, "batch", leaf)
 

@@ -4,19 +4,19 @@ Each row changes the order or the manner of the arithmetic on one side and nothi
 another kernel, another number of threads, another compiler, another order of a batch's samples.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
 import torch
 from faults.honest import HonestPair, judged
 from faults.models_torch import gru
-from faults.pairs import Honest, HonestJax, Pair, Plant, module, pair, verify_only
-from faults.plants_anywhere import built, criterion, rewritten
+from faults.pairs import Honest, HonestJax, Pair, Plant, compared, pair
+from faults.plants_anywhere import built, criterion, replaced, rewritten
 from faults.plants_jax import jax_adam
 from faults.plants_torch import forward, torch_optimizer
 
-import twinstep.jax.nn.layers
+from twinstep.jax.nn import layers
 from twinstep.judge.findings import Comparison
 
 DTYPES = ("float64", "float32")
@@ -65,18 +65,7 @@ AS_THEY_ARE = [
 @pytest.mark.parametrize("pair", AS_THEY_ARE, ids=str)
 def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
     honest_jax.programs.share(monkeypatch)
-    is_no_mismatch(verify_only(monkeypatch, pair).comparison)
-
-
-class Variant(NamedTuple):
-    """The same arithmetic in another manner, on one side of a pair."""
-
-    says: str
-    pair: Pair
-    plant: Plant
-
-    def __str__(self) -> str:
-        return self.says
+    is_no_mismatch(compared(pair))
 
 
 LINEAR = pair("linear_regression", steps=20)
@@ -125,48 +114,39 @@ def test_pairs_by_any_number_of_threads_and_those_that_rounding_parts_most(
 # as the loop had them, in the other order: the batch that it is given is the same
 BACKWARDS = "outputs = model(images)", "labels = labels.flip(0); outputs = model(images.flip(0))"
 
-TORCH_VARIANTS = [
-    *(
-        Variant(f"{kind} with {how}=True, {pair}", pair, torch_optimizer(kind, None, **{how: True}))
+IN_TORCH: dict[str, tuple[Pair, Plant]] = {
+    **{
+        f"{kind} with {how}=True, {pair}": (pair, torch_optimizer(kind, None, **{how: True}))
         for kind, pairs in {"SGD": (LINEAR, LINEAR32), "Adam": (ADAM, ADAM32, GROUPS)}.items()
         for pair in pairs
         for how in ("foreach", "fused")
-    ),
-    Variant("torch.compile", RELU, built(compiled)),
-    Variant("loss added up backwards", LINEAR, criterion(backward_sum)),
-    Variant("loss added up backwards in float32", LINEAR32, criterion(backward_sum)),
-    Variant("loss in two halves", LINEAR, criterion(in_halves)),
-    Variant("GRU written out", GROUPS, forward(gru())),
-    Variant("samples backwards within the step", DIGITS, rewritten("train", *BACKWARDS)),
-    Variant("bytes times 1 / 255", DIGITS, rewritten("train", "/ 255", "* (1 / 255)")),
-]
+    },
+    "torch.compile": (RELU, built(compiled)),
+    "loss added up backwards": (LINEAR, criterion(backward_sum)),
+    "loss added up backwards in float32": (LINEAR32, criterion(backward_sum)),
+    "loss in two halves": (LINEAR, criterion(in_halves)),
+    "GRU written out": (GROUPS, forward(gru())),
+    "samples backwards within the step": (DIGITS, rewritten("train", *BACKWARDS)),
+    "bytes times 1 / 255": (DIGITS, rewritten("train", "/ 255", "* (1 / 255)")),
+}
 
 
-@pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=str)
-def test_another_manner_in_torch(
-    variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    variant.plant(monkeypatch, module("torch", variant.pair))
-    is_no_mismatch(honest_jax.verify(monkeypatch, variant.pair).comparison)
+@pytest.mark.parametrize(("pair", "plant"), IN_TORCH.values(), ids=IN_TORCH)
+def test_another_manner_in_torch(pair: Pair, plant: Plant, honest_jax: Honest) -> None:
+    is_no_mismatch(honest_jax.compared(pair, torch=plant))
 
 
-def always_matrix_product(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """No dot written out as multiply-and-sum, however small."""
-    patch.setattr(twinstep.jax.nn.layers, "_SMALL_DOT", 0)
-
-
-JAX_VARIANTS = [
-    Variant("Adam written out", ADAM, jax_adam()),
-    Variant("dots as matrix products", RELU, always_matrix_product),
-    Variant(
-        "sum over number of samples",
+IN_JAX: dict[str, tuple[Pair, Plant]] = {
+    "Adam written out": (ADAM, jax_adam()),
+    # however small, none written out as multiply-and-sum
+    "dots as matrix products": (RELU, replaced("_SMALL_DOT", lambda right: 0, home=layers)),
+    "sum over number of samples": (
         LINEAR32,
         criterion(lambda output, y: jnp.sum((output - y) ** 2) / len(y)),
     ),
-]
+}
 
 
-@pytest.mark.parametrize("variant", JAX_VARIANTS, ids=str)
-def test_another_manner_in_jax(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    variant.plant(monkeypatch, module("jax", variant.pair))
-    is_no_mismatch(verify_only(monkeypatch, variant.pair).comparison)
+@pytest.mark.parametrize(("pair", "plant"), IN_JAX.values(), ids=IN_JAX)
+def test_another_manner_in_jax(pair: Pair, plant: Plant) -> None:
+    is_no_mismatch(compared(pair, jax=plant))

@@ -10,6 +10,7 @@ from helpers.judging import (
     MODES,
     PLACES,
     SEARCH,
+    Mode,
     sizes,
     where,
     without,
@@ -23,6 +24,7 @@ from helpers.synthetic_traces import (
     metadata,
     rank,
     refused,
+    rows_of,
     with_fault,
     with_field,
     with_leaf,
@@ -47,10 +49,6 @@ def _reshaped(stage: str, leaf: str, *shape: int) -> Change:
     return leaf_by(stage, leaf, lambda rows: rows.reshape(shape))
 
 
-def _rows(stage: str, leaf: str, which: slice) -> Change:
-    return leaf_by(stage, leaf, lambda rows: rows[which])
-
-
 OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "example": (_metadata(example="other"), ("examples", "synthetic", "other")),
     "setting": (_spec(seed=1), ("settings", "seed", "0", "1")),
@@ -58,9 +56,16 @@ OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "setting more": (_spec(momentum=0.9), ("different settings", "momentum", "None", "0.9")),
     "length": (lambda t: t.slice(0, 5), ("6 steps", "5 steps")),
     "start": (lambda t: dataclasses.replace(t, start=1), ("start", "0", "1")),
-    "a gradient less": (without("raw_grads", "bias"), ("raw_grads, bias", "first")),
-    "two parameters less": (without("params", "gain", "weight"), ("params, weight",)),
-    "no optimizer state": (without("opt_state", *LEAVES["opt_state"]), ("weight.exp_avg",)),
+    "a gradient less": (without("raw_grads", "bias"), ("raw_grads, bias", "first", "has it")),
+    "a given one less": (without("grads", "bias"), ("grads, bias: only the", "first", "has it")),
+    "two parameters less": (
+        without("params", "gain", "weight"),
+        ("params, weight: only the", "first", "has it"),
+    ),
+    "no optimizer state": (
+        without("opt_state", *LEAVES["opt_state"]),
+        ("opt_state, weight.exp_avg: only the", "first", "has it"),
+    ),
     "a leaf more": (lambda t: with_leaf(t, "batch", "z", t.batch["x"]), ("batch, z", "second")),
     "(3,) and (3, 1)": (
         _reshaped("raw_grads", "bias", STEPS, 3, 1),
@@ -70,10 +75,13 @@ OTHERS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "(3, 2) and (2, 3)": (_reshaped("raw_grads", "weight", STEPS, 2, 3), ("(3, 2)", "(2, 3)")),
     "(0,) and (0, 5)": (_reshaped("raw_grads", "none", STEPS, 0, 5), ("raw_grads, none", "(0, 5)")),
     "losses a table": (_reshaped("loss", "loss", STEPS, 1), ("loss", "(6, 1)")),
-    "one row": (_rows("raw_grads", "bias", slice(1)), ("raw_grads, bias", "6 rows")),
-    "a row less": (_rows("opt_state", "bias.exp_avg", slice(5)), ("bias.exp_avg", "6 rows")),
-    "one batch": (_rows("batch", "x", slice(1)), ("batch, x", "6 rows")),
-    "no initial parameters": (_rows("params", "bias", slice(1, None)), ("params, bias", "7 rows")),
+    "one row": (rows_of("raw_grads", "bias", slice(1)), ("raw_grads, bias", "6 rows")),
+    "a row less": (rows_of("opt_state", "bias.exp_avg", slice(5)), ("bias.exp_avg", "6 rows")),
+    "one batch": (rows_of("batch", "x", slice(1)), ("batch, x", "6 rows")),
+    "no initial parameters": (
+        rows_of("params", "bias", slice(1, None)),
+        ("params, bias", "7 rows"),
+    ),
     "a scalar": (lambda t: with_leaf(t, "params", "gain", np.array(1.0)), ("params, gain", "()")),
     "dtype of a leaf": (
         leaf_by("raw_grads", "bias", lambda rows: rows.astype("float32")),
@@ -151,40 +159,24 @@ def test_verifying_names_another_structure_as_a_fault() -> None:
     assert judge.fault == "raw_grads, bias: shapes (3,) and (3, 1)"
     assert judge.fault in comparison.reason
     assert structure(trace, trace) is None
-    short = _rows("raw_grads", "bias", slice(1))(trace)
+    short = rows_of("raw_grads", "bias", slice(1))(trace)
     assert "6 rows and 1 rows" in str(structure(trace, short))
+    stateless = without("opt_state", *LEAVES["opt_state"])(trace)
+    assert "opt_state, weight.exp_avg" in str(structure(trace, stateless))
 
 
-# -------------------------------------------------------------------------------------------- order
-
-
-@st.composite
-def faults(draw: st.DrawFn) -> list[tuple[int, str, str]]:
-    """Places (step, stage, leaf), each once."""
-    places = st.tuples(st.integers(1, STEPS), st.sampled_from(PLACES))
-    drawn = draw(st.lists(places, min_size=1, max_size=5, unique=True))
-    return [(step, stage, leaf) for step, (stage, leaf) in drawn]
+SPOT = st.tuples(st.integers(1, STEPS), st.sampled_from(PLACES)).map(lambda at: (at[0], *at[1]))
+SPOTS = st.lists(SPOT, min_size=1, max_size=5, unique=True)
 
 
 @SEARCH
-@given(faults_at=faults(), name=st.sampled_from(sorted(MODES)))
+@given(spots=SPOTS, judge=st.sampled_from([*MODES.values()]))
 def test_the_first_finding_is_first_in_the_ledger(
-    faults_at: list[tuple[int, str, str]], name: str
+    spots: list[tuple[int, str, str]], judge: Mode
 ) -> None:
-    judge = MODES[name]
     trace = faulty = judge.trace()
-    for step, stage, leaf in faults_at:
+    for step, stage, leaf in spots:
         faulty = with_fault(faulty, stage, leaf, step, 5)
     comparison = judge(trace, faulty)
-    expected = min(faults_at, key=lambda p: (p[0], rank(p[1], p[2])))
     assert comparison.verdict is Verdict.MISMATCH
-    assert where(comparison.first) == expected
-
-
-@pytest.mark.parametrize("stage", ["batch", "raw_grads", "grads", "opt_state", "params"])
-def test_what_only_one_trace_has_is_said_of_that_one(stage: str) -> None:
-    whole = made()
-    leaf = LEAVES[stage][0]
-    part = without(stage, leaf)(whole)
-    for traces, which in (((whole, part), "first"), ((part, whole), "second")):
-        assert str(structure(*traces)) == f"{stage}, {leaf}: only the {which} trace has it"
+    assert where(comparison.first) == min(spots, key=lambda spot: (spot[0], rank(*spot[1:])))

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers.recording import Unrecorded, check_alone
+from helpers.recording import Unrecorded, check_alone, step
 from helpers.synthetic_traces import refused
 
 import twinstep
@@ -39,6 +39,13 @@ def optimizer(rule: optax.GradientTransformation, watched: bool, given: bool) ->
     clip = optax.clip_by_global_norm(0.5)
     chain = optax.chain(clip, watch("grads"), rule) if given else optax.chain(clip, rule)
     return watch(chain) if watched else chain
+
+
+def updated(tx: Any, loss_fn: Any, params: Any, opt_state: Any, *data: Any) -> Any:
+    """Parameters and optimizer state after an update, and the loss."""
+    loss, grads = jax.value_and_grad(loss_fn)(params, *data)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, loss
 
 
 def recorder(recorded: bool) -> Any:
@@ -98,11 +105,8 @@ def transformer(recorded: bool, **options: Any) -> tuple[Any, Trace | None]:
     @jax.jit
     def train(params: Any, opt_state: Any) -> Any:
         def body(state: Any, words: jax.Array) -> Any:
-            params, opt_state = state
-            loss, grads = jax.value_and_grad(loss_fn)(params, words)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            params = optax.apply_updates(params, updates)
-            return (params, opt_state), (params, opt_state, loss)
+            after = updated(tx, loss_fn, *state, words)
+            return after[:2], after
 
         return jax.lax.scan(body, (params, opt_state), words)
 
@@ -179,12 +183,9 @@ def test_scan_leaves_what_single_steps_leave() -> None:
     states = []
     with record(params) as one:
         for row in x:
-            loss, grads = jax.value_and_grad(lambda p, row=row: jnp.sum((p["w"] - row) ** 2))(
-                params
-            )
-            updates, opt_state = tx.update(grads, opt_state, params)
-            params = optax.apply_updates(params, updates)
-            states.append((params, opt_state, loss))
+            state = updated(tx, lambda p, row: jnp.sum((p["w"] - row) ** 2), params, opt_state, row)
+            params, opt_state, loss = state
+            states.append(state)
             one.step(loss=loss, params=params, opt_state=opt_state, batch={"x": row})
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     with record({"w": jnp.arange(3.0)}) as all_at_once:
@@ -229,10 +230,7 @@ def two_sides(learning_rate: float = 1e-2) -> tuple[Trace, Trace]:
         for _ in range(20):
             rec.batch(x=x, y=y)
             loss = torch.nn.functional.mse_loss(theirs(x), y)
-            rule.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.1)
-            rule.step()
+            step(rule, loss, lambda: torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.1))
     with jax.enable_x64(True):
         model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
         layout = module_layout(model)
@@ -248,9 +246,7 @@ def two_sides(learning_rate: float = 1e-2) -> tuple[Trace, Trace]:
                 output = nnx.merge(graph, params)(jnp.asarray(batch["x"]))
                 return jnp.mean((output - jnp.asarray(batch["y"])) ** 2)
 
-            loss, grads = jax.value_and_grad(loss_fn)(params)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state, loss
+            return updated(tx, loss_fn, params, opt_state)
 
         with record(params, layout=layout) as ours:
             for _ in range(20):

@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.recording import Unrecorded, check_alone
+from helpers.recording import Unrecorded, check_alone, step
 from torch import nn
 
 import twinstep
 from twinstep.torch import record
 from twinstep.trace.ledger import Trace
-
-Loop = Callable[[Any], nn.Module]
-"""Trains, and says each batch to a recorder if there is one."""
 
 
 class Recurrent(nn.Module):
@@ -42,10 +39,7 @@ def convolutions(recording: Any) -> nn.Module:
         for _ in range(6):
             x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 10, (8,))
             loss = nn.functional.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
+            step(optimizer, loss, lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.5))
             schedule.step()
     return model
 
@@ -70,10 +64,7 @@ def transformer(recording: Any) -> nn.Module:
         for _ in range(5):
             words = torch.randint(0, 11, (4, 7))
             hidden = model["layers"](model["embedding"](words[:, :-1]), mask, is_causal=True)
-            loss = nn.functional.cross_entropy(model["head"](hidden).mT, words[:, 1:])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(optimizer, nn.functional.cross_entropy(model["head"](hidden).mT, words[:, 1:]))
     return model
 
 

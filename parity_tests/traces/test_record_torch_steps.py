@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.recording import step
 from helpers.synthetic_traces import refused
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -16,17 +17,10 @@ from twinstep.torch import record
 from twinstep.trace.ledger import Trace
 
 
-def linear(lr: float = 0.1) -> tuple[nn.Linear, torch.optim.SGD, torch.Tensor]:
+def linear(outputs: int = 1, lr: float = 0.1) -> tuple[nn.Linear, torch.optim.SGD, torch.Tensor]:
     """A small model, its optimizer and a batch."""
-    model = nn.Linear(2, 1)
+    model = nn.Linear(2, outputs)
     return model, torch.optim.SGD(model.parameters(), lr=lr), torch.ones(3, 2)
-
-
-def step(model: nn.Module, optimizer: Any, loss: torch.Tensor) -> None:
-    """One update."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 def test_closure_counts_once() -> None:
@@ -52,12 +46,11 @@ def test_closure_counts_once() -> None:
 
 
 def test_clipping_inside_a_closure_is_seen() -> None:
-    model, x = nn.Linear(3, 1), torch.full((4, 3), 9.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model, optimizer, x = linear()
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = model(x).square().mean()
+        loss = model(9 * x).square().mean()
         loss.backward()
         nn.utils.clip_grad_value_(model.parameters(), 0.01)
         return loss
@@ -72,21 +65,20 @@ def test_loss_of_others_does_not_count() -> None:
     (model, ours, x), (other, theirs, _) = linear(), linear()
     with record(model) as rec:
         model(x).sum().backward()  # cleared before it is used
-        step(other, theirs, other(x).square().mean() * 1000)
+        step(theirs, other(x).square().mean() * 1000)
         expected = model(x).square().mean()
-        step(model, ours, expected)
+        step(ours, expected)
         with torch.no_grad():
             model(x)
     assert rec.trace.losses.tolist() == [expected.item()]
 
 
 def test_checkpointed_backward_counts_once() -> None:
-    model = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x = torch.ones(3, 2, requires_grad=True)
+    model, optimizer, x = linear(outputs=2)
+    x.requires_grad_()
     with record(model) as rec:
         loss = checkpoint(lambda x: model(x).square(), x, use_reentrant=True).mean()
-        step(model, optimizer, loss)
+        step(optimizer, loss)
     assert rec.trace.losses.tolist() == [loss.item()]
 
 
@@ -107,7 +99,7 @@ def test_step_that_calls_that_of_its_class_is_one() -> None:
     optimizer = Decaying(model.parameters(), lr=0.1)
     with record(model) as rec:
         for _ in range(2):
-            step(model, optimizer, model(x).sum())
+            step(optimizer, model(x).sum())
     assert len(rec.trace) == 2
     assert np.array_equal(rec.trace.params["weight"][-1], model.weight.detach().numpy())
 
@@ -116,7 +108,7 @@ def test_gradients_that_are_zero_are_gradients() -> None:
     model, optimizer, x = linear()
     with record(model) as rec:
         for _ in range(2):
-            step(model, optimizer, (0.0 * model(x)).sum() + 1)
+            step(optimizer, (0.0 * model(x)).sum() + 1)
     assert rec.trace.losses.tolist() == [1.0, 1.0]
     assert not rec.trace.raw_grads["weight"].any()
 
@@ -133,14 +125,12 @@ def test_gradients_that_pile_up() -> None:
 
 
 def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
-    body, head = nn.Linear(2, 2), nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(body.parameters(), lr=0.1)
-    x = torch.ones(3, 2)
+    (body, optimizer, x), head = linear(outputs=2), nn.Linear(2, 1)
     with record(body, out=tmp_path / "trace") as rec:
         for i in range(5):
             if i == 2:
                 optimizer.add_param_group({"params": head.parameters(), "momentum": 0.9})
-            step(body, optimizer, head(body(x)).square().mean())
+            step(optimizer, head(body(x)).square().mean())
     trace = rec.trace
     assert trace.appears_at["params/1.0"] == 2
     assert trace.params["1.0"].shape == (4, 1, 2)
@@ -157,7 +147,7 @@ def test_compiled_and_wrapped_names_are_the_models_own() -> None:
     model, optimizer, x = linear()
     compiled: Any = torch.compile(model, backend="eager")
     with record(compiled) as rec:
-        step(model, optimizer, model(x).sum())
+        step(optimizer, model(x).sum())
     assert list(rec.trace.params) == ["weight", "bias"]
 
 
@@ -191,7 +181,7 @@ def test_what_was_finished_stays_readable(tmp_path: Path) -> None:
     def interrupted() -> None:
         with record(model, out=tmp_path / "trace"):
             for i in range(3):
-                step(model, optimizer, model(x).sum() + 1 / (2 - i))
+                step(optimizer, model(x).sum() + 1 / (2 - i))
 
     with pytest.raises(ZeroDivisionError):
         interrupted()
@@ -239,12 +229,12 @@ def test_second_optimizer_is_refused_and_a_renewed_one_is_not() -> None:
     model, x = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), torch.ones(3, 2)
     first, second = (torch.optim.Adam(part.parameters()) for part in model)
     with record(model):
-        step(model, first, model(x).square().mean())
+        step(first, model(x).square().mean())
         loss = model(x).square().mean()
-        refused(lambda: step(model, second, loss), "step 2 is of a second optimizer, Adam")
+        refused(lambda: step(second, loss), "step 2 is of a second optimizer, Adam")
     with record(model) as rec:
         for _ in range(2):
-            step(model, torch.optim.Adam(model.parameters()), model(x).square().mean())
+            step(torch.optim.Adam(model.parameters()), model(x).square().mean())
     assert rec.trace.opt_state["0.weight.step"].tolist() == [1.0, 1.0]
 
 
@@ -253,7 +243,7 @@ def test_said_batch_is_copied_and_has_to_be_numbers() -> None:
     with record(model) as rec:
         rec.batch(x=x, weights=np.arange(3))
         x.zero_()
-        step(model, optimizer, model(torch.ones(3, 2)).sum())
+        step(optimizer, model(torch.ones(3, 2)).sum())
         refused(lambda: rec.batch(names=["a", "b"]), "batch names is a list, expected a tensor")
     inputs = rec.trace.inputs_of(0)
     assert inputs["x"].min() == 1
@@ -265,5 +255,5 @@ def test_activation_of_another_shape_is_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with record(model, activations=["0"]):
-        step(model, optimizer, model(torch.ones(3, 2)).sum())
+        step(optimizer, model(torch.ones(3, 2)).sum())
         refused(lambda: model(torch.ones(4, 2)), "step 2: activations, 0 has shape (4, 1)")

@@ -23,6 +23,7 @@ from helpers.synthetic_traces import (
     leaf_of,
     made,
     refused,
+    rows_of,
     with_fault,
     with_field,
     with_leaf,
@@ -32,6 +33,7 @@ from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
 from twinstep.report.verdicts import print_verifications
+from twinstep.runs.verification import compare_stored
 from twinstep.trace.ledger import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
@@ -101,7 +103,11 @@ def test_a_stage_is_walked_saved_and_found_by_its_row(stage: Stage, tmp_path: Pa
     assert names == sorted(names, key=list(STAGES).index)
     off = changed(trace, stage, leaf, 1e3)
     assert bits(off) != bits(trace)
-    for comparison in (compare(trace, off), gate(trace, reloaded(off, tmp_path))):
+    for comparison in (
+        compare(trace, off),
+        gate(trace, reloaded(off, tmp_path)),
+        compare_stored(write(tmp_path / "whole", trace), tmp_path / "trace"),
+    ):
         assert comparison.verdict is Verdict.MISMATCH
         assert where(comparison.first) == (AT, stage.name, leaf)
         assert f"step {AT}, {stage.name}, {leaf}" in comparison.reason
@@ -215,12 +221,8 @@ def late(rounding_noise: float | None = None) -> Trace:
         grads={**trace.grads, "late": grad},
         opt_state={**trace.opt_state, "late.exp_avg": draw.uniform(1, 2, (LENGTH - 3, 3))},
         params={**trace.params, "late": draw.uniform(1, 2, (LENGTH - 1, 3))},
-        appears_at={
-            "raw_grads/late": 2,
-            "grads/late": 2,
-            "params/late": 2,
-            "opt_state/late.exp_avg": 3,
-        },
+        appears_at=dict.fromkeys(("raw_grads/late", "grads/late", "params/late"), 2)
+        | {"opt_state/late.exp_avg": 3},
     )
 
 
@@ -296,7 +298,7 @@ def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
     assert {len(array) for array in rows.values()} == {LENGTH}
     whole = dataclasses.replace(trace, appears_at={})
     assert "rows" in str(whole.validation_error())
-    early = leaf_by("params", "late", lambda rows: rows[1:])(trace)
+    early = rows_of("params", "late", slice(1, None))(trace)
     assert "params, late" in str(early.validation_error())
 
 
