@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -95,10 +95,10 @@ class AnyRate(Programs):
         return optax.GradientTransformation(right(learning_rate).init, update)
 
 
-def alarms(comparisons: Iterator[tuple[HonestPair, Comparison]]) -> list[str]:
+def alarms(pairs: Iterable[HonestPair], judge: Callable[[HonestPair], Comparison]) -> list[str]:
     """Of some honest pairs, those that are not called the same."""
     return [
         f"{each}: {found.verdict}, {found.reason}"
-        for each, found in comparisons
-        if not (found.verdict.same and found.first is None)
+        for each in pairs
+        if not ((found := judge(each)).verdict.same and found.first is None)
     ]

@@ -5,14 +5,16 @@
 prints the table of docs/limits.md. PyTorch has the fault, JAX is as it is.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
-from faults.kinds import KINDS, SMALL
-from faults.pairs import Honest, HonestJax, Pair, Plant, module, pair
+from faults.kinds import KINDS, cell
+from faults.pairs import Honest, HonestJax, Pair, Plant
+from faults.plants_anywhere import replaced
 from faults.plants_of_kinds import in_float32, leaky, rounded_states
 from faults.plants_torch import torch_optimizer
 from twinstep import Verdict
@@ -32,7 +34,7 @@ class Sized(NamedTuple):
 
 
 def _kind(says: str) -> Callable[[float], Plant]:
-    (found,) = (kind.torch for kind in KINDS if kind.says == says)
+    (found,) = (kind.plants.torch for kind in KINDS if kind.says == says)
     assert found is not None
     return found
 
@@ -40,28 +42,26 @@ def _kind(says: str) -> Callable[[float], Plant]:
 def _adam(**changes: Any) -> Plant:
     """Other arguments of Adam, where this one run makes it."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right = example.build
-
+    def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
         def build(problem: Any) -> Any:
             with pytest.MonkeyPatch.context() as inner:
-                torch_optimizer("Adam", None, **changes)(inner, example)
+                torch_optimizer("Adam", None, **changes)(inner, None)
                 return right(problem)
 
-        patch.setattr(example, "build", build)
+        return build
 
-    return plant
+    return replaced("build", wrong)
 
 
 def _forgets(index: int) -> Callable[[float], Plant]:
     """The part of a moment that is forgotten, 1 - beta, is so much more."""
 
-    def moved(size: float) -> Callable[[tuple[float, float]], tuple[float, ...]]:
-        return lambda betas: tuple(
-            1 - (1 - beta) * (1 + size) if i == index else beta for i, beta in enumerate(betas)
-        )
+    def moved(size: float, betas: tuple[float, float]) -> list[float]:
+        found = list(betas)
+        found[index] = 1 - (1 - found[index]) * (1 + size)
+        return found
 
-    return lambda size: _adam(betas=moved(size))
+    return lambda size: _adam(betas=functools.partial(moved, size))
 
 
 WITH_ADAM = ("adam_update",)
@@ -79,9 +79,7 @@ SIZED = [
 
 def seen(plant: Plant, where: Pair, honest: Honest) -> bool:
     """Whether the judge calls a fault one."""
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch, module("torch", where))
-        return honest.verify(patch, where).comparison.verdict is Verdict.MISMATCH
+    return honest.compared(where, torch=plant).verdict is Verdict.MISMATCH
 
 
 def smallest(sized: Sized, where: Pair, honest: Honest) -> float:
@@ -111,10 +109,7 @@ def rows(honest: Honest) -> Iterator[tuple[str, str, float, float]]:
     """Kind, example, smallest size in float32 and in float64."""
     for sized in SIZED:
         for example in sized.examples:
-            low, high = (
-                smallest(sized, pair(example, dtype, **SMALL.get(example, {})), honest)
-                for dtype in DTYPES
-            )
+            low, high = (smallest(sized, cell(example, dtype), honest) for dtype in DTYPES)
             yield sized.says, example, low, high
 
 
@@ -124,14 +119,8 @@ FEWEST_BITS = range(4, 23)
 
 def bits(where: Pair, honest: Honest) -> int:
     """The most bits to which recurrent states may be rounded and it is seen."""
-    return max(
-        (
-            n
-            for n in FEWEST_BITS
-            if seen(in_float32_or_not(rounded_states(n), where), where, honest)
-        ),
-        default=0,
-    )
+    plants = {n: in_float32_or_not(rounded_states(n), where) for n in FEWEST_BITS}
+    return max((n for n, plant in plants.items() if seen(plant, where, honest)), default=0)
 
 
 def main() -> None:
@@ -141,9 +130,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for says, example, low, high in rows(honest):
         print(f"| {says} | `{example}` | {_figure(low)} | {_figure(high)} |", flush=True)
-    for example in ("mnist_rnn",):
-        bits_left = bits(pair(example, "float32", **SMALL.get(example, {})), honest)
-        print(f"| states rounded | `{example}` | {bits_left} bits or fewer | |", flush=True)
+    most = bits(cell("mnist_rnn", "float32"), honest)
+    print(f"| states rounded | `mnist_rnn` | {most} bits or fewer | |", flush=True)
 
 
 def _figure(size: float) -> str:

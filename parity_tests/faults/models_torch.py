@@ -57,16 +57,7 @@ def time_first(model: Any, x: torch.Tensor) -> torch.Tensor:
 
 def transposed_hidden(model: Any, x: torch.Tensor) -> torch.Tensor:
     """`mnist_rnn`'s forward pass with weight_hh_l0 transposed."""
-    w_ih, w_hh, b_ih, b_hh = model.rnn.parameters()
-    return model.fc(
-        torch.func.functional_call(
-            model.rnn,
-            {
-                "weight_ih_l0": w_ih,
-                "weight_hh_l0": w_hh.T.contiguous(),
-                "bias_ih_l0": b_ih,
-                "bias_hh_l0": b_hh,
-            },
-            (x,),
-        )[0][:, -1]
-    )
+    named = dict(model.rnn.named_parameters())
+    named["weight_hh_l0"] = named["weight_hh_l0"].T.contiguous()
+    out, _ = torch.func.functional_call(model.rnn, named, (x,))
+    return model.fc(out[:, -1])

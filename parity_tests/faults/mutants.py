@@ -30,7 +30,7 @@ from cosmic_ray.plugins import get_operator
 HERE = Path(__file__).parent
 MODULES = ["judge.judge", "judge.activity", "judge.measure", "judge.tolerance", "judge.findings"]
 MODULES += ["judge.comparison", "judge.structure", "trace.evaluation", "judge.history"]
-TESTS = ["allowances", "compare", "structure", "evaluation", "findings", "measuring"]
+TESTS = ["allowances", "chaos", "compare", "structure", "evaluation", "findings", "measuring"]
 MAX_CASES = 12  # of one test
 AS_IT_IS = "as it is"  # a mutant that has to live, or the tests fail by themselves
 CPU_SECONDS = 60  # of one mutant, which may loop for ever

@@ -21,7 +21,7 @@ from twinstep.trace.ledger import Trace
 
 Side = Literal["torch", "jax"]
 Plant = Callable[[pytest.MonkeyPatch, Any], None]
-Hook = Callable[[int, Any], None]  # (step, PyTorch's model and optimizer)
+Hook = Callable[[int, Any], object]  # (step, PyTorch's model and optimizer)
 
 
 class Pair(NamedTuple):
@@ -86,8 +86,7 @@ class Honest:
 
     framework: Side
     programs: Programs = field(default_factory=Programs)
-    _runs: dict[Any, "Kept"] = field(default_factory=dict)
-    _replays: dict[Any, Any] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     def verify(
         self, patch: pytest.MonkeyPatch, pair: Pair, programs: Programs | None = None
@@ -98,29 +97,29 @@ class Honest:
         """
         driver, replay, exact = launch.driver, launch.replay, launch.in_float64
 
+        def once(*key: Any, make: Callable[[], Any]) -> Any:
+            if (pair, *key) not in self._made:
+                self._made[pair, *key] = make()
+            return self._made[pair, *key]
+
         def kept_driver(
             framework: str, spec: Spec, device_config: DeviceConfig = CPU, **rounding_noise: bool
         ) -> Any:
-            if framework != self.framework:
+            def make() -> Any:
                 return driver(framework, spec, device_config, **rounding_noise)
-            key = pair, spec.dtype, spec.total_steps, device_config, *rounding_noise.items()
-            if key not in self._runs:
-                self._runs[key] = Kept(driver(framework, spec, device_config, **rounding_noise))
-            return self._runs[key]
+
+            if framework != self.framework:
+                return make()
+            key = spec.dtype, spec.total_steps, device_config, *rounding_noise.items()
+            return once(*key, make=lambda: Kept(make()))
 
         def kept_exact(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
-            if (pair, "exact") not in self._runs:
-                self._runs[pair, "exact"] = Kept(exact(spec, device_config))
-            return self._runs[pair, "exact"]
+            return once("exact", make=lambda: Kept(exact(spec, device_config)))
 
-        def kept_replay(
-            spec: Spec, device_config: DeviceConfig = CPU, *, framework: str = "jax"
-        ) -> Any:
-            if framework != "jax":
-                return replay(spec, device_config, framework=framework)
-            if (pair, spec.dtype) not in self._replays:
-                self._replays[pair, spec.dtype] = replay(spec, device_config)
-            return self._replays[pair, spec.dtype]
+        def kept_replay(spec: Spec, device_config: DeviceConfig = CPU, **which: str) -> Any:
+            if which.get("framework", "jax") != "jax":
+                return replay(spec, device_config, **which)
+            return once(spec.dtype, make=lambda: replay(spec, device_config))
 
         (programs or self.programs).share(patch)
         patch.setattr(launch, "driver", kept_driver)
@@ -129,25 +128,27 @@ class Honest:
             patch.setattr(launch, "replay", kept_replay)
         return verify_only(patch, pair)
 
+    def compared(self, pair: Pair, **plants: Plant) -> Comparison:
+        """What the judge says of a pair; plants: {side: what is planted in its module}."""
+        return compared(pair, self.verify, **plants)
+
 
 HonestJax = functools.partial(Honest, "jax")
 HonestTorch = functools.partial(Honest, "torch")
 
 
-@dataclass
 class Kept:
     """A driver whose run is made once."""
 
-    driver: Any
-    _chunks: dict[int | None, list[Trace]] = field(default_factory=dict)
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self._chunks = functools.cache(lambda max_steps: list(driver.chunks(max_steps)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)
 
     def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
-        if max_steps not in self._chunks:
-            self._chunks[max_steps] = list(self.driver.chunks(max_steps))
-        return iter(self._chunks[max_steps])
+        return iter(self._chunks(max_steps))
 
 
 def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
@@ -155,6 +156,16 @@ def verify_only(patch: pytest.MonkeyPatch, pair: Pair) -> Verification:
     spec = spec_of(pair)
     patch.setattr(type(spec), "claims", lambda *_: [])
     return verify(spec)
+
+
+def compared(
+    pair: Pair, verify: Callable[..., Verification] = verify_only, **plants: Plant
+) -> Comparison:
+    """What the judge says of a pair; plants: {side: what is planted in its module}."""
+    with pytest.MonkeyPatch.context() as patch:
+        for side, plant in plants.items():
+            plant(patch, module(side, pair))
+        return verify(patch, pair).comparison
 
 
 @dataclass
@@ -165,37 +176,33 @@ class FaultyJax:
     _programs: dict[Pair, Programs] = field(default_factory=dict)
     _dials: dict[Any, Dial] = field(default_factory=dict)
 
-    def verify(
+    def compared(
         self,
-        patch: pytest.MonkeyPatch,
         pair: Pair,
         plants: Iterable[Plant],
         plant: Plant | None,
         size: float = 1.0,
         exact: Programs | None = None,
-    ) -> Verification:
-        """`twinstep.verify` with one of a pair's faults, or with none, and without rounding noise.
+    ) -> Comparison:
+        """What the judge says of one of a pair's faults, or of none, without rounding noise.
 
         plants: those of all faults of this pair; exact: where float64's programs have none of them
         """
         how = None if plant is None else vars(plant).get("how", "alone")
-        leave_noise_out(patch)
-        example = module("jax", pair)
-        if how == "alone":
-            assert plant is not None
-            plant(patch, example)
-            return self.torch.verify(patch, pair, Programs(exact))
-        only = None if exact is None else "float32"
-        for other in plants:
-            if vars(other).get("how") == "compiled":
-                with dialled(self._dials.setdefault((pair, other), Dial(only))):
-                    other(patch, example)
-        if how == "started":
-            assert plant is not None
-            plant(patch, example)
-        programs = self._programs.setdefault(pair, Programs(exact))
-        with self._dials[pair, plant].at(size) if how == "compiled" else contextlib.nullcontext():
-            return self.torch.verify(patch, pair, programs)
+        example, only = module("jax", pair), None if exact is None else "float32"
+        programs, at_size = Programs(exact), contextlib.nullcontext()
+        with pytest.MonkeyPatch.context() as patch:
+            leave_noise_out(patch)
+            if how != "alone":
+                programs = self._programs.setdefault(pair, programs)
+                for other in plants:
+                    if vars(other).get("how") == "compiled":
+                        with dialled(self._dials.setdefault((pair, other), Dial(only))):
+                            other(patch, example)
+            if plant is not None and how != "compiled":
+                plant(patch, example)
+            with self._dials[pair, plant].at(size) if how == "compiled" else at_size:
+                return self.torch.verify(patch, pair, programs).comparison
 
 
 def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
@@ -206,19 +213,13 @@ def leave_noise_out(patch: pytest.MonkeyPatch) -> None:
     """
     driver = launch.driver
 
-    def quiet(
-        framework: str,
-        spec: Spec,
-        device_config: DeviceConfig = CPU,
-        *,
-        rounding_noise: bool = False,
-    ) -> Any:
+    def quiet(framework: str, spec: Spec, device_config: DeviceConfig = CPU, **_: bool) -> Any:
         return driver(framework, spec, device_config)
 
     patch.setattr(launch, "driver", quiet)
 
 
-def module(side: Side, pair: Pair) -> Any:
+def module(side: str, pair: Pair) -> Any:
     """The module of one side that implements a pair's example."""
     return launch.example(side, spec_of(pair))
 

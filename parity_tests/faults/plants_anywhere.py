@@ -14,14 +14,22 @@ import numpy as np
 import pytest
 
 import twinstep.torch.driver
+from faults import dials
 from faults.pairs import Plant
-from twinstep import Spec
 
 Named = Mapping[str, np.ndarray]
+Size = Callable[[], Any]
 
 
-def compiled(plant: Plant) -> Plant:
-    """Marks a plant in JAX that asks a dial for its fault's size: many go into one program."""
+def compiled(make: Callable[[Size], Plant]) -> Plant:
+    """A plant in JAX that asks a dial for its fault's size: many go into one program.
+
+    make: the plant, given what will say the size
+    """
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        make(dials.current())(patch, example)
+
     vars(plant)["how"] = "compiled"
     return plant
 
@@ -42,43 +50,47 @@ def together(*plants: Plant) -> Plant:
     return plant
 
 
-def attribute(name: str, value: Any) -> Plant:
-    """Another value of an attribute of the example's module."""
+def replaced(name: str, wrong: Callable[[Any], Any], home: Any = None) -> Plant:
+    """Something in the place of what a module holds: wrong(what it is); home: None: the example."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        patch.setattr(example, name, value)
+        where = example if home is None else home
+        patch.setattr(where, name, wrong(getattr(where, name)))
 
     return plant
+
+
+def attribute(name: str, value: Any) -> Plant:
+    """Another value of an attribute of the example's module."""
+    return replaced(name, lambda right: value)
+
+
+def built(change: Callable[[Any, Any, Any], Any]) -> Plant:
+    """Other parts than the example builds: change(model, criterion, optimizer).
+
+    It alters them, or gives others.
+    """
+
+    def wrong(build: Callable[..., Any]) -> Callable[..., Any]:
+        def other(problem: Any) -> Any:
+            parts = build(problem)
+            return change(*parts) or parts
+
+        return other
+
+    return replaced("build", wrong)
 
 
 def criterion(value: Any) -> Plant:
     """Another loss function."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        build = example.build
-
-        def wrong(problem: Spec) -> Any:
-            model, _, optimizer = build(problem)
-            return model, value, optimizer
-
-        patch.setattr(example, "build", wrong)
-
-    return plant
+    return built(lambda model, right, optimizer: (model, value, optimizer))
 
 
 def loss(wrong: Callable[[Any], Any]) -> Plant:
     """Another loss: wrong(the right one)."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        build = example.build
-
-        def other(problem: Spec) -> Any:
-            model, right, optimizer = build(problem)
-            return model, lambda *given: wrong(right(*given)), optimizer
-
-        patch.setattr(example, "build", other)
-
-    return plant
+    return built(
+        lambda model, right, optimizer: (model, lambda *given: wrong(right(*given)), optimizer)
+    )
 
 
 def twin(name: str, *functions: str) -> Plant:
@@ -100,13 +112,19 @@ def rewritten(function: str, old: str, new: str) -> Plant:
     """A function of the example with another expression in its text."""
 
     def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        text = inspect.getsource(example)
         assert old in inspect.getsource(getattr(example, function))
-        copy = ModuleType(example.__name__)
-        exec(compile(text.replace(old, new), f"<{example.__name__}>", "exec"), vars(copy))
-        patch.setattr(example, function, getattr(copy, function))
+        patch.setattr(example, function, getattr(altered(example, old, new), function))
 
     return plant
+
+
+def altered(module: ModuleType, old: str, new: str) -> ModuleType:
+    """A module from its source with every `old` as `new`."""
+    source = inspect.getsource(module)
+    assert old in source, f"{module.__name__} has no {old!r}"
+    copy = ModuleType(module.__name__)
+    exec(compile(source.replace(old, new), f"<{module.__name__}>", "exec"), vars(copy))
+    return copy
 
 
 def initial_params(
@@ -114,21 +132,22 @@ def initial_params(
 ) -> Plant:
     """The side starts one parameter from other values; name: or what chooses it of all."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        home = example if hasattr(example, "load_params") else twinstep.torch.driver
-        right = home.load_params
-
+    def wrong(right: Callable[..., None]) -> Callable[..., None]:
         def load_params(model: Any, named: Named) -> None:
             leaf = name(named) if callable(name) else name
             right(model, {**named, leaf: change(np.array(named[leaf]))})
 
-        patch.setattr(home, "load_params", load_params)
+        return load_params
+
+    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
+        home = example if hasattr(example, "load_params") else twinstep.torch.driver
+        replaced("load_params", wrong, home)(patch, example)
 
     return started(plant)
 
 
-def ulp_more(array: np.ndarray) -> np.ndarray:
-    """The first entry is the next larger number."""
+def ulp_more(array: np.ndarray, entry: int = 0) -> np.ndarray:
+    """An entry, the first, is the next larger number."""
     array = array.copy()
-    array.flat[0] = np.nextafter(array.flat[0], np.inf)
+    array.flat[entry] = np.nextafter(array.flat[entry], np.inf)
     return array

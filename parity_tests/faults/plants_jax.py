@@ -1,45 +1,40 @@
 """How a fault is planted on the JAX side."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-import pytest
 
 import twinstep.jax.devices
-from faults import dials
 from faults.dials import either
 from faults.pairs import Plant
-from faults.plants_anywhere import compiled
-from twinstep import Spec
+from faults.plants_anywhere import Size, built, compiled, replaced
 from twinstep.jax.nn import layers
 from twinstep.jax.optim._adam import AdamState
 
-Update = Callable[[Any, Any, Any, Any], Any]  # (the honest update, grads, state, params)
+Update = Callable[..., Any]  # (the honest update, grads, state, params) -> (updates, state)
+
+
+def jax_update_by(wrong: Callable[..., Any]) -> Plant:
+    """Another update: wrong(the optimizer's own, the fault's size, grads, state, params)."""
+
+    def change(size: Size, model: Any, criterion: Any, right: Any) -> Any:
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            return wrong(right.update, size(), grads, state, params)
+
+        return model, criterion, optax.GradientTransformation(right.init, update)
+
+    return compiled(lambda size: built(functools.partial(change, size)))
 
 
 def jax_update(wrong: Update) -> Plant:
     """Another update: wrong(the optimizer's own, grads, state, params) -> (updates, state)."""
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        build, size = example.build, dials.current()
-
-        def wrong_build(problem: Spec) -> Any:
-            model, criterion, optimizer = build(problem)
-
-            def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
-                right = optimizer.update(grads, opt_state, params)
-                return either(size(), wrong(optimizer.update, grads, opt_state, params), right)
-
-            return model, criterion, optax.GradientTransformation(optimizer.init, update)
-
-        patch.setattr(example, "build", wrong_build)
-
-    return compiled(plant)
+    return jax_update_by(
+        lambda right, size, *given: either(size, wrong(right, *given), right(*given))
+    )
 
 
 def updates_times(factor: Callable[[Any], Any]) -> Update:
@@ -78,72 +73,55 @@ def restarted_update(honest: Any, grads: Any, state: AdamState, params: Any) -> 
 def in_jax_step(change: Callable[[Any, Any], Callable[[Any, Any], Any]]) -> Plant:
     """Another step: change(the example's own with any optimizer, the optimizer) -> a step."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = example.make_train_step
-
+    def wrong(right: Any) -> Any:
         def make_train_step(model: Any, criterion: Any, optimizer: Any) -> Any:
-            return change(functools.partial(original, model, criterion), optimizer)
+            return change(functools.partial(right, model, criterion), optimizer)
 
-        patch.setattr(example, "make_train_step", make_train_step)
+        return make_train_step
 
-    return plant
+    return replaced("make_train_step", wrong)
 
 
 def after_jax_step(wrong: Callable[[Any, Any], Any]) -> Plant:
     """Something more after the training step: wrong(state before, state) -> state."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        size = dials.current()
+    def change(size: Size, make: Any, optimizer: Any) -> Any:
+        original = make(optimizer)
 
-        def change(make: Any, optimizer: Any) -> Any:
-            original = make(optimizer)
+        def train_step(before: Any, batch: Any) -> Any:
+            state, loss = original(before, batch)
+            return either(size(), wrong(before, state), state), loss
 
-            def train_step(before: Any, batch: Any) -> Any:
-                state, loss = original(before, batch)
-                return either(size(), wrong(before, state), state), loss
+        return train_step
 
-            return train_step
-
-        in_jax_step(change)(patch, example)
-
-    return compiled(plant)
+    return compiled(lambda size: in_jax_step(functools.partial(change, size)))
 
 
-def jax_grads(wrong: Callable[[Any], Any]) -> Plant:
-    """Other gradients, between the backward pass and the optimizer."""
+def jax_grads(wrong: Callable[[Any, Any], Any]) -> Plant:
+    """Other gradients, between backward pass and optimizer: wrong(those, the fault's size)."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        size = dials.current()
+    def change(size: Size, make: Any, honest: Any) -> Any:
+        def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
+            amount = size()
+            return honest.update(either(amount, wrong(grads, amount), grads), opt_state, params)
 
-        def change(make: Any, honest: Any) -> Any:
-            def update(grads: Any, opt_state: Any, params: Any = None) -> Any:
-                return honest.update(either(size(), wrong(grads), grads), opt_state, params)
+        return make(optax.GradientTransformation(honest.init, update))
 
-            return make(optax.GradientTransformation(honest.init, update))
-
-        in_jax_step(change)(patch, example)
-
-    return compiled(plant)
-
-
-def jax_criterion(wrong: Callable[[jax.Array, jax.Array], jax.Array]) -> Plant:
-    """Another loss function."""
-    return jax_loss_by(lambda right, size, *given: either(size, wrong(*given), right(*given)))
+    return compiled(lambda size: in_jax_step(functools.partial(change, size)))
 
 
 def jax_loss_by(wrong: Callable[..., jax.Array]) -> Plant:
     """Another loss: wrong(the right criterion, the fault's size, output, target)."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        build, size = example.build, dials.current()
+    def change(size: Size, model: Any, right: Any, optimizer: Any) -> Any:
+        return model, lambda *given: wrong(right, size(), *given), optimizer
 
-        def wrong_build(problem: Spec) -> Any:
-            model, right, optimizer = build(problem)
-            return model, lambda *given: wrong(right, size(), *given), optimizer
+    return compiled(lambda size: built(functools.partial(change, size)))
 
-        patch.setattr(example, "build", wrong_build)
 
-    return compiled(plant)
+def jax_criterion(wrong: Callable[[jax.Array, jax.Array], jax.Array]) -> Plant:
+    """Another loss function."""
+    return jax_loss_by(lambda right, size, *given: either(size, wrong(*given), right(*given)))
 
 
 def jax_adam(
@@ -181,23 +159,20 @@ def jax_adam(
 
         return optax.GradientTransformation(init, update)
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        right, size = example.adam, dials.current()
+    def one_of_both(size: Size, right: Any, **options: Any) -> optax.GradientTransformation:
+        written, own = adam(**options), right(**options)
 
-        def one_of_both(**options: Any) -> optax.GradientTransformation:
-            written, own = adam(**options), right(**options)
+        def init(params: Any) -> Any:
+            return either(size(), written.init(params), own.init(params))
 
-            def init(params: Any) -> Any:
-                return either(size(), written.init(params), own.init(params))
+        def update(*given: Any) -> Any:
+            return either(size(), written.update(*given), own.update(*given))
 
-            def update(*given: Any) -> Any:
-                return either(size(), written.update(*given), own.update(*given))
+        return optax.GradientTransformation(init, update)
 
-            return optax.GradientTransformation(init, update)
-
-        patch.setattr(example, "adam", one_of_both)
-
-    return compiled(plant)
+    return compiled(
+        lambda size: replaced("adam", lambda own: functools.partial(one_of_both, size, own))
+    )
 
 
 class GRUWithoutHiddenBias(layers.GRU):
@@ -217,12 +192,7 @@ class GRUWithoutHiddenBias(layers.GRU):
         return layers._over_time(cell, self.input(x), h0)
 
 
-def jax_float32(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """JAX as it is when nobody asks for float64."""
-
-    @contextlib.contextmanager
-    def settings(dtype: str, device: jax.Device, precision: str) -> Iterator[None]:
-        with jax.enable_x64(False), jax.default_device(device):
-            yield
-
-    patch.setattr(twinstep.jax.devices, "settings", settings)
+jax_float32 = replaced(
+    "settings", lambda right: lambda dtype, *rest: right("float32", *rest), twinstep.jax.devices
+)
+"""JAX as it is when nobody asks for float64."""

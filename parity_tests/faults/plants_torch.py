@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 import torch
-from torch import nn
 
 import twinstep.torch.driver
 from faults.pairs import Hook, Plant
+from faults.plants_anywhere import built, replaced
 from twinstep.problems.batches import IndexChunk
 
 
@@ -31,17 +30,15 @@ def torch_optimizer(kind: str, become: str | None = None, **changes: Any) -> Pla
     changes: {argument: value, or what makes it from the value it has}
     """
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = getattr(torch.optim, become or kind)
-
+    def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
         def make(params: Any, **options: Any) -> Any:
             for name, change in changes.items():
                 options[name] = change(options[name]) if callable(change) else change
-            return original(params, **options)
+            return (getattr(torch.optim, become) if become else right)(params, **options)
 
-        patch.setattr(torch.optim, kind, make)
+        return make
 
-    return plant
+    return replaced(kind, wrong, torch.optim)
 
 
 class Plain:
@@ -66,44 +63,18 @@ class Message(torch.autograd.Function):
         return grads[0], None
 
 
-def _nothing(k: int, run: Run) -> None:
-    """The hook that does nothing."""
-
-
-def _update(k: int, run: Run) -> None:
+def _update(k: int, run: Run) -> object:
     """The update as it is."""
-    run.optimizer.step()
-
-
-def _as_it_is(k: int, loss: torch.Tensor) -> torch.Tensor:
-    return loss
-
-
-def torch_built(change: Callable[[Any, Any, Any], Any]) -> Plant:
-    """Other parts than the example builds: change(model, criterion, optimizer).
-
-    It alters them, or gives others.
-    """
-
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        build = example.build
-
-        def wrong(problem: Any) -> Any:
-            parts = build(problem)
-            return change(*parts) or parts
-
-        patch.setattr(example, "build", wrong)
-
-    return plant
+    return run.optimizer.step()
 
 
 def in_torch_step(
     *,
-    start: Hook = _nothing,
-    graded: Hook = _nothing,
+    start: Hook | None = None,
+    graded: Hook | None = None,
     update: Hook = _update,
-    end: Hook = _nothing,
-    report: Callable[[int, torch.Tensor], torch.Tensor] = _as_it_is,
+    end: Hook | None = None,
+    report: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
 ) -> Plant:
     """Something more in the training step.
 
@@ -120,10 +91,12 @@ def in_torch_step(
             nonlocal made
             if torch.is_grad_enabled():
                 made += 1
-                with torch.no_grad():
-                    start(made, run)
+                if start:
+                    with torch.no_grad():
+                        start(made, run)
 
         def loss(*given: torch.Tensor) -> torch.Tensor:
+            assert report is not None
             found: torch.Tensor = criterion(*given)
             said: torch.Tensor = Message.apply(found, report(made, found.detach()))
             return said
@@ -131,17 +104,18 @@ def in_torch_step(
         def moves(step: Callable[[], Any]) -> None:
             inside = Run(model, Plain(optimizer, step))
             update(made, inside)
-            with torch.no_grad():
-                end(made, inside)
+            if end:
+                with torch.no_grad():
+                    end(made, inside)
 
         model.register_forward_pre_hook(starts)
-        if update is not _update or end is not _nothing:
+        if update is not _update or end:
             _within(optimizer, moves)
-        if graded is not _nothing:
+        if graded:
             _before(optimizer, lambda: graded(made, run))
-        return model, criterion if report is _as_it_is else loss, optimizer
+        return model, loss if report else criterion, optimizer
 
-    return torch_built(change)
+    return built(change)
 
 
 def _within(optimizer: Any, wrong: Callable[[Callable[[], Any]], None]) -> None:
@@ -156,7 +130,7 @@ def _within(optimizer: Any, wrong: Callable[[Callable[[], Any]], None]) -> None:
     optimizer._patch_step_function()
 
 
-def _before(optimizer: Any, hook: Callable[[], None]) -> None:
+def _before(optimizer: Any, hook: Callable[[], object]) -> None:
     """Something before the optimizer is called, of which no hook of its hears."""
     right = optimizer.step
 
@@ -179,7 +153,7 @@ def backpropagated(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
         for parameter in model.parameters():
             parameter.register_post_accumulate_grad_hook(hook)
 
-    return torch_built(other)
+    return built(other)
 
 
 def at(step: int, hook: Hook) -> Hook:
@@ -203,27 +177,22 @@ def scale_grads(factor: float, *only: str) -> Hook:
     return hook
 
 
-def scale_params(factor: float) -> Hook:
-    """Multiplies the parameters."""
+def params_by(change: Callable[[torch.Tensor], torch.Tensor]) -> Hook:
+    """Changes each parameter."""
 
     def hook(k: int, run: Run) -> None:
         for parameter in run.model.parameters():
-            parameter *= factor
+            parameter.copy_(change(parameter))
 
     return hook
 
 
-def round_params(k: int, run: Run) -> None:
-    """Rounds the parameters to float32, in which they don't stay."""
-    for parameter in run.model.parameters():
-        parameter.copy_(parameter.float())
-
-
-def clip(max_norm: float) -> Hook:
-    """Clips the gradients by their norm."""
+def state_by(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Hook:
+    """Changes one entry of the optimizer's state, of each parameter."""
 
     def hook(k: int, run: Run) -> None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), max_norm)
+        for entries in run.optimizer.state.values():
+            entries[name].copy_(change(entries[name]))
 
     return hook
 
@@ -233,30 +202,21 @@ def clear_all(k: int, run: Run) -> None:
     run.model.zero_grad()
 
 
-def forget_state(k: int, run: Run) -> None:
-    """The optimizer starts anew."""
-    run.optimizer.state.clear()
-
-
-def forget_first_moment(k: int, run: Run) -> None:
-    """Adam forgets its first moment, and nothing else."""
-    for parameter in run.model.parameters():
-        run.optimizer.state[parameter]["exp_avg"].zero_()
-
-
 def update_twice(k: int, run: Run) -> None:
     """The update is made twice."""
     run.optimizer.step()
     run.optimizer.step()
 
 
-def decaying_rate(factor: float) -> Hook:
-    """A learning rate that falls after each update."""
+def update_by(change: Callable[[str, torch.Tensor, torch.Tensor], object]) -> Hook:
+    """The update, and more to each parameter: change(name, parameter, what it was before)."""
 
     def update(k: int, run: Run) -> None:
+        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
         run.optimizer.step()
-        for group in run.optimizer.param_groups:
-            group["lr"] *= factor
+        with torch.no_grad():
+            for name, parameter in run.model.named_parameters():
+                change(name, parameter, before[name])
 
     return update
 
@@ -264,14 +224,11 @@ def decaying_rate(factor: float) -> Hook:
 def keep(name: str, index: Any = ...) -> Hook:
     """The update leaves a parameter, or an entry of it, where it was."""
 
-    def update(k: int, run: Run) -> None:
-        parameter = dict(run.model.named_parameters())[name]
-        before = parameter.detach().clone()
-        run.optimizer.step()
-        with torch.no_grad():
+    def change(leaf: str, parameter: torch.Tensor, before: torch.Tensor) -> None:
+        if leaf == name:
             parameter[index] = before[index]
 
-    return update
+    return update_by(change)
 
 
 def delayed() -> Hook:
@@ -295,21 +252,11 @@ def hidden_momentum(factor: float) -> Hook:
     """Each update goes on by a part of the one before, which no state of the optimizer shows."""
     moves: dict[str, torch.Tensor] = {}
 
-    def update(k: int, run: Run) -> None:
-        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
-        run.optimizer.step()
-        with torch.no_grad():
-            for name, parameter in run.model.named_parameters():
-                parameter += factor * moves.get(name, torch.zeros(()))
-                moves[name] = parameter - before[name]
+    def change(name: str, parameter: torch.Tensor, before: torch.Tensor) -> None:
+        parameter += factor * moves.get(name, torch.zeros(()))
+        moves[name] = parameter - before
 
-    return update
-
-
-def move_gru(k: int, run: Run) -> None:
-    """The GRU, which no optimizer was given, follows its gradients."""
-    for parameter in run.model.gru.parameters():
-        parameter -= 1e-3 * parameter.grad
+    return update_by(change)
 
 
 def forward(wrong: Callable[[Any, torch.Tensor], torch.Tensor]) -> Plant:
@@ -318,61 +265,60 @@ def forward(wrong: Callable[[Any, torch.Tensor], torch.Tensor]) -> Plant:
     def change(model: Any, *_: Any) -> None:
         model.forward = functools.partial(wrong, model)
 
-    return torch_built(change)
+    return built(change)
+
+
+def inputs_by(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
+    """Other inputs than the batch's."""
+    return forward(lambda model, x: type(model).forward(model, change(x)))
 
 
 def torch_data(**changes: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
     """Other samples: {name: what makes them from those there are}."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = vars(twinstep.torch.driver.Driver)["data"]
-
+    def wrong(original: Any) -> Any:
         def data(self: Any) -> dict[str, torch.Tensor]:
             right = original.__get__(self, type(self))
             return right | {name: change(right[name]) for name, change in changes.items()}
 
-        patch.setattr(twinstep.torch.driver.Driver, "data", property(data))
+        return property(data)
 
-    return plant
+    return replaced("data", wrong, twinstep.torch.driver.Driver)
 
 
 def torch_indices(change: Callable[[int, np.ndarray], np.ndarray]) -> Plant:
     """Other samples in the batches: change(steps before, sample numbers (steps, batch size))."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = twinstep.torch.driver.take
-
+    def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
         def take(data: Any, chunk: IndexChunk) -> Any:
             assert chunk.indices is not None
-            return original(data, chunk._replace(indices=change(chunk.start, chunk.indices)))
+            return right(data, chunk._replace(indices=change(chunk.start, chunk.indices)))
 
-        patch.setattr(twinstep.torch.driver, "take", take)
+        return take
 
-    return plant
+    return replaced("take", wrong, twinstep.torch.driver)
 
 
 def torch_batch(step: int, change: Callable[[Any], Any]) -> Plant:
     """Another batch in one step."""
 
-    def plant(patch: pytest.MonkeyPatch, example: Any) -> None:
-        original = twinstep.torch.driver.take
-
+    def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
         def take(data: Any, chunk: IndexChunk) -> Any:
-            for k, batch in enumerate(original(data, chunk), chunk.start + 1):
+            for k, batch in enumerate(right(data, chunk), chunk.start + 1):
                 yield change(batch) if k == step else batch
 
-        patch.setattr(twinstep.torch.driver, "take", take)
+        return take
 
-    return plant
+    return replaced("take", wrong, twinstep.torch.driver)
 
 
-def swapped(i: int, j: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Two samples in each other's place."""
+def swapped(i: int, j: int) -> Callable[[Any], Any]:
+    """Two rows in each other's place."""
 
-    def change(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.clone()
-        tensor[[i, j]] = tensor[[j, i]]
-        return tensor
+    def change(rows: Any) -> Any:
+        order = np.arange(len(rows))
+        order[[i, j]] = [j, i]
+        return rows[order]
 
     return change
 

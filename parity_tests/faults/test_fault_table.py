@@ -9,60 +9,37 @@ meets; a fault in an update that rounds to nothing; what is done to gradients be
 the zero_grad that clears them.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
 from faults.differentiating import GRADIENTS, LOSSES
 from faults.modelling import DATA, MODELS, START
 from faults.optimizing import HYPER_PARAMETERS, OPTIMIZERS, UPDATES
-from faults.pairs import (
-    FaultyJax,
-    Honest,
-    HonestJax,
-    Pair,
-    Plant,
-    module,
-    pair,
-    spot_of,
-    verify_only,
-)
-from faults.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault
+from faults.pairs import FaultyJax, Honest, Pair, Plant, compared, pair, spot_of
+from faults.table import DIGITS, GROUPS, LINEAR, SELECTIVE, Fault, faults
 from twinstep import Verdict
 from twinstep.judge import tolerance
-from twinstep.judge.judge import Judge
 
 pytestmark = pytest.mark.quick_to_compile
 
-FAULTS = [
-    *HYPER_PARAMETERS,
-    *OPTIMIZERS,
-    *UPDATES,
-    *GRADIENTS,
-    *LOSSES,
-    *MODELS,
-    *DATA,
-    *START,
-]
+TABLES = [HYPER_PARAMETERS, OPTIMIZERS, UPDATES, GRADIENTS, LOSSES, MODELS, DATA, START]
+FAULTS = [fault for table in TABLES for fault in faults(table)]
 DEAR = (GROUPS, SELECTIVE, DIGITS)
 DEAREST = (SELECTIVE, DIGITS)  # of whose kinds others are in GROUPS, and in test_many_pairs.py
-
-
-@pytest.fixture(scope="module")
-def honest_jax() -> Honest:
-    """The JAX side as it is, shared by all faults on the other side."""
-    return HonestJax()
-
-
-@pytest.fixture(scope="module")
-def faulty_jax() -> FaultyJax:
-    """The JAX side with its faults, each with a dial."""
-    return FaultyJax()
 
 
 def in_jax(pair: Pair) -> list[Plant]:
     """What is planted on the JAX side of a pair."""
     return [fault.plant for fault in FAULTS if fault.pair == pair and fault.side == "jax"]
+
+
+def each(name: str, values: Iterable[Any], slow: Callable[[Any], bool]) -> pytest.MarkDecorator:
+    """A test of each, some of them slow."""
+    marks = {True: [pytest.mark.slow], False: []}
+    params = [pytest.param(value, id=str(value), marks=marks[slow(value)]) for value in values]
+    return pytest.mark.parametrize(name, params)
 
 
 def in_a_dear_program(fault: Fault) -> bool:
@@ -71,88 +48,58 @@ def in_a_dear_program(fault: Fault) -> bool:
 
 
 def test_the_table_is_large_and_names_each_fault_once() -> None:
-    assert len(FAULTS) >= 30
+    assert len(FAULTS) >= 104
     assert len({fault.says for fault in FAULTS}) == len(FAULTS)
 
 
 PAIRS = sorted({fault.pair for fault in FAULTS})
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        pytest.param(pair, id=str(pair), marks=[pytest.mark.slow] * (pair in DEAREST))
-        for pair in PAIRS
-    ],
-)
-def test_without_a_fault_each_pair_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    comparison = honest_jax.verify(monkeypatch, pair).comparison
+@each("pair", PAIRS, lambda pair: pair in DEAREST)
+def test_without_a_fault_each_pair_passes(pair: Pair, honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(pair)
     assert comparison.verdict.same, comparison.reason
     assert spot_of(comparison) is None
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        pytest.param(pair, id=str(pair), marks=[pytest.mark.slow] * (pair in DEAR))
-        for pair in PAIRS
-        if in_jax(pair)
-    ],
-)
+@each("pair", filter(in_jax, PAIRS), lambda pair: pair in DEAR)
 def test_without_a_fault_each_program_that_could_have_some_passes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, faulty_jax: FaultyJax
+    pair: Pair, faulty_jax: FaultyJax
 ) -> None:
-    comparison = faulty_jax.verify(monkeypatch, pair, in_jax(pair), None).comparison
+    comparison = faulty_jax.compared(pair, in_jax(pair), None)
     assert comparison.verdict.same, comparison.reason
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=fault.says, marks=[pytest.mark.slow] * in_a_dear_program(fault))
-        for fault in FAULTS
-    ],
-)
+@each("fault", FAULTS, in_a_dear_program)
 def test_a_fault_is_found_where_it_is(
-    fault: Fault, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest, faulty_jax: FaultyJax
+    fault: Fault, honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
     if fault.side == "jax":
-        found = faulty_jax.verify(monkeypatch, fault.pair, in_jax(fault.pair), fault.plant)
-        comparison = found.comparison
+        comparison = faulty_jax.compared(fault.pair, in_jax(fault.pair), fault.plant)
     else:
-        fault.plant(monkeypatch, module(fault.side, fault.pair))
-        comparison = honest_jax.verify(monkeypatch, fault.pair).comparison
+        comparison = honest_jax.compared(fault.pair, torch=fault.plant)
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     assert spot_of(comparison) == fault.spot, comparison.reason
 
 
-class Kind(NamedTuple):
-    """A problem that comes to a verdict, and a part of the reason that is given."""
-
-    verdict: Verdict
-    reason: str
-    pair: Pair
-
-
-KINDS = [
-    # every number is a short binary fraction: nothing rounds
-    Kind(Verdict.EQUAL, "same bits", pair("chain_rule", steps=2, learning_rate=0.125)),
-    Kind(Verdict.ROUNDING, "rounding", LINEAR),
-    Kind(Verdict.INVALID, "inf", pair("linear_regression", steps=4, learning_rate=1e300)),
-    Kind(Verdict.INVALID, "no parameter", pair("linear_regression", steps=3, learning_rate=0.0)),
-    Kind(Verdict.INVALID, "gradients are zero", pair("chain_rule", steps=3, x=0.0)),
-    # w1 moves by an ulp, too little for the loss
-    Kind(Verdict.INVALID, "the loss never", pair("chain_rule", steps=2, learning_rate=5e-18)),
-]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=[f"{kind.verdict} {kind.reason}" for kind in KINDS])
-def test_each_verdict(kind: Kind, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
-    comparison = honest_jax.verify(monkeypatch, kind.pair).comparison
-    assert comparison.verdict is kind.verdict, comparison.reason
-    assert kind.reason in comparison.reason
+@pytest.mark.parametrize(
+    ("verdict", "reason", "pair"),
+    [
+        # every number is a short binary fraction: nothing rounds
+        (Verdict.EQUAL, "same bits", pair("chain_rule", steps=2, learning_rate=0.125)),
+        (Verdict.ROUNDING, "rounding", LINEAR),
+        (Verdict.INVALID, "inf", pair("linear_regression", steps=4, learning_rate=1e300)),
+        (Verdict.INVALID, "no parameter", pair("linear_regression", steps=3, learning_rate=0.0)),
+        (Verdict.INVALID, "gradients are zero", pair("chain_rule", steps=3, x=0.0)),
+        # w1 moves by an ulp, too little for the loss
+        (Verdict.INVALID, "the loss never", pair("chain_rule", steps=2, learning_rate=5e-18)),
+    ],
+    ids=str,
+)
+def test_each_verdict(verdict: Verdict, reason: str, pair: Pair, honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(pair)
+    assert comparison.verdict is verdict, comparison.reason
+    assert reason in comparison.reason
 
 
 def test_drift_is_a_free_run_that_leaves_its_allowance_while_every_step_is_right(
@@ -160,15 +107,9 @@ def test_drift_is_a_free_run_that_leaves_its_allowance_while_every_step_is_right
 ) -> None:
     # rounding that piles up is drift where no rounding noise is allowed for
     monkeypatch.setattr(tolerance, "ROUNDING_NOISE_FACTOR", 0)
-    comparison = verify_only(monkeypatch, pair("linear_regression_adam", steps=1000)).comparison
+    comparison = compared(pair("linear_regression_adam", steps=1000))
     assert comparison.verdict is Verdict.DRIFT, comparison.reason
     assert not comparison.verdict.same
     assert comparison.smallest_allowance("gate") <= 1 < comparison.smallest_allowance("free")
     assert comparison.first is not None
     assert comparison.first.step > 1
-
-
-def test_a_comparison_of_no_steps_proves_nothing() -> None:
-    comparison = Judge("float64").comparison()
-    assert comparison.verdict is Verdict.INVALID
-    assert comparison.reason == "no steps"

@@ -9,31 +9,23 @@ import pytest
 
 from faults.pairs import (
     Honest,
-    HonestJax,
     Pair,
     Plant,
     Side,
     Spot,
+    compared,
     leave_noise_out,
-    module,
     pair,
     spot_of,
     verify_only,
 )
-from faults.plants_anywhere import initial_params, loss
-from faults.plants_jax import in_jax_step
-from faults.plants_of_kinds import jax_loss
-from faults.plants_torch import at, backpropagated, in_torch_step, scale_params, update_at
+from faults.plants_anywhere import initial_params, loss, together
+from faults.plants_jax import in_jax_step, jax_loss_by
+from faults.plants_torch import at, backpropagated, in_torch_step, params_by, update_at
 from twinstep import Verdict
 from twinstep.runs import launch
 
 pytestmark = pytest.mark.quick_to_compile
-
-
-@pytest.fixture(scope="module")
-def honest_jax() -> Honest:
-    """The JAX side as it is, shared by all faults on the other side."""
-    return HonestJax()
 
 
 HUGE = [
@@ -42,7 +34,9 @@ HUGE = [
 ]
 HALF_AS_LARGE_AGAIN: dict[Side, Plant] = {
     "torch": loss(lambda value: value + 0.5 * value.detach()),
-    "jax": jax_loss(lambda value, size: value + jax.lax.stop_gradient(0.5 * value)),
+    "jax": jax_loss_by(
+        lambda right, size, *given: right(*given) + jax.lax.stop_gradient(0.5 * right(*given))
+    ),
 }
 
 
@@ -52,17 +46,14 @@ def test_loss_of_numbers_whose_squares_overflow(
     huge: Pair, side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_noise_out(monkeypatch)
-    HALF_AS_LARGE_AGAIN[side](monkeypatch, module(side, huge))
-    comparison = verify_only(monkeypatch, huge).comparison
+    comparison = compared(huge, verify_only, **{side: HALF_AS_LARGE_AGAIN[side]})
     assert comparison.verdict in (Verdict.MISMATCH, Verdict.INVALID), comparison.reason
     assert comparison.smallest_allowance("gate") != 0
 
 
 @pytest.mark.parametrize("huge", HUGE, ids=str)
-def test_numbers_whose_squares_overflow_are_no_fault(
-    huge: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    comparison = honest_jax.verify(monkeypatch, huge).comparison
+def test_numbers_whose_squares_overflow_are_no_fault(huge: Pair, honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(huge)
     assert comparison.verdict is not Verdict.MISMATCH, comparison.reason
 
 
@@ -73,13 +64,11 @@ DENORMAL = [
 
 
 @pytest.mark.parametrize("tiny", DENORMAL, ids=str)
-def test_denormal_gradients_prove_nothing(
-    tiny: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
+def test_denormal_gradients_prove_nothing(tiny: Pair, honest_jax: Honest) -> None:
     """XLA flushes them to 0, PyTorch does not; so nor can a fault in them be seen."""
-    assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
-    backpropagated(lambda g: 2 * g)(monkeypatch, module("torch", tiny))
-    assert honest_jax.verify(monkeypatch, tiny).comparison.verdict is Verdict.INVALID
+    twice_as_large = backpropagated(lambda g: 2 * g)
+    for found in (honest_jax.compared(tiny), honest_jax.compared(tiny, torch=twice_as_large)):
+        assert found.verdict is Verdict.INVALID
 
 
 def denormal(array: Any) -> Any:
@@ -87,40 +76,33 @@ def denormal(array: Any) -> Any:
     return array * 0 + {"float32": 1e-40, "float64": 1e-310}[str(array.dtype)]
 
 
+START = initial_params("weight", denormal)
 LOST_MOVE = in_torch_step(update=update_at(1, lambda k, run: None))
-IN_DENORMAL: list[tuple[Plant | None, Spot | None]] = [
-    (None, None),
-    (LOST_MOVE, Spot(1, "params", "weight")),
-    (in_torch_step(start=at(2, scale_params(2.0))), Spot(2, "loss", "loss")),
-]
+DOUBLED = in_torch_step(start=at(2, params_by(lambda p: 2 * p)))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_parameters_that_start_denormal(dtype: str, honest_jax: Honest) -> None:
-    tiny = pair("linear_regression", dtype)
-    for plant, spot in IN_DENORMAL:
-        with pytest.MonkeyPatch.context() as patch:
-            for side in ("torch", "jax"):
-                initial_params("weight", denormal)(patch, module(side, tiny))
-            if plant:
-                plant(patch, module("torch", tiny))
-            comparison = honest_jax.verify(patch, tiny).comparison
-            assert spot_of(comparison) == spot, comparison.reason
-            assert comparison.verdict.same == (plant is None)
+    for plants, spot in (
+        ((), None),
+        ((LOST_MOVE,), Spot(1, "params", "weight")),
+        ((DOUBLED,), Spot(2, "loss", "loss")),
+    ):
+        tiny = pair("linear_regression", dtype)
+        comparison = honest_jax.compared(tiny, jax=START, torch=together(START, *plants))
+        assert spot_of(comparison) == spot, comparison.reason
+        assert comparison.verdict.same == (spot is None)
 
 
 LONG = pair("sgd_single_sample", steps=10_000)
 
 
-def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(
-    monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    comparison = honest_jax.verify(monkeypatch, LONG).comparison
+def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(honest_jax: Honest) -> None:
+    comparison = honest_jax.compared(LONG)
     assert comparison.verdict.same, comparison.reason
     assert comparison.steps == 10_000
-    late = in_torch_step(start=at(9_000, scale_params(1 + 1e-10)))
-    late(monkeypatch, module("torch", LONG))
-    comparison = honest_jax.verify(monkeypatch, LONG).comparison
+    late = in_torch_step(start=at(9_000, params_by(lambda p: p * (1 + 1e-10))))
+    comparison = honest_jax.compared(LONG, torch=late)
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
     assert spot_of(comparison) == Spot(9_000, "loss", "loss")
 
@@ -149,18 +131,11 @@ def twice(make: Any, optimizer: Any) -> Any:
     return lambda state, batch: right(right(state, batch)[0], batch)
 
 
-FREE = ["adam_update", "sgd_linear_model"]
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("example", FREE)
-def test_two_steps_recorded_as_one_are_no_drift(
-    example: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = pair(example, dtype, steps=4)
-    in_its_own_run(in_jax_step(twice))(monkeypatch, module("jax", own))
-    comparison = verify_only(monkeypatch, own).comparison
+@pytest.mark.parametrize("example", ["adam_update", "sgd_linear_model"])
+def test_two_steps_recorded_as_one_are_no_drift(example: str, dtype: str) -> None:
+    plant = in_its_own_run(in_jax_step(twice))
+    comparison = compared(pair(example, dtype, steps=4), jax=plant)
     assert comparison.verdict is Verdict.MISMATCH, comparison.reason
-    spot = spot_of(comparison)
-    assert spot is not None
-    assert spot.step == 1
+    assert comparison.first is not None
+    assert comparison.first.step == 1

@@ -12,7 +12,7 @@ import pytest
 from faults.honest import AnyRate, alarms, honest
 from faults.honest import judged as passed
 from faults.kinds import KINDS, FaultCase, with_fault
-from faults.pairs import FaultyJax, Honest, HonestJax, HonestTorch, Side, module, spot_of
+from faults.pairs import FaultyJax, Honest, Side, spot_of
 from faults.plants_of_kinds import in_float32
 from twinstep import Verdict
 from twinstep.judge.findings import Comparison
@@ -34,9 +34,7 @@ NOT_IN_TORCH = [
 ]
 SIDES: tuple[Side, ...] = ("torch", "jax")
 TABLE = [
-    fault
-    for (example, dtype), side in itertools.product(CELLS, SIDES)
-    for fault in with_fault(example, dtype, side)
+    fault for cell, side in itertools.product(CELLS, SIDES) for fault in with_fault(*cell, side)
 ]
 
 
@@ -46,20 +44,8 @@ def table_cell(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def honest_jax() -> Honest:
-    """The JAX side as it is, shared by all faults on the other side."""
-    return HonestJax()
-
-
-@pytest.fixture(scope="module")
-def faulty_jax() -> FaultyJax:
-    """The JAX side with its faults, each with a dial."""
-    return FaultyJax(HonestTorch())
-
-
 def test_the_table_is_large() -> None:
-    assert len(TABLE) >= 150
+    assert len(TABLE) >= 1100
     assert 3 * sum(fault.dtype == "float32" for fault in TABLE) >= len(TABLE)
     assert {fault.pair.example for fault in TABLE} == set(EXAMPLES)
     assert {fault.spot.stage for fault in TABLE} >= {"batch", "loss", "raw_grads", "opt_state"}
@@ -68,31 +54,19 @@ def test_the_table_is_large() -> None:
 
 def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Comparison:
     """What the judge says of a fault."""
-    with pytest.MonkeyPatch.context() as patch:
-        if fault.side == "torch":
-            assert fault.kind.torch is not None
-            plant = fault.kind.torch(fault.size)
-            only = in_float32(plant) if fault.dtype == "float32" else plant
-            only(patch, module("torch", fault.pair))
-            return honest_jax.verify(patch, fault.pair).comparison
-        assert fault.kind.jax is not None
-        plant = fault.kind.jax
-        if fault.dtype == "float32" and vars(plant)["how"] == "started":
-            plant = in_float32(plant)
-        others = [f.kind.jax for f in with_fault(fault.pair.example, fault.dtype, "jax")]
-        return faulty_jax.verify(
-            patch,
-            fault.pair,
-            [other for other in others if other is not None],
-            plant,
-            fault.size,
-            honest_jax.programs if fault.dtype == "float32" else None,
-        ).comparison
-
-
-def _times_over(comparison: Comparison) -> float:
-    first = comparison.first.ratio if comparison.first else math.inf
-    return max(first, comparison.smallest_allowance("gate"))
+    single = fault.dtype == "float32"
+    in_torch, in_jax = fault.kind.plants
+    if fault.side == "torch":
+        assert in_torch is not None
+        plant = in_torch(fault.size)
+        return honest_jax.compared(fault.pair, torch=in_float32(plant) if single else plant)
+    assert in_jax is not None
+    if single and vars(in_jax)["how"] == "started":
+        in_jax = in_float32(in_jax)
+    cell = with_fault(fault.pair.example, fault.dtype, "jax")
+    plants = [other.kind.plants.jax for other in cell if other.kind.plants.jax]
+    exact = honest_jax.programs if single else None
+    return faulty_jax.compared(fault.pair, plants, in_jax, fault.size, exact)
 
 
 def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -> list[str]:
@@ -101,48 +75,39 @@ def missed(faults: list[FaultCase], honest_jax: Honest, faulty_jax: FaultyJax) -
     for fault in faults:
         comparison = judged(fault, honest_jax, faulty_jax)
         found = comparison.verdict is Verdict.MISMATCH and fault.found(spot_of(comparison))
-        if not (found and _times_over(comparison) >= fault.kind.least):
+        first = comparison.first.ratio if comparison.first else math.inf
+        times_over = max(first, comparison.smallest_allowance("gate"))
+        if not (found and times_over >= fault.kind.least):
             misses.append(f"{fault}: {comparison.verdict}, {comparison.reason}")
     return misses
 
 
 def test_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
-    pairs = list(honest(*table_cell, FEW_SEEDS if table_cell[0] in DEAR else SEEDS))
-    assert not alarms((each, passed(each, honest_jax.programs)) for each in pairs)
+    pairs = honest(*table_cell, FEW_SEEDS if table_cell[0] in DEAR else SEEDS)
+    assert not alarms(pairs, lambda each: passed(each, honest_jax.programs))
 
 
-def test_faults_in_torch(
-    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
+@pytest.mark.parametrize("side", SIDES)
+def test_faults(
+    side: Side, table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
-    if table_cell in NOT_IN_TORCH:
+    if (table_cell in NOT_IN_TORCH) if side == "torch" else (table_cell not in IN_JAX):
         pytest.skip("make test-slow")
-    assert not missed(with_fault(*table_cell, "torch"), honest_jax, faulty_jax)
-
-
-def test_faults_in_jax(
-    table_cell: tuple[str, str], honest_jax: Honest, faulty_jax: FaultyJax
-) -> None:
-    if table_cell not in IN_JAX:
-        pytest.skip("make test-slow")
-    assert not missed(with_fault(*table_cell, "jax"), honest_jax, faulty_jax)
+    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)
 
 
 @pytest.mark.parametrize(
     ("example", "dtype"), [("adam_update", "float32"), ("chain_rule", "float64")]
 )
 def test_honest_pairs_pass_by_any_rate(example: str, dtype: str) -> None:
-    programs = AnyRate()
-    pairs = list(honest(example, dtype, SEEDS, rates=True))
-    assert not alarms((each, programs.judged(each)) for each in pairs)
+    assert not alarms(honest(example, dtype, SEEDS, rates=True), AnyRate().judged)
 
 
 @pytest.mark.slow
 def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
-    own = list(honest(*table_cell, range(100, 120)))
-    assert not alarms((each, passed(each, honest_jax.programs)) for each in own)
-    programs = AnyRate()
-    others = list(honest(*table_cell, range(200, 216), rates=True))
-    assert not alarms((each, programs.judged(each)) for each in others)
+    own = honest(*table_cell, range(100, 120))
+    assert not alarms(own, lambda each: passed(each, honest_jax.programs))
+    assert not alarms(honest(*table_cell, range(200, 216), rates=True), AnyRate().judged)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ LEAVES = {
     "opt_state": tuple(f"{name}.exp_avg" for name in SHAPES),
     "params": tuple(SHAPES),
 }
+Change = Callable[[Trace], Trace]
 
 
 def metadata(**changes: Any) -> Metadata:
@@ -59,16 +60,14 @@ def made(
         size = generator.uniform(1, 2, (rows, *shape))
         return (size * generator.choice([-1, 1], size.shape)).astype(dtype)
 
-    def measured(size: float | None, *stages: str) -> dict[str, np.ndarray] | None:
-        if rounding_noise is None or size is None:
+    def measured(size: Any, *stages: str) -> dict[str, np.ndarray] | None:
+        if rounding_noise is None:
             return None
         keys = [f"{stage}/{leaf}" for stage in stages for leaf in LEAVES[stage]]
         return {key: np.full(steps, size, dtype) for key in keys}
 
     losses = drawn(steps, ())
-    batch = {
-        name: generator.integers(2**32, size=steps, dtype=np.uint32) for name in LEAVES["batch"]
-    }
+    batch = {n: generator.integers(2**32, size=steps, dtype=np.uint32) for n in LEAVES["batch"]}
     raw_grads = {name: drawn(steps, shape) for name, shape in SHAPES.items()}
     return Trace(
         metadata=metadata(dtype=dtype),
@@ -89,14 +88,30 @@ def leaf_of(trace: Trace, stage: str, leaf: str) -> np.ndarray:
     return array
 
 
+def with_field(trace: Trace, field: str, value: Any) -> Trace:
+    """The same trace with another value of the field of this name."""
+    fields: dict[str, Any] = {field: value}
+    return dataclasses.replace(trace, **fields)
+
+
 def with_leaf(trace: Trace, stage: str, leaf: str, array: np.ndarray) -> Trace:
     """The same trace with another array for one leaf; a gradient held once stays so."""
     if stage == "loss":
         return dataclasses.replace(trace, losses=array)
-    changed: dict[str, Any] = {stage: {**getattr(trace, stage), leaf: array}}
+    changed = with_field(trace, stage, {**getattr(trace, stage), leaf: array})
     if stage == "raw_grads" and trace.held_once(leaf):
-        changed["grads"] = {**trace.grads, leaf: array}
-    return dataclasses.replace(trace, **changed)
+        return dataclasses.replace(changed, grads={**trace.grads, leaf: array})
+    return changed
+
+
+def leaf_by(stage: str, leaf: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Another array for one leaf: change(what it is)."""
+    return lambda trace: with_leaf(trace, stage, leaf, change(leaf_of(trace, stage, leaf)))
+
+
+def rows_of(stage: str, leaf: str, which: slice) -> Change:
+    """Some rows of a leaf alone."""
+    return leaf_by(stage, leaf, lambda rows: rows[which])
 
 
 def with_fault(trace: Trace, stage: str, leaf: str, step: int, value: float) -> Trace:
@@ -111,7 +126,7 @@ def with_fault(trace: Trace, stage: str, leaf: str, step: int, value: float) -> 
 
 
 def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
-    """The entry that `planted` would replace."""
+    """The entry that `with_fault` would replace."""
     row = leaf_of(trace, stage, leaf)[step - 1 + STAGES[stage].before]
     return float(row[(-1,) * row.ndim])
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,29 +12,21 @@ from helpers.judging import (
     SEARCH,
     TINY,
     VALUES,
-    base,
-    sizes,
+    Mode,
+    judged,
+    off_by,
     strict,
     where,
     worst,
 )
-from helpers.synthetic_traces import (
-    LEAVES,
-    STEPS,
-    entry,
-    made,
-    with_fault,
-)
+from helpers.synthetic_traces import LEAVES, STEPS, made, with_fault
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare
-from twinstep.judge.judge import Judge
 from twinstep.trace.stages import STAGES
 
 pytestmark = pytest.mark.quick_to_compile
-
-# --------------------------------------------------------------------------------------- properties
 
 AMOUNTS = [0.0, -0.0, 1.0, 5e-324, 1e-300, 1e300, 1.7e308, -1.7e308, np.nan, np.inf, -np.inf]
 NUMBERS = st.floats(width=64) | st.sampled_from(AMOUNTS)
@@ -101,16 +91,14 @@ def test_any_numbers_give_the_verdict_of_the_plain_bound(common: Changes, change
     step=st.integers(1, STEPS),
     amounts=st.lists(st.floats(-20, 0), min_size=2, max_size=8),
     sign=st.sampled_from([-1, 1]),
-    name=st.sampled_from(sorted(MODES)),
+    judge=st.sampled_from([*MODES.values()]),
 )
 def test_a_growing_fault_crosses_from_rounding_to_mismatch_once(
-    spot: tuple[str, str], step: int, amounts: list[float], sign: int, name: str
+    spot: tuple[str, str], step: int, amounts: list[float], sign: int, judge: Mode
 ) -> None:
-    judge, rounding_noise = MODES[name]
-    trace = base(rounding_noise)
-    value = entry(trace, *spot, step)
+    trace = judge.trace()
     comparisons = [
-        judge(trace, with_fault(trace, *spot, step, value + sign * 10.0**amount))
+        judge(trace, off_by(trace, *spot, step, sign * 10.0**amount))
         for amount in [*sorted(amounts), 1.0]
     ]
     ratios = [worst(comparison, spot[0]).ratio for comparison in comparisons]
@@ -145,18 +133,10 @@ def test_a_run_is_judged_alike_however_it_is_cut(
 ) -> None:
     trace = data.draw(measured(made()))
     candidate = data.draw(measured(changed(made(), changes)))
-    replayed = changed(made(), data.draw(CHANGES)) if gated else trace
+    replayed = changed(made(), data.draw(CHANGES)) if gated else None
 
-    def judged(bounds: list[int]) -> dict[str, Any]:
-        judge = Judge("float64")
-        for low, high in pairwise(bounds):
-            a, b, c = (t.slice(low, high) for t in (trace, candidate, replayed))
-            if gated:
-                judge.gate(a, c, sizes(a))
-            judge.free(a, b)
-        return strict(judge.comparison())
-
-    whole = judged([0, STEPS])
-    assert judged([0, *sorted(cuts), STEPS]) == whole
+    whole = strict(judged(trace, candidate, replayed).comparison())
+    pieces = judged(trace, candidate, replayed, [0, *sorted(cuts), STEPS])
+    assert strict(pieces.comparison()) == whole
     if not gated:
         assert strict(compare(trace, candidate)) == whole

@@ -4,7 +4,6 @@ The traces are made by hand, so that a planted fault is all that is in them. Wha
 stands beside what must be let pass.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -12,20 +11,23 @@ import numpy as np
 import pytest
 from helpers.judging import (
     EPS,
-    Change,
     Mode,
-    base,
+    each_free_mode,
     each_leaf,
     each_mode,
     perturbed,
+    ulps_off,
     where,
     without,
     worst,
 )
+from helpers.storing import write_pieces
 from helpers.synthetic_traces import (
     LEAVES,
     STEPS,
+    Change,
     entry,
+    leaf_by,
     leaf_of,
     made,
     refused,
@@ -36,15 +38,14 @@ from helpers.synthetic_traces import (
 from twinstep import Trace, Verdict, compare
 from twinstep.judge.judge import Judge
 from twinstep.runs.verification import compare_stored
-from twinstep.trace.writing import TraceWriter
 
 # ----------------------------------------------------------------------------------------- verdicts
 
 
 @each_mode
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_trace_is_equal_to_itself(judge: Mode, rounding_noise: float | None, dtype: str) -> None:
-    trace = base(rounding_noise, dtype)
+def test_a_trace_is_equal_to_itself(judge: Mode, dtype: str) -> None:
+    trace = judge.trace(dtype)
     comparison = judge(trace, trace)
     assert (comparison.verdict, comparison.first) == (Verdict.EQUAL, None)
     assert comparison.verdict.same
@@ -55,10 +56,8 @@ def test_a_trace_is_equal_to_itself(judge: Mode, rounding_noise: float | None, d
 @each_mode
 @each_leaf
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_one_ulp_is_rounding_and_counted(
-    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, dtype: str
-) -> None:
-    trace = base(rounding_noise, dtype)
+def test_one_ulp_is_rounding_and_counted(judge: Mode, stage: str, leaf: str, dtype: str) -> None:
+    trace = judge.trace(dtype)
     value = entry(trace, stage, leaf, 3)
     comparison = judge(trace, with_fault(trace, stage, leaf, 3, perturbed(value, 1, dtype)))
     assert (comparison.verdict, comparison.first) == (Verdict.ROUNDING, None)
@@ -74,9 +73,9 @@ def test_one_ulp_is_rounding_and_counted(
 @each_leaf
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 1e300, 3.0])
 def test_a_fault_on_one_side_is_a_mismatch(
-    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, value: float
+    judge: Mode, stage: str, leaf: str, value: float
 ) -> None:
-    trace = base(rounding_noise)
+    trace = judge.trace()
     faulty = with_fault(trace, stage, leaf, 3, value)
     for comparison in (judge(trace, faulty), judge(faulty, trace)):
         assert comparison.verdict is Verdict.MISMATCH
@@ -90,9 +89,9 @@ def test_a_fault_on_one_side_is_a_mismatch(
 @each_leaf
 @pytest.mark.parametrize(("one", "other"), [(np.nan, np.nan), (np.inf, np.inf), (np.nan, -np.inf)])
 def test_no_number_on_both_sides_proves_nothing(
-    judge: Mode, rounding_noise: float | None, stage: str, leaf: str, one: float, other: float
+    judge: Mode, stage: str, leaf: str, one: float, other: float
 ) -> None:
-    trace = base(rounding_noise)
+    trace = judge.trace()
     pair = with_fault(trace, stage, leaf, 3, one), with_fault(trace, stage, leaf, 3, other)
     comparison = judge(*pair)
     assert comparison.verdict is Verdict.INVALID
@@ -102,10 +101,8 @@ def test_no_number_on_both_sides_proves_nothing(
 
 
 @each_mode
-def test_no_number_on_one_side_is_not_hidden_by_one_on_both(
-    judge: Mode, rounding_noise: float | None
-) -> None:
-    trace = base(rounding_noise)
+def test_no_number_on_one_side_is_not_hidden_by_one_on_both(judge: Mode) -> None:
+    trace = judge.trace()
     bias = trace.raw_grads["bias"].copy()
     bias[2, 0] = np.nan
     both = with_leaf(trace, "raw_grads", "bias", bias)
@@ -117,10 +114,8 @@ def test_no_number_on_one_side_is_not_hidden_by_one_on_both(
 
 @each_mode
 @each_leaf
-def test_a_zero_with_a_sign_is_rounding(
-    judge: Mode, rounding_noise: float | None, stage: str, leaf: str
-) -> None:
-    trace = with_fault(base(rounding_noise), stage, leaf, 3, 0.0)
+def test_a_zero_with_a_sign_is_rounding(judge: Mode, stage: str, leaf: str) -> None:
+    trace = with_fault(judge.trace(), stage, leaf, 3, 0.0)
     comparison = judge(trace, with_fault(trace, stage, leaf, 3, -0.0))
     assert (comparison.verdict, comparison.first) == (Verdict.ROUNDING, None)
     assert worst(comparison, stage).ulps == 0
@@ -128,21 +123,19 @@ def test_a_zero_with_a_sign_is_rounding(
 
 @each_mode
 @pytest.mark.parametrize("leaf", LEAVES["batch"])
-def test_another_batch_is_a_mismatch(judge: Mode, rounding_noise: float | None, leaf: str) -> None:
-    trace = base(rounding_noise)
-    other = trace.batch[leaf].copy()
-    other[1] ^= 1
-    comparison = judge(trace, with_leaf(trace, "batch", leaf, other))
+def test_another_batch_is_a_mismatch(judge: Mode, leaf: str) -> None:
+    trace = judge.trace()
+    flip = leaf_by("batch", leaf, lambda marks: marks ^ (np.arange(STEPS) == 1).astype("uint32"))
+    comparison = judge(trace, flip(trace))
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (2, "batch", leaf)
 
 
-@pytest.mark.parametrize("rounding_noise", [None, 3])
+@each_free_mode
 @pytest.mark.parametrize("leaf", ["weight", "bias", "gain"])
-def test_runs_start_from_the_very_same_parameters(rounding_noise: float | None, leaf: str) -> None:
-    trace = base(rounding_noise)
-    off = with_fault(trace, "params", leaf, 0, perturbed(entry(trace, "params", leaf, 0), 1))
-    comparison = compare(trace, off)
+def test_runs_start_from_the_very_same_parameters(judge: Mode, leaf: str) -> None:
+    trace = judge.trace()
+    comparison = compare(trace, ulps_off(trace, "params", leaf, 0))
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == (0, "params", leaf)
     assert comparison.worst["free"]["params"].allowed == 0
@@ -174,21 +167,16 @@ NOTHING: dict[str, tuple[Change, str]] = {
 
 @each_mode
 @pytest.mark.parametrize(("change", "says"), NOTHING.values(), ids=NOTHING.keys())
-def test_where_nothing_happens_nothing_is_proved(
-    judge: Mode, rounding_noise: float | None, change: Change, says: str
-) -> None:
-    trace = change(base(rounding_noise))
+def test_where_nothing_happens_nothing_is_proved(judge: Mode, change: Change, says: str) -> None:
+    trace = change(judge.trace())
     comparison = judge(trace, trace)
     assert comparison.verdict is Verdict.INVALID
     assert says in comparison.reason
     # a fault is a fault all the same
     assert judge(trace, with_fault(trace, "raw_grads", "gain", 3, 2)).verdict is Verdict.MISMATCH
     # a gradient that is not 0 all the time, a single update: something happened
-    once = (
-        with_fault(trace, "raw_grads", "gain", STEPS, 2)
-        if says == "gradients"
-        else base(rounding_noise)
-    )
+    moved = with_fault(trace, "raw_grads", "gain", STEPS, 2)
+    once = moved if says == "gradients" else judge.trace()
     assert judge(once, once).verdict is Verdict.EQUAL
 
 
@@ -214,19 +202,12 @@ def test_one_step_has_no_loss_that_could_move() -> None:
 
 
 def test_no_steps_prove_nothing() -> None:
-    comparison = compare(made(0), made(0))
-    assert (comparison.verdict, comparison.reason) == (Verdict.INVALID, "no steps")
-    assert Judge("float64").comparison().verdict is Verdict.INVALID
+    for found in (compare(made(0), made(0)), Judge("float64").comparison()):
+        assert (found.verdict, found.reason) == (Verdict.INVALID, "no steps")
 
 
-def test_scalars_and_empty_tensors_are_leaves() -> None:
-    trace = made()
-    for leaf in ("gain", "none"):
-        assert leaf_of(trace, "raw_grads", leaf).size == (STEPS if leaf == "gain" else 0)
-    comparison = compare(trace, with_fault(trace, "params", "gain", 2, 9))
-    assert comparison.first is not None
-    assert (comparison.first.index, comparison.first.candidate) == ((), 9)
-    nothing = trace
+def test_empty_tensors_prove_nothing() -> None:
+    nothing = made()
     for stage in ("raw_grads", "grads", "opt_state", "params"):
         nothing = without(stage, *(leaf for leaf in LEAVES[stage] if "none" not in leaf))(nothing)
     assert compare(nothing, nothing).verdict is Verdict.INVALID
@@ -261,9 +242,9 @@ def test_steps_that_a_trace_lacks_are_refused(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, STEPS + 1))
-@pytest.mark.parametrize("rounding_noise", [None, 3])
-def test_steps_compares_the_first_ones_only(steps: int, rounding_noise: float | None) -> None:
-    trace = base(rounding_noise)
+@each_free_mode
+def test_steps_compares_the_first_ones_only(steps: int, judge: Mode) -> None:
+    trace = judge.trace()
     off = with_fault(trace, "raw_grads", "gain", 4, 9)
     comparison = compare(trace, off, steps=steps)
     assert comparison.steps == steps
@@ -282,26 +263,13 @@ def test_pieces_from_the_middle_of_two_runs_are_judged_as_such() -> None:
 
 
 def test_runs_that_both_ended_early_are_said_to_have(tmp_path: Path) -> None:
-    trace, ends = made(rounding_noise=EPS), {}
-    for name, complete in (("whole", True), ("cut", False), ("killed", False)):
-        with TraceWriter(tmp_path / name, trace.metadata) as writer:
-            writer.write(trace)
-            if complete:
-                writer.finish(trace.metrics)
-        ends[name] = tmp_path / name
-    assert compare_stored(ends["whole"], ends["whole"]).notes == ()
-    both = compare_stored(ends["cut"], ends["killed"])
+    trace = made(rounding_noise=EPS)
+    whole = write_pieces(tmp_path / "whole", trace)
+    cut, killed = (write_pieces(tmp_path / n, trace, complete=False) for n in ("cut", "killed"))
+    assert compare_stored(whole, whole).notes == ()
+    both = compare_stored(cut, killed)
     assert both.verdict is Verdict.EQUAL
     assert [note.split()[4] for note in both.notes] == ["first", "second"]
     assert all(f"ended early, after {STEPS} steps" in note for note in both.notes)
-    (only,) = compare_stored(ends["whole"], ends["cut"]).notes
+    (only,) = compare_stored(whole, cut).notes
     assert "second" in only
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_setting_that_one_trace_alone_has_is_another_problem(which: int) -> None:
-    trace = made()
-    spec = {**(trace.metadata.spec or {}), "momentum": 0.9}
-    other = dataclasses.replace(trace, metadata=dataclasses.replace(trace.metadata, spec=spec))
-    pair = (trace, other) if which else (other, trace)
-    refused(lambda: compare(*pair), "different settings", "momentum", "0.9")

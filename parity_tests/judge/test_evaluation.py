@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.judging import EPS, sizes, strict, where
-from helpers.storing import bits
+from helpers.judging import EPS, gate, judged, off_by, strict, where, with_rounding_noise
+from helpers.storing import bits, reloaded
 from helpers.synthetic_traces import STEPS, made, refused
 
-from twinstep import Comparison, Trace, Verdict, compare, load_trace, open_trace
+from twinstep import Comparison, Trace, Verdict, compare, open_trace
 from twinstep.judge import tolerance
-from twinstep.judge.judge import Judge
 from twinstep.trace.ledger import concatenate
 from twinstep.trace.stages import STAGES
 
@@ -25,6 +24,7 @@ TESTED: dict[str, np.ndarray] = {
     "rounding_noise": np.array(EPS),
     "rounding_scale": np.array(EPS),
 }
+PLAIN: dict[str, Any] = {"rounding_noise": None, "rounding_scale": None}
 
 
 def evaluated(trace: Trace, **changes: Any) -> Trace:
@@ -39,65 +39,51 @@ def figure(trace: Trace, **changes: float) -> Trace:
     return dataclasses.replace(trace, metrics={**trace.metrics, **changes})
 
 
-def gate(reference: Trace, candidate: Trace) -> Comparison:
-    judge = Judge(reference.metadata.dtype)
-    judge.gate(reference, candidate, sizes(reference))
-    return judge.comparison()
-
-
-@pytest.mark.parametrize("judged", [gate, compare])
-def test_an_evaluation_is_judged(judged: Callable[[Trace, Trace], Comparison]) -> None:
+@pytest.mark.parametrize("judge", [gate, compare])
+def test_an_evaluation_is_judged(judge: Callable[[Trace, Trace], Comparison]) -> None:
     trace = evaluated(made(rounding_noise=EPS))
-    assert judged(trace, trace).verdict is Verdict.EQUAL
-    amount = STAGES["evaluation"].one_step + (judged is compare) * tolerance.ROUNDING_NOISE_FACTOR
+    assert judge(trace, trace).verdict is Verdict.EQUAL
+    amount = STAGES["evaluation"].one_step + (judge is compare) * tolerance.ROUNDING_NOISE_FACTOR
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
         outputs = OUTPUTS + np.array([0, 0, off * amount * EPS])
-        found = judged(trace, evaluated(trace, outputs=outputs))
+        found = judge(trace, evaluated(trace, outputs=outputs))
         assert found.verdict is verdict
         strict(found)
     assert where(found.first) == (STEPS, "evaluation", "outputs")
     # argmin for argmax
-    other = judged(trace, evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1)))
+    other = judge(trace, evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1)))
     assert where(other.first) == (STEPS, "evaluation", "predictions[2]")
     assert other.verdict is Verdict.MISMATCH
     # two outputs closer than rounding is may be named in either order, and so counted
     near = evaluated(trace, predictions=np.array([1, 1, 2]))
-    assert judged(trace, near).verdict is Verdict.ROUNDING
-    assert judged(trace, figure(near, correct=1)).verdict is Verdict.ROUNDING
-    assert judged(trace, figure(near, correct=0)).verdict is Verdict.MISMATCH
-    counted = judged(trace, figure(trace, correct=1))
+    assert judge(trace, near).verdict is Verdict.ROUNDING
+    assert judge(trace, figure(near, correct=1)).verdict is Verdict.ROUNDING
+    assert judge(trace, figure(near, correct=0)).verdict is Verdict.MISMATCH
+    counted = judge(trace, figure(trace, correct=1))
     assert where(counted.first) == (STEPS, "evaluation", "correct")
     for bad in (np.nan, np.inf):
         no_number = evaluated(trace, outputs=np.where(OUTPUTS == 0.5, bad, OUTPUTS))
-        assert judged(trace, no_number).verdict is Verdict.MISMATCH
+        assert judge(trace, no_number).verdict is Verdict.MISMATCH
 
 
 def test_an_evaluation_comes_after_what_it_is_made_of() -> None:
     trace = evaluated(made(rounding_noise=EPS))
     wrong = evaluated(trace, predictions=np.argmin(OUTPUTS, axis=1))
-    params = {name: array.copy() for name, array in wrong.params.items()}
-    params["bias"][STEPS] += 1
-    found = compare(trace, dataclasses.replace(wrong, params=params))
+    found = compare(trace, off_by(wrong, "params", "bias", STEPS, 1))
     assert where(found.first) == (STEPS, "params", "bias")
 
 
 def test_an_evaluation_that_alone_is_off_in_the_free_run_is_drift() -> None:
     """The gate has judged the test of the very same parameters."""
     trace = evaluated(made(rounding_noise=EPS))
-    judge = Judge("float64")
-    judge.gate(trace, trace, sizes(trace))
-    judge.free(trace, evaluated(trace, outputs=OUTPUTS + 1e-9))
-    assert judge.comparison().verdict is Verdict.DRIFT
+    found = judged(trace, evaluated(trace, outputs=OUTPUTS + 1e-9), trace)
+    assert found.comparison().verdict is Verdict.DRIFT
 
 
 @pytest.mark.parametrize("row", [3, STEPS - 1])
 def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
-    chaos_threshold = np.full(STEPS, EPS)
-    chaos_threshold[row] = 1e-3
-    trace = evaluated(made(rounding_noise=EPS))
-    trace = dataclasses.replace(
-        trace, rounding_noise={**(trace.rounding_noise or {}), "loss/loss": chaos_threshold}
-    )
+    noise = np.where(np.arange(STEPS) == row, 1e-3, EPS)
+    trace = with_rounding_noise(evaluated(made(rounding_noise=EPS)), "loss/loss", noise)
     other = evaluated(trace, outputs=-OUTPUTS, predictions=np.array([2, 2, 1]))
     assert compare(trace, figure(other, correct=0)).verdict is Verdict.ROUNDING
     found = compare(trace, evaluated(trace, outputs=OUTPUTS * np.nan))
@@ -107,12 +93,10 @@ def test_beyond_the_horizon_an_evaluation_is_not_judged(row: int) -> None:
 
 
 def test_without_noise_an_evaluation_is_judged_by_the_plain_bound() -> None:
-    trace = evaluated(made(), rounding_noise=None, rounding_scale=None)
+    trace = evaluated(made(), **PLAIN)
     bound = (64 + 4 * STEPS) * EPS * 2
     for off, verdict in ((0.9, Verdict.ROUNDING), (1.1, Verdict.MISMATCH)):
-        other = evaluated(
-            trace, outputs=OUTPUTS + off * bound, rounding_noise=None, rounding_scale=None
-        )
+        other = evaluated(trace, outputs=OUTPUTS + off * bound, **PLAIN)
         assert compare(trace, other).verdict is verdict
 
 
@@ -124,21 +108,22 @@ def allowed(one: Trace, other: Trace) -> float:
 def test_what_is_measured_of_an_evaluation_is_the_larger_of_two() -> None:
     """The plain bound is that of the smaller outputs; which trace is named first is no matter."""
     trace = evaluated(made(rounding_noise=EPS))
-    loud = evaluated(trace, outputs=OUTPUTS + EPS, rounding_noise=np.array(3 * EPS))
-    rough = evaluated(trace, outputs=OUTPUTS + EPS, rounding_scale=np.array(5 * EPS))
-    quiet = evaluated(trace, outputs=OUTPUTS + EPS, rounding_noise=None, rounding_scale=None)
-    half = evaluated(
-        trace, outputs=OUTPUTS + EPS, rounding_noise=np.array(9.0), rounding_scale=None
-    )
-    large = evaluated(trace, outputs=OUTPUTS * 4, rounding_noise=None, rounding_scale=None)
-    for other, eps in ((loud, 4 * 3 + 64), (rough, 4 + 64 * 5), (quiet, 68), (half, 68)):
+    quiet = evaluated(trace, outputs=OUTPUTS + EPS, **PLAIN)
+    large = evaluated(trace, outputs=OUTPUTS * 4, **PLAIN)
+    for changes, eps in (
+        ({"rounding_noise": np.array(3 * EPS)}, 4 * 3 + 64),
+        ({"rounding_scale": np.array(5 * EPS)}, 4 + 64 * 5),
+        (PLAIN, 68),
+        ({"rounding_noise": np.array(9.0), "rounding_scale": None}, 68),
+    ):
+        other = evaluated(trace, outputs=OUTPUTS + EPS, **changes)
         for pair in ((trace, other), (other, trace)):
             assert allowed(*pair) == pytest.approx(eps * EPS, rel=1e-9, abs=0)
     plain = (64 + 4 * STEPS) * EPS * 2
     for pair in ((large, quiet), (quiet, large)):
         assert allowed(*pair) == pytest.approx(plain, rel=1e-9, abs=0)
-    nothing: dict[str, Any] = {"outputs": OUTPUTS * 0, "rounding_noise": np.zeros(())}
-    exact = evaluated(trace, **nothing, rounding_scale=np.zeros(()))
+    zero = np.zeros(())
+    exact = evaluated(trace, outputs=OUTPUTS * 0, rounding_noise=zero, rounding_scale=zero)
     assert allowed(exact, exact) == 2.0**-970
     later = [dataclasses.replace(one, start=10) for one in (large, quiet)]
     assert allowed(*later) == pytest.approx((64 + 4 * (STEPS + 10)) * EPS * 2, rel=1e-9, abs=0)
@@ -172,16 +157,12 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "no such class": ({"predictions": np.array([0, 1, 3])}, "3 classes"),
     "more samples than classes": ({"outputs": OUTPUTS[:, :2]}, "2 classes"),
     "a negative class": ({"predictions": np.array([0, 1, -1])}, "3 classes"),
-    "rounding_noise of each sample": (
-        {"rounding_noise": np.zeros(3)},
-        "rounding_noise has shape (3,)",
-    ),
+    "noise of each sample": ({"rounding_noise": np.zeros(3)}, "rounding_noise has shape (3,)"),
 }
 
 
-@pytest.mark.parametrize("name", FLAWS)
-def test_what_is_no_evaluation_is_refused(name: str, tmp_path: Path) -> None:
-    changes, says = FLAWS[name]
+@pytest.mark.parametrize(("changes", "says"), FLAWS.values(), ids=FLAWS)
+def test_what_is_no_evaluation_is_refused(changes: Any, says: str, tmp_path: Path) -> None:
     trace = evaluated(made(), **changes)
     refused(lambda: compare(evaluated(made()), trace), "evaluation", says)
     refused(lambda: trace.save(tmp_path / "trace"), "evaluation", says)
@@ -189,9 +170,7 @@ def test_what_is_no_evaluation_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_an_evaluation_is_saved_with_the_last_steps(tmp_path: Path) -> None:
     trace = evaluated(made(rounding_noise=EPS))
-    trace.save(tmp_path / "trace")
-    assert bits(load_trace(tmp_path / "trace")) == bits(trace)
-    assert bits(concatenate([made(rounding_noise=EPS).slice(0, 4), trace.slice(4, STEPS)])) == bits(
-        trace
-    )
+    reloaded(trace, tmp_path)
+    pieces = [made(rounding_noise=EPS).slice(0, 4), trace.slice(4, STEPS)]
+    assert bits(concatenate(pieces)) == bits(trace)
     assert open_trace(tmp_path / "trace").complete

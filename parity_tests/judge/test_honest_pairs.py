@@ -4,24 +4,19 @@ Each row changes the order or the manner of the arithmetic on one side and nothi
 another kernel, another number of threads, another compiler, another order of a batch's samples.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
 import torch
 from faults.honest import HonestPair, judged
 from faults.models_torch import gru
-from faults.pairs import Honest, HonestJax, Pair, Plant, Programs, module, pair, verify_only
-from faults.plants_anywhere import criterion, rewritten
+from faults.pairs import Honest, HonestJax, Pair, Plant, compared, pair
+from faults.plants_anywhere import built, criterion, replaced, rewritten
 from faults.plants_jax import jax_adam
-from faults.plants_torch import (
-    forward,
-    torch_built,
-    torch_optimizer,
-)
+from faults.plants_torch import forward, torch_optimizer
 
-import twinstep.jax.nn.layers
+from twinstep.jax.nn import layers
 from twinstep.judge.findings import Comparison
 
 DTYPES = ("float64", "float32")
@@ -70,27 +65,7 @@ AS_THEY_ARE = [
 @pytest.mark.parametrize("pair", AS_THEY_ARE, ids=str)
 def test_pairs_as_they_are(pair: Pair, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest) -> None:
     honest_jax.programs.share(monkeypatch)
-    is_no_mismatch(verify_only(monkeypatch, pair).comparison)
-
-
-# a sample that crosses a kink a step sooner, an update across 0
-RARE = [
-    HonestPair(pair("linear_regression_l1", "float32", seed=114), 1, {"fused": True}),
-    HonestPair(pair("linear_regression_adam", "float32", seed=134), 1, {"foreach": False}),
-]
-
-
-@pytest.mark.parametrize("each", RARE, ids=str)
-def test_rare_pairs_that_rounding_parts_most(each: HonestPair) -> None:
-    is_no_mismatch(judged(each, Programs()))
-
-
-class Variant(NamedTuple):
-    """The same arithmetic in another manner, on one side of a pair."""
-
-    says: str
-    pair: Pair
-    plant: Plant
+    is_no_mismatch(compared(pair))
 
 
 LINEAR = pair("linear_regression", steps=20)
@@ -121,68 +96,57 @@ def in_halves(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return sum(half.sum() for half in halves) / len(output)  # type: ignore[return-value]
 
 
+RARE = [
+    # a sample that crosses a kink a step sooner, an update across 0
+    HonestPair(pair("linear_regression_l1", "float32", seed=114), 1, {"fused": True}),
+    HonestPair(pair("linear_regression_adam", "float32", seed=134), 1, {"foreach": False}),
+    *(HonestPair(DIGITS, threads, {}) for threads in (1, 2)),
+]
+
+
+@pytest.mark.parametrize("each", RARE, ids=str)
+def test_pairs_by_any_number_of_threads_and_those_that_rounding_parts_most(
+    each: HonestPair, honest_jax: Honest
+) -> None:
+    is_no_mismatch(judged(each, honest_jax.programs))
+
+
 # as the loop had them, in the other order: the batch that it is given is the same
 BACKWARDS = "outputs = model(images)", "labels = labels.flip(0); outputs = model(images.flip(0))"
 
-TORCH_VARIANTS = [
-    *(
-        Variant(f"{kind} with {how}=True, {pair}", pair, torch_optimizer(kind, None, **{how: True}))
+IN_TORCH: dict[str, tuple[Pair, Plant]] = {
+    **{
+        f"{kind} with {how}=True, {pair}": (pair, torch_optimizer(kind, None, **{how: True}))
         for kind, pairs in {"SGD": (LINEAR, LINEAR32), "Adam": (ADAM, ADAM32, GROUPS)}.items()
         for pair in pairs
         for how in ("foreach", "fused")
-    ),
-    Variant("torch.compile", RELU, torch_built(compiled)),
-    Variant("loss added up backwards", LINEAR, criterion(backward_sum)),
-    Variant("loss added up backwards in float32", LINEAR32, criterion(backward_sum)),
-    Variant("loss in two halves", LINEAR, criterion(in_halves)),
-    Variant("GRU written out", GROUPS, forward(gru())),
-    Variant("samples backwards within the step", DIGITS, rewritten("train", *BACKWARDS)),
-    Variant("bytes times 1 / 255", DIGITS, rewritten("train", "/ 255", "* (1 / 255)")),
-]
+    },
+    "torch.compile": (RELU, built(compiled)),
+    "loss added up backwards": (LINEAR, criterion(backward_sum)),
+    "loss added up backwards in float32": (LINEAR32, criterion(backward_sum)),
+    "loss in two halves": (LINEAR, criterion(in_halves)),
+    "GRU written out": (GROUPS, forward(gru())),
+    "samples backwards within the step": (DIGITS, rewritten("train", *BACKWARDS)),
+    "bytes times 1 / 255": (DIGITS, rewritten("train", "/ 255", "* (1 / 255)")),
+}
 
 
-@pytest.mark.parametrize("variant", TORCH_VARIANTS, ids=[v.says for v in TORCH_VARIANTS])
-def test_another_manner_in_torch(
-    variant: Variant, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    variant.plant(monkeypatch, module("torch", variant.pair))
-    is_no_mismatch(honest_jax.verify(monkeypatch, variant.pair).comparison)
+@pytest.mark.parametrize(("pair", "plant"), IN_TORCH.values(), ids=IN_TORCH)
+def test_another_manner_in_torch(pair: Pair, plant: Plant, honest_jax: Honest) -> None:
+    is_no_mismatch(honest_jax.compared(pair, torch=plant))
 
 
-@pytest.fixture
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """PyTorch with so many threads, while a test runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
-def test_any_number_of_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch, honest_jax: Honest
-) -> None:
-    assert torch.get_num_threads() == threads
-    is_no_mismatch(honest_jax.verify(monkeypatch, DIGITS).comparison)
-
-
-def always_matrix_product(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """No dot written out as multiply-and-sum, however small."""
-    patch.setattr(twinstep.jax.nn.layers, "_SMALL_DOT", 0)
-
-
-JAX_VARIANTS = [
-    Variant("Adam written out", ADAM, jax_adam()),
-    Variant("dots as matrix products", RELU, always_matrix_product),
-    Variant(
-        "sum over number of samples",
+IN_JAX: dict[str, tuple[Pair, Plant]] = {
+    "Adam written out": (ADAM, jax_adam()),
+    # however small, none written out as multiply-and-sum
+    "dots as matrix products": (RELU, replaced("_SMALL_DOT", lambda right: 0, home=layers)),
+    "sum over number of samples": (
         LINEAR32,
         criterion(lambda output, y: jnp.sum((output - y) ** 2) / len(y)),
     ),
-]
+}
 
 
-@pytest.mark.parametrize("variant", JAX_VARIANTS, ids=[v.says for v in JAX_VARIANTS])
-def test_another_manner_in_jax(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    variant.plant(monkeypatch, module("jax", variant.pair))
-    is_no_mismatch(verify_only(monkeypatch, variant.pair).comparison)
+@pytest.mark.parametrize(("pair", "plant"), IN_JAX.values(), ids=IN_JAX)
+def test_another_manner_in_jax(pair: Pair, plant: Plant) -> None:
+    is_no_mismatch(compared(pair, jax=plant))

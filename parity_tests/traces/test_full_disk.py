@@ -8,18 +8,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers.storing import HERE, SHARDS, bits, write
+from helpers.killing import MOMENTS, child, finished
+from helpers.storing import SHARDS, WRITES, bits, check_left, write
 from helpers.synthetic_traces import made, refused
 
 from twinstep import cli, files, load_trace, open_trace
 from twinstep.report import plots, write_json, write_text
 from twinstep.trace import rows as held
-from twinstep.trace.writing import MANIFEST, TraceWriter
+from twinstep.trace.writing import TraceWriter
 
 Fill = Callable[[int], None]
 
@@ -44,8 +44,6 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Fill:
 
 # ------------------------------------------------------------------------------------ a trace
 
-WRITES = 8  # the empty manifest, three times a shard and the manifest that lists it, the last one
-
 
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
 def test_a_trace_on_a_full_disk_is_readable_to_where_it_came(
@@ -55,16 +53,7 @@ def test_a_trace_on_a_full_disk_is_readable_to_where_it_came(
     fill(number)
     refused(lambda: write(folder, made(rounding_noise=0.5)), str(folder), "No space left on device")
     assert not list(folder.glob(".*")) + list(folder.glob("*.part"))
-    if number == 1:
-        refused(lambda: open_trace(folder), MANIFEST)
-        return
-    shards = (number - 2) // 2
-    assert len(open_trace(folder).shards) == shards
-    assert not open_trace(folder).complete
-    if shards:
-        assert bits(load_trace(folder)) == bits(
-            made(rounding_noise=0.5).slice(0, SHARDS[shards - 1][1])
-        )
+    check_left(folder, number - 1, made(rounding_noise=0.5), SHARDS)
 
 
 # ------------------------------------------------------------------ a file beside it, of results
@@ -120,6 +109,7 @@ def test_a_full_device_is_one_line_after_what_was_found(
 # --------------------------------------------------------------------------- twinstep run --out
 
 STEPS, AT_ONCE = 40, 4  # so ten shards
+CUTS = tuple((low, low + AT_ONCE) for low in range(0, STEPS, AT_ONCE))
 RUN = [
     "run",
     "linear_regression_adam",
@@ -131,56 +121,29 @@ RUN = [
     "40",
 ]
 # the number of a write (the manifest, a shard, the manifest, ...), and the moment of it
-KILLED = [
-    (1, "half written"),
-    (2, "moved"),
-    (3, "half written"),
-    (6, "moved"),
-    (7, "not yet moved"),
-]
-LIMITS = {
-    500: (),
-    1000: (0,),
-    2700: (1, 2, 3, 4, 5, 6, 7, 8, 9),
-}  # bytes of a file: how many shards may be left
+KILLED = [(1, MOMENTS[0]), (2, MOMENTS[2]), (3, MOMENTS[0]), (6, MOMENTS[2]), (7, MOMENTS[1])]
+# bytes of a file: how many shards may be left
+LIMITS: dict[int, Sequence[int]] = {500: (), 1000: (0,), 2700: range(1, 10)}
 
 CHILD = """
-import json, os, resource, signal, sys
+import json, os, resource, sys
 from pathlib import Path
+from helpers.killing import forked, kill_at
 from twinstep import cli
-
-from twinstep import files
 from twinstep.trace import rows as held
 
 held.MAX_ROWS, folder = int(sys.argv[1]), Path(sys.argv[2])
 words, killed, limits = json.loads(sys.argv[3])
-files.real = files.replace
-
-def kill_at(number, moment):
-    done = 0
-
-    def replace(path, content):
-        nonlocal done
-        done += 1
-        if done == number and moment != "moved":
-            part = path.with_name(f".{os.getpid()}.part")
-            part.write_bytes(content[: len(content) // 2 if moment == "half written" else None])
-            os.kill(os.getpid(), signal.SIGKILL)
-        files.real(path, content)
-        if done == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    files.replace = replace
 
 def in_child(name, prepare):
-    process = os.fork()
-    if not process:
+    def run():
         said = os.open(folder / f"{name}.txt", os.O_CREAT | os.O_WRONLY)
         os.dup2(said, 1)
         os.dup2(said, 2)
         prepare()
         os._exit(cli.main([*words, "--out", str(folder / name)]))
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    ended[name] = forked(run)
 
 ended = {}
 # loaded once for all; no thread of PyTorch's is started here, which a forked child would lack
@@ -188,11 +151,9 @@ import torch_impl.linear_regression, twinstep.torch.driver
 import twinstep.cli.run
 
 for number, moment in killed:
-    name = f"{number} {moment}"
-    ended[name] = in_child(name, lambda: kill_at(number, moment))
+    in_child(f"{number} {moment}", lambda: kill_at(number, moment))
 for limit in limits:
-    set_limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    ended[str(limit)] = in_child(str(limit), set_limit)
+    in_child(f"{limit}", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
 print(json.dumps(ended))
 """
 
@@ -202,30 +163,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of what runs left that were killed, or whose files could grow no more."""
     folder = tmp_path_factory.mktemp("runs")
     task = json.dumps([RUN, KILLED, [*LIMITS]])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(AT_ONCE), str(folder), task],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=240,
-        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
-    )
+    said, _ = child(CHILD, AT_ONCE, folder, task, stdout=subprocess.PIPE).communicate(timeout=240)
     killed = {f"{number} {moment}": -signal.SIGKILL for number, moment in KILLED}
-    assert json.loads(done.stdout) == killed | {str(limit): 2 for limit in LIMITS}
+    assert json.loads(said) == killed | {str(limit): 2 for limit in LIMITS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held, "MAX_ROWS", AT_ONCE)
         assert cli.main([*RUN, "--out", str(folder / "whole")]) == 0
     return folder
-
-
-def holds(folder: Path, shards: int, whole: Path) -> None:
-    """Asserts that a trace is readable, and is the beginning of the whole one."""
-    assert len(open_trace(folder).shards) == shards
-    if not shards:
-        refused(lambda: load_trace(folder), str(folder), "no steps")
-        return
-    expected = bits(load_trace(whole).slice(0, shards * AT_ONCE))
-    assert bits(load_trace(folder)) == expected | {"metrics": open_trace(folder).metrics}
 
 
 @pytest.mark.parametrize(("number", "moment"), KILLED)
@@ -233,18 +177,11 @@ def test_a_killed_run_leaves_what_it_finished(
     number: int, moment: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, whole = runs / f"{number} {moment}" / "torch", runs / "whole" / "torch"
-    finished = number if moment == "moved" else number - 1
-    if not finished:
-        refused(lambda: open_trace(folder), str(folder), MANIFEST)
-    else:
-        shards = min((finished - 1) // 2, STEPS // AT_ONCE)
-        holds(folder, shards, whole)
-        assert open_trace(folder).complete is (finished == 2 * STEPS // AT_ONCE + 2)
-        steps = shards * AT_ONCE
-        if 0 < steps < STEPS:
-            assert cli.main(["compare", str(folder), str(whole)]) == 2
-            assert "a run that did not end" in capsys.readouterr().err
-            assert cli.main(["compare", str(folder), str(whole), "--steps", str(steps)]) == 0
+    steps = AT_ONCE * check_left(folder, finished(number, moment), load_trace(whole), CUTS)
+    if 0 < steps < STEPS:
+        assert cli.main(["compare", str(folder), str(whole)]) == 2
+        assert "a run that did not end" in capsys.readouterr().err
+        assert cli.main(["compare", str(folder), str(whole), "--steps", str(steps)]) == 0
     # nothing is written over what is there, be it as little
     assert cli.main([*RUN, "--out", str(folder.parent)]) == 2
     assert "torch is not empty" in capsys.readouterr().err
@@ -257,12 +194,9 @@ def test_a_run_whose_files_cannot_grow_is_one_line(limit: int, runs: Path) -> No
     assert last.startswith(f"twinstep: error: {folder}/")
     assert last.endswith("cannot be written: File too large")
     assert not list(folder.glob(".*"))
-    if not LIMITS[limit]:
-        refused(lambda: open_trace(folder), MANIFEST)
-    else:
-        shards = len(open_trace(folder).shards)
-        assert shards in LIMITS[limit]
-        holds(folder, shards, runs / "whole" / "torch")
+    listed = LIMITS[limit] and 2 * len(open_trace(folder).shards) + 1
+    shards = check_left(folder, listed or 0, load_trace(runs / "whole" / "torch"), CUTS)
+    assert shards in (LIMITS[limit] or (0,))
 
 
 def test_a_writer_that_could_not_write_can_go_on(tmp_path: Path, fill: Fill) -> None:

@@ -2,13 +2,12 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.storing import HERE, SHARDS, bits
+from helpers.killing import MOMENTS, child, finished
+from helpers.storing import FIRST, SHARDS, WRITES, bits, check_left
 from helpers.synthetic_traces import made, metadata, refused
 
 import twinstep
@@ -16,8 +15,6 @@ from twinstep import Verdict, load_trace, open_trace
 from twinstep.runs.verification import compare_stored
 from twinstep.trace import rows as held
 from twinstep.trace.writing import MANIFEST, TraceWriter
-
-# -------------------------------------------------------------------------------------- killed runs
 
 ENDLESS = """
 import sys
@@ -29,10 +26,6 @@ trace = made(100_000)
 for step in range(len(trace)):
     writer.write(trace.slice(step, step + 1))
 """
-
-
-def child(code: str, *arguments: object) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=HERE)
 
 
 @pytest.mark.parametrize("shards", [1, 4, 15])
@@ -55,42 +48,20 @@ def test_a_run_killed_at_any_moment_leaves_what_it_finished(shards: int, tmp_pat
     assert bits(load_trace(folder)) == bits(made(100_000).slice(0, opened.steps))
 
 
-WRITES = 8  # the empty manifest, three times a shard and the manifest that lists it, the last one
-KILLED = ("half written", "not yet moved", "moved")
-
 KILLER = """
-import os, signal, sys
+import signal, sys
 from pathlib import Path
+from helpers.killing import MOMENTS, forked, kill_at
+from helpers.storing import WRITES, write
 from helpers.synthetic_traces import made
-from helpers.storing import write
-from traces.test_killed_runs import KILLED, WRITES
-from twinstep import files
-
-def kill_at(number, moment):
-    done = 0
-    real = files.replace
-
-    def replace(path, content):
-        nonlocal done
-        done += 1
-        if done == number and moment != "moved":
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(content[: len(content) // 2 if moment == "half written" else None])
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(path, content)
-        if done == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    files.replace = replace
 
 for number in range(1, WRITES + 1):
-    for moment in KILLED:
-        process = os.fork()
-        if not process:
+    for moment in MOMENTS:
+        def killed():
             kill_at(number, moment)
             write(Path(sys.argv[1], f"{number} {moment}"), made(rounding_noise=0.5))
-            os._exit(0)
-        assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+
+        assert forked(killed) == -signal.SIGKILL
 """
 
 
@@ -98,30 +69,17 @@ for number in range(1, WRITES + 1):
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the traces of runs that were killed at each write, at each moment of it."""
     folder = tmp_path_factory.mktemp("killed")
-    # this module is imported by it for its constants; neither framework starts a thread in it
     assert child(KILLER, folder).wait(timeout=60) == 0
     return folder
 
 
-@pytest.mark.parametrize("moment", KILLED)
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
 def test_a_run_killed_within_a_write(killed: Path, number: int, moment: str) -> None:
-    folder = killed / f"{number} {moment}"
-    finished = number if moment == "moved" else number - 1
-    if finished == 0:
-        refused(lambda: open_trace(folder), str(folder), MANIFEST)
-        return
-    shards = min((finished - 1) // 2, len(SHARDS))
-    opened = open_trace(folder)
-    assert opened.complete is (finished == WRITES)
-    if not shards:
-        refused(lambda: load_trace(folder), str(folder), "no steps")
-    else:
-        assert bits(load_trace(folder)) == bits(
-            made(rounding_noise=0.5).slice(0, SHARDS[shards - 1][1])
-        )
-    # nothing is written over what is there, be it as little
-    refused(lambda: TraceWriter(folder, metadata()), str(folder), "not empty")
+    folder, writes = killed / f"{number} {moment}", finished(number, moment)
+    check_left(folder, writes, made(rounding_noise=0.5), SHARDS)
+    if writes:  # nothing is written over what is there, be it as little
+        refused(lambda: TraceWriter(folder, metadata()), str(folder), "not empty")
 
 
 VERIFIED = """
@@ -170,5 +128,5 @@ def test_a_killed_verification_is_readable_to_where_it_came(
 
 @pytest.mark.parametrize("stray", ["x.safetensors.part", "steps-00000006-00000009.safetensors"])
 def test_files_that_the_manifest_does_not_list_are_no_part(stored: Path, stray: str) -> None:
-    shutil.copy(stored / "steps-00000000-00000002.safetensors", stored / stray)
+    shutil.copy(stored / FIRST, stored / stray)
     assert bits(load_trace(stored)) == bits(made(rounding_noise=0.5))

@@ -1,7 +1,5 @@
 """A PyTorch loop of one's own, recorded from outside: what is in the trace, and what is refused."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.recording import Unrecorded, check_alone, step
 from torch import nn
 
 import twinstep
 from twinstep.torch import record
 from twinstep.trace.ledger import Trace
-
-Loop = Callable[[Any], nn.Module]
-"""Trains, and says each batch to a recorder if there is one."""
 
 
 class Recurrent(nn.Module):
@@ -43,10 +39,7 @@ def convolutions(recording: Any) -> nn.Module:
         for _ in range(6):
             x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 10, (8,))
             loss = nn.functional.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
+            step(optimizer, loss, lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.5))
             schedule.step()
     return model
 
@@ -71,10 +64,7 @@ def transformer(recording: Any) -> nn.Module:
         for _ in range(5):
             words = torch.randint(0, 11, (4, 7))
             hidden = model["layers"](model["embedding"](words[:, :-1]), mask, is_causal=True)
-            loss = nn.functional.cross_entropy(model["head"](hidden).mT, words[:, 1:])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(optimizer, nn.functional.cross_entropy(model["head"](hidden).mT, words[:, 1:]))
     return model
 
 
@@ -95,16 +85,6 @@ def recurrent(recording: Any) -> nn.Module:
 
 
 LOOPS = {"convolutions": convolutions, "transformer": transformer, "recurrent": recurrent}
-
-
-class Unrecorded:
-    """In the recorder's place: nothing."""
-
-    def __init__(self, *_: nn.Module) -> None: ...
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def recorded(loop: Callable[[Any], nn.Module], **options: Any) -> tuple[Trace, nn.Module]:
@@ -188,24 +168,15 @@ def test_batch_by_fingerprint_keeps_no_values() -> None:
 
 
 def test_jax_is_not_needed() -> None:
-    """Where JAX is not installed, a loop is recorded, saved, loaded and compared all the same."""
-    script = """
-import sys
-for name in ("jax", "jaxlib", "flax", "optax"):
-    sys.modules[name] = None
-import torch, tempfile, twinstep
+    loop = """
+import torch
 from twinstep.torch import record
 model = torch.nn.Linear(2, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-folder = tempfile.mkdtemp() + "/trace"
 with record(model, out=folder) as rec:
     for _ in range(3):
         optimizer.zero_grad()
         model(torch.ones(3, 2)).square().sum().backward()
         optimizer.step()
-trace = twinstep.load_trace(folder)
-print(twinstep.compare(trace, rec.trace).verdict, trace.summary().splitlines()[0])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("equal torch, float32 on cpu: 3 steps")
+    check_alone("torch", loop, without=("jax", "jaxlib", "flax", "optax"))

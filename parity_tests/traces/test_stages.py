@@ -5,29 +5,39 @@ loss; what is held once stays one array.
 """
 
 import dataclasses
+import functools
 import html
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from helpers.judging import EPS, gate, perturbed, where
 from helpers.pages import honest
 from helpers.screens import results
-from helpers.storing import SEARCH, bits, write
+from helpers.storing import SEARCH, bits, reloaded, write, write_pieces
 from helpers.synthetic_traces import STEPS as LENGTH
-from helpers.synthetic_traces import entry, leaf_of, made, refused, with_fault, with_leaf
+from helpers.synthetic_traces import (
+    entry,
+    leaf_by,
+    leaf_of,
+    made,
+    refused,
+    rows_of,
+    with_fault,
+    with_field,
+    with_leaf,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
 from twinstep.report.verdicts import print_verifications
+from twinstep.runs.verification import compare_stored
 from twinstep.trace.ledger import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
 from twinstep.trace.streaming import Stream
-from twinstep.trace.writing import TraceWriter
 
 AT = 3
 LEAF = {
@@ -79,9 +89,7 @@ def test_the_table_and_a_trace_have_the_same_stages() -> None:
     fields = {field.name for field in dataclasses.fields(Trace)}
     assert {stage.field for stage in STAGES.values()} <= fields
     assert [stage.name for stage in STEPS] == list(LEAF)
-    assert {stage.name for stage in STAGES.values()} - {stage.name for stage in STEPS} == {
-        "evaluation"
-    }
+    assert STAGES.keys() - LEAF.keys() == {"evaluation"}
     assert [stage for stage in STEPS if stage.name != "loss"] == LEAVES
     assert len({stage.holds for stage in STAGES.values()} - {""}) > 5
     assert all(stage.exact or stage.one_step for stage in STAGES.values())
@@ -91,13 +99,15 @@ def test_the_table_and_a_trace_have_the_same_stages() -> None:
 def test_a_stage_is_walked_saved_and_found_by_its_row(stage: Stage, tmp_path: Path) -> None:
     """name, field: of what is off the name is said, and the leaf, and the first is found."""
     trace, leaf = full(), LEAF[stage.name]
-    assert [n for n, _, _ in trace.entries()] == sorted(
-        (n for n, _, _ in trace.entries()), key=list(STAGES).index
-    )
+    names = [name for name, _, _ in trace.entries()]
+    assert names == sorted(names, key=list(STAGES).index)
     off = changed(trace, stage, leaf, 1e3)
-    off.save(tmp_path / "off")
-    assert bits(load_trace(tmp_path / "off")) == bits(off) != bits(trace)
-    for comparison in (compare(trace, off), gate(trace, load_trace(tmp_path / "off"))):
+    assert bits(off) != bits(trace)
+    for comparison in (
+        compare(trace, off),
+        gate(trace, reloaded(off, tmp_path)),
+        compare_stored(write(tmp_path / "whole", trace), tmp_path / "trace"),
+    ):
         assert comparison.verdict is Verdict.MISMATCH
         assert where(comparison.first) == (AT, stage.name, leaf)
         assert f"step {AT}, {stage.name}, {leaf}" in comparison.reason
@@ -121,7 +131,7 @@ def test_rows_before_the_first_step(stage: Stage) -> None:
 def test_what_is_in_the_runs_dtype(stage: Stage) -> None:
     """numbers: of another dtype it is no trace; else each leaf has its own."""
     trace, leaf = full(), LEAF[stage.name]
-    other = with_leaf(trace, stage.name, leaf, leaf_of(trace, stage.name, leaf).astype(np.float32))
+    other = leaf_by(stage.name, leaf, lambda rows: rows.astype(np.float32))(trace)
     assert (other.validation_error() is not None) is stage.numbers
     if stage.numbers:
         assert f"{stage.name}, {leaf} is float32, expected float64" in str(other.validation_error())
@@ -143,10 +153,9 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
             assert comparison.first is not None
             assert comparison.first.allowed == 0
         return
-    rows = array[AT - 2 + stage.before : AT + stage.before]
-    size = float(np.max(np.abs(rows)))
-    if stage.name == "params":
-        size = max(size, float(np.max(np.abs(rows[1] - rows[0]))))
+    one, two = array[AT - 2 + stage.before : AT + stage.before]
+    made_of = [one, two, two - one] if stage.name == "params" else [one, two]
+    size = float(np.max(np.abs(made_of)))
     if stage.name in ("loss", "raw_grads"):
         size = 1.0  # as `gate` says of them
     limit = stage.one_step * EPS * size
@@ -160,13 +169,11 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
 def test_of_what_noise_is_known(stage: Stage) -> None:
     """noisy: where any is known, that of this stage has to be."""
     trace, key = full(rounding_noise=EPS), f"{stage.name}/{LEAF[stage.name]}"
-    assert trace.validation_error() is None
     assert trace.rounding_noise is not None
     assert (key in trace.rounding_noise) is stage.noisy
     less = {name: sizes for name, sizes in trace.rounding_noise.items() if name != key}
-    assert (
-        dataclasses.replace(trace, rounding_noise=less).validation_error() is not None
-    ) is stage.noisy
+    left = with_field(trace, "rounding_noise", less)
+    assert (left.validation_error() is not None) is stage.noisy
 
 
 @each_stage
@@ -175,18 +182,16 @@ def test_what_one_side_alone_may_hold(stage: Stage) -> None:
     trace = full()
     if stage.name == "loss":
         return
-    fields: dict[str, Any] = {stage.field: {}}
-    without = dataclasses.replace(trace, **fields)
+    without = with_field(trace, stage.field, {})
     for pair in ((trace, without), (without, trace)):
         if stage.both:
             assert compare(*pair).verdict is Verdict.EQUAL
         else:
-            refused(lambda pair=pair: compare(*pair), stage.name, "only the")  # type: ignore[misc]
+            refused(functools.partial(compare, *pair), stage.name, "only the")
     kept = dict(trace.leaves(stage))
     kept.pop(LEAF[stage.name])
     if kept:  # where both have some of it, both have to have all
-        fields = {stage.field: kept}
-        part = dataclasses.replace(trace, **fields)
+        part = with_field(trace, stage.field, kept)
         refused(lambda: compare(trace, part), f"{stage.name}, {LEAF[stage.name]}")
 
 
@@ -216,53 +221,42 @@ def late(rounding_noise: float | None = None) -> Trace:
         grads={**trace.grads, "late": grad},
         opt_state={**trace.opt_state, "late.exp_avg": draw.uniform(1, 2, (LENGTH - 3, 3))},
         params={**trace.params, "late": draw.uniform(1, 2, (LENGTH - 1, 3))},
-        appears_at={
-            "raw_grads/late": 2,
-            "grads/late": 2,
-            "params/late": 2,
-            "opt_state/late.exp_avg": 3,
-        },
+        appears_at=dict.fromkeys(("raw_grads/late", "grads/late", "params/late"), 2)
+        | {"opt_state/late.exp_avg": 3},
     )
 
 
 def test_held_once_is_one_array(tmp_path: Path) -> None:
     trace = full()
-    apart = with_leaf(trace, "grads", "weight", trace.grads["weight"].copy())
+    apart = leaf_by("grads", "weight", np.copy)(trace)
     assert [leaf for leaf in apart.grads if apart.held_once(leaf)] == ["bias", "gain", "none"]
     write(tmp_path / "apart", apart)
-    others = [
+    for other in (
         apart.slice(1, 5),
         concatenate([apart.slice(0, 2), apart.slice(2, 6)]),
         load_trace(tmp_path / "apart"),
-    ]
-    others += list(open_trace(tmp_path / "apart").chunks())
-    for other in others:
+        *open_trace(tmp_path / "apart").chunks(),
+    ):
         for leaf in other.grads:
             assert (other.grads[leaf] is other.raw_grads[leaf]) is (leaf != "weight")
     # in a shard it stands once
-    sizes = {}
     for name, stored in (("one", trace), ("two", apart)):
         stored.save(tmp_path / name)
-        (shard,) = open_trace(tmp_path / name).shards
-        sizes[name] = shard["bytes"]
-        assert ("weight" in shard["held_once"]) is (name == "one")
-    assert sizes["two"] - sizes["one"] >= apart.grads["weight"].nbytes
+    one, two = (open_trace(tmp_path / name).shards[0] for name in ("one", "two"))
+    assert ["weight" in shard["held_once"] for shard in (one, two)] == [True, False]
+    assert two["bytes"] - one["bytes"] >= apart.grads["weight"].nbytes
 
 
 def test_what_is_once_of_some_shards_alone_is_joined_as_two(tmp_path: Path) -> None:
     trace = full()
     first, last = trace.slice(0, 3), trace.slice(3, 6)
-    last = with_leaf(last, "grads", "bias", last.grads["bias"] / 2)
+    last = leaf_by("grads", "bias", lambda rows: rows / 2)(last)
     whole = concatenate([first, last])
     assert not whole.held_once("bias")
     assert whole.held_once("weight")
     assert whole.grads["bias"][:3].tobytes() == trace.grads["bias"][:3].tobytes()
     assert whole.raw_grads["bias"].tobytes() == trace.raw_grads["bias"].tobytes()
-    with TraceWriter(tmp_path / "trace", trace.metadata) as writer:
-        writer.write(first)
-        writer.write(last)
-        writer.finish({})
-    assert bits(load_trace(tmp_path / "trace")) == bits(whole)
+    assert bits(load_trace(write_pieces(tmp_path / "trace", first, last))) == bits(whole)
     # the clip that starts with step 4 is found there, and not in what was backpropagated
     assert where(compare(trace, whole).first) == (4, "grads", "bias")
 
@@ -304,7 +298,7 @@ def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
     assert {len(array) for array in rows.values()} == {LENGTH}
     whole = dataclasses.replace(trace, appears_at={})
     assert "rows" in str(whole.validation_error())
-    early = with_leaf(trace, "params", "late", trace.params["late"][1:])
+    early = rows_of("params", "late", slice(1, None))(trace)
     assert "params, late" in str(early.validation_error())
 
 
@@ -337,8 +331,4 @@ def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path:
     assert [whole.held_once(leaf) for leaf in ("w", "late")] == [False, True]
     pieces = filled(max_rows)
     assert bits(concatenate(pieces)) == bits(whole)
-    with TraceWriter(tmp_path / "trace", whole.metadata) as writer:
-        for piece in pieces:
-            writer.write(piece)
-        writer.finish({})
-    assert bits(load_trace(tmp_path / "trace")) == bits(whole)
+    assert bits(load_trace(write_pieces(tmp_path / "trace", *pieces))) == bits(whole)
