@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from faults.plants_anywhere import loss
-from helpers.no_progress import dies, fails, hangs
+from helpers.tasks import dies, fails, hangs
 
 import twinstep.jax.variants
 import twinstep.torch.variants

@@ -6,47 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import tasks
-from helpers.storing import HERE
+from helpers.commands import started
+from helpers.living import LONG, alive, children, needs_proc, wait_until
 
 from twinstep import InputError, workers
 from twinstep.problems import EXAMPLES
 from twinstep.runs import pool
 from twinstep.runs.pool import Finished, Lost, Progress, verify_all
 
-LONG = 60  # seconds that a busy machine may take for what needs a moment
-
 
 def deaf(index: int, said: Any) -> None:
     """Hears nothing."""
-
-
-def results(call: Callable[..., Any], *given: Any, **options: Any) -> dict[int, Any]:
-    """What a call gives for each argument, in two processes."""
-    options = {"jobs": 2, **options}
-    return dict(workers.in_processes(call, [(one,) for one in given], deaf, **options))
-
-
-def alive(number: int) -> bool:
-    """Whether there is a process; one that only waits to be asked how it ended is none."""
-    try:
-        os.kill(number, 0)
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def wait_until(true: Callable[[], bool]) -> bool:
-    """Whether something has come true in time."""
-    end = time.monotonic() + LONG
-    while not (now := true()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return now
 
 
 # ----------------------------------------------------------------------------- what they give
@@ -58,10 +34,10 @@ def test_each_task_is_done_and_heard() -> None:
         tasks.doubled, [(3,), (4,), (5,)], lambda *said: heard.append(said), jobs=2
     )
     assert dict(pieces) == {0: 6, 1: 8, 2: 10}
-    assert sorted(heard) == [(0, 3), (0, 3), (1, 4), (1, 4), (2, 5), (2, 5)]
+    assert sorted(heard) == [(0, 3), (0, 6), (1, 4), (1, 8), (2, 5), (2, 10)]
     heard.clear()
     here = workers.in_this_process(tasks.doubled, [(3,), (4,)], lambda *said: heard.append(said))
-    assert (list(here), heard) == ([(0, 6), (1, 8)], [(0, 3), (0, 3), (1, 4), (1, 4)])
+    assert (list(here), heard) == ([(0, 6), (1, 8)], [(0, 3), (0, 6), (1, 4), (1, 8)])
 
 
 def test_one_process_each_only_where_asked_for() -> None:
@@ -75,7 +51,8 @@ def test_one_process_each_only_where_asked_for() -> None:
 
 
 def test_a_process_that_dies_is_named_and_the_others_go_on() -> None:
-    found = results(tasks.ends, "SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
+    ways = ("SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
+    found: Any = dict(workers.in_processes(tasks.ends, [(how,) for how in ways], deaf, jobs=2))
     assert found[0] == (
         "its process was killed by signal 9, which is what happens when memory runs out",
         "",
@@ -173,27 +150,14 @@ folder = sys.argv[1]
 def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process whose workers wait in the midst of a task; each left its number in tmp_path."""
     code = HEAD + PARENTS[request.param]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=HERE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is to reach it and its workers, not the tests
-    )
+    # Ctrl-C is to reach it and its workers, not the tests
+    process = started(sys.executable, "-c", code, tmp_path, start_new_session=True)
     count = 2 if "worker" in request.param else 1
     with process:
         assert wait_until(lambda: len(children(tmp_path)) == count)
         yield process
         process.kill()
     assert wait_until(lambda: not any(map(alive, children(tmp_path))))
-
-
-def children(folder: Path) -> list[int]:
-    """The processes that left their number."""
-    return [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 
 
 @needs_proc
