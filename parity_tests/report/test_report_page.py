@@ -7,7 +7,6 @@ back off them is held against the results themselves.
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from helpers.pages import (
     HOSTILE,
     Element,
     Reader,
+    changed,
     flaws,
     honest,
     made_spec,
@@ -55,37 +55,28 @@ def test_a_result_that_there_is_not_is_said_first() -> None:
         assert "All" not in lead
 
 
-def _first(pattern: str, replacement: str) -> Callable[[str], str]:
-    def change(text: str) -> str:
-        changed = re.sub(pattern, replacement, text, count=1)
-        assert changed != text
-        return changed
-
-    return change
-
-
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("pattern", "replacement", "says"),
     [
-        (_first('id="reading"', 'id="summary"'), "id summary is there 2 times"),
-        (_first('id="summary"', 'id="sumary"'), "#summary is nowhere"),
-        (_first("</article>", ""), "closes"),
-        (_first("</b>", "</i>"), "</i> closes <b>"),
-        (_first("<footer>", '<footer><a href="https://example.org">x</a>'), "leads out"),
-        (_first("<footer>", "<footer><script>1</script>"), "<script> loads something"),
-        (_first("<footer>", '<footer onclick="1">'), "onclick runs something"),
-        (_first("<style>", "<style>@import 'x';"), "@import"),
-        (_first("<style>", "<style>p{background:url(x.png)}"), "leads out"),
-        (_first(' tabindex="0"', ""), "cannot be reached"),
-        (_first("<h2(.*?)</h2>", r"<h4\1</h4>"), "h4 follows h1"),
-        (_first(' lang="en"', ""), "no language"),
-        (_first('aria-labelledby="', 'aria-labelledby="not-'), "is nowhere"),
+        ('id="reading"', 'id="summary"', "id summary is there 2 times"),
+        ('id="summary"', 'id="sumary"', "#summary is nowhere"),
+        ("</article>", "", "closes"),
+        ("</b>", "</i>", "</i> closes <b>"),
+        ("<footer>", '<footer><a href="https://example.org">x</a>', "leads out"),
+        ("<footer>", "<footer><script>1</script>", "<script> loads something"),
+        ("<footer>", '<footer onclick="1">', "onclick runs something"),
+        ("<style>", "<style>@import 'x';", "@import"),
+        ("<style>", "<style>p{background:url(x.png)}", "leads out"),
+        (' tabindex="0"', "", "cannot be reached"),
+        ("<h2(.*?)</h2>", r"<h4\1</h4>", "h4 follows h1"),
+        (' lang="en"', "", "no language"),
+        ('aria-labelledby="', 'aria-labelledby="not-', "is nowhere"),
+        ("linear_regression", HOSTILE, ""),  # what is not escaped
     ],
 )
-def test_flaw_is_noticed(change: Callable[[str], str], says: str) -> None:
-    assert any(says in validation_error for validation_error in flaws(change(honest()))), flaws(
-        change(honest())
-    )
+def test_flaw_is_noticed(pattern: str, replacement: str, says: str) -> None:
+    found = flaws(re.sub(pattern, replacement, honest(), count=1))
+    assert any(says in flaw for flaw in found), found
 
 
 def test_same_results_give_the_same_bytes() -> None:
@@ -117,10 +108,7 @@ def test_summary_says_what_was_found() -> None:
 
 
 def test_summary_notices_another_result() -> None:
-    other = dataclasses.replace(
-        results()[0], comparison=dataclasses.replace(results()[0].comparison, steps=99)
-    )
-    assert summary_rows(read(other)) != summary_rows(read(results()[0]))
+    assert summary_rows(read(changed({"steps": 99}))) != summary_rows(read(results()[0]))
 
 
 def test_both_sources_are_there_whole() -> None:
@@ -190,16 +178,8 @@ def test_other_initial_parameters_are_said() -> None:
 
 def test_reason_stands_where_there_is_no_entry() -> None:
     reason = "different structure: grads lack <weight>"
-    broken = dataclasses.replace(
-        results()[0].comparison,
-        verdict=Verdict.MISMATCH,
-        reason=reason,
-        first=None,
-        worst={},
-        steps=0,
-    )
-    result = dataclasses.replace(results()[0], comparison=broken, history={})
-    root = read(result)
+    broken: Any = {"verdict": Verdict.MISMATCH, "first": None, "worst": {}, "steps": 0}
+    root = read(changed({**broken, "reason": reason}, history={}))
     assert reason in root.all("section", id="failing")[0].words
     assert reason in root.all("section", class_="example")[0].all("div", class_="alarm")[0].words
     assert "not compared" in root.all("article")[0].words
@@ -238,27 +218,19 @@ def test_claims_stand_beside_what_was_measured() -> None:
 def test_hostile_text_stays_text() -> None:
     plain = results()[0]
     first = dataclasses.replace(plain.comparison.worst["gate"]["raw_grads"], leaf=HOSTILE)
-    worst = {"gate": {"raw_grads": first}}
+    found = {"first": first, "worst": {"gate": {"raw_grads": first}}, "reason": HOSTILE}
     claim = plain.claims[0]._replace(says=HOSTILE, measured=HOSTILE)
     run = dataclasses.replace(plain.runs["jax"], device=HOSTILE, versions={HOSTILE: HOSTILE})
-    spec = made_spec("mnist_rnn", data="mnist", data_dir=HOSTILE, dtype="float64")
-    result = dataclasses.replace(
-        plain,
-        spec=spec,
-        comparison=dataclasses.replace(
-            plain.comparison, verdict=Verdict.MISMATCH, reason=HOSTILE, first=first, worst=worst
-        ),
-        claims=[claim],
-        runs={"torch": run, "jax": run},
+    root = read(
+        changed(
+            {"verdict": Verdict.MISMATCH, **found},
+            spec=made_spec("mnist_rnn", data="mnist", data_dir=HOSTILE, dtype="float64"),
+            claims=[claim],
+            runs={"torch": run, "jax": run},
+        )
     )
-    root = read(result)
     assert root.words.count(HOSTILE) >= 5
     assert "'" + HOSTILE + "'" in root.words  # quoted for the shell
-
-
-def test_escaping_can_fail() -> None:
-    text = honest().replace("linear_regression", HOSTILE, 1)
-    assert flaws(text) != []
 
 
 @pytest.mark.parametrize(
