@@ -20,8 +20,6 @@ from twinstep.problems.regression import LinearRegression
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
 
-FRAMEWORKS = ("torch", "jax")
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -51,18 +49,13 @@ CASES = {
 }
 
 
-def no_tracing() -> Any:
-    """While it lasts, JAX raises where it would trace."""
-    return jax.no_tracing(True)
-
-
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_recorder_compiles_no_chunk_twice(case: Case) -> None:
     chunks = launch.driver("jax", case.spec, rounding_noise=case.rounding_noise).chunks(
         case.max_steps
     )
     lengths = [len(next(chunks)) for _ in range(case.warm)]
-    with no_tracing():
+    with jax.no_tracing(True):
         later = [len(next(chunks)) for _ in range(case.still)]
     assert set(later) <= set(lengths)
     assert sum(lengths) + sum(later) <= case.spec.total_steps
@@ -75,7 +68,7 @@ def test_replay_compiles_no_chunk_twice(case: Case) -> None:
     replay = launch.replay(case.spec)
     for _ in range(case.warm):
         replay(*next(pairs))
-    with no_tracing():
+    with jax.no_tracing(True):
         for _ in range(case.still):
             theirs, index = next(pairs)
             replayed, _ = replay(theirs, index)
@@ -87,7 +80,7 @@ def test_another_length_is_noticed() -> None:
     driver = launch.driver("jax", LinearRegression(steps=100))
     chunks = driver.chunks(34)
     assert len(next(chunks)) == 33
-    with no_tracing():
+    with jax.no_tracing(True):
         assert len(next(chunks)) == 33
         with pytest.raises(RuntimeError, match="no_tracing"):
             next(chunks)
@@ -119,20 +112,18 @@ _JAX = (
 
 @pytest.fixture(params=["untouched", "set by the user"])
 def users(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The defaults, or settings that a user made before."""
-    x64, dtype = getattr(jax.config, "jax_enable_x64"), torch.get_default_dtype()  # noqa: B009
-    with torch.random.fork_rng(devices=[]):
-        if request.param == "set by the user":
-            jax.config.update("jax_enable_x64", True)
-            torch.set_default_dtype(torch.float16)
-            torch.manual_seed(77)
-        yield
+    """The defaults, or settings that a user made before; PyTorch's are put back after any test."""
+    x64 = jax.config.read("jax_enable_x64")
+    if request.param == "set by the user":
+        jax.config.update("jax_enable_x64", True)
+        torch.set_default_dtype(torch.float16)
+        torch.manual_seed(77)
+    yield
     jax.config.update("jax_enable_x64", x64)
-    torch.set_default_dtype(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", launch.FRAMEWORKS)
 def test_run_leaves_settings_as_they_were(framework: str, dtype: Any, users: None) -> None:
     before = settings()
     twinstep.run(LinearRegression(dtype=dtype, steps=3), framework, rounding_noise=False)
@@ -197,7 +188,7 @@ def test_runs_leave_the_specs_arrays_alone(spec: twinstep.Spec) -> None:
     spec = dataclasses.replace(spec)
     before = digests(spec)
     traces: list[Trace] = []
-    for framework in FRAMEWORKS:
+    for framework in launch.FRAMEWORKS:
         traces.append(twinstep.run(spec, framework, rounding_noise=False))
         assert digests(spec) == before
         for name, array in arrays(spec).items():

@@ -8,19 +8,18 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.commands import ROOT, command, ran, started
+from helpers.living import LONG, needs_proc, running, wait_until
 from helpers.processes import PLANTS, spec_of
 
 import twinstep
 import twinstep.torch.parallel
 from twinstep import Comparison, InputError, Verdict
-from twinstep.cli import main, process
+from twinstep.cli import process
 from twinstep.errors import LostError
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
@@ -28,10 +27,9 @@ from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.storage import open_trace
 
-ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "data_parallel.md").read_text()
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-ENVIRONMENT = os.environ | {
+ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     "OMP_NUM_THREADS": "1",
 }
@@ -44,19 +42,9 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def run_all(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+def run_all(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
     """What a command prints; it has to end well, and soon."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=ENVIRONMENT | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return ran(*words, cwd=folder, env=ENVIRONMENT | (environment or {})).printed()
 
 
 # --------------------------------------------------------------------------- what the document says
@@ -120,7 +108,6 @@ def test_the_trajectory_is_that_of_one_device(
 # ------------------------------------------------------------------------------------------ PyTorch
 
 
-HONEST = [*EXAMPLES]
 FAULTS = {
     "summed": ("linear_regression", (1, "raw_grads", "weight")),
     "unweighted": ("linear_regression", (1, "loss", "loss")),
@@ -136,7 +123,7 @@ FAULTS = {
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What three processes recorded, case by case; three divide no example's number of samples."""
     folder = tmp_path_factory.mktemp("processes")
-    cases = [*HONEST, *(f"{example}:{fault}" for fault, (example, _) in FAULTS.items())]
+    cases = [*EXAMPLES, *(f"{example}:{fault}" for fault, (example, _) in FAULTS.items())]
     program = str(ROOT / "parity_tests" / "helpers" / "processes.py")
     run_all([*TORCHRUN, "--nproc-per-node=3", program, str(folder), *cases], folder)
     return folder
@@ -222,7 +209,7 @@ def test_a_process_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-SAYS = "twinstep.cli.process: error: "
+SAYS = f"{process.NAME}: error: "
 LOST_ITS_PEER = f"{SAYS}PyTorch's process 0: RuntimeError: Connection closed\n"
 SUMMARY = """
   rank      : {} (local_rank: 0)
@@ -252,41 +239,20 @@ def test_what_is_said_of_processes_that_failed(log: str, says: str) -> None:
 
 def processes_of(folder: Path) -> list[str]:
     """The processes whose command line names a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended meanwhile
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
+    return [words for _, _, words in running() if str(folder) in words]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether something has come true in time."""
-    end = time.monotonic() + seconds
-    while not (now := true()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return now
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
+@needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
-    arguments = ["linear_regression", "--framework", "torch", "--devices", "2"]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "twinstep", "run", *arguments, "--epochs", "10000000"],
-        env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    line = "run linear_regression --framework torch --devices 2 --epochs 10000000"
+    words = (sys.executable, "-m", "twinstep", *line.split())
+    parent = started(*words, env=ENVIRONMENT | {"TMPDIR": str(tmp_path)})
     try:
         assert wait_until(lambda: bool(list(tmp_path.glob("*/trace/*.json")))), "they never met"
         assert len(processes_of(tmp_path)) >= 3  # torchrun and two processes
         parent.send_signal(how)
-        error = parent.communicate(timeout=60)[1]
+        error = parent.communicate(timeout=LONG)[1]
     finally:
         parent.kill()
     if how is signal.SIGINT:
@@ -365,29 +331,10 @@ def test_several_jax_devices(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ("run linear_regression --devices 0", "devices is 0, expected at least 1"),
-        ("verify linear_regression --devices -2", "devices is -2, expected at least 1"),
-        ("run linear_regression --devices 2 --device gpu", "device is 'gpu', but PyTorch found"),
-        ("run mnist_rnn --devices 2 --data mnist --data-dir nowhere", "nowhere"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-
-
 def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(twinstep.torch.parallel.devices, "find", lambda device: gpu)
+    monkeypatch.setattr(twinstep.torch.parallel.devices, "find", lambda _: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert len(twinstep.torch.parallel.find("gpu", 2)) == 2
     with pytest.raises(InputError, match="devices is 3, but PyTorch found 2 gpu"):
@@ -410,11 +357,6 @@ def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_bad_input_of_a_single_process(
-    framework: str, arguments: str, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert process.main([framework, *arguments.split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(SAYS)
-    assert says in error
-    assert error.count("\n") == 1
+def test_bad_input_of_a_single_process(framework: str, arguments: str, says: str) -> None:
+    said = command(framework, *arguments.split(), call=process.main)
+    assert says in said.refusal(process.NAME)
