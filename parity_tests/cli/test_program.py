@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import Said, command, ran, started
-from helpers.living import LONG, alive, children, needs_proc, running, wait_until
+from helpers.living import LONG, alive, children, needs_proc, parent, running, wait_until
 from helpers.storing import write
 from helpers.synthetic_traces import made
 
@@ -32,40 +32,31 @@ def ended(words: Sequence[str], redirected: str = "", **options: Any) -> Said:
 # --------------------------------------------------------------------------- closed and full
 
 
-PRINTING = [
-    "--help",
-    "--version",
-    "list",
-    "list --json -",
-    "run zero_grad --help",
-    "show zero_grad",
-]
+PRINTING = ["--help", "--version", "list", "list --json -", "run zero_grad --help"]
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
-@pytest.mark.parametrize("words", [*PRINTING, "compare"])
-def test_a_closed_pipe_is_exit_code_141(words: str, stored: Path) -> None:
-    no_text: Any = None
+@pytest.fixture(params=[*PRINTING, "show zero_grad", "compare"])
+def words(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """A command that prints; compare's, of two that are not the same, gives 1 if it can say so."""
+    others = (made(rounding_noise=0.5), made(rounding_noise=0.5, seed=1))
+    folders = [str(write(tmp_path / str(i), trace)) for i, trace in enumerate(others)]
+    return [*TWINSTEP, *request.param.split(), *(folders if request.param == "compare" else [])]
+
+
+def test_a_closed_pipe_is_exit_code_141(words: list[str]) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     try:
-        command = [*words.split(), *([str(stored)] * 2 if words == "compare" else [])]
-        assert ended([*TWINSTEP, *command], stdout=writes) == (program.CLOSED, no_text, "")
+        assert ended(words, stdout=writes)[::2] == (program.CLOSED, "")
     finally:
         os.close(writes)
 
 
 @needs_full
-@pytest.mark.parametrize("words", [*PRINTING, "compare"])
-def test_a_full_disk_is_a_line_and_exit_code_2(words: str, tmp_path: Path) -> None:
-    command = words.split()
-    if command == ["compare"]:  # of two that are not the same: what it found is not said either
-        others = (made(rounding_noise=0.5), made(rounding_noise=0.5, seed=1))
-        command += [str(write(tmp_path / str(i), trace)) for i, trace in enumerate(others)]
-    code, _, error = ended([*TWINSTEP, *command], ">/dev/full")
-    assert code == program.BAD
-    full = os.strerror(errno.ENOSPC)
-    assert error == f"twinstep: error: stdout cannot be written: {full}\n"
+def test_a_full_disk_is_a_line_and_exit_code_2(words: list[str]) -> None:
+    said = f"twinstep: error: stdout cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert ended(words, ">/dev/full") == (program.BAD, "", said)
 
 
 def test_no_stdout_is_a_line_and_exit_code_2() -> None:
@@ -75,7 +66,7 @@ def test_no_stdout_is_a_line_and_exit_code_2() -> None:
 
 
 @needs_full
-def test_what_stderr_is_changes_nothing(stored: Path) -> None:
+def test_what_stderr_is_changes_nothing() -> None:
     """The exit code says it too."""
     for where in ("2>&-", "2>/dev/full", "<&-"):
         assert ended([*TWINSTEP, "--version"], where)[0] == 0
@@ -108,18 +99,15 @@ def command(arguments):
 listing.command = command
 sys.exit(main())
 """
+REPORT = "please report it with {}, which has the traceback"
 CRASH = DRIVER.format("raise ValueError('planted\\nfault')")
 
 
 def test_a_crash_is_a_line_that_names_a_file(tmp_path: Path) -> None:
     words = [sys.executable, "-c", CRASH, "list", "a b"]
-    code, printed, error = ended(words, env={"TMPDIR": str(tmp_path)})
+    said = ended(words, env={"TMPDIR": str(tmp_path)})
     (kept,) = tmp_path.iterdir()
-    assert (code, printed) == (program.CRASHED, "")
-    assert error == (
-        f"twinstep: crashed: ValueError: planted; please report it with {kept}, "
-        "which has the traceback\n"
-    )
+    assert said == (70, "", f"twinstep: crashed: ValueError: planted; {REPORT.format(kept)}\n")
     text = kept.read_text()
     assert text.startswith("twinstep list 'a b'\n")
     for name in ("Python 3", "twinstep ", "torch ", "jaxlib "):
@@ -168,13 +156,8 @@ def test_a_crash_of_a_worker_is_kept_as_ones_own(
     code, _, error = raised(LostError("one is lost\ntwo crashed", "Traceback of two"))
     (kept,) = tmp_path.iterdir()
     assert "Traceback of two" in kept.read_text()
-    assert (code, error.splitlines()) == (
-        70,
-        [
-            "twinstep: one is lost",
-            f"twinstep: two crashed; please report it with {kept}, which has the traceback",
-        ],
-    )
+    last = f"twinstep: two crashed; {REPORT.format(kept)}\n"
+    assert (code, error) == (70, f"twinstep: one is lost\n{last}")
 
 
 def test_every_exit_code_is_in_the_help() -> None:
@@ -201,13 +184,6 @@ IN_C = """
     c.pthread_mutex_lock(lock)
     c.pthread_mutex_lock(lock)  # for ever, whatever signal comes
 """
-SLOW = """
-import os
-from pathlib import Path
-from helpers import tasks
-from twinstep import workers
-folder = {!r}
-"""
 
 
 @needs_proc
@@ -224,10 +200,8 @@ folder = {!r}
 def test_a_signal_ends_all_in_a_line(
     body: str, number: signal.Signals, code: int, says: str, tmp_path: Path
 ) -> None:
-    program = SLOW.format(str(tmp_path)) + DRIVER.format(body)
-    with started(sys.executable, "-c", program, "list", start_new_session=True) as process:
-        count = 2 if body == WORKING else 1
-        assert wait_until(lambda: len(children(tmp_path)) == count)
+    count = 2 if body == WORKING else 1
+    with parent(DRIVER.format(body), tmp_path, count, "list") as process:
         if number == signal.SIGINT:  # a terminal sends it to all in the foreground
             os.killpg(process.pid, number)
         else:

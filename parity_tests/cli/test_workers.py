@@ -4,21 +4,21 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import tasks
-from helpers.commands import started
+from helpers import living, tasks
 from helpers.living import LONG, alive, children, needs_proc, wait_until
 
 from twinstep import InputError, workers
 from twinstep.problems import EXAMPLES
 from twinstep.runs import pool
 from twinstep.runs.pool import Finished, Lost, Progress, verify_all
+
+KILLED = "its process was killed by signal 9, which is what happens when memory runs out"
 
 
 def deaf(index: int, said: Any) -> None:
@@ -30,14 +30,14 @@ def deaf(index: int, said: Any) -> None:
 
 def test_each_task_is_done_and_heard() -> None:
     heard: list[tuple[int, int]] = []
-    pieces = workers.in_processes(
-        tasks.doubled, [(3,), (4,), (5,)], lambda *said: heard.append(said), jobs=2
-    )
-    assert dict(pieces) == {0: 6, 1: 8, 2: 10}
-    assert sorted(heard) == [(0, 3), (0, 6), (1, 4), (1, 8), (2, 5), (2, 10)]
-    heard.clear()
-    here = workers.in_this_process(tasks.doubled, [(3,), (4,)], lambda *said: heard.append(said))
-    assert (list(here), heard) == ([(0, 6), (1, 8)], [(0, 3), (0, 6), (1, 4), (1, 8)])
+    given = [(3,), (4,), (5,)]
+    for found in (
+        workers.in_processes(tasks.doubled, given, lambda *said: heard.append(said), jobs=2),
+        workers.in_this_process(tasks.doubled, given, lambda *said: heard.append(said)),
+    ):
+        assert dict(found) == {0: 6, 1: 8, 2: 10}
+        assert sorted(heard) == [(0, 3), (0, 6), (1, 4), (1, 8), (2, 5), (2, 10)]
+        heard.clear()
 
 
 def test_one_process_each_only_where_asked_for() -> None:
@@ -53,10 +53,7 @@ def test_one_process_each_only_where_asked_for() -> None:
 def test_a_process_that_dies_is_named_and_the_others_go_on() -> None:
     ways = ("SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
     found: Any = dict(workers.in_processes(tasks.ends, [(how,) for how in ways], deaf, jobs=2))
-    assert found[0] == (
-        "its process was killed by signal 9, which is what happens when memory runs out",
-        "",
-    )
+    assert found[0] == (KILLED, "")
     assert (found[1], found[5]) == ("fine", "fine")
     assert found[2] == ("its process was killed by signal 11", "")
     assert found[3] == ("its process ended with exit code 3", "")
@@ -91,10 +88,7 @@ def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch
     found: list[Any] = verify_all(specs, jobs=2, hear=heard.append)
     assert (found[0], found[3]) == ("chain_rule", "gradient_update")
     assert isinstance(found[1], Lost)
-    assert str(found[1]) == (
-        f"linear_regression ({specs[1].dtype}) has no verdict: "
-        "its process was killed by signal 9, which is what happens when memory runs out"
-    )
+    assert str(found[1]) == f"linear_regression ({specs[1].dtype}) has no verdict: {KILLED}"
     assert found[1].to_dict()["verdict"] is None
     assert "planted" in found[2].traceback
     for index, spec in enumerate(specs):
@@ -132,31 +126,14 @@ PARENTS = {
     "subprocess.Popen(command, stdin=subprocess.PIPE).wait()",
     "a process of the bench": WITH.format("process._process(folder)"),
 }
-HEAD = """
-import subprocess, sys, threading, time
-from functools import partial
-from pathlib import Path
-from helpers import tasks
-from twinstep import workers
-from twinstep.bench import process
-from twinstep.cli import background
-
-process._serve = tasks.serves
-folder = sys.argv[1]
-"""
 
 
 @pytest.fixture
 def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process whose workers wait in the midst of a task; each left its number in tmp_path."""
-    code = HEAD + PARENTS[request.param]
-    # Ctrl-C is to reach it and its workers, not the tests
-    process = started(sys.executable, "-c", code, tmp_path, start_new_session=True)
     count = 2 if "worker" in request.param else 1
-    with process:
-        assert wait_until(lambda: len(children(tmp_path)) == count)
+    with living.parent(PARENTS[request.param], tmp_path, count) as process:
         yield process
-        process.kill()
     assert wait_until(lambda: not any(map(alive, children(tmp_path))))
 
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import started
 
 LONG = 60  # seconds that a busy machine may take for what needs a moment
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
@@ -24,6 +27,35 @@ def alive(number: int) -> bool:
 def children(folder: Path) -> list[int]:
     """The processes that left their number in a folder, as `tasks.waits` does."""
     return [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
+
+
+HEAD = """
+import os, subprocess, sys, threading, time
+from functools import partial
+from pathlib import Path
+from helpers import tasks
+from twinstep import workers
+from twinstep.bench import process
+from twinstep.cli import background
+
+process._serve = tasks.serves
+folder = os.environ["FOLDER"]
+"""
+
+
+@contextlib.contextmanager
+def parent(code: str, folder: Path, count: int, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that runs this code until so many numbers are in the folder; killed in the end.
+
+    Ctrl-C is to reach it and its workers, not the tests: so its session is its own.
+    """
+    command = (sys.executable, "-c", HEAD + code, *words)
+    with started(*command, env={"FOLDER": str(folder)}, start_new_session=True) as process:
+        try:
+            assert wait_until(lambda: len(children(folder)) == count)
+            yield process
+        finally:
+            process.kill()
 
 
 def running() -> Iterator[tuple[int, int, str]]:

@@ -1,11 +1,20 @@
 """Lines that programs print, held against each other: the same words, and numbers that are near."""
 
 import re
+from collections.abc import Iterable
 from itertools import zip_longest
+
+from twinstep.problems import Spec
 
 EXACT = 1e-12
 NUMBER = re.compile(r"-?\b\d+\.\d+(?:e[+-]\d+)?|-?\b\d+e[+-]\d+|\bnan\b|-?\binf\b")
 _ARRAYS = re.compile(r"OrderedDict|tensor|Array|dtype=\w+|[][(){}',: ]+")
+
+
+def logged(spec: Spec, losses: Iterable[float]) -> list[str]:
+    """The document's log lines of these losses."""
+    lines = (spec.log_line(step, loss) for step, loss in enumerate(losses))
+    return [line for line in lines if line is not None]
 
 
 def said_alike(theirs: str, mine: str, relative: float) -> bool:

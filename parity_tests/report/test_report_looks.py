@@ -8,19 +8,9 @@ from subprocess import TimeoutExpired
 
 import numpy as np
 import pytest
+from helpers import pages
 from helpers.commands import command, python, ran
-from helpers.pages import (
-    HOSTILE,
-    Reader,
-    changed,
-    diverged,
-    flaws,
-    honest,
-    read,
-    results,
-    spoilt,
-    summary_rows,
-)
+from helpers.pages import HOSTILE, Reader, changed, diverged, flaws, honest, read, results, spoilt
 from helpers.synthetic_traces import refused
 
 from twinstep.judge.findings import Verdict
@@ -149,7 +139,7 @@ def test_command_writes_the_page(tmp_path: Path) -> None:
     assert "1 verified" in said.printed()
     text = file.read_text(encoding="utf-8")
     assert flaws(text) == []
-    assert "chain_rule" in summary_rows(Reader(text).root)[0][0]
+    assert "chain_rule" in pages.summary_rows(Reader(text).root)[0][0]
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 

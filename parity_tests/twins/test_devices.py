@@ -17,6 +17,7 @@ import pytest
 import torch
 from faults.plants_anywhere import rewritten
 from helpers.commands import command, refusal
+from helpers.synthetic_traces import refused
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_impl.mnist_rnn
@@ -48,34 +49,27 @@ def described(platform: str) -> Any:
 def train_on_meta(spec: Spec) -> None:
     """Makes and trains what a run does, on a device that no CPU tensor may meet."""
     example = launch.example("torch", spec)
-    chunk = next(spec.batches().chunks(2))
-    losses = []
-
-    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        for batch in take(data, chunk):
-            assert {tensor.device for tensor in batch.values()} == {META}
-            yield tuple(batch.values())
+    given = spec.batches()
+    kept: list[Any] = []
 
     def kept_loss(*given: torch.Tensor) -> torch.Tensor:
-        losses.append(criterion(*given))
-        return losses[-1]
+        kept.append(criterion(*given))
+        return kept[-1]
 
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "item", lambda tensor: 1.0)  # printed losses, Adam's counts
         with META:
             model, criterion, optimizer = example.build(spec)
             load_params(model, spec.initial_params())
-            data = {name: torch.tensor(a) for name, a in spec.batches().data.items()}
-        of_epochs = spec.batches().batch_size is not None
-        epochs: Any = [list(batches())] if of_epochs else batches()
+            data = {name: torch.tensor(array) for name, array in given.data.items()}
+        batches: Any = [tuple(b.values()) for b in take(data, next(given.chunks(2)))]
+        epochs = batches if given.batch_size is None else [batches]
         example.train(model, kept_loss, optimizer, epochs, log=lambda line: None)
-        grads = [parameter.grad for parameter in model.parameters()]
-        kept = [*model.parameters(), *grads, *losses]
-        assert {tensor.device for tensor in kept} == {META}
+        kept += [tensor for batch in batches for tensor in batch]
+        kept += [tensor for p in model.parameters() for tensor in (p, p.grad)]
         if (test_set := spec.test_set()) is not None:
-            images, labels = (torch.tensor(array, device=META) for array in test_set)
-            made = example.evaluate(model, images, labels)
-            assert {tensor.device for tensor in made} == {META}
+            kept += example.evaluate(model, *(torch.tensor(a, device=META) for a in test_set))
+        assert {tensor.device for tensor in kept} == {META}
 
 
 def test_pytorch_keeps_to_its_device(name: str) -> None:
@@ -92,33 +86,21 @@ def test_tensor_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------------------------- refused
 
 
-@pytest.fixture
-def apple(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose GPU PyTorch reaches by mps."""
+def test_float64_on_mps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose GPU PyTorch reaches by mps; CUDA comes before it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-
-
-@pytest.fixture
-def tpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which JAX finds a TPU."""
-    monkeypatch.setattr(jax, "devices", lambda kind=None: [described(kind or "tpu")])
-
-
-def test_float64_on_mps_is_refused(apple: None) -> None:
     assert twinstep.torch.devices.find("gpu") == torch.device("mps")
     assert twinstep.torch.devices.find("cpu", "float64") == CPU
     line = "run zero_grad --framework torch --device gpu --dtype float64"
     says = "dtype is 'float64', but an Apple GPU (mps) has none, expected float32"
     assert refusal(*line.split()) == says
-
-
-def test_cuda_comes_before_mps(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert twinstep.torch.devices.find("gpu", "float64") == CUDA
 
 
-def test_float64_on_a_tpu_is_refused(tpu: None) -> None:
+def test_float64_on_a_tpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda kind=None: [described(kind or "tpu")])
     assert twinstep.jax.devices.find("tpu").platform == "tpu"
     assert twinstep.jax.devices.find("cpu", "float64").platform == "cpu"
     says = "dtype is 'float64', but a TPU has none, expected float32"
@@ -145,8 +127,8 @@ def test_a_device_that_no_command_finds(line: str, says: str) -> None:
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
 def test_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", lambda kind=None: [described("cpu")])
-    with pytest.raises(twinstep.InputError, match=f"device is '{device}', but JAX found only: cpu"):
-        twinstep.jax.devices.find(device)
+    says = f"device is '{device}', but JAX found only: cpu"
+    refused(lambda: twinstep.jax.devices.find(device), says)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +150,8 @@ def test_dtypes_are_those_that_the_device_has(flags: list[str], dtypes: list[str
 def test_places_beside_a_tpu() -> None:
     device_config = DeviceConfig("tpu", 4, "default")
     assert device_config.for_torch() == DeviceConfig("cpu", 4, "default")
-    assert device_config.single_device() == DeviceConfig("cpu", 1, "highest"), (
-        "a TPU has no float64 for the reference"
-    )
+    # a TPU has no float64 for the reference
+    assert device_config.single_device() == DeviceConfig("cpu", 1, "highest")
     assert DeviceConfig("gpu", 4, "default").single_device() == DeviceConfig("gpu", 1, "highest")
 
 
@@ -207,29 +188,24 @@ def users(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
     before = switches()
+    in_force, fast = twinstep.torch.devices.in_force, precision == "default"
     with twinstep.torch.devices.settings("float32", CPU, precision):
-        assert twinstep.torch.devices.in_force("float32", CPU) == "highest"
-        assert twinstep.torch.devices.in_force("float32", CUDA) == "highest"
+        assert in_force("float32", CPU) == in_force("float32", CUDA) == "highest"
     assert switches() == before
-    with twinstep.torch.devices._products(tf32=precision == "default"):  # what a GPU's settings are
-        want = "highest" if precision == "highest" else "tf32"
-        assert twinstep.torch.devices.in_force("float32", CUDA) == want
-        assert twinstep.torch.devices.in_force("float64", CUDA) == "highest"
-        assert torch.backends.cuda.matmul.allow_tf32 == (want == "tf32")
-        assert torch.backends.cudnn.allow_tf32 == (want == "tf32")
+    with twinstep.torch.devices._products(tf32=fast):  # what a GPU's settings are
+        assert in_force("float32", CUDA) == ("tf32" if fast else "highest")
+        assert in_force("float64", CUDA) == "highest"
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == fast
     assert switches() == before
 
 
 def test_jax_multiplies_as_it_says() -> None:
-    for asked in ("default", "highest"):
-        with twinstep.jax.devices.settings("float32", jax.devices("cpu")[0], asked):
-            found = {
-                kind: twinstep.jax.devices.in_force("float32", described(kind))
-                for kind in ("cpu", "gpu", "tpu")
-            }
-            assert twinstep.jax.devices.in_force("float64", described("gpu")) == "highest"
-        fast = {"cpu": "highest", "gpu": "tf32", "tpu": "bfloat16"}
-        assert found == (fast if asked == "default" else dict.fromkeys(fast, "highest"))
+    in_force, cpu = twinstep.jax.devices.in_force, jax.devices("cpu")[0]
+    for kind, fast in (("cpu", "highest"), ("gpu", "tf32"), ("tpu", "bfloat16")):
+        for asked, said in (("default", fast), ("highest", "highest")):
+            with twinstep.jax.devices.settings("float32", cpu, asked):
+                assert in_force("float32", described(kind)) == said
+                assert in_force("float64", described(kind)) == "highest"
 
 
 @pytest.mark.parametrize("framework", launch.FRAMEWORKS)

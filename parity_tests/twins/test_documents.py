@@ -6,14 +6,13 @@ JAX side's run of the same seed. torchvision need not be there: what the code as
 its place.
 """
 
-import contextlib
-import io
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.commands import command
 from helpers.document_code import (
     BACKWARD,
     CASES,
@@ -26,7 +25,7 @@ from helpers.document_code import (
     run_document,
     torchvision,
 )
-from helpers.printed import EXACT, unlike
+from helpers.printed import EXACT, logged, unlike
 
 import twinstep
 from twinstep.judge import tolerance
@@ -51,29 +50,19 @@ def run_perturbed(seed: int, dtype: str, rerun: int) -> Ran:
 
     forward = "        outputs = model(images)\n        loss"
     assert RNN_CASE.code.count(forward) == 1
-    return run_document(
-        RNN_CASE.code.replace(forward, f"        perturb(model)\n{forward}"),
-        seed,
-        dtype,
-        perturb=perturb,
-    )
+    code = RNN_CASE.code.replace(forward, f"        perturb(model)\n{forward}")
+    return run_document(code, seed, dtype, perturb=perturb)
 
 
 @pytest.fixture
 def digits(monkeypatch: pytest.MonkeyPatch) -> Images:
     """930 digits to train on, 14 full batches and one of 34; 40 to test on; in both's hands."""
     every = load_digits()
-    some = Images(
-        every.train_images[:930],
-        every.train_labels[:930],
-        every.test_images[:40],
-        every.test_labels[:40],
-        "digits",
-    )
+    train, test = every.train_images[:930], every.test_images[:40]
+    some = Images(train, every.train_labels[:930], test, every.test_labels[:40], "digits")
     monkeypatch.setattr(mnist_rnn_spec, "load_digits", lambda: some)
 
-    for name, module in torchvision(some).items():
-        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision(some))
     return some
 
 
@@ -155,7 +144,7 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
         rounding_noise = np.max([np.abs(rerun.params[name] - array) for rerun in perturbed])
         one_step = STAGES["params"].one_step * eps * np.max(np.abs(array))
         assert gap <= tolerance.ROUNDING_NOISE_FACTOR * rounding_noise + one_step
-    ours = printed_lines(spec, [loss.item() for loss in trace.losses], trace.outcome())
+    ours = printed_lines(spec, trace.losses.tolist(), trace.outcome())
     assert [line.split("Loss")[0] for line in ours[:-1]] == [
         f"Epoch [{epoch}/2], Step [{step}/15], " for epoch in (1, 2) for step in (5, 10, 15)
     ]
@@ -181,9 +170,8 @@ def test_second_backward_of_document_000_is_refused() -> None:
 
 def printed_lines(spec: twinstep.Spec, losses: list[float], outcome: Outcome) -> list[str]:
     """What the twin prints of a run with these losses."""
-    lines = [spec.log_line(step, loss) for step, loss in enumerate(losses)]
     final = [] if spec.name == "backpropagation" else spec.final_lines(outcome)
-    return [line for line in lines if line is not None] + final
+    return logged(spec, losses) + final
 
 
 VALUES = {
@@ -208,22 +196,19 @@ def test_state_dict_line_is_the_one_that_torch_prints(
     torch.set_default_dtype(getattr(torch, dtype))
     model = torch.nn.ModuleDict({"linear": torch.nn.Linear(1, 1)})
     model.load_state_dict({name: torch.tensor(array) for name, array in params.items()})
-    printed = io.StringIO()
-    print("训练后的模型参数:", model.state_dict(), file=printed)
     outcome = Outcome(np.zeros(1), params, params, params, {})
-    assert SgdLinearModel(dtype=dtype).final_lines(outcome) == printed.getvalue().splitlines()
+    lines = SgdLinearModel(dtype=dtype).final_lines(outcome)
+    assert lines == f"训练后的模型参数: {model.state_dict()}".splitlines()
 
 
 @pytest.mark.parametrize("correct", [9, 20, 37])
 def test_accuracy_line_is_the_one_of_document_001(correct: int) -> None:
     line = MNIST_RNN[MNIST_RNN.rindex("print(") :]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(line.replace("        ", ""), {"correct": correct, "total": 10000})
+    names = {"correct": correct, "total": 10000}
+    said = command(call=lambda _: exec(line.replace("        ", ""), names))
     metrics = {"correct": float(correct), "test_images": 10000.0}
     outcome = Outcome(np.zeros(1), {}, {}, {}, metrics)
-    spec = twinstep.examples()["mnist_rnn"]()
-    assert spec.final_lines(outcome) == printed.getvalue().splitlines()
+    assert twinstep.examples()["mnist_rnn"]().final_lines(outcome) == said.out.splitlines()
 
 
 FAULTS = {

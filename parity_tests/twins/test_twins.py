@@ -19,7 +19,7 @@ import torch
 from flax import nnx
 from helpers.commands import ROOT, Said, one_by_one, python
 from helpers.document_code import CASES, MNIST_RNN, Case, run_document, torchvision
-from helpers.printed import EXACT, NUMBER, said_alike, unlike
+from helpers.printed import EXACT, NUMBER, logged, said_alike, unlike
 
 import twinstep
 from twinstep.jax.layout import module_layout
@@ -108,8 +108,7 @@ def spec_of(name: str, dtype: Any) -> Spec:
 def test_pytorch_prints_what_the_document_prints(
     ran: Any, name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, stub in torchvision(load_digits()).items():
-        monkeypatch.setitem(sys.modules, module, stub)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision(load_digits()))
     document = run_document(DOCUMENTS[name].text(dtype), RUNS[dtype], dtype)
     lines = lines_of(ran, "torch", name, dtype)
     if name == "backpropagation":  # whose document prints the loss alone
@@ -136,10 +135,9 @@ def test_jax_prints_the_same_lines(ran: Any, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("side", SIDES)
 def test_the_lines_are_those_of_the_command(ran: Any, side: str, name: str) -> None:
     """`twinstep run` prints them too; what only one of them prints are figures of other forms."""
-    trace = twinstep.run(spec_of(name, "float64"), framework=side, rounding_noise=False)
     spec = spec_of(name, "float64")
-    printed = [spec.log_line(step, loss.item()) for step, loss in enumerate(trace.losses)]
-    expected = [line for line in printed if line is not None]
+    trace = twinstep.run(spec, framework=side, rounding_noise=False)
+    expected = logged(spec, trace.losses.tolist())
     lines = lines_of(ran, side, name, "float64")[: len(expected)]
     if name == "mnist_rnn":
         assert lines == expected or (side, len(lines)) == ("jax", len(expected))
@@ -305,8 +303,7 @@ def test_the_loop_in_sight_leaves_what_the_scan_leaves(name: str, dtype: str) ->
         built, data = driver.example.build(spec), driver.data
         state = driver.example.train(*built, epochs_of(spec, data), log=lines.append)
         params = module_layout(built[0]).to_torch(state[0])
-    logged = [spec.log_line(step, loss.item()) for step, loss in enumerate(trace.losses)]
-    expected = [line for line in logged if line is not None]
+    expected = logged(spec, trace.losses.tolist())
     if name == "mnist_rnn":
         expected, lines = ([NUMBER.sub("#", line) for line in said] for said in (expected, lines))
     assert lines == expected
