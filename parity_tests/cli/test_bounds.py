@@ -1,19 +1,18 @@
-"""Every flag is checked before a framework is loaded: range, name, and what it would overwrite."""
+"""What is bad input is said in one line, before a framework is loaded: of every command's flags,
+names and outputs, and of what Python is given.
+"""
 
-import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.storing import HERE
+from helpers.commands import Said, one_by_one, python, refusal, without
 from helpers.synthetic_traces import made, refused
 
 import twinstep
-from twinstep import cli, memory
+from twinstep import memory
 from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES
 from twinstep.problems.closures import ClosureTraining
@@ -28,48 +27,116 @@ TRAIN = ("run zero_grad", "verify zero_grad", "verify zero_grad chain_rule")
 
 # command line -> what its one line says; {blank} stands for an empty name
 BAD = {
-    **{f"{train} --threads {n}": "threads is" for train in TRAIN for n in (0, -1, 10**9)},
-    **{f"{train} --devices {n}": "devices is" for train in TRAIN for n in (0, -1, 10**6)},
+    # names that are not known, and what is near
+    "frobnicate": "unknown command 'frobnicate': expected one of list, run, verify, compare",
+    "verfy": "unknown command 'verfy': did you mean verify?",
+    "run liner_regression": "unknown example 'liner_regression': did you mean linear_regression",
+    "show zer_grad": "unknown example 'zer_grad': did you mean zero_grad or ",
+    "bench mnist_rn": "unknown example 'mnist_rn': did you mean mnist_rnn?",
+    "verify optimisers": "unknown example 'optimisers': did you mean optimizers?",
+    "verify zero_grad zero_gard": "unknown example 'zero_gard': did you mean zero_grad or ",
+    "run zero_grad --device gpus": "unknown device 'gpus': did you mean gpu?",
+    "verify --dtype flaot32": "unknown dtype 'flaot32': did you mean float32?",
+    "run zero_grad --dtype float46": "unknown dtype 'float46': did you mean float64 or float32?",
+    "run mnist_rnn --dtype folat64": "unknown dtype 'folat64': did you mean float64?",
+    "verify --precision hihgest": "unknown precision 'hihgest': did you mean highest?",
+    "run zero_grad --framework jaxx": "unknown framework 'jaxx': did you mean jax?",
+    "bench --cores bth": "unknown cores 'bth': did you mean both?",
+    "run mnist_rnn --data mnits": "unknown data 'mnits': did you mean mnist?",
+    "run zero_grad --lerning-rate 1": "unknown flag '--lerning-rate': did you mean --learning-rate",
+    "show zero_grad --dif": "unknown flag '--dif': did you mean --diff or ",
+    "list --jsn -": "unknown flag '--jsn': did you mean --json?",
+    "compare a b --stps 1": "unknown flag '--stps': did you mean --steps?",
+    "verify --reprot x.html": "unknown flag '--reprot': did you mean --report",
+    "--prnt-completion bash": "unknown flag '--prnt-completion': did you mean --print-completion",
+    "--print-completion bsh": "unknown shell 'bsh': did you mean bash",
+    "verify --xyzzy": "unknown flag '--xyzzy' (see twinstep verify --help)",
+    "run zero_grad --framework keras": "unknown framework 'keras': expected one of both, jax",
+    "bench --cores two": "unknown cores 'two': expected one of one, all, both",
+    **{
+        f"{command} --dtype int8": "unknown dtype 'int8': expected one of float32, float64"
+        for command in ("run zero_grad", "verify", "bench")
+    },
+    # words that lack, or stand where none is expected
+    "run": "run takes an example first",
+    "show": "show takes an example first",
+    "compare one": "compare takes two trace folders, 1 given",
+    "compare here there": "here is no trace: it has no manifest.json",
+    "--print-completion": "--print-completion takes SHELL, of bash, zsh",
+    "--write-completion bash": "--write-completion takes SHELL FILE",
+    "run optimizers": "optimizers is a set of many trainings: twinstep verify optimizers",
+    "verify --seed 1 zero_grad": "'zero_grad' is not expected there: names come first",
+    "show zero_grad adam_update": "'adam_update' is not expected there",
+    "show zero_grad --diff=maybe": "--diff/--no-diff: takes no argument 'maybe'",
+    "run zero_grad --learning-rate fast": "--learning-rate: 'fast' is no number",
+    **{
+        f"verify --{n} 1": f"--{n} is a flag of single examples"
+        for n in ("epochs", "learning-rate")
+    },
+    # ranges
+    **{
+        f"{train} --{flag} {n}": f"{flag} is {n}, expected at least 1"
+        for train in TRAIN
+        for flag in ("threads", "devices", "steps")
+        for n in (0, -1)
+    },
+    **{f"{train} --threads {10**9}": f"threads is {10**9}" for train in TRAIN},
+    **{f"{train} --devices {10**6}": f"devices is {10**6}" for train in TRAIN},
+    **{f"{train} --steps {HUGE}": f"steps is {HUGE}" for train in TRAIN},
+    **{f"{train} --seed {n}": f"seed is {n}" for train in TRAIN for n in (2**64, -(2**63) - 1)},
+    "verify --steps 0": "steps is 0, expected at least 1",
     "run zero_grad --devices 4000": "devices is 4000: as many PyTorch processes need",
     "run zero_grad --framework jax --threads 2": "threads is 2: PyTorch's",
-    **{f"verify zero_grad --jobs {n}": "jobs is" for n in (0, -1, 10**9)},
+    **{f"verify zero_grad --jobs {n}": f"jobs is {n}, expected at" for n in (0, -1, 10**9)},
     "verify --jobs 28": "jobs is 28: they need about 28 GiB",
-    **{f"{train} --steps {n}": "steps is" for train in TRAIN for n in (0, -1, 10**18)},
-    **{f"{train} --seed {n}": "seed is" for train in TRAIN for n in (2**64, -(2**63) - 1)},
     "run zero_grad --epochs 0": "epochs is 0, expected at least 1",
     f"run zero_grad --epochs {HUGE}": "epochs is",
     "run sgd_single_sample --epochs 10000000": "which makes 1000000000 steps",
-    f"run sgd_linear_model --data-seed {2**32}": "data_seed is",
-    "run zero_grad --learning-rate=-1": "learning_rate is -1.0",
+    **{f"run sgd_linear_model --data-seed {n}": f"data_seed is {n}" for n in (-1, 2**32)},
+    "run zero_grad --learning-rate=-1": "zero_grad: learning_rate is -1.0, expected 0 or more",
     "run zero_grad --learning-rate 1e39": "the largest float32",
-    "run zero_grad --learning-rate 1e999": "learning_rate is inf",
+    **{f"run zero_grad --learning-rate {n}": "learning_rate is inf" for n in ("1e999", "inf")},
+    "run zero_grad --learning-rate nan": "zero_grad: learning_rate is nan",
     "run adam_update --eps=-1": "eps is -1.0",
     "run adam_update --eps nan": "eps is nan",
-    "run adam_update --betas 0.9 1": "betas is",
-    "run adam_update --betas -0.1 0.9": "",
+    "run adam_update --betas 0.9 1": "betas is (0.9, 1.0), expected two numbers",
+    "run adam_update --betas -0.1 0.9": "--betas: expected 2 arguments",
     "run chain_rule --x inf": "x is inf",
     "run mnist_rnn --batch-size 0": "batch_size is 0",
     f"run mnist_rnn --batch-size {2**63}": "batch_size is",
     "run mnist_rnn --log-every 0": "log_every is 0",
     "run mnist_rnn --hidden-size 0": "hidden_size is 0",
-    "run mnist_rnn --hidden-size 99999999999": "hidden_size is 99999999999",
-    "verify mnist_rnn --hidden-size 99999999999": "hidden_size is 99999999999",
-    "bench mnist_rnn --hidden-size 99999999999": "hidden_size is 99999999999",
-    "run mnist_rnn --data-dir .": "data_dir is '.', but data is 'digits'",
-    "verify mnist_rnn --data-dir .": "data_dir is '.', but data is 'digits'",
-    "verify mnist_rnn --data mnist --data-dir nowhere": "nowhere",
-    "verify mnist_rnn --data mnist --data-dir {blank}": "data_dir is",
-    **{f"bench zero_grad --repeats {n}": "repeats is" for n in (0, -1, 10**9)},
+    **{
+        f"{command} mnist_rnn --hidden-size 99999999999": "hidden_size is 99999999999"
+        for command in ("run", "verify", "bench")
+    },
+    **{f"bench zero_grad --repeats {n}": f"repeats is {n}, expected" for n in (0, -1, 10**9)},
     **{f"bench zero_grad --limit {n}": "limit is" for n in ("0", "nan", "inf", "1e9")},
+    **{f"bench --limit {n}": f"limit is {n}, expected" for n in ("0.0", "nan")},
     f"bench zero_grad --steps {HUGE}": "steps is",
-    f"bench --steps {HUGE}": "steps is",
+    **{f"bench --steps {n}": f"steps is {n}" for n in (0, HUGE)},
     "compare trace trace --steps 0": "steps is 0, expected at least 1",
     f"compare trace trace --steps {HUGE}": "steps is",
+    # what does not go with another flag
+    **{
+        f"verify {names}--precision default --dtype float64": "but float64 has no fast mode"
+        for names in ("", "zero_grad ")
+    },
+    **{
+        f"{command} mnist_rnn --data-dir .": "data_dir is '.', but data is 'digits'"
+        for command in ("run", "verify")
+    },
+    **{
+        f"{command} --data mnist --data-dir nowhere": "--data-dir is 'nowhere', expected a folder"
+        for command in ("run mnist_rnn", "verify mnist_rnn", "bench mnist_rnn")
+    },
+    "run mnist_rnn --devices 2 --data mnist --data-dir nowhere": "--data-dir is 'nowhere'",
+    "verify mnist_rnn --data mnist --data-dir {blank}": "data_dir is",
+    "verify zero_grad chain_rule --row Adam": "row is 'Adam', but no set of rows",
+    # what is no name, or no file
     "compare {blank} trace": "trace folder is",
     "compare trace {blank}": "trace folder is",
-    "verify zero_grad chain_rule --row Adam": "row is 'Adam', but no set of rows",
     "verify optimizers --row {blank}": "row is",
-    # what is no name, or no file
     **{
         f"{command} {flag} {{blank}}": f"{flag.removeprefix('--')} is"
         for command, flags in {
@@ -81,10 +148,25 @@ BAD = {
         }.items()
         for flag in flags.split()
     },
+    **{
+        f"{command} no/such/a.svg": "no/such/a.svg cannot be written"
+        for command in (
+            *("list --json", "run zero_grad --json", "verify zero_grad --json"),
+            *("verify zero_grad --report", "bench zero_grad --json", "bench zero_grad --plot"),
+        )
+    },
+    **{
+        f"verify zero_grad {flag} {target}": f"{target} cannot be written"
+        for flag in ("--json", "--report")
+        for target in (".", "file/page.html")
+    },
+    "bench zero_grad --json .": ". cannot be written: it is a folder",
+    "bench zero_grad --plot file.doc": "'file.doc', expected a name that ends in .png or .svg",
     "verify zero_grad --report -": "report is '-', expected a file",
     "verify zero_grad --json folder": "it is a folder",
     "verify zero_grad --json socket": "it is a socket",
     f"verify zero_grad --json {'n' * 300}": "too long",
+    "run zero_grad --out file": "cannot be written",
     "verify zero_grad --out file": "cannot be written",
     "verify zero_grad --out file/below": "cannot be written",
     "run zero_grad --out dangling": "dangling is no folder",
@@ -109,41 +191,17 @@ BAD = {
     "compare trace trace --json to-trace/new.json": "which is in the trace",
 }
 
-RUNNER = """
-import json, sys
-
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "jax", "matplotlib"):
-            raise AssertionError(f"{name} is imported")
-
-sys.meta_path.insert(0, Without())
-import contextlib, io
+CALL = """
 from twinstep import memory
-from twinstep.cli import main
+from twinstep.cli import main as call
 
 memory.available = lambda: 24 * 2**30
-found = {}
-for line, words in json.load(sys.stdin).items():
-    out, error = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        try:
-            code = main(words)
-        except BaseException as failure:
-            code = f"{type(failure).__name__}: {failure}"
-    found[line] = code, out.getvalue(), error.getvalue()
-print(json.dumps(found))
 """
 
 
-def words_of(line: str, blank: str) -> list[str]:
-    """The words of a command line, with a name that is none in its place."""
-    return [blank if word == "{blank}" else word for word in line.split()]
-
-
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """{command line: exit code, stdout, stderr} of all, where no framework can be loaded."""
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """What every command line says where no framework can be loaded."""
     folder = tmp_path_factory.mktemp("bad")
     made().save(folder / "trace")
     (folder / "folder").mkdir()
@@ -157,34 +215,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(os.path.relpath(folder / "socket"))
     before = sorted(folder.rglob("*"))
-    lines = {line: words_of(line, "") for line in BAD}
-    lines |= {f"{line} (spaces)": words_of(line, "  ") for line in BAD if "{blank}" in line}
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
-    )
+    lines = {
+        line + blank: [blank if word == "{blank}" else word for word in line.split()]
+        for line in BAD
+        for blank in (("", "  ") if "{blank}" in line else ("",))
+    }
+    none = without("torch", "jax", "matplotlib", error="AssertionError")
+    found, _ = one_by_one(none + CALL, lines, cwd=folder)
     assert sorted(folder.rglob("*")) == before, "nothing is left behind"
     assert (folder / "file").read_text() == "mine"
-    found: dict[str, list[Any]] = json.loads(done.stdout)
     return found
 
 
 @pytest.mark.parametrize("line", BAD)
 def test_a_flag_is_refused_in_one_line_before_anything_is_loaded(
-    said: dict[str, list[Any]], line: str
+    said: dict[str, Said], line: str
 ) -> None:
-    for one in (line, f"{line} (spaces)")[: 1 + ("{blank}" in line)]:
-        code, out, error = said[one]
-        assert code == 2, (code, error)
-        assert out == ""
-        assert error.startswith("twinstep: error: ")
-        assert error.count("\n") == 1
-        assert BAD[line] in error
+    assert BAD[line] in said[line].refusal()
+    assert BAD[line] in said.get(f"{line}  ", said[line]).refusal()  # a name of spaces
 
 
 # --------------------------------------------------------------------------------- in Python
@@ -222,11 +270,11 @@ def test_what_is_at_the_bounds_is_taken() -> None:
 
 @pytest.mark.parametrize("variable", ["TWINSTEP_CACHE", "TWINSTEP_DATA"])
 def test_a_variable_that_is_a_blank_is_refused(
-    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "  ")
-    assert cli.main(["run", "mnist_rnn", "--data", "mnist", "--framework", "jax"]) == 2
-    assert f"{variable} is '  ', expected a" in capsys.readouterr().err
+    line = refusal("run", "mnist_rnn", "--data", "mnist", "--framework", "jax")
+    assert f"{variable} is '  ', expected a" in line
 
 
 @pytest.mark.parametrize("devices", [0, 10**6, True, 1.0])
@@ -303,11 +351,5 @@ def test_the_machine_and_the_process_have_a_limit() -> None:
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit})); "
         "from twinstep import memory; print(memory.available())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert int(done.stdout) == limit
+    said = python("-c", code, env={"OPENBLAS_NUM_THREADS": "1"}).well()
+    assert int(said) == limit

@@ -1,13 +1,12 @@
 """What bash and zsh complete, asked of the shells themselves."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.synthetic_traces import refused
+from helpers.commands import Said, command, ran
 
-from twinstep.cli import COMMANDS, completion, main
+from twinstep.cli import COMMANDS, completion
 from twinstep.cli.completion import script
 from twinstep.problems import EXAMPLES, SETS
 
@@ -63,34 +62,34 @@ compadd() { [ "$1" = -a ] && [ ${#found} -gt 0 ] && print -r -- $found }
 """
 
 
-def asked(shell: list[str], program: str, folder: Path) -> list[set[str]]:
-    """What a shell offers for each of CASES; the script is read from a file."""
-    if shutil.which(shell[0]) is None:
-        pytest.skip(f"there is no {shell[0]} here")
+def heard(shell: str, program: str, folder: Path, asked: str = "") -> Said:
+    """What a shell says of a program, which it reads from a file."""
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"there is no {shell} here")
     file = folder / "program"
     file.write_text(program)
-    lines = "".join(f"{words}\n" for words in CASES)
-    done = subprocess.run(
-        [*shell, str(file)], input=lines, capture_output=True, text=True, check=True
-    )
-    assert "_twinstep twinstep" in done.stderr
-    return [set(line.split()) for line in done.stdout.splitlines()]
+    return ran(*shell.split(), file, input=asked)
 
 
-def check(offered: list[set[str]], nothing: set[str]) -> None:
-    """Holds what is offered against CASES."""
-    for (words, (wanted, unwanted)), found in zip(CASES.items(), offered, strict=True):
+@pytest.mark.parametrize(
+    ("shell", "program", "nothing"),
+    [
+        ("bash --norc", script("bash") + BASH, set()),
+        ("zsh -f", ZSH_STUBS + script("zsh") + ZSH, {"files"}),
+    ],
+    ids=["bash", "zsh"],
+)
+def test_a_shell_completes_the_command_line(
+    shell: str, program: str, nothing: set[str], tmp_path: Path
+) -> None:
+    said = heard(shell, program, tmp_path, "".join(f"{words}\n" for words in CASES))
+    assert "_twinstep twinstep" in said.err
+    lines = said.printed().splitlines()
+    for (words, (wanted, unwanted)), line in zip(CASES.items(), lines, strict=True):
+        found = set(line.split())
         assert wanted <= found, words
         assert not unwanted & found, words
         assert wanted or found == nothing, words
-
-
-def test_bash_completes_the_command_line(tmp_path: Path) -> None:
-    check(asked(["bash", "--norc"], script("bash") + BASH, tmp_path), nothing=set())
-
-
-def test_zsh_completes_the_command_line(tmp_path: Path) -> None:
-    check(asked(["zsh", "-f"], ZSH_STUBS + script("zsh") + ZSH, tmp_path), nothing={"files"})
 
 
 @pytest.mark.parametrize(
@@ -104,13 +103,9 @@ def test_zsh_completes_the_command_line(tmp_path: Path) -> None:
     ],
 )
 def test_bash_completes_what_was_begun(words: str, offered: str, tmp_path: Path) -> None:
-    if shutil.which("bash") is None:
-        pytest.skip("there is no bash here")
     last = "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _twinstep; echo ${COMPREPLY[@]}"
-    file = tmp_path / "program"
-    file.write_text(f"{script('bash')}COMP_WORDS=(twinstep {words}); {last}")
-    done = subprocess.run(["bash", "--norc", str(file)], capture_output=True, text=True, check=True)
-    assert (done.stdout.strip(), done.stderr) == (offered, "")
+    program = f"{script('bash')}COMP_WORDS=(twinstep {words}); {last}"
+    assert heard("bash --norc", program, tmp_path).well().strip() == offered
 
 
 def test_tcsh_gets_a_line_that_it_reads() -> None:
@@ -119,28 +114,13 @@ def test_tcsh_gets_a_line_that_it_reads() -> None:
     assert "'n/--dtype/(float32 float64)/'" in line
     assert line.count("\n") == 1
     if shutil.which("tcsh"):
-        done = subprocess.run(
-            ["tcsh", "-f"], input=f"{line}complete", capture_output=True, text=True, check=True
-        )
-        assert (done.stderr, "p/1/" in done.stdout) == ("", True)
+        assert "p/1/" in ran("tcsh", "-f", input=f"{line}complete").well()
 
 
 @pytest.mark.parametrize("tyros", ["", "tyro-"])
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_the_command_line_gives_the_script(
-    shell: str, tyros: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([f"--{tyros}print-completion", shell]) == 0
-    assert capsys.readouterr().out == script(shell)
+def test_the_command_line_gives_the_script(shell: str, tyros: str, tmp_path: Path) -> None:
+    assert command(f"--{tyros}print-completion", shell).well() == script(shell)
     file = tmp_path / "file"
-    assert main([f"--{tyros}write-completion", shell, str(file)]) == 0
+    assert command(f"--{tyros}write-completion", shell, file).well() == ""
     assert file.read_text() == script(shell)
-    assert capsys.readouterr().out == ""
-
-
-def test_what_is_no_shell_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    refused(lambda: completion.command("--print-completion", ["bsh"]), "did you mean bash")
-    refused(lambda: completion.command("--print-completion", []), "takes SHELL, of bash, zsh")
-    refused(lambda: completion.command("--write-completion", ["bash"]), "takes SHELL FILE")
-    assert main(["--prnt-completion", "bash"]) == 2
-    assert "did you mean --print-completion" in capsys.readouterr().err

@@ -4,8 +4,6 @@ Both are built by the build backend itself, from a copy of this folder, and noth
 """
 
 import shutil
-import subprocess
-import sys
 import tarfile
 import tomllib
 import zipfile
@@ -14,9 +12,9 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from helpers.commands import ROOT, python
 from helpers.versions import lowest
 
-ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NEITHER = (".venv*", ".git", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
 FOLDERS = (".ci", "benchmarks", "docs", "examples", "jax_impl", "parity_tests", "torch_impl")
@@ -25,7 +23,7 @@ FOLDERS = (".ci", "benchmarks", "docs", "examples", "jax_impl", "parity_tests", 
 def build(kind: str, folder: Path, out: Path) -> Path:
     """The sdist or wheel of a folder."""
     code = f"from setuptools import build_meta as b; b.build_{kind}({str(out)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    python("-c", code, cwd=folder).printed()
     (found,) = out.iterdir()
     return found
 

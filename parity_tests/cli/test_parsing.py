@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+from helpers.commands import command, refusal
 from helpers.synthetic_traces import refused
 
 import twinstep
-from twinstep.cli import main
 from twinstep.cli.parsing import flags_of, parse, parse_with
 from twinstep.device_config import DeviceConfig
 from twinstep.errors import unknown
@@ -23,13 +23,10 @@ HELPED = [
 ]
 
 
-@pytest.mark.parametrize("command", HELPED)
-def test_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--help"])
-    assert stop.value.code == 0
-    usage, _, says, *lines = capsys.readouterr().out.splitlines()
-    assert usage.startswith(f"usage: twinstep {command} ")
+@pytest.mark.parametrize("line", HELPED)
+def test_help_says_what_the_command_does(line: str) -> None:
+    usage, _, says, *lines = command(*line.split(), "--help").well().splitlines()
+    assert usage.startswith(f"usage: twinstep {line} ")
     assert re.fullmatch(r"[A-Z].*", says)
     assert says != "What every example has."
     text = "\n".join(lines)
@@ -37,45 +34,12 @@ def test_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFix
     assert "options options" not in text
     assert "spec options" not in text
     flags = re.findall(r"^  (--[a-z0-9-]+)(.*)", text, re.MULTILINE)
-    assert "--json" in dict(flags) or "show" in command
+    assert "--json" in dict(flags) or "show" in line
+    if "zero_grad" in line:
+        assert ("--diff" if "show" in line else "--learning-rate NUMBER    SGD's step size") in text
     for flag, rest in flags:
         assert re.match(r"( (INT|TEXT|(NUMBER ?)+|\{[\w,]+\})|, --no-[a-z0-9-]+)(  |$)", rest), flag
         assert re.search(rf"^  {flag}\b[^\n]*(  \w|\n {{10,}}\w)", text, re.MULTILINE), f"{flag}: ?"
-
-
-UNKNOWN = [
-    ("verfiy", "command", "verify"),
-    ("run liner_regresion", "example", "linear_regression"),
-    ("show zer_grad", "example", "zero_grad"),
-    ("bench mnist_rn", "example", "mnist_rnn"),
-    ("verify optimisers", "example", "optimizers"),
-    ("verify zero_grad chain_rul", "example", "chain_rule"),
-    ("verify optimizers --row Adm", "row", "Adam"),
-    ("verify optimizers --row adamw", "row", "AdamW"),
-    ("run zero_grad --device gpus", "device", "gpu"),
-    ("verify --dtype flaot32", "dtype", "float32"),
-    ("run zero_grad --dtype float46", "dtype", "float64"),
-    ("verify --precision hihgest", "precision", "highest"),
-    ("run zero_grad --framework jaxx", "framework", "jax"),
-    ("bench --cores bth", "cores", "both"),
-    ("run mnist_rnn --data mnits", "data", "mnist"),
-    ("run mnist_rnn --dtype folat64", "dtype", "float64"),
-    ("run zero_grad --lerning-rate 1", "flag", "--learning-rate"),
-    ("show zero_grad --dif", "flag", "--diff"),
-    ("list --jsn -", "flag", "--json"),
-    ("compare a b --stps 1", "flag", "--steps"),
-    ("verify --reprot x.html", "flag", "--report"),
-]
-
-
-@pytest.mark.parametrize(("command", "kind", "meant"), UNKNOWN)
-def test_the_nearest_names_are_offered(
-    command: str, kind: str, meant: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command.split()) == 2
-    error = capsys.readouterr().err
-    assert re.search(rf"unknown {kind} '\S+': did you mean [^?]*{re.escape(meant)}\b", error)
-    assert error.count("\n") == 1
 
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
@@ -97,24 +61,14 @@ def test_names_in_python(call: Callable[[], object], says: str) -> None:
     refused(call, says)
 
 
-def test_where_nothing_is_near_all_names_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_is_near_all_names_are_said() -> None:
     assert unknown("fruit", "xyz", ["apple", "pear"]).endswith("expected one of apple, pear")
-    assert main(["verify", "optimizers", "--row", "Nope"]) == 2
-    error = capsys.readouterr().err
-    assert "unknown row 'Nope': expected one of Adadelta, Adafactor, " in error
-    assert len(error) < 300  # the kinds, and not a hundred rows
-    assert main(["verify", "--xyzzy"]) == 2
-    assert capsys.readouterr().err.endswith("unknown flag '--xyzzy' (see twinstep verify --help)\n")
-
-
-def test_what_is_no_single_examples_name_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, says in (
-        ("verify --learning-rate 1", "--learning-rate is a flag of single examples"),
-        ("run optimizers", "optimizers is a set of many trainings: twinstep verify optimizers"),
-        ("verify --seed 1 zero_grad", "'zero_grad' is not expected there: names come first"),
-    ):
-        assert main(command.split()) == 2
-        assert says in capsys.readouterr().err
+    line = refusal("verify", "optimizers", "--row", "Nope")
+    assert "unknown row 'Nope': expected one of Adadelta, Adafactor, " in line
+    assert len(line) < 300  # the kinds, and not a hundred rows
+    for row, near in (("Adm", "Adam"), ("adamw", "AdamW")):
+        line = refusal("verify", "optimizers", "--row", row)
+        assert re.search(rf"unknown row '{row}': did you mean [^?]*{near}\b", line)
 
 
 @dataclass(frozen=True)
@@ -180,10 +134,9 @@ def test_what_does_not_fit_is_one_line(flags: str) -> None:
     assert line.endswith("(see prog --help)")
 
 
-def test_help_is_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse(More, ["--help"], "prog")
-    words = " ".join(capsys.readouterr().out.split())
+def test_help_is_the_docstrings() -> None:
+    said = command("--help", call=lambda flags: parse(More, flags, "prog"))
+    words = " ".join(said.well().split())
     for says in (
         "usage: prog [flags] It has some of its own. options:",
         "--first-name TEXT A name. --kind",
@@ -197,12 +150,6 @@ def test_help_is_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_flags_and_their_values_are_known() -> None:
-    assert flags_of(More) == {
-        "--first-name": (),
-        "--kind": ("big", "small"),
-        "--size": (),
-        "--count": (),
-        "--pair": (),
-        "--wide": None,
-        "--no-wide": None,
-    }
+    free = ("--first-name", "--size", "--count", "--pair")
+    wide = {"--wide": None, "--no-wide": None}
+    assert flags_of(More) == {**dict.fromkeys(free, ()), "--kind": ("big", "small"), **wide}

@@ -4,49 +4,25 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import tasks
-from helpers.storing import HERE
+from helpers import living, tasks
+from helpers.living import LONG, alive, children, needs_proc, wait_until
 
 from twinstep import InputError, workers
 from twinstep.problems import EXAMPLES
 from twinstep.runs import pool
 from twinstep.runs.pool import Finished, Lost, Progress, verify_all
 
-LONG = 60  # seconds that a busy machine may take for what needs a moment
+KILLED = "its process was killed by signal 9, which is what happens when memory runs out"
 
 
 def deaf(index: int, said: Any) -> None:
     """Hears nothing."""
-
-
-def results(call: Callable[..., Any], *given: Any, **options: Any) -> dict[int, Any]:
-    """What a call gives for each argument, in two processes."""
-    options = {"jobs": 2, **options}
-    return dict(workers.in_processes(call, [(one,) for one in given], deaf, **options))
-
-
-def alive(number: int) -> bool:
-    """Whether there is a process; one that only waits to be asked how it ended is none."""
-    try:
-        os.kill(number, 0)
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def wait_until(true: Callable[[], bool]) -> bool:
-    """Whether something has come true in time."""
-    end = time.monotonic() + LONG
-    while not (now := true()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return now
 
 
 # ----------------------------------------------------------------------------- what they give
@@ -54,14 +30,14 @@ def wait_until(true: Callable[[], bool]) -> bool:
 
 def test_each_task_is_done_and_heard() -> None:
     heard: list[tuple[int, int]] = []
-    pieces = workers.in_processes(
-        tasks.doubled, [(3,), (4,), (5,)], lambda *said: heard.append(said), jobs=2
-    )
-    assert dict(pieces) == {0: 6, 1: 8, 2: 10}
-    assert sorted(heard) == [(0, 3), (0, 3), (1, 4), (1, 4), (2, 5), (2, 5)]
-    heard.clear()
-    here = workers.in_this_process(tasks.doubled, [(3,), (4,)], lambda *said: heard.append(said))
-    assert (list(here), heard) == ([(0, 6), (1, 8)], [(0, 3), (0, 3), (1, 4), (1, 4)])
+    given = [(3,), (4,), (5,)]
+    for found in (
+        workers.in_processes(tasks.doubled, given, lambda *said: heard.append(said), jobs=2),
+        workers.in_this_process(tasks.doubled, given, lambda *said: heard.append(said)),
+    ):
+        assert dict(found) == {0: 6, 1: 8, 2: 10}
+        assert sorted(heard) == [(0, 3), (0, 6), (1, 4), (1, 8), (2, 5), (2, 10)]
+        heard.clear()
 
 
 def test_one_process_each_only_where_asked_for() -> None:
@@ -75,11 +51,9 @@ def test_one_process_each_only_where_asked_for() -> None:
 
 
 def test_a_process_that_dies_is_named_and_the_others_go_on() -> None:
-    found = results(tasks.ends, "SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
-    assert found[0] == (
-        "its process was killed by signal 9, which is what happens when memory runs out",
-        "",
-    )
+    ways = ("SIGKILL", "fine", "SIGSEGV", "3", "exception", "fine")
+    found: Any = dict(workers.in_processes(tasks.ends, [(how,) for how in ways], deaf, jobs=2))
+    assert found[0] == (KILLED, "")
     assert (found[1], found[5]) == ("fine", "fine")
     assert found[2] == ("its process was killed by signal 11", "")
     assert found[3] == ("its process ended with exit code 3", "")
@@ -114,10 +88,7 @@ def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch
     found: list[Any] = verify_all(specs, jobs=2, hear=heard.append)
     assert (found[0], found[3]) == ("chain_rule", "gradient_update")
     assert isinstance(found[1], Lost)
-    assert str(found[1]) == (
-        f"linear_regression ({specs[1].dtype}) has no verdict: "
-        "its process was killed by signal 9, which is what happens when memory runs out"
-    )
+    assert str(found[1]) == f"linear_regression ({specs[1].dtype}) has no verdict: {KILLED}"
     assert found[1].to_dict()["verdict"] is None
     assert "planted" in found[2].traceback
     for index, spec in enumerate(specs):
@@ -155,45 +126,15 @@ PARENTS = {
     "subprocess.Popen(command, stdin=subprocess.PIPE).wait()",
     "a process of the bench": WITH.format("process._process(folder)"),
 }
-HEAD = """
-import subprocess, sys, threading, time
-from functools import partial
-from pathlib import Path
-from helpers import tasks
-from twinstep import workers
-from twinstep.bench import process
-from twinstep.cli import background
-
-process._serve = tasks.serves
-folder = sys.argv[1]
-"""
 
 
 @pytest.fixture
 def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process whose workers wait in the midst of a task; each left its number in tmp_path."""
-    code = HEAD + PARENTS[request.param]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=HERE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is to reach it and its workers, not the tests
-    )
     count = 2 if "worker" in request.param else 1
-    with process:
-        assert wait_until(lambda: len(children(tmp_path)) == count)
+    with living.parent(PARENTS[request.param], tmp_path, count) as process:
         yield process
-        process.kill()
     assert wait_until(lambda: not any(map(alive, children(tmp_path))))
-
-
-def children(folder: Path) -> list[int]:
-    """The processes that left their number."""
-    return [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 
 
 @needs_proc

@@ -16,31 +16,15 @@ import jax
 import numpy as np
 import pytest
 import torch
-from helpers.differences import (
-    INDEX,
-    VERSIONS,
-    Entry,
-    check,
-    entries,
-    faults,
-    gap,
-    gone,
-    index,
-    is_as_stated,
-    is_here,
-    measure,
-    pages,
-    parse,
-    rewritten,
-    shown,
-    traits,
-)
+from helpers import differences
+from helpers.differences import INDEX, VERSIONS, Entry, check, measure, parse, rewritten
 
-ENTRIES = entries()
+ENTRIES = differences.entries()
 EPS = 2.0**-52
 PROLOGUE = "import torch\nimport jax\nimport jax.numpy as jnp\nimport numpy as np\n" + (
     "torch.set_default_dtype(torch.float64)\njax.config.update('jax_enable_x64', True)\n"
 )
+PLANTED = "docs/differences/planted.md"
 
 PAGE = f"""# Planted
 
@@ -69,7 +53,7 @@ def with_fault(*changes: tuple[str, str]) -> Entry:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    (entry,) = parse(text, "docs/differences/planted.md", PROLOGUE)
+    (entry,) = parse(text, PLANTED, PROLOGUE)
     return entry
 
 
@@ -83,19 +67,23 @@ def found(*changes: tuple[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
 def test_the_difference_is_there_and_the_fix_fixes_it(entry: Entry) -> None:
-    if not is_here(entry):
-        pytest.skip(f"seen only with {' or '.join(entry.only)}, this is {', '.join(traits())}")
+    if not differences.is_here(entry):
+        here = ", ".join(differences.traits())
+        pytest.skip(f"seen only with {' or '.join(entry.only)}, this is {here}")
     found = check(entry)
     assert not found, "\n".join(found)
 
 
 def test_the_index_has_every_entry_and_no_other() -> None:
-    assert index(ENTRIES) in INDEX.read_text(), "python -m parity_tests.helpers.differences --write"
+    index = differences.index(ENTRIES)
+    assert index in INDEX.read_text(), "python -m parity_tests.helpers.differences --write"
 
 
 def test_every_page_is_linked_and_has_entries() -> None:
-    assert sorted(pages()) == sorted((INDEX.parent / "differences").glob("*.md"))
-    assert {Path(entry.page).name for entry in ENTRIES} == {page.name for page in pages()}
+    assert sorted(differences.pages()) == sorted((INDEX.parent / "differences").glob("*.md"))
+    assert {Path(entry.page).name for entry in ENTRIES} == {
+        page.name for page in differences.pages()
+    }
 
 
 def test_titles_differ() -> None:
@@ -105,7 +93,7 @@ def test_titles_differ() -> None:
 
 def test_links_between_the_pages_lead_somewhere() -> None:
     anchors = {entry.anchor for entry in ENTRIES} | {"differences.md#how-to-read-an-entry"}
-    for page in pages():
+    for page in differences.pages():
         links = re.findall(r"\]\(([\w./]+\.md#[^)]+)\)", page.read_text())
         found = {os.path.normpath(Path("differences") / link) for link in links}
         assert "differences.md#how-to-read-an-entry" in found
@@ -114,133 +102,103 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 # What the machinery must find
 
-
-def test_what_is_true_passes() -> None:
-    assert found() == []
-
-
-def test_a_difference_that_has_gone_is_found() -> None:
-    (fault,) = found(("jnp.ones(3)\nfixed", "2 * jnp.ones(3)\nfixed"))
-    assert fault.startswith("Half of it: JAX now agrees with PyTorch (gap 0, seen last on torch ")
-    assert fault.endswith("take the entry out of docs/differences/planted.md, or mend it")
+TORCH, JAX = "torch_value = TWO * torch.ones(3)", "jax_value = jnp.ones(3)"
+FIX = "fixed = 2 * jnp.ones(3)"
+NEAR = "2 * jnp.ones(3) * (1 + 2.0**-52)"
+LAST_BITS = ((JAX, f"jax_value = {NEAR}"), ("0.5;", "last bits;"))
+TABLE = "| case | PyTorch | JAX |\n|---|---|---|\n| a | 2 | 1 |\n"
 
 
-def test_a_difference_that_has_become_rounding_is_found() -> None:
-    (fault,) = found(("jnp.ones(3)\nfixed", "2 * jnp.ones(3) * (1 + 2.0**-50)\nfixed"))
-    assert "now agrees" in fault
-
-
-def test_one_case_of_many_that_has_gone_is_found() -> None:
-    cases = (
-        ("torch_value = TWO * torch.ones(3)", "torch_value = {'a': 2.0, 'b': 2.0}"),
-        ("jax_value = jnp.ones(3)", "jax_value = {'a': 1.0, 'b': 2.0}"),
-        ("fixed = 2 * jnp.ones(3)", "fixed = {'a': 2.0, 'b': 2.0}"),
+def cases(torch_value: Any, jax_value: Any) -> tuple[tuple[str, str], ...]:
+    """What makes it a difference of several cases, which the fix mends."""
+    return (
+        (TORCH, f"torch_value = {torch_value}"),
+        (JAX, f"jax_value = {jax_value}"),
+        (FIX, f"fixed = {torch_value}"),
     )
-    assert "now agrees with PyTorch in b (gap 0," in found(*cases)[0]
-
-
-def test_a_missing_function_that_has_come_is_found() -> None:
-    assert "now agrees" in found(("= jnp.ones(3)", "= getattr(jnp, 'ones', None)"))[0]
-    missing = ("= jnp.ones(3)", "= getattr(jnp, 'no_such', None)"), ("0.5;", "infinite;")
-    assert found(*missing) == []
-
-
-@pytest.mark.parametrize("stated", ["0.4", "0.52", "5e-2", "infinite", "1e-3 to 0.4", "last bits"])
-def test_a_wrong_gap_is_found(stated: str) -> None:
-    (fault,) = found(("Gap: 0.5", f"Gap: {stated}"))
-    assert fault == f"Half of it: the gap is 0.5, docs/differences/planted.md says {stated}"
-
-
-@pytest.mark.parametrize("fix", ["jnp.ones(3)", "2.000001 * jnp.ones(3)", "jnp.ones(3) * np.nan"])
-def test_a_fix_that_does_not_fix_is_found(fix: str) -> None:
-    (fault,) = found(("fixed = 2 * jnp.ones(3)", f"fixed = {fix}"))
-    assert "the fix is off by" in fault
-
-
-def test_a_fix_that_leaves_the_last_bits_off_is_found() -> None:
-    """Where rounding is the difference, what rounding explains explains nothing."""
-    near = "2 * jnp.ones(3) * (1 + 2.0**-52)"
-    last_bits = ("jnp.ones(3)\nfixed", f"{near}\nfixed"), ("0.5;", "last bits;")
-    assert found(*last_bits) == []
-    (fault,) = found(*last_bits, ("fixed = 2 * jnp.ones(3)", f"fixed = {near}"))
-    assert "the fix is off by" in fault
-
-
-def test_a_fix_on_the_side_of_pytorch_is_measured_there() -> None:
-    assert found(("fixed = 2 * jnp.ones(3)", "torch_fixed = torch.ones(3)")) == []
-    (fault,) = found(("fixed = 2 * jnp.ones(3)", "torch_fixed = 2 * torch.ones(3)"))
-    assert "the fix is off by" in fault
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    "changes",
     [
-        ("fixed: 0", "no fix"),
-        ("fixed = ", "unfixed = "),
+        (),
+        ((JAX, "jax_value = getattr(jnp, 'no_such', None)"), ("0.5;", "infinite;")),
+        LAST_BITS,
+        ((FIX, "torch_fixed = torch.ones(3)"),),
+        (*cases({"a": 2.0}, {"a": 1.0}), ("\n- Gap", f"\n{TABLE}\n- Gap")),
     ],
+    ids=["as it is", "a missing function", "last bits", "a fix of PyTorch's side", "a table"],
 )
-def test_a_fix_that_only_page_or_code_knows_is_found(old: str, new: str) -> None:
-    (fault,) = found((old, new))
-    assert fault.endswith("its code do not agree on there being a fix")
+def test_what_is_true_passes(changes: Any) -> None:
+    assert found(*changes) == []
 
 
-def test_another_dtype_than_the_page_says_is_found() -> None:
-    (fault,) = found(("(float64)", "(float32)"))
-    assert fault.startswith("Half of it: computed in float64")
+OFF, GONE = "the fix is off by", "now agrees"
+UNKNOWN = "and its code do not agree on there being a fix"
+FAULTS: list[tuple[Any, str]] = [
+    ([(JAX, "jax_value = 2 * jnp.ones(3)")], f"{GONE} with PyTorch (gap 0, seen last on torch "),
+    ([(JAX, "jax_value = 2 * jnp.ones(3)")], f"take the entry out of {PLANTED}, or mend it"),
+    ([(JAX, "jax_value = 2 * jnp.ones(3) * (1 + 2.0**-50)")], GONE),
+    (cases({"a": 2.0, "b": 2.0}, {"a": 1.0, "b": 2.0}), f"{GONE} with PyTorch in b (gap 0,"),
+    ([(JAX, "jax_value = getattr(jnp, 'ones', None)")], GONE),
+    *(
+        ([("Gap: 0.5", f"Gap: {stated}")], f"the gap is 0.5, {PLANTED} says {stated}")
+        for stated in ("0.4", "0.52", "5e-2", "infinite", "1e-3 to 0.4", "last bits")
+    ),
+    *(
+        ([(FIX, f"fixed = {fix}")], OFF)
+        for fix in ("jnp.ones(3)", "2.000001 * jnp.ones(3)", "jnp.ones(3) * np.nan")
+    ),
+    # where rounding is the difference, what rounding explains explains nothing
+    ([*LAST_BITS, (FIX, f"fixed = {NEAR}")], OFF),
+    ([(FIX, "torch_fixed = 2 * torch.ones(3)")], OFF),
+    ([("fixed: 0", "no fix")], UNKNOWN),
+    ([("fixed = ", "unfixed = ")], UNKNOWN),
+    ([("(float64)", "(float32)")], "computed in float64"),
+    (cases({"a": 2.0}, {"a": 1.0}), f"the table in {PLANTED} should be"),
+    ([("```python\ntorch", "```\ntorch")], "lacks one ```python block"),
+    ([("torch_value =", "value =")], "lacks a value for torch_value"),
+    ([("jax_value =", "value =")], "lacks a value for jax_value"),
+    ([("- Gap: 0.5", "- Off: 0.5")], "lacks one line '- Gap:"),
+    ([("; fixed: 0", "")], "lacks one line '- Gap:"),
+    ([("- Seen on:", "- Seen:")], "lacks one line '- Seen on:"),
+    ([("PyTorch gives twice what JAX gives, and nobody knows why.", "")], "lacks a sentence"),
+    ([("- Seen", "- Only where: a PDP-11\n- Seen")], "lacks a known trait"),
+]
 
 
-def test_a_table_that_is_not_what_was_measured_is_found() -> None:
-    cases = (
-        ("torch_value = TWO * torch.ones(3)", "torch_value = {'a': 2.0}"),
-        ("jax_value = jnp.ones(3)", "jax_value = {'a': 1.0}"),
-        ("fixed = 2 * jnp.ones(3)", "fixed = {'a': 2.0}"),
-    )
-    assert "the table in docs/differences/planted.md should be" in found(*cases)[0]
-    table = "| case | PyTorch | JAX |\n|---|---|---|\n| a | 2 | 1 |\n"
-    assert found(*cases, ("\n- Gap", f"\n{table}\n- Gap")) == []
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "lacks"),
-    [
-        ("```python\ntorch", "```\ntorch", "one ```python block"),
-        ("torch_value =", "value =", "a value for torch_value"),
-        ("jax_value =", "value =", "a value for jax_value"),
-        ("- Gap: 0.5", "- Off: 0.5", "one line '- Gap:"),
-        ("; fixed: 0", "", "one line '- Gap:"),
-        ("- Seen on:", "- Seen:", "one line '- Seen on:"),
-        ("PyTorch gives twice what JAX gives, and nobody knows why.", "", "a sentence"),
-        ("- Seen", "- Only where: a PDP-11\n- Seen", "a known trait"),
-    ],
-)
-def test_an_entry_that_lacks_a_part_is_found(old: str, new: str, lacks: str) -> None:
-    assert any(f"Half of it lacks {lacks}" in fault for fault in found((old, new)))
+@pytest.mark.parametrize(("changes", "says"), FAULTS)
+def test_what_is_not_true_is_found(changes: Any, says: str) -> None:
+    fault, *others = found(*changes)
+    assert fault.startswith("Half of it")
+    assert says in fault
+    assert all("the table in" in other or "lacks a value" in other for other in others)
 
 
 def test_code_that_no_longer_runs_says_whose_it_is() -> None:
     with pytest.raises(AttributeError) as caught:
-        found(("jnp.ones(3)\nfixed", "jnp.no_such(3)\nfixed"))
-    note = "the code of 'Half of it' in docs/differences/planted.md does not run on torch"
+        found((JAX, "jax_value = jnp.no_such(3)"))
+    note = f"the code of 'Half of it' in {PLANTED} does not run on torch"
     assert caught.value.__notes__[0].startswith(note)
 
 
 def test_a_page_is_brought_up_to_date() -> None:
     stale = PAGE.replace("0.5; fixed: 0", "?; fixed: ?").replace(VERSIONS, "torch 1.0")
-    assert rewritten(stale, "docs/differences/planted.md", PROLOGUE) == PAGE
+    assert rewritten(stale, PLANTED, PROLOGUE) == PAGE
 
 
 def test_a_page_with_a_difference_that_has_gone_is_left_to_a_person() -> None:
     same = PAGE.replace("TWO * ", "")
     (entry,) = parse(same, "", PROLOGUE)
-    assert gone(entry, measure(entry)) == {"": 0.0}
-    assert rewritten(same, "docs/differences/planted.md", PROLOGUE) == same
+    assert differences.gone(entry, measure(entry)) == {"": 0.0}
+    assert rewritten(same, PLANTED, PROLOGUE) == same
 
 
 def test_measuring_leaves_the_settings_alone() -> None:
     before = torch.get_default_dtype(), jax.config.read("jax_enable_x64")
     measure(with_fault())
     with pytest.raises(ZeroDivisionError):
-        measure(with_fault(("jnp.ones(3)\nfixed", "1 / 0\nfixed")))
+        measure(with_fault((JAX, "jax_value = 1 / 0")))
     assert (torch.get_default_dtype(), jax.config.read("jax_enable_x64")) == before
 
 
@@ -265,43 +223,38 @@ def test_measuring_leaves_the_settings_alone() -> None:
     ],
 )
 def test_gap(here: Any, there: Any, expected: float) -> None:
-    assert gap(here, there) == expected
+    assert differences.gap(here, there) == expected
+
+
+STATED: dict[str, tuple[list[float], list[float]]] = {
+    "0.13": ([0.134], [0.145]),
+    "4.3e-2": ([0.0434], []),
+    "1e-9": ([1.04e-9], [1.2e-9]),
+    "infinite": ([math.inf], [1.0]),
+    "0.5": ([], [math.inf, math.nan]),
+    "at least 0.01": ([0.5], [0.009, math.nan]),
+    "1e-9 to 1e-6": ([1e-8], [1e-5]),
+    "last bits": ([EPS], [0.0, 100 * EPS]),
+    "?": ([], [0.5]),
+}
+"""{what a page says: (gaps of which it is true, gaps of which it is not)}"""
 
 
 @pytest.mark.parametrize(
     ("stated", "measured", "true"),
-    [
-        ("0.13", 0.134, True),
-        ("0.13", 0.145, False),
-        ("4.3e-2", 0.0434, True),
-        ("1e-9", 1.04e-9, True),
-        ("1e-9", 1.2e-9, False),
-        ("infinite", math.inf, True),
-        ("infinite", 1.0, False),
-        ("0.5", math.inf, False),
-        ("0.5", math.nan, False),
-        ("at least 0.01", 0.5, True),
-        ("at least 0.01", 0.009, False),
-        ("at least 0.01", math.nan, False),
-        ("1e-9 to 1e-6", 1e-8, True),
-        ("1e-9 to 1e-6", 1e-5, False),
-        ("last bits", EPS, True),
-        ("last bits", 0.0, False),
-        ("last bits", 100 * EPS, False),
-        ("?", 0.5, False),
-    ],
+    [(s, gap, true) for s, both in STATED.items() for true in (0, 1) for gap in both[1 - true]],
 )
-def test_is_as_stated(stated: str, measured: float, true: bool) -> None:
-    assert is_as_stated(stated, measured, EPS) is true
+def test_is_as_stated(stated: str, measured: float, true: int) -> None:
+    assert differences.is_as_stated(stated, measured, EPS) == bool(true)
 
 
 @pytest.mark.parametrize("number", [0.0, 0.013, 0.5, 1.0, 12.3, 65.4, 386.2, 9999.0, 2.5e-11])
 def test_what_is_shown_is_as_stated(number: float) -> None:
-    assert number == 0 or is_as_stated(shown(number), number, EPS)
+    assert number == 0 or differences.is_as_stated(differences.shown(number), number, EPS)
 
 
 def test_every_fix_is_held_to_a_tenth_of_its_gap() -> None:
     """A bound in eps alone would let a fix pass that leaves a small gap as it is."""
     entry = with_fault()
     measured = dataclasses.replace(measure(entry), gaps={"": 1e-14}, fixed=5e-15)
-    assert any("the fix is off by" in fault for fault in faults(entry, measured))
+    assert any(OFF in fault for fault in differences.faults(entry, measured))

@@ -1,9 +1,7 @@
 """The scripts in examples/: each runs on its own, says what it should, and has its picture."""
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT, Said, command, python
 
 import twinstep
 from twinstep.problems import EXAMPLES
 from twinstep.problems.backprop import ChainRule
 
-FOLDER = Path(__file__).parents[2] / "examples"
+FOLDER = ROOT / "examples"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^## (\d+)\. `(\w+)\.py`: ", README, re.MULTILINE)
 PICTURES = dict(re.findall(r"^!\[([^\]]*)\]\((pictures/[^)]*)\)$", README, re.MULTILINE))
@@ -33,15 +32,11 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return importlib.import_module
 
 
-def run(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(FOLDER / f"{script}.py"), *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-    )
+def of_zero_grad(scripts: Any, *flags: str) -> Said:
+    """What the script of an example says, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["zero_grad.py", *flags])
+        return command(call=lambda _: scripts("common").main("zero_grad", "A story."))
 
 
 def test_every_example_has_its_script_entry_and_picture(name: str) -> None:
@@ -104,10 +99,8 @@ def test_the_story_of_the_linear_regression_is_true() -> None:
 
 
 def test_a_script_runs_on_its_own(tmp_path: Path) -> None:
-    done = run("chain_rule", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    printed = done.stdout.splitlines()
+    said = python(FOLDER / "chain_rule.py", cwd=tmp_path, env={"PYTHONIOENCODING": "utf-8"})
+    printed = said.well().splitlines()
     assert printed[0].startswith("Backpropagation by hand (document 004")
     assert "Loss: 3.125 | Loss: 3.125" in printed
     assert "JAX:     dL/dw1: by hand 7.5, by automatic differentiation 7.5" in printed
@@ -121,76 +114,52 @@ def test_a_script_runs_on_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--steps", "0"], r"zero_grad: steps is 0, expected at least 1"),
-        (["--stops", "1"], r"unknown flag '--stops': did you mean --steps"),
-        (["--plot", "file/x.svg"], r"file/x\.svg cannot be written: file is no folder"),
-        (["--plot", "folder.svg"], r"folder\.svg cannot be written: it is a folder"),
-        (["--plot", "x.pdf"], r"x\.pdf ends in '\.pdf', expected \.svg or \.png"),
-        (["--plot", "file"], r"file ends in '', expected \.svg or \.png"),
+        ("--steps 0", "zero_grad: steps is 0, expected at least 1"),
+        ("--stops 1", "unknown flag '--stops': did you mean --steps"),
+        ("--learning-rate fast", "--learning-rate: 'fast' is no number"),
+        ("--plot file/x.svg", "file/x.svg cannot be written: file is no folder"),
+        ("--plot folder.svg", "folder.svg cannot be written: it is a folder"),
+        ("--plot x.pdf", "x.pdf ends in '.pdf', expected .svg or .png"),
+        ("--plot file", "file ends in '', expected .svg or .png"),
     ],
 )
 def test_bad_usage_is_one_line_before_anything_is_trained(
-    flags: list[str],
-    says: str,
-    scripts: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    flags: str, says: str, scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.svg").mkdir()
-    common = scripts("common")
-    monkeypatch.setattr(sys, "argv", ["zero_grad.py", *flags])
-    monkeypatch.setattr(common, "train", lambda spec: pytest.fail("it trains"))
-    assert common.main("zero_grad", "A story.") == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("zero_grad: error: ")
-    assert printed.err.count("\n") == 1
-    assert re.search(says, printed.err)
+    monkeypatch.setattr(scripts("common"), "train", lambda spec: pytest.fail("it trains"))
+    assert says in of_zero_grad(scripts, *flags.split()).refusal("zero_grad")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.svg"]
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_wrong_flag_of_the_script_itself(tmp_path: Path) -> None:
-    done = run("zero_grad", "--learning-rate", "fast", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert re.fullmatch(r"zero_grad: error: .*--learning-rate.*'fast'.*\n", done.stderr)
+    said = python(FOLDER / "zero_grad.py", "--learning-rate", "fast", cwd=tmp_path)
+    assert "--learning-rate" in said.refusal("zero_grad")
 
 
 def test_a_fault_is_exit_code_1_and_is_drawn_too(
-    scripts: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import optax
 
     sgd = optax.sgd
     monkeypatch.setattr(optax, "sgd", lambda lr: sgd(lr * 1.5))
-    monkeypatch.setattr(sys, "argv", ["zero_grad.py", "--plot", "new/loss.png"])
-    assert scripts("common").main("zero_grad", "A story.") == 1
-    printed = capsys.readouterr().out
+    printed = of_zero_grad(scripts, "--plot", "new/loss.png").printed(1)
     assert re.search(r"^verdict: +mismatch, step 1, params", printed, re.MULTILINE)
     assert printed.endswith("plot:         new/loss.png\n")
     assert (tmp_path / "new" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_plot_that_fails_leaves_the_old_one(
-    scripts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plot_that_fails_leaves_the_old_one(scripts: Any, tmp_path: Path) -> None:
     room_for = scripts("picture").room_for
     old = tmp_path / "old.svg"
     old.write_text("old")
 
-    def half_written() -> None:
-        with room_for(old) as file:
-            file.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        half_written()
+    with pytest.raises(KeyboardInterrupt), room_for(old) as file:  # noqa: PT012 - half written
+        file.write_text("half")
+        raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ["old.svg"]
     assert old.read_text() == "old"
     with room_for(old) as file:

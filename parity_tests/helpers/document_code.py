@@ -6,7 +6,7 @@ Where a document shows one program in pieces, the pieces follow each other. Long
 import contextlib
 import io
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -290,7 +290,6 @@ optimizer.step() # 参数更新
 print("Loss:", loss.item())
 """
 
-_SGD, _ADAM = "torch.optim.SGD(", "torch.optim.Adam("
 BACKWARD = "# 反向传播\nloss.backward()\n"
 
 
@@ -313,7 +312,7 @@ CASES = [
     Case("gradient_update", GRADIENT_UPDATE.replace(BACKWARD, "", 1), prints=False),
     Case("linear_regression", LINEAR_REGRESSION),
     Case("linear_regression_l1", LINEAR_REGRESSION.replace("nn.MSELoss", "nn.L1Loss")),
-    Case("linear_regression_adam", LINEAR_REGRESSION.replace(_SGD, _ADAM)),
+    Case("linear_regression_adam", LINEAR_REGRESSION.replace("optim.SGD", "optim.Adam")),
     Case("sgd_linear_model", SGD_LINEAR_MODEL),
     Case("zero_grad", ZERO_GRAD),
     Case("without_zero_grad", ZERO_GRAD.replace("    optimizer.zero_grad()\n", "")),
@@ -362,30 +361,19 @@ def run_document(code: str, seed: int, dtype: str, **names: Any) -> Ran:
     return Ran(np.array(losses), params, printed.getvalue().splitlines())
 
 
-def torchvision(images: Images) -> dict[str, ModuleType]:
-    """{name: module} of what the document asks of torchvision, these images in its hands."""
+def torchvision(images: Images) -> Any:
+    """What the document asks of torchvision, these images in its hands."""
 
-    class ToTensor:
+    def to_tensor(images: np.ndarray) -> torch.Tensor:
         """(N, 28, 28) bytes -> (N, 1, 28, 28), as torchvision divides them."""
+        return torch.tensor(images)[:, None].to(torch.get_default_dtype()).div(255)
 
-        def __call__(self, images: np.ndarray) -> torch.Tensor:
-            return torch.tensor(images)[:, None].to(torch.get_default_dtype()).div(255)
-
-    def mnist(root: str, train: bool, transform: ToTensor, download: bool = False) -> TensorDataset:
-        samples, labels = (
-            (images.train_images, images.train_labels)
-            if train
-            else (images.test_images, images.test_labels)
-        )
+    def mnist(root: str, train: bool, transform: Any, download: bool = False) -> TensorDataset:
+        part = "train" if train else "test"
+        samples, labels = (getattr(images, f"{part}_{kind}") for kind in ("images", "labels"))
         return TensorDataset(transform(samples), torch.tensor(labels))
 
-    whole = ModuleType("torchvision")
-    parts: dict[str, dict[str, Any]] = {
-        "datasets": {"MNIST": mnist},
-        "transforms": {"ToTensor": ToTensor},
-    }
-    for name, contents in parts.items():
-        part = ModuleType(f"torchvision.{name}")
-        vars(part).update(contents)
-        setattr(whole, name, part)
-    return {"torchvision": whole, **{f"torchvision.{n}": getattr(whole, n) for n in parts}}
+    return SimpleNamespace(
+        datasets=SimpleNamespace(MNIST=mnist),
+        transforms=SimpleNamespace(ToTensor=lambda: to_tensor),
+    )

@@ -101,24 +101,29 @@ def drifting(patch: pytest.MonkeyPatch, rank: int) -> None:
         patch.setattr(torch.optim.SGD, "step", longer)
 
 
-PLANTS: dict[str, Plant] = {
-    plant.__name__: plant
-    for plant in (summed, unweighted, other_part, other_order, alone, other_start, drifting)
+Entry = tuple[int, str, str]  # step, stage and leaf
+PLANTS: dict[str, tuple[Plant, str, Entry]] = {
+    "summed": (summed, "linear_regression", (1, "raw_grads", "weight")),
+    "unweighted": (unweighted, "linear_regression", (1, "loss", "loss")),
+    "other_part": (other_part, "linear_regression", (1, "batch", "x")),
+    "other_order": (other_order, "sgd_single_sample", (1, "batch", "x")),
+    "alone": (alone, "linear_regression", (1, "raw_grads", "weight")),
+    "other_start": (other_start, "linear_regression", (1, "loss", "loss")),
+    "drifting": (drifting, "linear_regression", (2, "loss", "loss")),
 }
+"""{fault: (what plants it, the example in which, where it is to be found)}"""
 
 
 def main(folder: Path, cases: list[str]) -> None:
     """Trains every case, one after the other."""
     with parallel.group("cpu"):
-        rank, device_config = (
-            distributed.get_rank(),
-            DeviceConfig(devices=distributed.get_world_size()),
-        )
+        rank = distributed.get_rank()
+        device_config = DeviceConfig(devices=distributed.get_world_size())
         for case in cases:
             spec = spec_of(case)
             with pytest.MonkeyPatch.context() as patch:
                 if fault := case.partition(":")[2]:
-                    PLANTS[fault](patch, rank)
+                    PLANTS[fault][0](patch, rank)
                 driver = parallel.Rank(launch.example("torch", spec), spec, device_config)
                 pieces = list(driver.chunks())
             if rank == 0:

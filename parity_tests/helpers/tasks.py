@@ -14,9 +14,9 @@ Say = Any
 
 
 def doubled(number: int, say: Say) -> int:
-    """Says its number twice, gives the double."""
+    """Says its number and the double, which it gives."""
     say(number)
-    say(number)
+    say(2 * number)
     return 2 * number
 
 
@@ -40,8 +40,12 @@ def ends(how: str, say: Say) -> str:
 
 
 def waits(folder: str, say: Say, *, holding: bool = False) -> None:
-    """Leaves its number in a folder, and stays; holding: so that no other thread of its can run."""
+    """Leaves its number in a folder, says it, and stays.
+
+    holding: so that no other thread of its can run
+    """
     Path(folder, str(os.getpid())).touch()
+    say(os.getpid())
     if holding:
         ctypes.PyDLL(None).sleep(600)
     time.sleep(600)
@@ -62,7 +66,24 @@ def either(given: str, say: Say) -> None:
 
 def serves(there: Any, setting: Any) -> None:
     """What stands for a process of the bench: `setting` is the folder."""
-    waits(setting, None)
+    waits(setting, print)
+
+
+def hangs(there: Any, setting: Any) -> None:
+    """A process of the bench that never answers."""
+    time.sleep(600)
+
+
+def dies(there: Any, setting: Any) -> None:
+    """One that ends when it gets something to do."""
+    there.recv()
+
+
+def fails(there: Any, setting: Any) -> None:
+    """One that meets what nobody thought of."""
+    while True:
+        there.recv()
+        there.send("TypeError: planted")
 
 
 def verified(spec: Any, *rest: Any) -> Any:
@@ -77,4 +98,4 @@ def verified(spec: Any, *rest: Any) -> Any:
 
 
 if __name__ == "__main__":
-    waits(sys.argv[1], None)
+    waits(sys.argv[1], print)

@@ -1,240 +1,51 @@
 """The NumPy generator is held against PyTorch itself: same seed, same calls, same bits.
 
-One table lists the calls, each written twice: for `TorchGenerator` and for PyTorch's global
-generator. Every test plays calls from it on both sides and compares what comes out. Not one bit may
-differ, except where `ALLOWED_WITHOUT_AVX2` says why. At the end the faults that these tests are
-there to find are planted, and each must be found.
+Every test plays calls of helpers/torch_draws.py on both sides and compares what comes out. At the
+end the faults that these tests are there to find are planted, and each must be found.
 """
 
 import platform
 import random
-import re
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import torch_draws
+from helpers.differences import TRAITS, traits
+from helpers.synthetic_traces import refused
+from helpers.torch_draws import (
+    CALLS,
+    DTYPES,
+    FUSED,
+    a_dtype,
+    assert_same,
+    difference,
+    layer_params,
+    parting,
+    some_calls,
+)
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, TensorDataset
 
-from twinstep.errors import InputError
 from twinstep.problems import torch_init
 from twinstep.problems.torch_random import FloatArray, TorchGenerator, _fma
-
-Array = NDArray[Any]
-Arrays = dict[str, Array]
-Call = tuple[str, tuple[Any, ...]]  # a name in CALLS and its arguments
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-FUSED = CAPABILITY in ("AVX2", "AVX512")
-
-# Float32 normals of 16 values or more go through PyTorch's vectorised log, sin and cos. Those of
-# x86 with AVX2 are reproduced and nothing is allowed: 0 ulp, also over 419,430,400 values of 100
-# other seeds. (NumPy's own float32 functions in their place are up to 5 ulp off.) Elsewhere PyTorch
-# uses other ones; without AVX2 2.3e-6 was the largest difference in 12,582,912 values.
-ALLOWED_WITHOUT_AVX2 = 5e-6
 
 pytestmark = pytest.mark.skipif(
     platform.machine() in ("x86_64", "AMD64") and not FUSED,
     reason="without AVX2 PyTorch rounds the product of uniform_ before the sum",
 )
-
-
-def bernoulli_is_serial() -> bool:
-    """False where `bernoulli_` takes one word, to seed MKL's generator (on an Intel processor)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        torch.empty(4).bernoulli_(0.5)
-        after_mask = torch.rand(1)
-        torch.manual_seed(0)
-        torch.rand(1)
-        return not torch.equal(after_mask, torch.rand(1))
-
-
 needs_serial_bernoulli = pytest.mark.skipif(
-    not bernoulli_is_serial(), reason="bernoulli_ uses MKL's own generator on this processor"
+    TRAITS[-1] not in traits(), reason="bernoulli_ uses MKL's own generator on this processor"
 )
-
-
-# Every call, twice.
-
-
-@dataclass(frozen=True)
-class Twin:
-    """One call on both sides; `arguments` makes random ones for it."""
-
-    numpy: Callable[..., Any]
-    torch: Callable[..., Any]
-    arguments: Callable[[random.Random], tuple[Any, ...]]
-
-
-def a_dtype(pick: random.Random) -> str:
-    return pick.choice(list(DTYPES))
-
-
-def a_shape(pick: random.Random) -> tuple[int, ...]:
-    """0-d, empty, under 16 values, a few blocks of 16, or some hundreds."""
-    kinds: list[tuple[int, ...]] = [(), (0,), (3, 0, 2), (pick.randint(1, 15),), (16,)]
-    kinds += [(pick.randint(17, 70),), (pick.randint(1, 5), pick.randint(1, 5), pick.randint(1, 9))]
-    return pick.choice([*kinds, (pick.randint(1, 30), pick.randint(1, 30))])
-
-
-def some_bounds(pick: random.Random) -> tuple[float, float]:
-    bound = pick.choice([1.0, 1e-3, 0.1, 1e6]) * pick.random()
-    near = (1 + bound) * (1 + 1e-6)  # float32 draws are often rounded to it
-    ranges = [(-bound, bound), (bound, 3 * bound), (-5 * bound, 0.0), (bound, bound)]
-    return pick.choice([*ranges, (1 + bound, near)])
-
-
-def loader_order(n: int, batch_size: int) -> Array:
-    loader = DataLoader(TensorDataset(torch.arange(n)), batch_size=batch_size, shuffle=True)
-    return torch.cat([batch for (batch,) in loader]).numpy()
-
-
-def layer_params(make: Callable[[], torch.nn.Module], dtype: str) -> Arrays:
-    """A layer's state_dict, constructed as a document does: in the default dtype."""
-    torch.set_default_dtype(DTYPES[dtype])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors is a no-op")
-        return {name: tensor.numpy() for name, tensor in make().state_dict().items()}
-
-
-RECURRENT: dict[int, Callable[..., torch.nn.Module]] = {
-    1: torch.nn.RNN,
-    3: torch.nn.GRU,
-    4: torch.nn.LSTM,
-}
-
-CALLS = {
-    "rand": Twin(
-        lambda g, shape, dtype: g.rand(*shape, dtype=dtype),
-        lambda shape, dtype: torch.rand(shape, dtype=DTYPES[dtype]),
-        lambda pick: (a_shape(pick), a_dtype(pick)),
-    ),
-    "uniform": Twin(
-        lambda g, shape, low, high, dtype: g.uniform(shape, low, high, dtype),
-        lambda shape, low, high, dtype: torch.empty(shape, dtype=DTYPES[dtype]).uniform_(low, high),
-        lambda pick: (a_shape(pick), *some_bounds(pick), a_dtype(pick)),
-    ),
-    "randn": Twin(
-        lambda g, shape, dtype: g.randn(*shape, dtype=dtype),
-        lambda shape, dtype: torch.randn(shape, dtype=DTYPES[dtype]),
-        lambda pick: (a_shape(pick), a_dtype(pick)),
-    ),
-    "randperm": Twin(
-        lambda g, n: g.randperm(n),
-        torch.randperm,
-        lambda pick: (pick.choice([0, 1, 2, pick.randint(3, 40), pick.randint(40, 900)]),),
-    ),
-    "random_int64": Twin(
-        lambda g: np.array(g.random_int64()),
-        lambda: torch.empty((), dtype=torch.int64).random_(),
-        lambda pick: (),
-    ),
-    "shuffled_epoch": Twin(
-        lambda g, n, batch_size: g.shuffled_epoch(n),
-        loader_order,
-        lambda pick: (pick.randint(1, 60), pick.randint(1, 20)),
-    ),
-    "linear": Twin(
-        lambda g, i, o, bias, dtype: torch_init.linear(g, i, o, bias=bias, dtype=dtype),
-        lambda i, o, bias, dtype: layer_params(lambda: torch.nn.Linear(i, o, bias), dtype),
-        lambda pick: (pick.randint(0, 40), pick.randint(0, 30), pick.random() < 0.8, a_dtype(pick)),
-    ),
-    "embedding": Twin(
-        lambda g, rows, width, dtype: torch_init.embedding(g, rows, width, dtype=dtype),
-        lambda rows, width, dtype: layer_params(lambda: torch.nn.Embedding(rows, width), dtype),
-        lambda pick: (pick.randint(1, 30), pick.randint(1, 20), a_dtype(pick)),
-    ),
-    "recurrent": Twin(
-        lambda g, i, h, gates, dtype: torch_init.recurrent(g, i, h, gates=gates, dtype=dtype),
-        lambda i, h, gates, dtype: layer_params(lambda: RECURRENT[gates](i, h), dtype),
-        lambda pick: (pick.randint(1, 30), pick.randint(1, 20), pick.choice([1, 3, 4]),
-                      a_dtype(pick)),
-    ),
-    "bernoulli": Twin(
-        lambda g, shape, p, dtype: g.bernoulli(shape, p, dtype),
-        lambda shape, p, dtype: torch.empty(shape, dtype=DTYPES[dtype]).bernoulli_(p),
-        lambda pick: (a_shape(pick), pick.choice([0, 1, 0.5, pick.random()]), a_dtype(pick)),
-    ),
-    "dropout mask": Twin(
-        lambda g, shape, q, dtype: g.bernoulli(shape, 1 - q, dtype) != 0,
-        lambda shape, q, dtype: torch.nn.functional.dropout(
-            torch.ones(shape, dtype=DTYPES[dtype]), q
-        ).ne(0),
-        # Not 0 and 1, for which PyTorch's dropout draws nothing.
-        lambda pick: ((pick.randint(1, 99),), pick.uniform(0.01, 0.99), a_dtype(pick)),
-    ),
-}  # fmt: skip
-
-
-# Playing calls on both sides, and saying where they part.
-
-
-def as_arrays(result: Any) -> Arrays:
-    if isinstance(result, torch.Tensor):
-        result = result.numpy()
-    return result if isinstance(result, dict) else {"": result}
-
-
-def difference(call: Call, ours: Array, theirs: Array) -> str | None:
-    """None for the same dtype, shape and bits, else what differs."""
-    if not isinstance(ours, np.ndarray):
-        return f"not an array but {type(ours)}"
-    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
-        return f"{ours.dtype} {ours.shape}, torch has {theirs.dtype} {theirs.shape}"
-    if ours.tobytes() == theirs.tobytes():
-        return None
-    worst = np.abs(ours.astype(float) - theirs).max()
-    vectorised = call[0] in ("randn", "embedding") and ours.dtype == np.float32 and ours.size >= 16
-    if vectorised and not FUSED and worst <= ALLOWED_WITHOUT_AVX2:
-        return None
-    return f"{(ours != theirs).sum()} of {ours.size} values, the worst by {worst:.3g}"
-
-
-def parting(seed: int, calls: Sequence[Call], generator: type[TorchGenerator]) -> str | None:
-    """The first call whose results differ, with what differs; None for the same throughout.
-
-    One more draw at the end shows that both sides have also used up equally much.
-    """
-    numpy_generator = generator(seed)
-    torch.manual_seed(seed)
-    for position, call in enumerate([*calls, ("random_int64", ())]):
-        name, arguments = call
-        ours = as_arrays(CALLS[name].numpy(numpy_generator, *arguments))
-        theirs = as_arrays(CALLS[name].torch(*arguments))
-        if list(ours) != list(theirs):
-            return f"seed {seed}, call {position}, {call}: {list(ours)}, torch has {list(theirs)}"
-        for key, array in ours.items():
-            if (what := difference(call, array, theirs[key])) is not None:
-                return f"seed {seed}, call {position}, {call} {key}: {what}"
-    return None
-
-
-def assert_same(seed: int, *calls: Call, generator: type[TorchGenerator] = TorchGenerator) -> None:
-    where = parting(seed, calls, generator)
-    assert where is None, where
-
-
-def some_calls(seed: int, names: Sequence[str], count: int) -> list[Call]:
-    pick = random.Random(seed)
-    chosen = pick.choices(names, k=count)
-    return [(name, CALLS[name].arguments(pick)) for name in chosen]
+WITHOUT_MASKS = [name for name in CALLS if name not in ("bernoulli", "dropout mask")]
 
 
 # Same seed, same bits.
 
 
-def without_masks() -> list[str]:
-    return [name for name in CALLS if name not in ("bernoulli", "dropout mask")]
-
-
-@pytest.mark.parametrize("name", without_masks())
+@pytest.mark.parametrize("name", WITHOUT_MASKS)
 def test_every_call_alone(name: str) -> None:
     for seed in range(200):
         assert_same(seed, *some_calls(seed, [name], 1))
@@ -242,7 +53,7 @@ def test_every_call_alone(name: str) -> None:
 
 def test_any_interleaving_of_all_calls() -> None:
     for seed in range(500):
-        assert_same(seed, *some_calls(seed, without_masks(), 12))
+        assert_same(seed, *some_calls(seed, WITHOUT_MASKS, 12))
 
 
 @needs_serial_bernoulli
@@ -301,14 +112,10 @@ def test_bounds_of_any_size() -> None:
         low = pick.uniform(-1, 1) * 10.0 ** pick.randint(-decades, decades)
         high = low + pick.random() * 10.0 ** pick.randint(-decades, decades)
         assert_same(seed, ("uniform", ((40,), low, high, dtype)))
-    for low, high in (
-        (5.0, 5.00001),
-        (1.0, 1.0 + 2.0**-50),
-        (-1.0001, -1.0),
-        (-0.0, 0.0),
-        (7.0, 7.0),
-    ):
-        for dtype in DTYPES:  # so near that rounding often reaches the upper bound
+    # so near that rounding often reaches the upper bound
+    near = [(5.0, 5.00001), (1.0, 1.0 + 2.0**-50), (-1.0001, -1.0), (-0.0, 0.0), (7.0, 7.0)]
+    for low, high in near:
+        for dtype in DTYPES:
             assert_same(0, ("uniform", ((5000,), low, high, dtype)))
 
 
@@ -333,9 +140,8 @@ def test_a_document_with_a_shuffled_loader(dtype: str) -> None:
         torch.manual_seed(seed)
         torch_model = layer_params(lambda: torch.nn.RNN(28, 16), dtype)
         torch_data = torch.randn(37, 4)
-        loader = DataLoader(
-            TensorDataset(torch_data, torch.arange(37)), batch_size=8, shuffle=True, drop_last=False
-        )
+        samples = TensorDataset(torch_data, torch.arange(37))
+        loader = DataLoader(samples, batch_size=8, shuffle=True, drop_last=False)
         torch_orders = [torch.cat([i for _, i in loader]).numpy() for _ in range(3)]
         torch_head = layer_params(lambda: torch.nn.Linear(16, 10), dtype)
         torch_orders += [torch.cat([i for _, i in loader]).numpy(), next(iter(loader))[1].numpy()]
@@ -364,8 +170,7 @@ def test_a_copy_goes_on_alone_from_the_same_state() -> None:
 def test_a_seed_that_torch_refuses_is_refused(seed: int) -> None:
     with pytest.raises((ValueError, RuntimeError)):
         torch.manual_seed(seed)
-    with pytest.raises(InputError, match=f"seed is {seed}"):
-        TorchGenerator(seed)
+    refused(lambda: TorchGenerator(seed), f"seed is {seed}")
 
 
 @pytest.mark.parametrize(
@@ -382,23 +187,23 @@ def test_a_seed_that_torch_refuses_is_refused(seed: int) -> None:
 def test_bounds_that_torch_refuses_are_refused(low: float, high: float, dtype: str) -> None:
     with pytest.raises(RuntimeError):
         torch.empty(3, dtype=DTYPES[dtype]).uniform_(low, high)
-    with pytest.raises(InputError, match=re.escape(f"low = {low} to high = {high}")):
-        TorchGenerator(0).uniform((3,), low, high, dtype)
+    bounds = f"low = {low} to high = {high}"
+    refused(lambda: TorchGenerator(0).uniform((3,), low, high, dtype), bounds)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda g: g.rand(2, dtype="float16"), "dtype is 'float16'"),
-        (lambda g: g.randn(2, -1), r"shape \(2, -1\)"),
+        (lambda g: g.randn(2, -1), "shape (2, -1)"),
         (lambda g: g.uniform((3,), 0.0, 1e-300, "float64"), "high - low is 1e-300"),
         (lambda g: g.randperm(-1), "n is -1"),
         (lambda g: g.randperm(2**28), f"n is {2**28}"),
         (lambda g: g.shuffled_epoch(0), "n is 0"),
         (lambda g: g.bernoulli((3,), 1.5), "p is 1.5"),
         (lambda g: g.bernoulli((3,), float("nan")), "p is nan"),
-        (lambda g: torch_init.linear(g, -1, 2), r"shape \(2, -1\)"),
-        (lambda g: torch_init.embedding(g, -1, 2), r"shape \(-1, 2\)"),
+        (lambda g: torch_init.linear(g, -1, 2), "shape (2, -1)"),
+        (lambda g: torch_init.embedding(g, -1, 2), "shape (-1, 2)"),
         (lambda g: torch_init.recurrent(g, 3, 3, gates=2), "gates is 2"),
         (lambda g: torch_init.recurrent(g, 3, 0, gates=1), "hidden_size 0"),
     ],
@@ -406,8 +211,7 @@ def test_bounds_that_torch_refuses_are_refused(low: float, high: float, dtype: s
 def test_what_cannot_be_drawn_is_refused(
     call: Callable[[TorchGenerator], object], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        call(TorchGenerator(0))
+    refused(lambda: call(TorchGenerator(0)), message)
 
 
 # These tests can fail: a fault in any of these places is found.
@@ -416,21 +220,16 @@ def test_what_cannot_be_drawn_is_refused(
 class RoundedProduct(TorchGenerator):
     """The product of `uniform` rounded before the sum."""
 
-    def uniform(
-        self, shape: Sequence[int], low: float, high: float, dtype: str = "float32"
-    ) -> FloatArray:
+    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
         bottom = np.array(low, dtype)
-        return np.asarray(
-            self.rand(*shape, dtype=dtype) * (np.array(high, dtype) - bottom) + bottom
-        )
+        span = np.array(high, dtype) - bottom
+        return np.asarray(self.rand(*shape, dtype=dtype) * span + bottom)
 
 
 class SpanInFloat64(TorchGenerator):
     """The distance of the bounds rounded once too few."""
 
-    def uniform(
-        self, shape: Sequence[int], low: float, high: float, dtype: str = "float32"
-    ) -> FloatArray:
+    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
         unit = self.rand(*shape, dtype=dtype).astype(float)
         return np.asarray(unit * (high - low) + low).astype(dtype)
 
@@ -438,9 +237,7 @@ class SpanInFloat64(TorchGenerator):
 class HighIncluded(TorchGenerator):
     """Values that rounding brings to the upper bound stay there."""
 
-    def uniform(
-        self, shape: Sequence[int], low: float, high: float, dtype: str = "float32"
-    ) -> FloatArray:
+    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
         values = super().uniform(shape, low, high, dtype)
         return np.where(values == low, np.array(high, dtype), values)
 
@@ -498,13 +295,13 @@ class TailNotRedrawn(TorchGenerator):
     ],
 )
 def test_a_planted_fault_is_found(fault: type[TorchGenerator], name: str) -> None:
-    interleavings = [some_calls(seed, without_masks(), 12) for seed in range(30)]
+    interleavings = [some_calls(seed, WITHOUT_MASKS, 12) for seed in range(30)]
     found = [where for i, calls in enumerate(interleavings) if (where := parting(i, calls, fault))]
     assert any(f"('{name}'" in where for where in found), found
 
 
 def test_the_allowance_lets_no_nan_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "FUSED", False)
+    monkeypatch.setattr(torch_draws, "FUSED", False)
     zeros = np.zeros(16, np.float32)
     assert difference(("randn", ()), zeros + np.float32(1e-7), zeros) is None
     assert difference(("randn", ()), zeros + np.float32(np.nan), zeros) is not None

@@ -1,10 +1,9 @@
 """What is said while many specs are verified, from events made by hand."""
 
 import io
-import subprocess
-import sys
 
 import pytest
+from helpers.commands import command, python
 from helpers.screens import result
 from rich.console import Console
 
@@ -105,19 +104,18 @@ def told(show: bool) -> None:
         hear(Finished(0, result(SPECS[0])))
 
 
+@pytest.mark.parametrize(
+    ("show", "says"), [(True, "1/3 zero_grad float64: rounding (2.9 s)\n"), (False, "")]
+)
 def test_in_a_pipe_there_is_a_line_for_each_that_is_finished(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    show: bool, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    told(show=True)
-    assert capsys.readouterr() == ("", "1/3 zero_grad float64: rounding (2.9 s)\n")
-    told(show=False)
-    assert capsys.readouterr() == ("", "")
+    assert command(call=lambda _: told(show)) == (None, "", says)
 
 
 ON_A_TERMINAL = """
 import os, pty, sys
-sys.path.insert(0, "parity_tests")
 child, terminal = pty.fork()
 if not child:
     from report.test_progress import SPECS, told
@@ -142,8 +140,7 @@ sys.stdout.buffer.write(said)
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was() -> None:
-    done = subprocess.run([sys.executable, "-c", ON_A_TERMINAL], capture_output=True, check=True)
-    hidden, shown = done.stdout.rfind(b"\x1b[?25l"), done.stdout.rfind(b"\x1b[?25h")
-    assert -1 < hidden < shown  # the cursor is there again
-    assert done.stdout.rstrip().endswith(b"ended")
-    assert b"zero_grad float64: torch trains, step 2 of 5" in done.stdout
+    said = python("-c", ON_A_TERMINAL).well()
+    assert -1 < said.rfind("\x1b[?25l") < said.rfind("\x1b[?25h")  # the cursor is there again
+    assert said.rstrip().endswith("ended")
+    assert "zero_grad float64: torch trains, step 2 of 5" in said

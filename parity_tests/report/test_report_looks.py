@@ -1,30 +1,19 @@
 """The page as it is seen and written: colours, plots, widths in a browser, files."""
 
-import dataclasses
 import math
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import numpy as np
 import pytest
-from helpers.pages import (
-    HOSTILE,
-    Reader,
-    diverged,
-    flaws,
-    honest,
-    read,
-    results,
-    spoilt,
-    summary_rows,
-)
+from helpers import pages
+from helpers.commands import command, python, ran
+from helpers.pages import HOSTILE, Reader, changed, diverged, flaws, honest, read, results, spoilt
 from helpers.synthetic_traces import refused
 from matplotlib.figure import Figure
 
-from twinstep.cli import main
 from twinstep.judge.findings import Verdict
 from twinstep.judge.history import MAX_POINTS, Curve
 from twinstep.report import check_writable, plots, write_text
@@ -89,9 +78,7 @@ def test_single_step_and_exact_equality_are_drawn() -> None:
 
 
 def test_chaos_is_drawn_where_it_begins() -> None:
-    chaotic = dataclasses.replace(results()[0].comparison, chaotic_from=8)
-    result = dataclasses.replace(results()[0], comparison=chaotic)
-    root = read(result)
+    root = read(changed({"chaotic_from": 8}))
     assert "not judged: chaos" in root.words
     assert "to step 7" in root.all("table", class_="summary")[0].words
     assert "chaos" not in read(results()[0]).all("article")[0].words
@@ -104,13 +91,7 @@ def _long(steps: int) -> Verification:
     curve = Curve(points, rounding_noise, np.full(MAX_POINTS, 1e-15), np.full(MAX_POINTS, "weight"))
     history = dict.fromkeys(results()[0].history, curve)
     losses = np.random.default_rng(1).uniform(1, 2, steps)
-    outcomes = {
-        name: outcome._replace(losses=losses) for name, outcome in results()[0].outcomes.items()
-    }
-    comparison = dataclasses.replace(results()[0].comparison, steps=steps)
-    return dataclasses.replace(
-        results()[0], history=history, outcomes=outcomes, comparison=comparison
-    )
+    return changed({"steps": steps}, losses, history=history)
 
 
 def test_long_run_stays_small() -> None:
@@ -125,13 +106,8 @@ def test_any_number_can_be_drawn(value: float) -> None:
     numbers = np.array([value, 0.0, value])
     for difference, allowed in ((numbers, np.ones(3)), (numbers, numbers), (np.ones(3), numbers)):
         curve = Curve(three, difference, allowed, np.full(3, "weight"))
-        outcomes = {
-            name: outcome._replace(losses=numbers)
-            for name, outcome in results()[0].outcomes.items()
-        }
-        result = dataclasses.replace(results()[0], outcomes=outcomes)
-        differences = differences_of(result, {("gate", "loss"): curve})
-        for figure in (differences, plots.losses_figure([result] * 2)):
+        result = changed(losses=numbers, history={("gate", "loss"): curve})
+        for figure in (differences_of(result), plots.losses_figure([result] * 2)):
             text = plots.svg(figure, "a-", HOSTILE)
             assert Reader(text).root.all("svg")[0].attributes["aria-label"] == HOSTILE
             assert "nan" not in re.sub(r">[^<]*<", "><", text)
@@ -182,34 +158,14 @@ def test_figure_is_saved(kind: str, tmp_path: Path) -> None:
     refused(lambda: plots.save(figure, tmp_path / "no" / f"a.{kind}"), "cannot be written")
 
 
-def test_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_the_page(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    assert main(["verify", "chain_rule", "--dtype", "float64", "--report", str(file)]) == 0
+    said = command("verify", "chain_rule", "--dtype", "float64", "--report", file)
+    assert "1 verified" in said.printed()
     text = file.read_text(encoding="utf-8")
     assert flaws(text) == []
-    assert "chain_rule" in summary_rows(Reader(text).root)[0][0]
+    assert "chain_rule" in pages.summary_rows(Reader(text).root)[0][0]
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    assert "1 verified" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("target", ["no/such/page.html", "", ".", "file/page.html"])
-@pytest.mark.parametrize("flag", ["--report", "--json"])
-def test_target_is_refused_before_anything_is_trained(
-    flag: str,
-    target: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("twinstep.cli.verify.verify_all", lambda *_, **__: pytest.fail("trained"))
-    assert main(["verify", "chain_rule", flag, target]) == 2
-    error = capsys.readouterr().err
-    assert ("cannot be written" if target else "expected a name") in error
-    assert error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -229,8 +185,7 @@ def test_nothing_heavy_is_loaded_before_a_page_is_made() -> None:
         "import sys, twinstep.report.page, twinstep.report.plots, twinstep.cli.verify;"
         "print({'torch', 'jax', 'matplotlib', 'jinja2', 'pygments'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert python("-c", code).well() == "set()\n"
 
 
 _SAYS_ITS_WIDTH = (
@@ -252,16 +207,10 @@ def test_page_is_no_wider_than_the_screen(width: int, tmp_path: Path) -> None:
     frame.write_text(_FRAME.format(width=width))
     flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=5000"
     try:
-        done = subprocess.run(
-            [browser, *flags.split(), "--dump-dom", frame.as_uri()],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except subprocess.TimeoutExpired:
+        done = ran(browser, *flags.split(), "--dump-dom", frame.as_uri(), timeout=60)
+    except TimeoutExpired:
         pytest.skip("chromium does not start here")
-    said = re.search(r'data-w="(\d+) (\d+)"', done.stdout)
+    said = re.search(r'data-w="(\d+) (\d+)"', done.out)
     if said is None:
         pytest.skip("chromium does not lay the page out here")
     assert said.groups() == (str(width), str(width))

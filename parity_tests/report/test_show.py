@@ -5,11 +5,11 @@ import re
 from itertools import pairwise
 
 import pytest
+from helpers.commands import command
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from twinstep.cli import main
 from twinstep.problems import EXAMPLES
 from twinstep.report import show
 from twinstep.report.align import Pair, align, definitions
@@ -207,9 +207,8 @@ def test_a_diff_of_a_file_with_itself_is_one_line() -> None:
     assert changed[0] == Skipped(4, "f"), "the row below it says itself that it is g"
 
 
-def test_show_puts_both_files_side_by_side(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", name]) == 0
-    printed = capsys.readouterr().out.splitlines()
+def test_show_puts_both_files_side_by_side(name: str) -> None:
+    printed = command("show", name).well().splitlines()
     assert max(map(len, printed)) <= 210
     (both,) = [line for line in printed if "def main" in line]
     assert both.count("def main():") == 2, "level"
@@ -222,9 +221,8 @@ def test_show_puts_both_files_side_by_side(name: str, capsys: pytest.CaptureFixt
         assert [x for x in column if x] == [x for x in lines if x], "each file whole, in order"
 
 
-def test_show_diff_numbers_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "zero_grad", "--diff"]) == 0
-    printed = capsys.readouterr().out
+def test_show_diff_numbers_its_lines() -> None:
+    printed = command("show", "zero_grad", "--diff").well()
     assert re.search(r"^\.\.\. \d lines the same; in main$", printed, re.MULTILINE)
     torch = source(EXAMPLES["zero_grad"], "torch").splitlines()
     number = 1 + torch.index("        loss.backward()")
@@ -232,57 +230,35 @@ def test_show_diff_numbers_its_lines(capsys: pytest.CaptureFixture[str]) -> None
     assert "Trains as the document does" not in printed, "the same in both"
 
 
-@pytest.mark.parametrize("diff", [False, True])
-@pytest.mark.parametrize("width", [220, 150, 149, 100, 60])
-def test_a_terminal_gets_colours_and_every_word(width: int, diff: bool) -> None:
+def on_a_terminal(width: int, *, diff: bool = False) -> str:
+    """What a terminal gets of one example."""
     said = io.StringIO()
     console = Console(file=said, force_terminal=True, width=width, color_system="standard")
     print_twins(EXAMPLES["mnist_rnn"], diff=diff, console=console)
-    text = said.getvalue()
+    return said.getvalue()
+
+
+def plain(text: str) -> list[str]:
+    """The lines without their colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+
+
+@pytest.mark.parametrize("diff", [False, True])
+@pytest.mark.parametrize("width", [220, 150, 149, 100, 60])
+def test_a_terminal_gets_colours_and_every_word(width: int, diff: bool) -> None:
+    text = on_a_terminal(width, diff=diff)
     assert "\x1b[" in text
-    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
-    assert max(map(len, plain.splitlines())) <= width
+    assert max(map(len, plain(text))) <= width
+    words = "\n".join(plain(text))
     # once on each side, or, where there is but one column, what is the same once
     count = 2 if width >= show.NARROW else 1
-    assert plain.count("out, _ = self.rnn(x, h0)") == count
-    assert plain.count("class RNN(nnx.Module)") == plain.count("class RNN(nn.Module)") == 1
-    assert ("... 5 lines the same; in build" in plain) == diff
+    assert words.count("out, _ = self.rnn(x, h0)") == count
+    assert words.count("class RNN(nnx.Module)") == words.count("class RNN(nn.Module)") == 1
+    assert ("... 5 lines the same; in build" in words) == diff
 
 
 def test_one_column_says_whose_a_line_is() -> None:
-    said = io.StringIO()
-    console = Console(file=said, force_terminal=True, width=120, color_system=None)
-    print_twins(EXAMPLES["mnist_rnn"], console=console)
-    lines = [line.rstrip() for line in said.getvalue().splitlines()]
-    ours = [line[2:] for line in lines[2:] if not line.startswith("t ") and line != "t"]
-    theirs = [line[2:] for line in lines[2:] if not line.startswith("j ") and line != "j"]
-    assert ours == source(EXAMPLES["mnist_rnn"], "jax").splitlines()
-    assert theirs == source(EXAMPLES["mnist_rnn"], "torch").splitlines()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["show", "zero_grad", "--dif"], r"unknown flag '--dif': did you mean --diff"),
-        (["show", "zero_grad", "adam_update"], r"'adam_update' is not expected there"),
-        (["show", "zero_grad", "--diff=maybe"], r"--diff/--no-diff: takes no argument 'maybe'"),
-        (["show", "zero_gard"], r"unknown example 'zero_gard': did you mean zero_grad or "),
-        (["show"], r"show takes an example first"),
-    ],
-)
-def test_bad_usage_is_one_line(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("twinstep: error: ")
-    assert printed.err.count("\n") == 1
-    assert re.search(says, printed.err)
-    assert printed.out == ""
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["show", "zero_grad", "--help"])
-    assert stop.value.code == 0
-    assert "--diff" in capsys.readouterr().out
+    lines = [line.rstrip() for line in plain(on_a_terminal(120))[2:]]
+    for framework, others in (("jax", "t"), ("torch", "j")):
+        text = [line[2:] for line in lines if line.split(" ")[0] != others]
+        assert text == source(EXAMPLES["mnist_rnn"], framework).splitlines()

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
+from helpers.commands import command
 from helpers.screens import GATE, result, results, rows
 from rich.cells import cell_len
 from rich.console import Console
 
-from twinstep.cli import main
 from twinstep.judge.findings import Verdict
 from twinstep.problems import EXAMPLES
 from twinstep.report import table
@@ -19,24 +19,20 @@ from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 
 Found = Sequence[Verification | Lost]
-Shown = Callable[[Found, int], list[str]]
 WIDTHS = [*range(12, 60, 8), *range(60, 170, 10), 81, 99, 101, 119, 121, 200, 300]
 VERDICTS = "|".join([*Verdict, "lost"])
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shown:
-    """Prints results on a terminal of a width; the lines."""
+def screen(width: int) -> Console:
+    """A terminal of a width."""
+    return Console(width=width, force_terminal=True, color_system=None)
 
-    def lines(found: Found, width: int) -> list[str]:
-        def screen() -> Console:
-            return Console(width=width, force_terminal=True, color_system=None)
 
-        monkeypatch.setattr(table, "screen", screen)
-        print_verifications(found)
-        return capsys.readouterr().out.splitlines()
-
-    return lines
+def shown(found: Found, width: int) -> list[str]:
+    """The lines that a terminal of a width shows of results."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "screen", lambda: screen(width))
+        return command(call=lambda _: print_verifications(found)).out.splitlines()
 
 
 def cells(line: str) -> list[str]:
@@ -46,19 +42,13 @@ def cells(line: str) -> list[str]:
 
 def head_of(lines: list[str]) -> list[str]:
     """The heads of the first table, if there is one."""
-    return next(
-        (
-            line.replace("free run", "free_run").split()
-            for line in lines
-            if line.startswith(" example ")
-        ),
-        [],
-    )
+    heads = [line for line in lines if line.startswith(" example ")]
+    return heads[0].replace("free run", "free_run").split() if heads else []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("made", [results, rows])
-def test_nothing_is_folded_or_cut_off(made: Callable[[], Found], width: int, shown: Shown) -> None:
+def test_nothing_is_folded_or_cut_off(made: Callable[[], Found], width: int) -> None:
     found = made()
     lines = shown(found, width)
     assert max(map(cell_len, lines)) <= width
@@ -87,7 +77,7 @@ def test_nothing_is_folded_or_cut_off(made: Callable[[], Found], width: int, sho
         (64, "seconds steps opt_state raw_grads params loss free_run"),
     ],
 )
-def test_columns_leave_in_order(width: int, gone: str, shown: Shown) -> None:
+def test_columns_leave_in_order(width: int, gone: str) -> None:
     near = " nearest" if "opt_state" in gone else ""
     heads = f"example dtype steps verdict loss raw_grads opt_state params free_run{near} seconds"
     left = [head for head in heads.split() if head not in gone.split()]
@@ -95,7 +85,7 @@ def test_columns_leave_in_order(width: int, gone: str, shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
-def test_what_matters_stays(width: int, shown: Shown) -> None:
+def test_what_matters_stays(width: int) -> None:
     """The verdict, and the figure nearest to its limit with the stage that it is of."""
     lines = shown(results(), width)
     heads, (off,) = head_of(lines), [line for line in lines if "3.0e+05" in line]
@@ -111,7 +101,7 @@ def test_what_matters_stays(width: int, shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 200])
-def test_the_legend_flows_and_is_of_what_is_there(width: int, shown: Shown) -> None:
+def test_the_legend_flows_and_is_of_what_is_there(width: int) -> None:
     lines = shown(results(), width)
     parts = "\n".join(line.rstrip() for line in lines).split("\n\n")
     (legend,) = [part.splitlines() for part in parts if "difference of a single" in part]
@@ -124,12 +114,12 @@ def test_the_legend_flows_and_is_of_what_is_there(width: int, shown: Shown) -> N
 
 
 def test_in_a_pipe_every_column_is_there_and_every_name_whole(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # of the terminal that it is not for
     for found in (results(), rows()):
-        print_verifications(found)
-        lines = capsys.readouterr().out.splitlines()
+        said = command(call=lambda _, found=found: print_verifications(found))
+        lines = said.out.splitlines()
         heads = "example dtype steps verdict loss raw_grads opt_state params free run seconds"
         assert lines[0].split() == heads.split()
         for line, one in zip(lines[1:], found, strict=False):
@@ -145,7 +135,7 @@ def test_the_width_is_the_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.screen().width == 72
 
 
-def test_names_are_markup_of_nothing(shown: Shown) -> None:
+def test_names_are_markup_of_nothing() -> None:
     one = result(EXAMPLES["zero_grad"]())
     object.__setattr__(one.spec, "name", "a[red]b[/] :smile:")
     assert cells(shown([one], 120)[3])[0] == "a[red]b[/] :smile:"
@@ -174,23 +164,19 @@ def test_what_is_cut_is_never_ambiguous() -> None:
     assert shortened(["same" * 9] * 2, 9) is not None  # one example in two dtypes
 
 
-def test_names_that_cannot_be_cut_are_listed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_cannot_be_cut_are_listed_whole() -> None:
     names = [f"{'a' * 30}{letter}{'b' * 30}" for letter in "xy"]
-    console = Console(width=40, force_terminal=True, color_system=None)
-    table.show(console, [Column("name", names), Column("verdict", ["equal", "mismatch"])])
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    text = "".join(lines)
+    columns = [Column("name", names), Column("verdict", ["equal", "mismatch"])]
+    said = command(call=lambda _: table.show(screen(40), columns))
+    text = "".join(line.strip() for line in said.out.splitlines())
     assert text == f"{names[0]}verdict equal{names[1]}verdict mismatch"
 
 
 @pytest.mark.parametrize("width", [30, 60, 80, 100, 120, 160])
-def test_examples_are_listed_at_any_width(
-    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_are_listed_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert main(["list"]) == 0
-    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    lines = re.sub(r"\x1b\[[\d;]*m", "", command("list").well()).splitlines()
     assert max(map(cell_len, lines)) <= width
     first = [line.split()[0] for line in lines if line.strip()]
     assert [word for word in first if word in EXAMPLES] == [*EXAMPLES]

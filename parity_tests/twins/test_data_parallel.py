@@ -3,24 +3,24 @@
 Nothing here runs in this process on several devices: JAX takes the number of its CPU devices once.
 """
 
-import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from helpers.commands import ROOT, command, ran, started
+from helpers.living import LONG, needs_proc, running, wait_until
 from helpers.processes import PLANTS, spec_of
+from helpers.synthetic_traces import refused
 
 import twinstep
 import twinstep.torch.parallel
 from twinstep import Comparison, InputError, Verdict
-from twinstep.cli import main, process
+from twinstep.cli import process
 from twinstep.errors import LostError
 from twinstep.judge.judge import Judge
 from twinstep.problems import EXAMPLES
@@ -28,10 +28,9 @@ from twinstep.runs import launch
 from twinstep.runs.gate import Gate
 from twinstep.trace.storage import open_trace
 
-ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "data_parallel.md").read_text()
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-ENVIRONMENT = os.environ | {
+ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     "OMP_NUM_THREADS": "1",
 }
@@ -44,19 +43,9 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def run_all(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+def run_all(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
     """What a command prints; it has to end well, and soon."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=ENVIRONMENT | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return ran(*words, cwd=folder, env=ENVIRONMENT | (environment or {})).printed()
 
 
 # --------------------------------------------------------------------------- what the document says
@@ -120,23 +109,11 @@ def test_the_trajectory_is_that_of_one_device(
 # ------------------------------------------------------------------------------------------ PyTorch
 
 
-HONEST = [*EXAMPLES]
-FAULTS = {
-    "summed": ("linear_regression", (1, "raw_grads", "weight")),
-    "unweighted": ("linear_regression", (1, "loss", "loss")),
-    "other_part": ("linear_regression", (1, "batch", "x")),
-    "other_order": ("sgd_single_sample", (1, "batch", "x")),
-    "alone": ("linear_regression", (1, "raw_grads", "weight")),
-    "other_start": ("linear_regression", (1, "loss", "loss")),
-    "drifting": ("linear_regression", (2, "loss", "loss")),
-}
-
-
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What three processes recorded, case by case; three divide no example's number of samples."""
     folder = tmp_path_factory.mktemp("processes")
-    cases = [*HONEST, *(f"{example}:{fault}" for fault, (example, _) in FAULTS.items())]
+    cases = [*EXAMPLES, *(f"{example}:{fault}" for fault, (_, example, _) in PLANTS.items())]
     program = str(ROOT / "parity_tests" / "helpers" / "processes.py")
     run_all([*TORCHRUN, "--nproc-per-node=3", program, str(folder), *cases], folder)
     return folder
@@ -157,17 +134,13 @@ def test_three_processes_train_as_one(name: str, processes: Path) -> None:
     assert found.verdict is Verdict.ROUNDING, found.reason
 
 
-def test_every_fault_has_a_row() -> None:
-    assert FAULTS.keys() == PLANTS.keys()
-
-
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", PLANTS)
 def test_a_fault_of_data_parallel_training_is_found(fault: str, processes: Path) -> None:
-    example, device_config = FAULTS[fault]
+    _, example, entry = PLANTS[fault]
     found = gate(processes, f"{example}:{fault}")
     assert found.verdict is Verdict.MISMATCH
     assert found.first is not None
-    assert (found.first.step, found.first.stage, found.first.leaf) == device_config
+    assert (found.first.step, found.first.stage, found.first.leaf) == entry
 
 
 HOLDS_ON = """
@@ -215,14 +188,12 @@ def test_a_process_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     program = tmp_path / "failing.py"
     program.write_text(FAILING)
     monkeypatch.setattr(launch, "PROCESS", (str(program),))
-    with pytest.raises(
-        InputError, match=r"process 1: ValueError: planted fault \(.*:7\)"
-    ) as caught:
-        twinstep.run(EXAMPLES["linear_regression"](steps=3), "torch", devices=2)
-    assert "\n" not in str(caught.value)
+    spec = EXAMPLES["linear_regression"](steps=3)
+    line = refused(lambda: twinstep.run(spec, "torch", devices=2))
+    assert re.search(r"process 1: ValueError: planted fault \(.*:7\)", line)
 
 
-SAYS = "twinstep.cli.process: error: "
+SAYS = f"{process.NAME}: error: "
 LOST_ITS_PEER = f"{SAYS}PyTorch's process 0: RuntimeError: Connection closed\n"
 SUMMARY = """
   rank      : {} (local_rank: 0)
@@ -233,10 +204,7 @@ SUMMARY = """
 @pytest.mark.parametrize(
     ("log", "says"),
     [
-        (
-            LOST_ITS_PEER + SUMMARY.format(0, 1) + SUMMARY.format(1, -9),
-            "process 1 was killed by",
-        ),
+        (LOST_ITS_PEER + SUMMARY.format(0, 1) + SUMMARY.format(1, -9), "process 1 was killed by"),
         (LOST_ITS_PEER + SUMMARY.format(1, -15) + SUMMARY.format(0, 1), "Connection closed"),
         (f"{SAYS}no data\n" + LOST_ITS_PEER, "no data"),
         ("usage\nunknown option\n\n", "ended with 2: unknown option"),
@@ -252,41 +220,20 @@ def test_what_is_said_of_processes_that_failed(log: str, says: str) -> None:
 
 def processes_of(folder: Path) -> list[str]:
     """The processes whose command line names a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended meanwhile
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
+    return [words for _, _, words in running() if str(folder) in words]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether something has come true in time."""
-    end = time.monotonic() + seconds
-    while not (now := true()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return now
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
+@needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
-    arguments = ["linear_regression", "--framework", "torch", "--devices", "2"]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "twinstep", "run", *arguments, "--epochs", "10000000"],
-        env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    line = "run linear_regression --framework torch --devices 2 --epochs 10000000"
+    words = (sys.executable, "-m", "twinstep", *line.split())
+    parent = started(*words, env=ENVIRONMENT | {"TMPDIR": str(tmp_path)})
     try:
         assert wait_until(lambda: bool(list(tmp_path.glob("*/trace/*.json")))), "they never met"
         assert len(processes_of(tmp_path)) >= 3  # torchrun and two processes
         parent.send_signal(how)
-        error = parent.communicate(timeout=60)[1]
+        error = parent.communicate(timeout=LONG)[1]
     finally:
         parent.kill()
     if how is signal.SIGINT:
@@ -300,7 +247,7 @@ def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
 
 
 IN_JAX = """
-import json, re
+import re
 import jax
 import jax.numpy as jnp
 import twinstep
@@ -312,86 +259,57 @@ from twinstep.problems import EXAMPLES
 def spec_of(name, **fields):
     return EXAMPLES[name](dtype="float64", steps=4, **fields)
 
-found = {"verdicts": {}}
-# 4 first: what JAX is told before it starts stays
-for name, devices in (("linear_regression", 4), ("linear_regression", 3), ("without_zero_grad", 3),
-                      ("sgd_single_sample", 2)):
+for name, devices, verdict in (
+    ("linear_regression", 4, "rounding"),  # the first: what JAX is told before it starts stays
+    ("linear_regression", 3, "rounding"),
+    ("without_zero_grad", 3, "rounding"),
+    ("sgd_single_sample", 2, "equal"),
+):
     measured = name == "linear_regression"
     many = twinstep.run(spec_of(name), "jax", devices=devices, rounding_noise=measured)
     one = twinstep.run(spec_of(name), "jax", rounding_noise=False)
     assert many.metadata.device == f"cpu x {devices}"
-    found["verdicts"][f"{name} {devices}"] = twinstep.compare(one, many).verdict
+    assert twinstep.compare(one, many).verdict == verdict, (name, devices)
 
 driver = launch.driver("jax", spec_of("linear_regression"), DeviceConfig(devices=3))
 list(driver.chunks(2))
-found["compilations"] = driver.scan._cache_size()
+assert driver.scan._cache_size() == 1
 
-driver = launch.driver("jax", spec_of("mnist_rnn", hidden_size=7, batch_size=44),
-                           DeviceConfig(devices=4))
+spec = spec_of("mnist_rnn", hidden_size=7, batch_size=44)
+driver = launch.driver("jax", spec, DeviceConfig(devices=4))
 with driver.settings():
     chunk = next(driver.spec.batches().chunks(2))
     text = driver.scan.lower(
         jax.tree.leaves(driver.replicated(driver.start)), None, driver.data,
         driver.replicated(jnp.asarray(chunk.indices)), None, steps=2).compile().as_text()
-found["sums"] = text.count(" all-reduce(")
-found["sizes"] = sorted({size for shape in re.findall(r"f64\\[([\\d,]+)\\]", text)
-                         for size in map(int, shape.split(","))})
+assert " all-reduce(" in text
+shapes = re.findall(r"f64\\[([\\d,]+)\\]", text)
+sizes = {int(size) for shape in shapes for size in shape.split(",")}
+assert 11 in sizes, "each device computes with its part of 44 images"
+assert 44 not in sizes, "and none with more"
 try:
     twinstep.run(spec_of("linear_regression"), "jax", devices=5)
 except InputError as error:
-    found["refused"] = str(error)
-print(json.dumps(found))
+    print(error)
 """
 
 
 def test_several_jax_devices(tmp_path: Path) -> None:
-    found = json.loads(run_all([sys.executable, "-W", "error", "-c", IN_JAX], tmp_path))
-    assert found["verdicts"] == {
-        "linear_regression 4": "rounding",
-        "linear_regression 3": "rounding",
-        "without_zero_grad 3": "rounding",
-        "sgd_single_sample 2": "equal",
-    }
-    assert found["compilations"] == 1
-    assert 11 in found["sizes"], "each device computes with its part of 44 images"
-    assert 44 not in found["sizes"], "and none with more"
-    assert found["sums"] > 0
-    assert found["refused"] == (
+    assert run_all([sys.executable, "-W", "error", "-c", IN_JAX], tmp_path) == (
         "devices is 5, but JAX found 4 cpu, started before: "
-        'first jax.config.update("jax_num_cpu_devices", 5)'
+        'first jax.config.update("jax_num_cpu_devices", 5)\n'
     )
 
 
 # ---------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ("run linear_regression --devices 0", "devices is 0, expected at least 1"),
-        ("verify linear_regression --devices -2", "devices is -2, expected at least 1"),
-        ("run linear_regression --devices 2 --device gpu", "device is 'gpu', but PyTorch found"),
-        ("run mnist_rnn --devices 2 --data mnist --data-dir nowhere", "nowhere"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-
-
 def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(twinstep.torch.parallel.devices, "find", lambda device: gpu)
+    monkeypatch.setattr(twinstep.torch.parallel.devices, "find", lambda _: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert len(twinstep.torch.parallel.find("gpu", 2)) == 2
-    with pytest.raises(InputError, match="devices is 3, but PyTorch found 2 gpu"):
-        twinstep.torch.parallel.find("gpu", 3)
+    says = "devices is 3, but PyTorch found 2 gpu"
+    refused(lambda: twinstep.torch.parallel.find("gpu", 3), says)
 
 
 @pytest.mark.parametrize(
@@ -403,18 +321,9 @@ def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("torch", "", "takes an example first"),
         ("jax", "zero_grad --processes 2", "process is None, expected 0 to 1"),
         ("jax", "zero_grad --processes 2 --process 2", "process is 2, expected 0 to 1"),
-        (
-            "jax",
-            "zero_grad --processes 2 --process 0 --devices 3",
-            "devices is 3, expected a multiple of the 2 processes",
-        ),
+        ("jax", "zero_grad --processes 2 --process 0 --devices 3", "a multiple of the 2 processes"),
     ],
 )
-def test_bad_input_of_a_single_process(
-    framework: str, arguments: str, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert process.main([framework, *arguments.split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(SAYS)
-    assert says in error
-    assert error.count("\n") == 1
+def test_bad_input_of_a_single_process(framework: str, arguments: str, says: str) -> None:
+    said = command(framework, *arguments.split(), call=process.main)
+    assert says in said.refusal(process.NAME)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import pytest
 import torch
 from faults.plants_anywhere import rewritten
+from helpers.commands import command, refusal
+from helpers.synthetic_traces import refused
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_impl.mnist_rnn
@@ -23,7 +25,6 @@ import twinstep
 import twinstep.jax.devices
 import twinstep.jax.nn.layers
 import twinstep.torch.devices
-from twinstep.cli import main
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.device_config import DeviceConfig
 from twinstep.problems import EXAMPLES, Spec
@@ -48,34 +49,27 @@ def described(platform: str) -> Any:
 def train_on_meta(spec: Spec) -> None:
     """Makes and trains what a run does, on a device that no CPU tensor may meet."""
     example = launch.example("torch", spec)
-    chunk = next(spec.batches().chunks(2))
-    losses = []
-
-    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        for batch in take(data, chunk):
-            assert {tensor.device for tensor in batch.values()} == {META}
-            yield tuple(batch.values())
+    given = spec.batches()
+    kept: list[Any] = []
 
     def kept_loss(*given: torch.Tensor) -> torch.Tensor:
-        losses.append(criterion(*given))
-        return losses[-1]
+        kept.append(criterion(*given))
+        return kept[-1]
 
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "item", lambda tensor: 1.0)  # printed losses, Adam's counts
         with META:
             model, criterion, optimizer = example.build(spec)
             load_params(model, spec.initial_params())
-            data = {name: torch.tensor(a) for name, a in spec.batches().data.items()}
-        of_epochs = spec.batches().batch_size is not None
-        epochs: Any = [list(batches())] if of_epochs else batches()
+            data = {name: torch.tensor(array) for name, array in given.data.items()}
+        batches: Any = [tuple(b.values()) for b in take(data, next(given.chunks(2)))]
+        epochs = batches if given.batch_size is None else [batches]
         example.train(model, kept_loss, optimizer, epochs, log=lambda line: None)
-        grads = [parameter.grad for parameter in model.parameters()]
-        kept = [*model.parameters(), *grads, *losses]
-        assert {tensor.device for tensor in kept} == {META}
+        kept += [tensor for batch in batches for tensor in batch]
+        kept += [tensor for p in model.parameters() for tensor in (p, p.grad)]
         if (test_set := spec.test_set()) is not None:
-            images, labels = (torch.tensor(array, device=META) for array in test_set)
-            made = example.evaluate(model, images, labels)
-            assert {tensor.device for tensor in made} == {META}
+            kept += example.evaluate(model, *(torch.tensor(a, device=META) for a in test_set))
+        assert {tensor.device for tensor in kept} == {META}
 
 
 def test_pytorch_keeps_to_its_device(name: str) -> None:
@@ -92,63 +86,49 @@ def test_tensor_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------------------------- refused
 
 
-@pytest.fixture
-def apple(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose GPU PyTorch reaches by mps."""
+def test_float64_on_mps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose GPU PyTorch reaches by mps; CUDA comes before it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-
-
-@pytest.fixture
-def tpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which JAX finds a TPU."""
-    monkeypatch.setattr(jax, "devices", lambda kind=None: [described(kind or "tpu")])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that bad input gets."""
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err.removeprefix("twinstep: error: ").strip()
-
-
-def test_float64_on_mps_is_refused(apple: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert twinstep.torch.devices.find("gpu") == torch.device("mps")
     assert twinstep.torch.devices.find("cpu", "float64") == CPU
-    flags = ("--framework", "torch", "--device", "gpu", "--dtype", "float64")
+    line = "run zero_grad --framework torch --device gpu --dtype float64"
     says = "dtype is 'float64', but an Apple GPU (mps) has none, expected float32"
-    assert refusal(capsys, "run", "zero_grad", *flags) == says
-
-
-def test_cuda_comes_before_mps(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(*line.split()) == says
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert twinstep.torch.devices.find("gpu", "float64") == CUDA
 
 
-def test_float64_on_a_tpu_is_refused(tpu: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_float64_on_a_tpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda kind=None: [described(kind or "tpu")])
     assert twinstep.jax.devices.find("tpu").platform == "tpu"
     assert twinstep.jax.devices.find("cpu", "float64").platform == "cpu"
-    flags = ("--device", "tpu", "--dtype", "float64")
     says = "dtype is 'float64', but a TPU has none, expected float32"
-    assert refusal(capsys, "run", "zero_grad", "--framework", "jax", *flags) == says
-    assert refusal(capsys, "run", "zero_grad", *flags) == says  # before PyTorch trains
-    assert refusal(capsys, "verify", "zero_grad", *flags) == says
+    # with both frameworks, before PyTorch trains
+    for line in ("run zero_grad --framework jax", "run zero_grad", "verify zero_grad"):
+        assert refusal(*line.split(), "--device", "tpu", "--dtype", "float64") == says
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("run zero_grad --device gpu", "device is 'gpu', but PyTorch found only: cpu"),
+        ("run zero_grad --device tpu --framework jax", "device is 'tpu', but JAX found only: "),
+        ("verify zero_grad --device gpu", "device is 'gpu'"),
+        ("run linear_regression --devices 2 --device gpu", "device is 'gpu', but PyTorch found"),
+    ],
+)
+def test_a_device_that_no_command_finds(line: str, says: str) -> None:
+    if "gpu" in line and torch.cuda.is_available():
+        pytest.skip("there is a GPU here, and it is no bad input")
+    assert says in refusal(*line.split())
 
 
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
 def test_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", lambda kind=None: [described("cpu")])
-    with pytest.raises(twinstep.InputError, match=f"device is '{device}', but JAX found only: cpu"):
-        twinstep.jax.devices.find(device)
-
-
-def test_fast_mode_of_float64_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--precision", "default", "--dtype", "float64")
-    says = "precision is 'default', but float64 has no fast mode"
-    assert refusal(capsys, "verify", "zero_grad", *flags) == says
-    assert refusal(capsys, "verify", *flags) == says
+    says = f"device is '{device}', but JAX found only: cpu"
+    refused(lambda: twinstep.jax.devices.find(device), says)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +150,8 @@ def test_dtypes_are_those_that_the_device_has(flags: list[str], dtypes: list[str
 def test_places_beside_a_tpu() -> None:
     device_config = DeviceConfig("tpu", 4, "default")
     assert device_config.for_torch() == DeviceConfig("cpu", 4, "default")
-    assert device_config.single_device() == DeviceConfig("cpu", 1, "highest"), (
-        "a TPU has no float64 for the reference"
-    )
+    # a TPU has no float64 for the reference
+    assert device_config.single_device() == DeviceConfig("cpu", 1, "highest")
     assert DeviceConfig("gpu", 4, "default").single_device() == DeviceConfig("gpu", 1, "highest")
 
 
@@ -198,11 +177,10 @@ def users(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     if request.param == "older switches":
         torch.set_float32_matmul_precision("medium")
-    if request.param == "newer switches":
-        setattr(torch.backends, "fp32_precision", "tf32")  # noqa: B010
-    yield
-    if request.param == "newer switches":
-        setattr(torch.backends, "fp32_precision", "none")  # noqa: B010
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "newer switches":
+            patch.setattr(torch.backends, "fp32_precision", "tf32")
+        yield
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
 
@@ -210,29 +188,24 @@ def users(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
     before = switches()
+    in_force, fast = twinstep.torch.devices.in_force, precision == "default"
     with twinstep.torch.devices.settings("float32", CPU, precision):
-        assert twinstep.torch.devices.in_force("float32", CPU) == "highest"
-        assert twinstep.torch.devices.in_force("float32", CUDA) == "highest"
+        assert in_force("float32", CPU) == in_force("float32", CUDA) == "highest"
     assert switches() == before
-    with twinstep.torch.devices._products(tf32=precision == "default"):  # what a GPU's settings are
-        want = "highest" if precision == "highest" else "tf32"
-        assert twinstep.torch.devices.in_force("float32", CUDA) == want
-        assert twinstep.torch.devices.in_force("float64", CUDA) == "highest"
-        assert torch.backends.cuda.matmul.allow_tf32 == (want == "tf32")
-        assert torch.backends.cudnn.allow_tf32 == (want == "tf32")
+    with twinstep.torch.devices._products(tf32=fast):  # what a GPU's settings are
+        assert in_force("float32", CUDA) == ("tf32" if fast else "highest")
+        assert in_force("float64", CUDA) == "highest"
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == fast
     assert switches() == before
 
 
 def test_jax_multiplies_as_it_says() -> None:
-    for asked in ("default", "highest"):
-        with twinstep.jax.devices.settings("float32", jax.devices("cpu")[0], asked):
-            found = {
-                kind: twinstep.jax.devices.in_force("float32", described(kind))
-                for kind in ("cpu", "gpu", "tpu")
-            }
-            assert twinstep.jax.devices.in_force("float64", described("gpu")) == "highest"
-        fast = {"cpu": "highest", "gpu": "tf32", "tpu": "bfloat16"}
-        assert found == (fast if asked == "default" else dict.fromkeys(fast, "highest"))
+    in_force, cpu = twinstep.jax.devices.in_force, jax.devices("cpu")[0]
+    for kind, fast in (("cpu", "highest"), ("gpu", "tf32"), ("tpu", "bfloat16")):
+        for asked, said in (("default", fast), ("highest", "highest")):
+            with twinstep.jax.devices.settings("float32", cpu, asked):
+                assert in_force("float32", described(kind)) == said
+                assert in_force("float64", described(kind)) == "highest"
 
 
 @pytest.mark.parametrize("framework", launch.FRAMEWORKS)
@@ -240,29 +213,21 @@ def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyP
     """And not what was asked for: settings that do not take are told."""
     spec = EXAMPLES["zero_grad"](steps=1)
     assert launch.driver(framework, spec).metadata.precision == "highest"
-
-    @contextlib.contextmanager
-    def does_nothing(*args: Any, **options: Any) -> Iterator[None]:
-        yield
-
-    if framework == "torch":
-        monkeypatch.setattr(twinstep.torch.devices, "settings", does_nothing)
-        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-        said = "bfloat16"
-    else:
-        monkeypatch.setattr(twinstep.jax.devices, "settings", does_nothing)
-        monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
-        said = "tf32"
-    driver = launch.driver(framework, spec)
-    assert driver.metadata.precision == said
+    for module in (twinstep.torch.devices, twinstep.jax.devices):
+        monkeypatch.setattr(module, "settings", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
+    said = {"torch": "bfloat16", "jax": "tf32"}[framework]
+    assert launch.driver(framework, spec).metadata.precision == said
 
 
 # ------------------------------------------------------------------------- what a fast mode costs
 
 
-def test_a_cpu_has_no_fast_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cpu_has_no_fast_mode(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    assert main(["verify", "zero_grad", "--precision", "default", "--json", str(file)]) == 0
+    said = command("verify", "zero_grad", "--precision", "default", "--json", file)
+    printed = said.printed()
     (result,) = json.loads(file.read_text())["results"]
     assert result["spec"]["dtype"] == "float32"
     assert {run["precision"] for run in result["runs"].values()} == {"highest"}
@@ -270,7 +235,6 @@ def test_a_cpu_has_no_fast_mode(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert cost["same_bits"]
         assert cost["default"] == cost["highest"]
         assert 0 < cost["default"]["params"] < 1e-6
-    printed = capsys.readouterr().out
     assert printed.count("no fast mode on cpu: the same bits") == 2
     assert "no proof of parity" in " ".join(printed.split())
 
@@ -286,9 +250,7 @@ def test_same_bits_where_there_are_matrix_products(framework: str) -> None:
     assert default.metadata.precision == "highest"
 
 
-def test_cost_of_a_planted_fast_mode(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cost_of_a_planted_fast_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """JAX's products take bfloat16 at default precision, as a TPU's do: the verdict is not bent."""
     exact = twinstep.jax.nn.layers.dot_general
 
@@ -302,20 +264,15 @@ def test_cost_of_a_planted_fast_mode(
     spec = EXAMPLES["zero_grad"]()
     result = twinstep.verify(spec, precision="default")
     assert result.comparison.verdict == "mismatch"
-    assert {name: run.precision for name, run in result.runs.items()} == {
-        "torch": "highest",
-        "jax": "bfloat16",
-    }
+    assert [result.runs[n].precision for n in ("torch", "jax")] == ["highest", "bfloat16"]
     assert result.costs is not None
     cost = result.costs["jax"]
     assert result.costs["torch"].same_bits
     assert not cost.same_bits
-    assert cost.fast.first_loss > 1e-5 > 1e-6 > cost.full.first_loss
-    assert cost.fast.loss > 1e-5 > 1e-6 > cost.full.loss
-    assert cost.fast.params > 1e-5 > 1e-6 > cost.full.params
-    print_verifications([result])
-    printed = capsys.readouterr().out
+    for what in ("first_loss", "loss", "params"):
+        assert getattr(cost.fast, what) > 1e-5 > 1e-6 > getattr(cost.full, what), what
+    printed = command(call=lambda _: print_verifications([result])).out
     assert f"bfloat16     {cost.fast.first_loss:.1e} ({cost.full.first_loss:.1e})" in printed
     assert "mismatch" in printed
-    assert main(["run", "zero_grad", "--framework", "jax", "--precision", "default"]) == 0
-    assert "== jax: zero_grad, float32, seed 0, products in bfloat16" in capsys.readouterr().out
+    printed = command("run", "zero_grad", "--framework", "jax", "--precision", "default").printed()
+    assert "== jax: zero_grad, float32, seed 0, products in bfloat16" in printed

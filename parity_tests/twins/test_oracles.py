@@ -144,11 +144,13 @@ class NumpyAdam:
         return p - self.lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + self.eps)
 
 
-def optimizer_of(spec: Any) -> Any:
-    """The NumPy optimizer of a spec."""
-    if hasattr(spec, "betas") and getattr(spec, "optimizer", "adam") == "adam":
-        return NumpyAdam(spec.learning_rate, spec.betas, spec.eps)
-    return NumpySgd(spec.learning_rate)
+def adam_of(spec: Any, **wrong: Any) -> NumpyAdam:
+    """The NumPy optimizer of a spec of Adam's, with what is to be wrong with it."""
+    return NumpyAdam(**{"lr": spec.learning_rate, "betas": spec.betas, "eps": spec.eps, **wrong})
+
+
+ADAM_FIELDS = {"eps": 1e-2, "betas": (0.8, 0.9), "steps": 40}
+"""eps = 1e-8 and beta2 = 0.999 hide what is done with them; these do not."""
 
 
 def training_off(spec: Any, trace: Trace, optimizer: Any) -> float:
@@ -172,28 +174,23 @@ def training_off(spec: Any, trace: Trace, optimizer: Any) -> float:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("example", [MSE, ADAM, "adam_update"])
-def test_linear_training_is_numpys(example: str, framework: str) -> None:
-    fields = {"steps": 30} if example == "adam_update" else {}
+@pytest.mark.parametrize(
+    ("example", "fields"),
+    [(MSE, {}), (ADAM, {}), ("adam_update", {"steps": 30}), (ADAM, ADAM_FIELDS)],
+)
+def test_linear_training_is_numpys(example: str, fields: Any, framework: str) -> None:
     spec, trace = trace_of(example, framework, **fields)
     assert len(trace) >= 20
-    assert training_off(spec, trace, optimizer_of(spec)) <= 1
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_adam_with_telling_settings_is_numpys(framework: str) -> None:
-    """eps = 1e-8 and beta2 = 0.999 hide what is done with them; these do not."""
-    spec, trace = trace_of(ADAM, framework, eps=1e-2, betas=(0.8, 0.9), steps=40)
-    assert training_off(spec, trace, optimizer_of(spec)) <= 1
+    rule = NumpySgd(spec.learning_rate) if example == MSE else adam_of(spec)
+    assert training_off(spec, trace, rule) <= 1
 
 
 def test_wrong_update_rule_is_noticed() -> None:
     spec, trace = trace_of(MSE, "jax")
     assert training_off(spec, trace, NumpySgd(spec.learning_rate * (1 + 1e-11))) > 1
-    spec, trace = trace_of(ADAM, "jax", eps=1e-2, betas=(0.8, 0.9), steps=40)
-    right = {"lr": spec.learning_rate, "betas": spec.betas, "eps": spec.eps}
+    spec, trace = trace_of(ADAM, "jax", **ADAM_FIELDS)
     for wrong in ({"eps": 1e-2 + 1e-11}, {"betas": (0.8, 0.9 + 1e-11)}, {"lr": 0.01 + 1e-12}):
-        assert training_off(spec, trace, NumpyAdam(**right | wrong)) > 1
+        assert training_off(spec, trace, adam_of(spec, **wrong)) > 1
 
 
 ADAM_EXAMPLES = [ADAM, "adam_update", "parameter_groups", "selective_update"]
@@ -210,7 +207,7 @@ def adam_off(spec: Any, trace: Trace) -> float:
         recorded = {key: trace.opt_state[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq")}
         assert np.array_equal(trace.opt_state[f"{name}.step"], np.arange(1.0, len(trace) + 1))
         for t in range(len(trace)):
-            rule = NumpyAdam(spec.learning_rate, spec.betas, spec.eps)
+            rule = adam_of(spec)
             if t:
                 before = (array[t - 1] for array in recorded.values())
                 rule.moments[name] = (t, *before)
@@ -306,17 +303,18 @@ def losses_off(spec: Any, trace: Trace, network: Callable[[Any, np.ndarray], np.
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("example", ["parameter_groups", "selective_update"])
-def test_gru_losses_are_the_equations(example: str, framework: str) -> None:
-    spec, trace = trace_of(example, framework)
+@pytest.mark.parametrize(
+    ("example", "fields", "network"),
+    [
+        ("parameter_groups", {}, numpy_gru),
+        ("selective_update", {}, numpy_gru),
+        ("mnist_rnn", SMALL_RNN, numpy_rnn),
+    ],
+)
+def test_losses_are_the_equations(example: str, fields: Any, network: Any, framework: str) -> None:
+    spec, trace = trace_of(example, framework, **fields)
     assert len(trace) >= 20
-    assert losses_off(spec, trace, numpy_gru) <= 1
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_rnn_losses_are_the_equations(framework: str) -> None:
-    spec, trace = trace_of("mnist_rnn", framework, **SMALL_RNN)
-    assert losses_off(spec, trace, numpy_rnn) <= 1
+    assert losses_off(spec, trace, network) <= 1
 
 
 def test_wrong_equations_are_noticed() -> None:

@@ -1,0 +1,195 @@
+"""Draws made twice: by `TorchGenerator` and by PyTorch's global generator, and where they part.
+
+One table lists the calls, each written for both. Not one bit may differ, except where
+`ALLOWED_WITHOUT_AVX2` says why.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, TensorDataset
+
+from twinstep.problems import torch_init
+from twinstep.problems.torch_random import TorchGenerator
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+Call = tuple[str, tuple[Any, ...]]  # a name in CALLS and its arguments
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+# Float32 normals of 16 values or more go through PyTorch's vectorised log, sin and cos. Those of
+# x86 with AVX2 are reproduced and nothing is allowed: 0 ulp, also over 419,430,400 values of 100
+# other seeds. (NumPy's own float32 functions in their place are up to 5 ulp off.) Elsewhere PyTorch
+# uses other ones; without AVX2 2.3e-6 was the largest difference in 12,582,912 values.
+ALLOWED_WITHOUT_AVX2 = 5e-6
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One call on both sides; `arguments` makes random ones for it."""
+
+    numpy: Callable[..., Any]
+    torch: Callable[..., Any]
+    arguments: Callable[[random.Random], tuple[Any, ...]]
+
+
+def a_dtype(pick: random.Random) -> str:
+    return pick.choice(list(DTYPES))
+
+
+def a_shape(pick: random.Random) -> tuple[int, ...]:
+    """0-d, empty, under 16 values, a few blocks of 16, or some hundreds."""
+    kinds: list[tuple[int, ...]] = [(), (0,), (3, 0, 2), (pick.randint(1, 15),), (16,)]
+    kinds += [(pick.randint(17, 70),), (pick.randint(1, 5), pick.randint(1, 5), pick.randint(1, 9))]
+    return pick.choice([*kinds, (pick.randint(1, 30), pick.randint(1, 30))])
+
+
+def some_bounds(pick: random.Random) -> tuple[float, float]:
+    bound = pick.choice([1.0, 1e-3, 0.1, 1e6]) * pick.random()
+    near = (1 + bound) * (1 + 1e-6)  # float32 draws are often rounded to it
+    ranges = [(-bound, bound), (bound, 3 * bound), (-5 * bound, 0.0), (bound, bound)]
+    return pick.choice([*ranges, (1 + bound, near)])
+
+
+def loader_order(n: int, batch_size: int) -> Array:
+    loader = DataLoader(TensorDataset(torch.arange(n)), batch_size=batch_size, shuffle=True)
+    return torch.cat([batch for (batch,) in loader]).numpy()
+
+
+def layer_params(make: Callable[[], torch.nn.Module], dtype: str) -> Arrays:
+    """A layer's state_dict, constructed as a document does: in the default dtype."""
+    torch.set_default_dtype(DTYPES[dtype])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors is a no-op")
+        return {name: tensor.numpy() for name, tensor in make().state_dict().items()}
+
+
+RECURRENT: dict[int, Callable[..., torch.nn.Module]] = {
+    1: torch.nn.RNN,
+    3: torch.nn.GRU,
+    4: torch.nn.LSTM,
+}
+
+CALLS = {
+    "rand": Twin(
+        lambda g, shape, dtype: g.rand(*shape, dtype=dtype),
+        lambda shape, dtype: torch.rand(shape, dtype=DTYPES[dtype]),
+        lambda pick: (a_shape(pick), a_dtype(pick)),
+    ),
+    "uniform": Twin(
+        lambda g, shape, low, high, dtype: g.uniform(shape, low, high, dtype),
+        lambda shape, low, high, dtype: torch.empty(shape, dtype=DTYPES[dtype]).uniform_(low, high),
+        lambda pick: (a_shape(pick), *some_bounds(pick), a_dtype(pick)),
+    ),
+    "randn": Twin(
+        lambda g, shape, dtype: g.randn(*shape, dtype=dtype),
+        lambda shape, dtype: torch.randn(shape, dtype=DTYPES[dtype]),
+        lambda pick: (a_shape(pick), a_dtype(pick)),
+    ),
+    "randperm": Twin(
+        lambda g, n: g.randperm(n),
+        torch.randperm,
+        lambda pick: (pick.choice([0, 1, 2, pick.randint(3, 40), pick.randint(40, 900)]),),
+    ),
+    "random_int64": Twin(
+        lambda g: np.array(g.random_int64()),
+        lambda: torch.empty((), dtype=torch.int64).random_(),
+        lambda pick: (),
+    ),
+    "shuffled_epoch": Twin(
+        lambda g, n, batch_size: g.shuffled_epoch(n),
+        loader_order,
+        lambda pick: (pick.randint(1, 60), pick.randint(1, 20)),
+    ),
+    "linear": Twin(
+        lambda g, i, o, bias, dtype: torch_init.linear(g, i, o, bias=bias, dtype=dtype),
+        lambda i, o, bias, dtype: layer_params(lambda: torch.nn.Linear(i, o, bias), dtype),
+        lambda pick: (pick.randint(0, 40), pick.randint(0, 30), pick.random() < 0.8, a_dtype(pick)),
+    ),
+    "embedding": Twin(
+        lambda g, rows, width, dtype: torch_init.embedding(g, rows, width, dtype=dtype),
+        lambda rows, width, dtype: layer_params(lambda: torch.nn.Embedding(rows, width), dtype),
+        lambda pick: (pick.randint(1, 30), pick.randint(1, 20), a_dtype(pick)),
+    ),
+    "recurrent": Twin(
+        lambda g, i, h, gates, dtype: torch_init.recurrent(g, i, h, gates=gates, dtype=dtype),
+        lambda i, h, gates, dtype: layer_params(lambda: RECURRENT[gates](i, h), dtype),
+        lambda pick: (pick.randint(1, 30), pick.randint(1, 20), pick.choice([1, 3, 4]),
+                      a_dtype(pick)),
+    ),
+    "bernoulli": Twin(
+        lambda g, shape, p, dtype: g.bernoulli(shape, p, dtype),
+        lambda shape, p, dtype: torch.empty(shape, dtype=DTYPES[dtype]).bernoulli_(p),
+        lambda pick: (a_shape(pick), pick.choice([0, 1, 0.5, pick.random()]), a_dtype(pick)),
+    ),
+    "dropout mask": Twin(
+        lambda g, shape, q, dtype: g.bernoulli(shape, 1 - q, dtype) != 0,
+        lambda shape, q, dtype: torch.nn.functional.dropout(
+            torch.ones(shape, dtype=DTYPES[dtype]), q
+        ).ne(0),
+        # Not 0 and 1, for which PyTorch's dropout draws nothing.
+        lambda pick: ((pick.randint(1, 99),), pick.uniform(0.01, 0.99), a_dtype(pick)),
+    ),
+}  # fmt: skip
+
+
+# Playing calls on both sides, and saying where they part.
+
+
+def as_arrays(result: Any) -> Arrays:
+    if isinstance(result, torch.Tensor):
+        result = result.numpy()
+    return result if isinstance(result, dict) else {"": result}
+
+
+def difference(call: Call, ours: Array, theirs: Array) -> str | None:
+    """None for the same dtype, shape and bits, else what differs."""
+    if not isinstance(ours, np.ndarray):
+        return f"not an array but {type(ours)}"
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        return f"{ours.dtype} {ours.shape}, torch has {theirs.dtype} {theirs.shape}"
+    if ours.tobytes() == theirs.tobytes():
+        return None
+    worst = np.abs(ours.astype(float) - theirs).max()
+    vectorised = call[0] in ("randn", "embedding") and ours.dtype == np.float32 and ours.size >= 16
+    if vectorised and not FUSED and worst <= ALLOWED_WITHOUT_AVX2:
+        return None
+    return f"{(ours != theirs).sum()} of {ours.size} values, the worst by {worst:.3g}"
+
+
+def parting(seed: int, calls: Sequence[Call], generator: type[TorchGenerator]) -> str | None:
+    """The first call whose results differ, with what differs; None for the same throughout.
+
+    One more draw at the end shows that both sides have also used up equally much.
+    """
+    numpy_generator = generator(seed)
+    torch.manual_seed(seed)
+    for position, call in enumerate([*calls, ("random_int64", ())]):
+        name, arguments = call
+        ours = as_arrays(CALLS[name].numpy(numpy_generator, *arguments))
+        theirs = as_arrays(CALLS[name].torch(*arguments))
+        if list(ours) != list(theirs):
+            return f"seed {seed}, call {position}, {call}: {list(ours)}, torch has {list(theirs)}"
+        for key, array in ours.items():
+            if (what := difference(call, array, theirs[key])) is not None:
+                return f"seed {seed}, call {position}, {call} {key}: {what}"
+    return None
+
+
+def assert_same(seed: int, *calls: Call, generator: type[TorchGenerator] = TorchGenerator) -> None:
+    where = parting(seed, calls, generator)
+    assert where is None, where
+
+
+def some_calls(seed: int, names: Sequence[str], count: int) -> list[Call]:
+    pick = random.Random(seed)
+    chosen = pick.choices(names, k=count)
+    return [(name, CALLS[name].arguments(pick)) for name in chosen]
