@@ -22,6 +22,7 @@ pytestmark = pytest.mark.quick_to_compile
 
 CELLS = [(example, dtype) for example in EXAMPLES for dtype in ("float64", "float32")]
 SEEDS = range(1, 11)
+MANY_SEEDS, RATED_SEEDS = range(100, 120), range(200, 216)  # of make test-slow
 FEW_SEEDS = range(1, 4)  # of those that take long to train
 DEAR = {"parameter_groups", "selective_update", "mnist_rnn"}
 # the other cells' programs take long to compile, or their runs long to train
@@ -105,9 +106,9 @@ def test_honest_pairs_pass_by_any_rate(example: str, dtype: str) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: Honest) -> None:
-    own = honest(*table_cell, range(100, 120))
+    own = honest(*table_cell, MANY_SEEDS)
     assert not alarms(own, lambda each: passed(each, honest_jax.programs))
-    assert not alarms(honest(*table_cell, range(200, 216), rates=True), AnyRate().judged)
+    assert not alarms(honest(*table_cell, RATED_SEEDS, rates=True), AnyRate().judged)
 
 
 @pytest.mark.slow
