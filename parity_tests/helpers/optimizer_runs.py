@@ -15,10 +15,9 @@ import numpy as np
 import optax
 import torch
 from helpers.optim_database import optim_db
-from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off
+from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off, settings
 from torch.optim.lr_scheduler import LambdaLR
 
-from twinstep.jax import devices
 from twinstep.jax.optim import from_torch, muon
 from twinstep.problems.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
 from twinstep.torch.muon import Muon
@@ -111,7 +110,7 @@ def default_dtype(dtype: str) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     try:
-        with devices.settings(dtype, devices.find("cpu")):
+        with settings(dtype):
             yield
     finally:
         torch.set_default_dtype(before)

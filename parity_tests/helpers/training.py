@@ -39,9 +39,9 @@ FULL = np.tile(np.arange(512), (5, 1))
 """All samples, five times: what LBFGS is given."""
 
 
-def settings() -> Any:
-    """float64 on the CPU."""
-    return devices.settings("float64", devices.find("cpu"))
+def settings(dtype: str = "float64") -> Any:
+    """What a run on the CPU computes under."""
+    return devices.settings(dtype, devices.find("cpu"))
 
 
 class TorchNetwork(torch.nn.Module):
