@@ -90,10 +90,9 @@ def steps_without_updates() -> Iterator[None]:
         yield
 
 
-def optimizer_for(lr: float, kind: type[torch.optim.Optimizer] = torch.optim.SGD) -> Any:
+def optimizer_for(lr: float) -> Any:
     """An optimizer of one parameter."""
-    make: Callable[..., Any] = kind
-    return make([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
 
 
 def torch_rates(

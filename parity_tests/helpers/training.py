@@ -27,7 +27,7 @@ _numbers = np.random.RandomState(0)
 SIZES = ((8, 16), (16, 16), (16, 3))
 NAMES = [f"{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
 """The parameters in PyTorch's order."""
-WEIGHTS, BIASES = NAMES[::2], NAMES[1::2]
+WEIGHTS = NAMES[::2]
 PARAMS = {
     name: _numbers.randn(*shape) / np.sqrt(shape[-1])
     for i, (inputs, outputs) in enumerate(SIZES)
@@ -114,9 +114,7 @@ def torch_steps(
                 change(model)
             return loss
 
-        if not isinstance(optimizer, torch.optim.LBFGS):
-            closure()
-        optimizer.step(closure if isinstance(optimizer, torch.optim.LBFGS) else None)
+        optimizer.step(closure)
         seen.append(arrays(model))
     return seen
 
