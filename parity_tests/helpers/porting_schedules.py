@@ -23,9 +23,10 @@ from torch.optim import lr_scheduler
 from twinstep.jax.optim import lr_scheduler as schedules
 from twinstep.runs import launch
 
+from .torch_schedules import LR, scanned, torch_rates
+
 PAGE = Path(__file__).parents[2] / "docs" / "porting" / "schedules.md"
 STEPS = 200
-LR = 0.1
 LAST_BITS = 16 * 2.0**-52
 METRICS = [max(1.0, 3 - 0.05 * step) for step in range(STEPS)]
 
@@ -220,26 +221,17 @@ ROWS = [Row(call, *words) for call, words in _ROWS.items()]
 
 def rates(code: str, library: Any) -> np.ndarray:
     """(STEPS,) the rates of a schedule, in float64. code: what makes it; library: where from."""
-    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    opt = torch.optim.SGD([parameter], lr=LR, momentum=0.9)
+    if library is lr_scheduler:
+
+        def build(opt: Any) -> Any:
+            return eval(code, {**vars(library), "opt": opt})
+
+        return torch_rates(build, STEPS, LR, metrics=METRICS)
     with jax.enable_x64(True):
-        made = eval(code, {**vars(library), "opt": opt})
-        if library is lr_scheduler:
-            return np.array(_torch_rates(made, opt))
+        made = eval(code, vars(library) | {})
         if hasattr(made, "update"):
             return np.array(_plateau_rates(made))
-        counts = jnp.arange(STEPS, dtype=jnp.int32)
-        return np.asarray(jax.jit(lambda: jax.lax.map(made, counts))(), float)
-
-
-def _torch_rates(scheduler: Any, opt: torch.optim.Optimizer) -> list[float]:
-    with_metric = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
-    found = []
-    for metric in METRICS:
-        found.append(float(opt.param_groups[0]["lr"]))
-        opt.step()
-        scheduler.step(*([metric] if with_metric else []))
-    return found
+        return np.asarray(scanned(made, STEPS), float)
 
 
 def _plateau_rates(plateau: Any) -> list[float]:

@@ -96,20 +96,27 @@ def optimizer_for(lr: float) -> Any:
 
 
 def torch_rates(
-    build: Callable[[Any], Any],
+    build: Callable[[Any], Any] | list[Callable[[Any], Any]],
     steps: int = 1000,
     lr: float = LR,
     read: Callable[[dict[str, Any]], float] = lambda group: group["lr"],
+    metrics: Sequence[float] | np.ndarray = (),
 ) -> np.ndarray:
-    """(steps,) the rate of each of PyTorch's updates; read: what else to read off the optimizer."""
+    """(steps,) the rate of each of PyTorch's updates.
+
+    build: makes a scheduler of the optimizer, or several that share it; read: what else to read off the optimizer;
+    metrics: what a plateau is given
+    """
     with steps_without_updates():
         optimizer = optimizer_for(lr)
-        scheduler = build(optimizer)
+        made = [make(optimizer) for make in (build if isinstance(build, list) else [build])]
         optimizer._opt_called = True
         rates = []
-        for _ in range(steps):
+        for step in range(steps):
             rates.append(float(read(optimizer.param_groups[0])))
-            scheduler.step()
+            for scheduler in made:
+                plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+                scheduler.step(*([metrics[step]] if plateau else []))
     return np.array(rates)
 
 
