@@ -15,10 +15,9 @@ import numpy as np
 import optax
 import torch
 from helpers.optim_database import optim_db
-from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off
+from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off, settings
 from torch.optim.lr_scheduler import LambdaLR
 
-from twinstep.jax import devices
 from twinstep.jax.optim import from_torch, muon
 from twinstep.problems.optimizers import CONFIGURATIONS, STEPS, in_installed_torch
 from twinstep.torch.muon import Muon
@@ -47,12 +46,8 @@ class Problem:
 
 
 def _torch_network(params: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    dtype = torch.get_default_dtype()
-    h = torch.tensor(X[batch], dtype=dtype)
-    for i in range(3):
-        h = torch.nn.functional.linear(h, params[f"{i}.weight"], params[f"{i}.bias"])
-        h = torch.tanh(h) if i < 2 else h
-    return ((h - torch.tensor(Y[batch], dtype=dtype)) ** 2).mean()
+    x, y = (torch.tensor(a[batch], dtype=torch.get_default_dtype()) for a in (X, Y))
+    return named_loss(params, x, y, torch.tanh)
 
 
 def _jax_network(params: Mapping[str, jax.Array], batch: jax.Array) -> jax.Array:
@@ -111,7 +106,7 @@ def default_dtype(dtype: str) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     try:
-        with devices.settings(dtype, devices.find("cpu")):
+        with settings(dtype):
             yield
     finally:
         torch.set_default_dtype(before)
@@ -181,16 +176,22 @@ def torch_run(
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-            for key in problem.trained:
-                state = {f"{key}.{what}": v for what, v in optimizer.state[params[key]].items()}
-                for what, value in {key: params[key].detach(), **state}.items():
-                    if value is not None:
-                        seen.setdefault(what, []).append(_array(value))
+            trained = {key: params[key] for key in problem.trained}
+            for what, value in torch_named(trained, optimizer).items():
+                seen.setdefault(what, []).append(value)
         return {key: np.stack(arrays) for key, arrays in seen.items()}
 
 
-def _array(value: Any) -> np.ndarray:
-    return value.numpy().copy() if isinstance(value, torch.Tensor) else np.array(value)
+def torch_named(params: Mapping[Any, torch.Tensor], optimizer: Any) -> Run:
+    """Parameters and state as they are now."""
+    found: dict[str, Any] = {}
+    for key, p in params.items():
+        found |= {key: p} | {f"{key}.{what}": value for what, value in optimizer.state[p].items()}
+    return {
+        what: value.detach().numpy().copy() if isinstance(value, torch.Tensor) else np.array(value)
+        for what, value in found.items()
+        if value is not None
+    }
 
 
 def jax_run(
@@ -207,31 +208,31 @@ def jax_run(
         sign = -1.0 if maximize else 1.0
         update = optax.with_extra_args_support(optimizer).update
 
-        def loss(trained: Any, fixed: Any, batch: jax.Array) -> jax.Array:
-            return sign * problem.jax_loss(trained | fixed, batch)
+        everything = {key: jnp.asarray(array, dtype) for key, array in problem.params.items()}
+        params = {key: everything[key] for key in problem.trained}
+
+        def loss(params: Any, batch: jax.Array) -> jax.Array:
+            return sign * problem.jax_loss(everything | params, batch)
 
         def step(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
-            params, fixed, state = carry
-            grads = jax.grad(loss)(params, fixed, batch)
+            params, state = carry
             rows = {} if problem.touched is None else {"touched": problem.touched(batch)}
-            updates, state = update(grads, state, params, **rows)
+            updates, state = update(jax.grad(loss)(params, batch), state, params, **rows)
             params = optax.apply_updates(params, updates)
-            return (params, fixed, state), named(params, state)
+            return (params, state), named(params, state)
 
-        everything = {key: jnp.asarray(array, dtype) for key, array in problem.params.items()}
-        params = {key: everything.pop(key) for key in problem.trained}
-        carry = (params, everything, optimizer.init(params))
         run = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches)[1])
-        return jax.tree.map(np.asarray, run(carry, jnp.asarray(problem.batches[:steps])))
+        batches = jnp.asarray(problem.batches[:steps])
+        return jax.tree.map(np.asarray, run((params, optimizer.init(params)), batches))
 
 
-def named(params: Mapping[str, jax.Array], state: Any) -> dict[str, jax.Array]:
+def named(params: Mapping[Any, jax.Array], state: Any) -> dict[Any, jax.Array]:
     """Parameters and state by PyTorch's names; optax's own states have others, and are left out."""
     found = dict(params)
     if type(state).__module__.startswith("twinstep.jax."):
         for what, value in state._asdict().items():
             for key in () if what == "count" or value is None else params:
-                leaf = value[key] if isinstance(value, dict) else value
+                leaf = value[key] if isinstance(value, dict | list) else value
                 if leaf is not None:
                     found[f"{key}.{what}"] = leaf
     return found

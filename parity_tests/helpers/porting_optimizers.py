@@ -76,8 +76,8 @@ class Row:
     call: str
     optax: str
     why: str
-    scheduled: bool = False
     about: tuple[bool, bool] = (False, False)
+    scheduled: bool = False
 
     @property
     def name(self) -> str:
@@ -112,102 +112,89 @@ _ROOT = "optax divides by sqrt(sum + eps), PyTorch by sqrt(sum) + eps"
 _RADAM = "PyTorch adds eps to the root before its correction, optax after it"
 _NADAM = "PyTorch's first beta grows with the steps (momentum_decay), optax's is constant"
 
-ROWS = [
-    Row("SGD(lr=0.01)", "sgd(0.01)", _SAME),
-    Row(
-        "SGD(lr=0.01, weight_decay=0.1, momentum=0.9, nesterov=True)",
+# what is called, the nearest of optax, and why that differs
+_ROWS: dict[str, tuple[Any, ...]] = {
+    "SGD(lr=0.01)": ("sgd(0.01)", _SAME),
+    "SGD(lr=0.01, weight_decay=0.1, momentum=0.9, nesterov=True)": (
         "chain(add_decayed_weights(0.1), sgd(0.01, momentum=0.9, nesterov=True))",
         _SAME,
     ),
-    Row(
-        "SGD(lr=0.01, momentum=0.9, dampening=0.5)",
+    "SGD(lr=0.01, momentum=0.9, dampening=0.5)": (
         "sgd(0.01, momentum=0.9)",
         "optax has no dampening; PyTorch's leaves out the first gradient",
     ),
-    Row(
-        "Adam(lr=0.01, weight_decay=0.1)",
+    "Adam(lr=0.01, weight_decay=0.1)": (
         "chain(add_decayed_weights(0.1), adam(0.01))",
         "the same in float64; in float32 optax's 1 - beta2^t is up to 2e-5 off",
     ),
-    Row("Adam(lr=0.01, amsgrad=True)", "amsgrad(0.01)", _RAW),
-    Row("AdamW(lr=0.01, weight_decay=0.1)", "adamw(0.01, weight_decay=0.1)", "as Adam"),
-    Row(
-        "AdamW(lr=0.01, weight_decay=0.1, amsgrad=True)",
+    "Adam(lr=0.01, amsgrad=True)": ("amsgrad(0.01)", _RAW),
+    "AdamW(lr=0.01, weight_decay=0.1)": ("adamw(0.01, weight_decay=0.1)", "as Adam"),
+    "AdamW(lr=0.01, weight_decay=0.1, amsgrad=True)": (
         "chain(scale_by_amsgrad(), add_decayed_weights(0.1), scale_by_learning_rate(0.01))",
         _RAW,
     ),
-    Row("Adadelta(weight_decay=0.1)", "adadelta(1.0, weight_decay=0.1)", _SAME),
-    Row("Adagrad()", "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-10)", _ROOT),
-    Row("Adagrad(eps=0.001)", "adagrad(0.01, initial_accumulator_value=0.0, eps=1e-3)", _ROOT),
-    Row(
-        "Adagrad(lr_decay=0.1, initial_accumulator_value=0.1)",
+    "Adadelta(weight_decay=0.1)": ("adadelta(1.0, weight_decay=0.1)", _SAME),
+    "Adagrad()": ("adagrad(0.01, initial_accumulator_value=0.0, eps=1e-10)", _ROOT),
+    "Adagrad(eps=0.001)": ("adagrad(0.01, initial_accumulator_value=0.0, eps=1e-3)", _ROOT),
+    "Adagrad(lr_decay=0.1, initial_accumulator_value=0.1)": (
         "adagrad(lambda t: 0.01 / (1 + 0.1 * t.astype(float)), 0.1, eps=1e-10)",
         _ROOT,
     ),
-    Row(
-        "Adamax(lr=0.01, weight_decay=0.1)", "chain(add_decayed_weights(0.1), adamax(0.01))", _SAME
-    ),
-    Row("RMSprop()", "rmsprop(0.01, decay=0.99)", "optax adds eps under the root"),
-    Row(
-        "RMSprop(centered=True, momentum=0.5)",
+    "Adamax(lr=0.01, weight_decay=0.1)": ("chain(add_decayed_weights(0.1), adamax(0.01))", _SAME),
+    "RMSprop()": ("rmsprop(0.01, decay=0.99)", "optax adds eps under the root"),
+    "RMSprop(centered=True, momentum=0.5)": (
         "rmsprop(0.01, decay=0.99, eps_in_sqrt=False, centered=True, momentum=0.5)",
         "the same with eps_in_sqrt=False",
     ),
-    Row(
-        "RMSprop(momentum=0.5)",
+    "RMSprop(momentum=0.5)": (
         f"rmsprop(lambda t: {_LR} / (1 + 0.05 * t.astype(float)), decay=0.99, eps_in_sqrt=False,"
         " momentum=0.5)",
         _BEFORE_MOMENTUM,
-        scheduled=True,
+        (False, False),
+        True,
     ),
-    Row(
-        "Rprop()",
+    "Rprop()": (
         "rprop(0.01)",
         "optax gives out the update of the step before, the first time 0",
-        about=(True, False),
+        (True, False),
     ),
-    Row("NAdam()", "nadam(0.002)", _NADAM),
-    Row(
-        "NAdam(weight_decay=0.1, decoupled_weight_decay=True)",
+    "NAdam()": ("nadam(0.002)", _NADAM),
+    "NAdam(weight_decay=0.1, decoupled_weight_decay=True)": (
         "nadamw(0.002, weight_decay=0.1)",
         _NADAM,
     ),
-    Row("RAdam()", "radam(0.001)", _RADAM),
-    Row("RAdam(eps=0.001)", "radam(0.001, eps=1e-3)", _RADAM),
-    Row(
-        "RAdam(weight_decay=0.1, decoupled_weight_decay=True)",
+    "RAdam()": ("radam(0.001)", _RADAM),
+    "RAdam(eps=0.001)": ("radam(0.001, eps=1e-3)", _RADAM),
+    "RAdam(weight_decay=0.1, decoupled_weight_decay=True)": (
         "chain(scale_by_radam(), add_decayed_weights(0.1), scale_by_learning_rate(0.001))",
         _RADAM,
     ),
-    Row("ASGD()", "", "optax has no averaged SGD, nor its falling rate"),
-    Row(
-        "Adafactor()",
+    "ASGD()": ("", "optax has no averaged SGD, nor its falling rate"),
+    "Adafactor()": (
         "adafactor(lambda t: jnp.minimum(0.01, (t + 1.0) ** -0.5), min_dim_size_to_factor=1,"
         " eps=2.0**-104)",
         "optax computes 1 - t^-0.8 in float32 and adds eps; its relative step, its eps and what is"
         " factored are converted here",
     ),
-    Row(
-        "Muon()",
+    "Muon()": (
         "contrib.muon(0.001, eps=1e-7, weight_decay=0.1,"
         " muon_weight_dimension_numbers=lambda params: jax.tree.map("
         "lambda p: contrib.MuonDimensionNumbers(1, 0), params))",
         "PyTorch iterates in bfloat16, whose rounding parts the twin from it too; optax iterates in"
         " the parameters' dtype, and corrects its momentum's bias",
-        about=(True, True),
+        (True, True),
     ),
-    Row(
-        "SparseAdam(lr=0.01)",
+    "SparseAdam(lr=0.01)": (
         "adam(0.01)",
         "optax moves every row, and forgets in those that no gradient touches",
     ),
-    Row(
-        "LBFGS(line_search_fn='strong_wolfe')",
+    "LBFGS(line_search_fn='strong_wolfe')": (
         "lbfgs(memory_size=100)",
         "optax's first step, line search and what it remembers differ; its update is one iteration",
-        about=(True, False),
+        (True, False),
     ),
-]
+}
+ROWS = [Row(call, *words) for call, words in _ROWS.items()]
 
 
 def gaps(row: Row) -> tuple[float, float]:

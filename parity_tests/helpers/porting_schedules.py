@@ -23,9 +23,10 @@ from torch.optim import lr_scheduler
 from twinstep.jax.optim import lr_scheduler as schedules
 from twinstep.runs import launch
 
+from .torch_schedules import LR, scanned, torch_rates
+
 PAGE = Path(__file__).parents[2] / "docs" / "porting" / "schedules.md"
 STEPS = 200
-LR = 0.1
 LAST_BITS = 16 * 2.0**-52
 METRICS = [max(1.0, 3 - 0.05 * step) for step in range(STEPS)]
 
@@ -152,118 +153,85 @@ class Row:
         return re.sub(r"([A-Z]\w+)\((?:opt, )?", name, self.torch)
 
 
-ROWS = [
-    Row(
-        "LambdaLR(opt, lambda t: 1 / (1 + t))",
+# what is called, the nearest of optax, and why that differs
+_ROWS: dict[str, tuple[Any, ...]] = {
+    "LambdaLR(opt, lambda t: 1 / (1 + t))": (
         "lambda t: 0.1 * (1 / (1 + t))",
         "an int32 count makes float32 quotients, whatever x64 says; the twin's count is wider",
     ),
-    Row(
-        "MultiplicativeLR(opt, lambda t: 0.99)",
+    "MultiplicativeLR(opt, lambda t: 0.99)": (
         "exponential_decay(0.1, 1, 0.99)",
         "optax has constant factors only, in float32",
     ),
-    Row(
-        "StepLR(opt, 30, gamma=0.3)",
+    "StepLR(opt, 30, gamma=0.3)": (
         "exponential_decay(0.1, 30, 0.3, staircase=True)",
         "the power is float32",
     ),
-    Row(
-        "MultiStepLR(opt, [30, 80], gamma=0.3)",
+    "MultiStepLR(opt, [30, 80], gamma=0.3)": (
         "piecewise_constant_schedule(0.1, {30: 0.3, 80: 0.3})",
         "the same",
     ),
-    Row(
-        "ConstantLR(opt, 0.5, 50)",
-        "piecewise_constant_schedule(0.05, {50: 2.0})",
-        "the same",
-    ),
-    Row(
-        "LinearLR(opt, 0.1, total_iters=150)",
+    "ConstantLR(opt, 0.5, 50)": ("piecewise_constant_schedule(0.05, {50: 2.0})", "the same"),
+    "LinearLR(opt, 0.1, total_iters=150)": (
         "linear_schedule(0.01, 0.1, 150)",
         "the fraction is float32",
     ),
-    Row(
-        "ExponentialLR(opt, 0.99)",
-        "exponential_decay(0.1, 1, 0.99)",
-        "the power is float32",
-    ),
-    Row(
-        "PolynomialLR(opt, 150, power=0.5)",
+    "ExponentialLR(opt, 0.99)": ("exponential_decay(0.1, 1, 0.99)", "the power is float32"),
+    "PolynomialLR(opt, 150, power=0.5)": (
         "polynomial_schedule(0.1, 0.0, 0.5, 150)",
         "the fraction is float32 and ends a little past 1, and has no root there",
     ),
-    Row(
-        "PolynomialLR(opt, 150, power=2.0)",
+    "PolynomialLR(opt, 150, power=2.0)": (
         "polynomial_schedule(0.1, 0.0, 2.0, 150)",
         "the fraction is float32",
     ),
-    Row(
-        "CosineAnnealingLR(opt, 100, eta_min=0.01)",
+    "CosineAnnealingLR(opt, 100, eta_min=0.01)": (
         "cosine_decay_schedule(0.1, 100, alpha=0.1)",
         "after T_max PyTorch's rate rises again, optax's stays",
     ),
-    Row(
-        "CosineAnnealingWarmRestarts(opt, 50)",
+    "CosineAnnealingWarmRestarts(opt, 50)": (
         "join_schedules([cosine_decay_schedule(0.1, 50)] * 4, [50, 100, 150])",
         "the same, cycle by cycle",
     ),
-    Row(
-        "CyclicLR(opt, 0.01, 0.1, 20)",
-        "",
-        "optax has no triangle",
-    ),
-    Row(
-        "OneCycleLR(opt, 0.1, 250)",
+    "CyclicLR(opt, 0.01, 0.1, 20)": ("", "optax has no triangle"),
+    "OneCycleLR(opt, 0.1, 250)": (
         "cosine_onecycle_schedule(250, 0.1)",
         "PyTorch counts total_steps - 1 steps from the first rate to the last, optax one more",
     ),
-    Row(
-        'OneCycleLR(opt, 0.1, 250, anneal_strategy="linear")',
+    'OneCycleLR(opt, 0.1, 250, anneal_strategy="linear")': (
         "linear_onecycle_schedule(250, 0.1)",
         "optax has a third piece, from pct_final on",
     ),
-    Row(
-        "ChainedScheduler([ConstantLR(opt, 0.5, 50), CosineAnnealingLR(opt, 250, 0.02)])",
+    "ChainedScheduler([ConstantLR(opt, 0.5, 50), CosineAnnealingLR(opt, 250, 0.02)])": (
         "lambda t: piecewise_constant_schedule(0.5, {50: 2.0})(t)"
         " * cosine_decay_schedule(0.1, 250, 0.2)(t)",
         "PyTorch's cosine goes on from the other's rate, with eta_min added: no product",
     ),
-    Row(
-        "SequentialLR(opt, [LinearLR(opt, 0.1, total_iters=20), ExponentialLR(opt, 0.99)], [20])",
+    "SequentialLR(opt, [LinearLR(opt, 0.1, total_iters=20), ExponentialLR(opt, 0.99)], [20])": (
         "join_schedules([linear_schedule(0.01, 0.1, 20), exponential_decay(0.1, 1, 0.99)], [20])",
         "the same turns, of float32 schedules",
     ),
-    Row(
-        "ReduceLROnPlateau(opt, factor=0.5, patience=3)",
+    "ReduceLROnPlateau(opt, factor=0.5, patience=3)": (
         "contrib.reduce_on_plateau(factor=0.5, patience=3)",
         "PyTorch waits for one bad metric more than `patience`, and stops at `eps`",
     ),
-]
+}
+ROWS = [Row(call, *words) for call, words in _ROWS.items()]
 
 
 def rates(code: str, library: Any) -> np.ndarray:
     """(STEPS,) the rates of a schedule, in float64. code: what makes it; library: where from."""
-    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    opt = torch.optim.SGD([parameter], lr=LR, momentum=0.9)
+    if library is lr_scheduler:
+
+        def build(opt: Any) -> Any:
+            return eval(code, {**vars(library), "opt": opt})
+
+        return torch_rates(build, STEPS, LR, metrics=METRICS)
     with jax.enable_x64(True):
-        made = eval(code, {**vars(library), "opt": opt})
-        if library is lr_scheduler:
-            return np.array(_torch_rates(made, opt))
+        made = eval(code, vars(library) | {})
         if hasattr(made, "update"):
             return np.array(_plateau_rates(made))
-        counts = jnp.arange(STEPS, dtype=jnp.int32)
-        return np.asarray(jax.jit(lambda: jax.lax.map(made, counts))(), float)
-
-
-def _torch_rates(scheduler: Any, opt: torch.optim.Optimizer) -> list[float]:
-    with_metric = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
-    found = []
-    for metric in METRICS:
-        found.append(float(opt.param_groups[0]["lr"]))
-        opt.step()
-        scheduler.step(*([metric] if with_metric else []))
-    return found
+        return np.asarray(scanned(made, STEPS), float)
 
 
 def _plateau_rates(plateau: Any) -> list[float]:

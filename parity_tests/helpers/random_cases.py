@@ -113,38 +113,32 @@ def moves_momentum(rates: Rates) -> bool:
 # -------------------------------------------------------------------------------------- strategies
 
 _BOOL = st.booleans()
-_BETAS = st.tuples(st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 0.9, 0.999]))
-_EPS = st.sampled_from([1e-8, 1e-2, 1.0])
-
-KEYWORDS: dict[str, st.SearchStrategy[Any]] = {
-    "lr": st.sampled_from([1e-3, 0.02, 0.3]),
-    "betas": _BETAS,
-    "eps": _EPS,
-    "weight_decay": st.sampled_from([0.1, 1.0]),
-    "amsgrad": _BOOL,
-    "maximize": _BOOL,
-    "decoupled_weight_decay": _BOOL,
-    "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5]),
-    "rho": st.sampled_from([0.0, 0.5, 0.95, 1.0]),
-    "lr_decay": st.sampled_from([0.1, 1.0]),
-    "initial_accumulator_value": st.sampled_from([0.1, 2.0]),
-    "alpha": st.sampled_from([0.5, 0.99]),  # 0 and centered: the root of a 0 that is all rounding
-    "momentum": st.sampled_from([0.0, 0.1, 0.9]),
-    "dampening": st.sampled_from([0.0, 0.5, 1.0]),
-    "nesterov": _BOOL,
-    "centered": _BOOL,
-    "etas": st.sampled_from([(0.5, 1.2), (0.1, 3.0)]),
-    "step_sizes": st.sampled_from([(1e-6, 50), (1e-2, 0.05)]),
-    "lambd": st.sampled_from([1e-4, 0.5]),
-    "t0": st.sampled_from([0.0, 3.0, 1e6]),
-    "beta2_decay": st.sampled_from([-0.8, -0.1, 0.0]),
-    "d": st.sampled_from([1.0, 3.0]),
-    "ns_steps": st.sampled_from([1, 5]),
-    "adjust_lr_fn": st.sampled_from(
-        [None, "original", "match_rms_adamw", *(["spectral_unclamped"] if NEWEST else [])]
-    ),
-    "foreach": st.sampled_from([None, False, True]),
+_SWITCHES = ("amsgrad", "maximize", "decoupled_weight_decay", "nesterov", "centered")
+_NEWEST_RULE = ["spectral_unclamped"] if NEWEST else []
+_VALUES: dict[str, list[Any]] = {
+    "lr": [1e-3, 0.02, 0.3],
+    "betas": [(a, b) for a in (0.0, 0.5, 0.9) for b in (0.0, 0.9, 0.999)],
+    "eps": [1e-8, 1e-2, 1.0],
+    "weight_decay": [0.1, 1.0],
+    "momentum_decay": [0.0, 4e-3, 0.5],
+    "rho": [0.0, 0.5, 0.95, 1.0],
+    "lr_decay": [0.1, 1.0],
+    "initial_accumulator_value": [0.1, 2.0],
+    "alpha": [0.5, 0.99],  # 0 and centered: the root of a 0 that is all rounding
+    "momentum": [0.0, 0.1, 0.9],
+    "dampening": [0.0, 0.5, 1.0],
+    "etas": [(0.5, 1.2), (0.1, 3.0)],
+    "step_sizes": [(1e-6, 50), (1e-2, 0.05)],
+    "lambd": [1e-4, 0.5],
+    "t0": [0.0, 3.0, 1e6],
+    "beta2_decay": [-0.8, -0.1, 0.0],
+    "d": [1.0, 3.0],
+    "ns_steps": [1, 5],
+    "adjust_lr_fn": [None, "original", "match_rms_adamw", *_NEWEST_RULE],
+    "foreach": [None, False, True],
+    **{switch: [False, True] for switch in _SWITCHES},
 }
+KEYWORDS = {keyword: st.sampled_from(values) for keyword, values in _VALUES.items()}
 """What PyTorch's keywords are drawn from."""
 
 OF_ITS_OWN: dict[tuple[str, str], st.SearchStrategy[Any]] = {

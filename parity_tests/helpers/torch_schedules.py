@@ -90,27 +90,33 @@ def steps_without_updates() -> Iterator[None]:
         yield
 
 
-def optimizer_for(lr: float, kind: type[torch.optim.Optimizer] = torch.optim.SGD) -> Any:
+def optimizer_for(lr: float) -> Any:
     """An optimizer of one parameter."""
-    make: Callable[..., Any] = kind
-    return make([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
 
 
 def torch_rates(
-    build: Callable[[Any], Any],
+    build: Callable[[Any], Any] | list[Callable[[Any], Any]],
     steps: int = 1000,
     lr: float = LR,
     read: Callable[[dict[str, Any]], float] = lambda group: group["lr"],
+    metrics: Sequence[float] | np.ndarray = (),
 ) -> np.ndarray:
-    """(steps,) the rate of each of PyTorch's updates; read: what else to read off the optimizer."""
+    """(steps,) the rate of each of PyTorch's updates.
+
+    build: makes a scheduler of the optimizer, or several that share it; read: what else to read off the optimizer;
+    metrics: what a plateau is given
+    """
     with steps_without_updates():
         optimizer = optimizer_for(lr)
-        scheduler = build(optimizer)
+        made = [make(optimizer) for make in (build if isinstance(build, list) else [build])]
         optimizer._opt_called = True
         rates = []
-        for _ in range(steps):
+        for step in range(steps):
             rates.append(float(read(optimizer.param_groups[0])))
-            scheduler.step()
+            for scheduler in made:
+                plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+                scheduler.step(*([metrics[step]] if plateau else []))
     return np.array(rates)
 
 

@@ -27,7 +27,7 @@ _numbers = np.random.RandomState(0)
 SIZES = ((8, 16), (16, 16), (16, 3))
 NAMES = [f"{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
 """The parameters in PyTorch's order."""
-WEIGHTS, BIASES = NAMES[::2], NAMES[1::2]
+WEIGHTS = NAMES[::2]
 PARAMS = {
     name: _numbers.randn(*shape) / np.sqrt(shape[-1])
     for i, (inputs, outputs) in enumerate(SIZES)
@@ -39,9 +39,9 @@ FULL = np.tile(np.arange(512), (5, 1))
 """All samples, five times: what LBFGS is given."""
 
 
-def settings() -> Any:
-    """float64 on the CPU."""
-    return devices.settings("float64", devices.find("cpu"))
+def settings(dtype: str = "float64") -> Any:
+    """What a run on the CPU computes under."""
+    return devices.settings(dtype, devices.find("cpu"))
 
 
 class TorchNetwork(torch.nn.Module):
@@ -114,20 +114,18 @@ def torch_steps(
                 change(model)
             return loss
 
-        if not isinstance(optimizer, torch.optim.LBFGS):
-            closure()
-        optimizer.step(closure if isinstance(optimizer, torch.optim.LBFGS) else None)
+        optimizer.step(closure)
         seen.append(arrays(model))
     return seen
 
 
-def named_loss(params: abc.Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+def named_loss(params: Named, x: Any, y: Any, tanh: Callable[[Any], Any] = jnp.tanh) -> Any:
     """The same error of parameters by PyTorch's names, in its layout, ()."""
     h = x
     for i in range(3):
         h = h @ params[f"{i}.weight"].T + params[f"{i}.bias"]
-        h = jnp.tanh(h) if i < 2 else h
-    return jnp.mean((h - y) ** 2)
+        h = tanh(h) if i < 2 else h
+    return ((h - y) ** 2).mean()
 
 
 Parts = tuple[Mapping, Any, Callable[..., jax.Array]]

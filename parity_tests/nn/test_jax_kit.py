@@ -6,7 +6,6 @@ number, the worst distance in units of what rounding explains (0 where not a bit
 beside each stands a fault that this number shows.
 """
 
-from collections import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.training import settings
 from torch.nn import functional
 
 import twinstep
-import twinstep.jax.nn.layers
 from twinstep.errors import InputError
-from twinstep.jax import devices
 from twinstep.jax.layout import Mapping, load_params, module_layout, opt_state_layout
 from twinstep.jax.nn import functional as kit
+from twinstep.jax.nn import layers
 from twinstep.jax.optim import adam
 from twinstep.jax.optim._adam import bias_correction
 from twinstep.judge import tolerance
@@ -31,11 +30,6 @@ from twinstep.runs import launch
 
 DTYPES = ("float64", "float32")
 EPS = tolerance.eps("float64")
-
-
-def settings(dtype: str) -> Any:
-    """What a run on the JAX side computes under."""
-    return devices.settings(dtype, devices.find("cpu"))
 
 
 def ratio(a: Any, b: Any, limit: Any) -> float:
@@ -146,39 +140,35 @@ class Whole(nnx.Module):
         self.layer = layer
 
 
-LAYERS: dict[str, tuple[Any, Any, list[tuple[int, int, tuple[int, ...]]]]] = {
-    # inputs, outputs, the shape before the inputs; the last ones are past the small dots
-    "Linear": (
-        twinstep.jax.nn.layers.Linear,
-        torch.nn.Linear,
-        [(1, 1, (7,)), (10, 3, (5,)), (3, 4, (2, 6)), (5, 5, (1,)), (64, 33, (32,))],
-    ),
-    "RNN": (
-        twinstep.jax.nn.layers.RNN,
-        torch.nn.RNN,
-        [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))],
-    ),
-    "GRU": (
-        twinstep.jax.nn.layers.GRU,
-        torch.nn.GRU,
-        [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))],
-    ),
+Sizes = tuple[int, int, tuple[int, ...]]
+# inputs, outputs, the shape before the inputs; the last ones are past the small dots
+LINEAR: list[Sizes] = [(1, 1, (7,)), (10, 3, (5,)), (3, 4, (2, 6)), (5, 5, (1,)), (64, 33, (32,))]
+RECURRENT: list[Sizes] = [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))]
+LAYERS: dict[str, tuple[Any, Any, list[Sizes]]] = {
+    "Linear": (layers.Linear, torch.nn.Linear, LINEAR),
+    "RNN": (layers.RNN, torch.nn.RNN, RECURRENT),
+    "GRU": (layers.GRU, torch.nn.GRU, RECURRENT),
 }
 
 
+def unchanged(array: np.ndarray) -> np.ndarray:
+    return array
+
+
 def layer_off(
-    ours: Any,
-    theirs: Any,
-    sizes: tuple[int, int, tuple[int, ...]],
-    change: Callable[[dict[str, np.ndarray]], abc.Mapping[str, np.ndarray]] = dict,
+    name: str,
+    sizes: Sizes,
+    change: Callable[[np.ndarray], np.ndarray] = unchanged,
+    wrong: Any = None,
 ) -> float:
     """How far a layer's outputs and gradients are from torch.nn's, in 16 eps of the largest entry.
 
     The gradient is that of a random weighting of all outputs, for parameters, input and h0. A dot
     product of up to 64 terms rounds by a few eps of its terms, which random signs make up to 8
     times what they come to; a recurrence carries this on without making more of it.
-    change: what is done to the parameters by name on the way, to plant a fault
+    change, wrong: what is done to the parameters on the way, and another layer, to plant a fault
     """
+    ours, theirs, _ = LAYERS[name]
     inputs, outputs, shape = sizes
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(inputs + outputs)
@@ -192,8 +182,8 @@ def layer_off(
     named = {f"layer.{name}": p.detach().numpy() for name, p in twin.named_parameters()}
     wanted = {f"layer.{name}": p.grad.numpy() for name, p in twin.named_parameters()}
     with settings("float64"):
-        model = Whole(ours(inputs, outputs))
-        load_params(model, change(named))
+        model = Whole((wrong or ours)(inputs, outputs))
+        load_params(model, {name: change(array) for name, array in named.items()})
         graph, layout = nnx.graphdef(model), module_layout(model)
 
         def weighted(params: Any, x: Any, h0: Any) -> Any:
@@ -216,12 +206,11 @@ def layer_off(
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_is_torchs(name: str) -> None:
-    ours, theirs, all_sizes = LAYERS[name]
-    for sizes in all_sizes:
-        assert layer_off(ours, theirs, sizes) <= 1, sizes
+    for sizes in LAYERS[name][2]:
+        assert layer_off(name, sizes) <= 1, sizes
 
 
-class FlaxGru(twinstep.jax.nn.layers.GRU):
+class FlaxGru(layers.GRU):
     """With the hidden bias of n outside the reset gate, where other frameworks have it."""
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -239,19 +228,21 @@ class FlaxGru(twinstep.jax.nn.layers.GRU):
         return jnp.stack(outputs, axis=1), h
 
 
-def test_wrong_layer_is_noticed() -> None:
-    _, gru, sizes = LAYERS["GRU"]
-    assert layer_off(FlaxGru, gru, sizes[1]) > 1
+def perturbed(array: np.ndarray) -> np.ndarray:
+    return array * (1 + 1e-13)
 
-    def gates_swapped(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: np.roll(array, len(array) // 3, axis=0) for name, array in named.items()}
 
-    def perturbed(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: array * (1 + 1e-13) for name, array in named.items()}
+WRONG_LAYERS: dict[str, tuple[Any, ...]] = {
+    "another place of a bias": ("GRU", RECURRENT[1], unchanged, FlaxGru),
+    "gates swapped": ("GRU", RECURRENT[1], lambda array: np.roll(array, len(array) // 3, axis=0)),
+    **{f"{name} perturbed": (name, LAYERS[name][2][1], perturbed) for name in LAYERS},
+    "transposed": ("Linear", (5, 5, (1,)), lambda array: array.T),
+}
 
-    assert layer_off(twinstep.jax.nn.layers.GRU, gru, sizes[1], gates_swapped) > 1
-    for ours, theirs, all_sizes in LAYERS.values():
-        assert layer_off(ours, theirs, all_sizes[1], perturbed) > 1
+
+@pytest.mark.parametrize("fault", WRONG_LAYERS)
+def test_wrong_layer_is_noticed(fault: str) -> None:
+    assert layer_off(*WRONG_LAYERS[fault]) > 1
 
 
 # Bytes to numbers
@@ -263,7 +254,7 @@ def test_to_tensor_is_torchs_bit_for_bit(dtype: str) -> None:
     torch.set_default_dtype(getattr(torch, dtype))
     expected = torch.tensor(images).to(torch.get_default_dtype()).div(255).numpy()
     with settings(dtype):
-        ours = np.asarray(jax.jit(twinstep.jax.nn.layers.to_tensor)(jnp.asarray(images)))
+        ours = np.asarray(jax.jit(layers.to_tensor)(jnp.asarray(images)))
         product = np.asarray(jnp.asarray(images, dtype) * (1 / 255))
     assert ratio(ours, expected, 0) == 0
     assert ratio((torch.tensor(images) / 255).numpy(), expected, 0) == 0  # as the twin has it
@@ -314,16 +305,10 @@ def test_conversion_there_and_back_changes_nothing(name: str) -> None:
 def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     """Even of a square matrix, whose shape does not tell."""
     with settings("float64"):
-        layout = module_layout(twinstep.jax.nn.layers.Linear(3, 3))
+        layout = module_layout(layers.Linear(3, 3))
         forgetful = Mapping(layout.treedef, tuple(s._replace(axes=None) for s in layout.slots))
         named = {"weight": jnp.arange(9.0).reshape(3, 3), "bias": jnp.zeros(3)}
         assert leaves_differ(forgetful.to_jax(named), layout.to_jax(named))
-    linear = LAYERS["Linear"]
-
-    def transposed(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {key: array.T for key, array in named.items()}
-
-    assert layer_off(linear[0], linear[1], (5, 5, (1,)), transposed) > 1
 
 
 @pytest.mark.parametrize(
@@ -336,7 +321,7 @@ def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     ids=["missing", "unknown", "shape"],
 )
 def test_parameters_that_do_not_fit_are_refused(named: dict[str, Any], says: str) -> None:
-    layout = module_layout(twinstep.jax.nn.layers.Linear(3, 2))
+    layout = module_layout(layers.Linear(3, 2))
     with pytest.raises(InputError, match=says):
         layout.to_jax({name: jnp.zeros(shape) for name, shape in named.items()})
 

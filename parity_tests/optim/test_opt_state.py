@@ -4,6 +4,7 @@ Held against the run that was not interrupted: every rounding of both frameworks
 within 1e-12. Of Flax models and of groups too, and inside other transformations.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -34,18 +35,9 @@ from helpers.training import (
 )
 
 from twinstep.errors import InputError
+from twinstep.jax import optim
 from twinstep.jax.layout import tree_layout
-from twinstep.jax.optim import (
-    accumulate,
-    adam,
-    clip_grad_norm,
-    from_torch,
-    in_torch_layout,
-    lbfgs,
-    opt_state_from_torch,
-    opt_state_to_torch,
-    sgd,
-)
+from twinstep.jax.optim import from_torch, in_torch_layout, opt_state_from_torch, opt_state_to_torch
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -233,10 +225,8 @@ def test_lbfgs_of_a_flax_model_both_ways(wrapped: bool) -> None:
     """Its vectors have PyTorch's order and layout there, and the tree's here."""
     options: dict[str, Any] = {"max_iter": 3, "history_size": 4}
     half = cut(*torch_setup("LBFGS", **options), FULL[:4])
-
-    def made(layout: Any) -> Any:
-        return in_torch_layout(lbfgs(**options), layout) if wrapped else lbfgs(**options)
-
+    ours = optim.lbfgs(**options)
+    made = functools.partial(in_torch_layout, ours) if wrapped else ours
     gap, opt_state = goes_on(half, made, flax_parts)
     assert gap <= BAR
     back = written(opt_state, half.state_dict["param_groups"], parts=flax_parts)
@@ -247,7 +237,7 @@ def test_lbfgs_of_a_flax_model_both_ways(wrapped: bool) -> None:
 def test_adafactor_of_a_flax_model() -> None:
     model, optimizer = torch_setup("Adafactor", lr=0.05)
     half, ours = cut(model, optimizer, STEPS), from_torch(optimizer)
-    gap, _ = goes_on(half, lambda layout: in_torch_layout(ours, layout), flax_parts)
+    gap, _ = goes_on(half, functools.partial(in_torch_layout, ours), flax_parts)
     assert gap <= BAR
 
 
@@ -267,7 +257,7 @@ def test_muon_hands_over_its_buffer() -> None:
 
 def test_count_goes_on_where_a_schedule_asks_it() -> None:
     with settings():
-        ours = sgd(lr=lambda count: 0.1 / (count + 1), momentum=0.9)
+        ours = optim.sgd(lr=lambda count: 0.1 / (count + 1), momentum=0.9)
         whole = jax_steps(ours, STEPS)[2]
         params, state, _ = jax_steps(ours, STEPS[:4])
         state_dict = written(state, [{"params": NAMES}], optimizer="SGD")
@@ -280,7 +270,7 @@ def test_count_goes_on_where_a_schedule_asks_it() -> None:
 def test_state_inside_other_transformations() -> None:
     """Clipping and accumulation keep nothing that PyTorch's optimizer does."""
     with settings():
-        ours = optax.chain(clip_grad_norm(1.0), accumulate(adam(lr=0.02), 2))
+        ours = optax.chain(optim.clip_grad_norm(1.0), optim.accumulate(optim.adam(lr=0.02), 2))
         _, state, _ = jax_steps(ours, STEPS[:2])
         state_dict = written(state, [{"params": NAMES}], optimizer="Adam")
         assert set(state_dict["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
@@ -317,7 +307,7 @@ def test_state_that_does_not_fit_is_refused(says: str) -> None:
     state_dict = optimizer.state_dict()
     change(state_dict["state"])
     with settings():
-        reset = adam().init(jax_params())
+        reset = optim.adam().init(jax_params())
         with pytest.raises(InputError, match=re.escape(says)):
             read(state_dict, reset, names)
 
@@ -326,6 +316,6 @@ def test_lbfgs_state_that_does_not_fit_is_refused() -> None:
     model, optimizer = torch_setup("LBFGS", max_iter=5)
     torch_steps(model, optimizer, FULL[:1])
     with settings():
-        reset = lbfgs(history_size=2).init(jax_params())
+        reset = optim.lbfgs(history_size=2).init(jax_params())
         with pytest.raises(InputError, match="old_dirs has 4 entries, expected up to 2"):
             read(optimizer.state_dict(), reset)

@@ -29,21 +29,13 @@ from twinstep.errors import InputError
 from twinstep.jax.optim import from_torch, muon
 from twinstep.jax.optim._from_torch import TORCH
 from twinstep.problems import SETS, closures, optimizers
-from twinstep.problems.optimizers import (
-    CONFIGURATIONS,
-    MatrixTraining,
-    OptimizerTraining,
-    SparseTraining,
-    rows,
-    training_of,
-)
 from twinstep.report.page import command_of
 from twinstep.torch.muon import Muon
 
 STEPS = 12
 PROBES = {
-    name: training_of(name)(
-        optimizer=name, options=CONFIGURATIONS[name][-1], dtype="float64", steps=STEPS
+    name: optimizers.training_of(name)(
+        optimizer=name, options=optimizers.CONFIGURATIONS[name][-1], dtype="float64", steps=STEPS
     )
     for name in ("Muon", "SGD", "SparseAdam")
 }
@@ -89,9 +81,9 @@ def test_rows_follow_the_installed_source(
 @pytest.mark.parametrize(
     ("kind", "optimizer"),
     [
-        (OptimizerTraining, "Muon"),
-        (SparseTraining, "Adam"),
-        (MatrixTraining, "Sgd"),
+        (optimizers.OptimizerTraining, "Muon"),
+        (optimizers.SparseTraining, "Adam"),
+        (optimizers.MatrixTraining, "Sgd"),
         (closures.ClosureTraining, "Adam"),
     ],
 )
@@ -102,11 +94,12 @@ def test_an_optimizer_is_refused_what_it_cannot_train(kind: Any, optimizer: str)
 
 
 def test_muon_is_given_matrices_alone() -> None:
-    assert [array.ndim for array in MatrixTraining().initial_params().values()] == [2, 2, 2]
+    params = optimizers.MatrixTraining().initial_params()
+    assert [array.ndim for array in params.values()] == [2, 2, 2]
 
 
 def test_sparse_batches_name_rows_twice_and_some_rows_late() -> None:
-    batches = [batch["x"] for batch in SparseTraining().batches()]
+    batches = [batch["x"] for batch in optimizers.SparseTraining().batches()]
     assert all(len(set(x.tolist())) < len(x) for x in batches)
     late = set(np.concatenate(batches).tolist()) - set(np.concatenate(batches[:8]).tolist())
     assert len(late) >= 5
@@ -145,7 +138,7 @@ def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
 @pytest.mark.parametrize("row", ["Adam", "NAdam()", "Muon(weight"])
 def test_a_command_verifies_a_row(row: str) -> None:
     """The one that the report page has beside it, and what begins as it does."""
-    spec = next(spec for spec in rows(steps=7) if spec.name.startswith(row))
+    spec = next(spec for spec in optimizers.rows(steps=7) if spec.name.startswith(row))
     words = shlex.split(command_of(spec))
     assert words[:5] == ["twinstep", "verify", "optimizers", "--row", spec.name]
     assert _specs_to_verify(["optimizers"], words[3:])[1] == [spec]
@@ -153,7 +146,7 @@ def test_a_command_verifies_a_row(row: str) -> None:
 
 def test_rows_are_named_by_how_they_begin(capsys: pytest.CaptureFixture[str]) -> None:
     found = _specs_to_verify(["optimizers"], ["--row", "Adam("])[1]
-    assert [spec.options for spec in found] == CONFIGURATIONS["Adam"]
+    assert [spec.options for spec in found] == optimizers.CONFIGURATIONS["Adam"]
     for words, says in (
         ("optimizers --row Adem", "unknown row 'Adem': did you mean Adam"),
         ("zero_grad --row Adam", "row is 'Adam', but zero_grad is no set of rows"),

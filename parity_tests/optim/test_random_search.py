@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.optimizer_runs import BAR, default_dtype
+from helpers.optimizer_runs import BAR, default_dtype, named, torch_named
 from helpers.random_cases import (
     KEYWORDS,
     OF_ITS_OWN,
@@ -46,22 +46,15 @@ def run(script: str) -> tuple[dict[str, Any], str]:
     return names, printed.getvalue()
 
 
-def ends(script: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def ends(script: str) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """{parameter, or its state: value} where a script leaves PyTorch, and where it leaves us."""
     names, _ = run(script)
     state = names["state"] if hasattr(names["state"], "_asdict") else names["state"][-1]
-    theirs: dict[str, Any] = {}
-    ours: dict[str, Any] = {}
-    for i, p in enumerate(names["theirs"]):
-        theirs |= {str(i): p.detach()}
-        theirs |= {f"{i}.{w}": v for w, v in names["optimizer"].state[p].items() if v is not None}
-        leaves = {w: v[i] if isinstance(v, list) else v for w, v in state._asdict().items()}
-        ours |= {str(i): names["ours"][i]}
-        ours |= {f"{i}.{w}": v for w, v in leaves.items() if w != "count" and v is not None}
-    return theirs, ours
+    theirs, ours = (dict(enumerate(names[side])) for side in ("theirs", "ours"))
+    return torch_named(theirs, names["optimizer"]), named(ours, state)
 
 
-def apart(case: Case) -> dict[str, float]:
+def apart(case: Case) -> dict[Any, float]:
     """{parameter, or its state: the largest gap at the end, in units of what is allowed}.
 
     Allowed is BAR of the largest entry. Where that is not enough it is what rounding makes of the
@@ -142,7 +135,7 @@ def test_what_rounding_makes_of_a_case_is_measured() -> None:
         clip=("clip_grad_norm", (1.0, "inf")),
     )
     theirs, ours = ends(case.script)
-    assert gap(theirs["0"], ours["0"]) > BAR
+    assert gap(theirs[0], ours[0]) > BAR
     assert max(apart(case).values()) <= 1
 
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from helpers.optim_database import optim_db
 from helpers.torch_schedules import (
     LR,
@@ -171,17 +170,8 @@ def test_pytorchs_own_scheduler_inputs() -> None:
     inputs = _scheduler_inputs()
     assert sum(len(info.scheduler_inputs) for info in optim_db) >= 27
     for makers in inputs:
-        optimizer: Any = optimizer_for(LR)
-        optimizer._opt_called = True
-        made = [make(optimizer) for make in makers]
-        twins = [twin_of(scheduler) for scheduler in made]
-        expected = []
-        for metric in METRICS:
-            expected.append(optimizer.param_groups[0]["lr"])
-            for scheduler in made:
-                plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-                scheduler.step(*([metric] if plateau else []))
-        assert worst(_together(twins), np.array(expected)) <= 1
+        twins = [twin_of(make(optimizer_for(LR))) for make in makers]
+        assert worst(_together(twins), torch_rates(makers, metrics=METRICS)) <= 1
 
 
 def _together(twins: list[Any]) -> np.ndarray:
