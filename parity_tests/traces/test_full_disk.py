@@ -15,6 +15,7 @@ import pytest
 from helpers.killing import MOMENTS, child, finished
 from helpers.storing import SHARDS, WRITES, bits, check_left, write
 from helpers.synthetic_traces import made, refused
+from matplotlib.figure import Figure
 
 from twinstep import cli, files, load_trace, open_trace
 from twinstep.report import plots, write_json, write_text
@@ -59,26 +60,26 @@ def test_a_trace_on_a_full_disk_is_readable_to_where_it_came(
 # ------------------------------------------------------------------ a file beside it, of results
 
 
-@pytest.mark.parametrize("before", ["mine", None])
-def test_a_file_is_written_whole_or_not_at_all(
-    before: str | None, tmp_path: Path, fill: Fill
-) -> None:
-    from matplotlib.figure import Figure
+WRITERS: dict[str, Callable[[str], object]] = {
+    "a.json": lambda target: write_json(target, list(range(1000))),
+    "a.html": lambda target: write_text(target, "text"),
+    "a.svg": lambda target: plots.save(Figure(), target),
+    "a.png": lambda target: plots.save(Figure(), target),
+}
 
+
+@pytest.mark.parametrize("before", ["mine", None])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_is_written_whole_or_not_at_all(
+    name: str, before: str | None, tmp_path: Path, fill: Fill
+) -> None:
     fill(1)
-    for name, call in {
-        "a.json": lambda target: write_json(target, list(range(1000))),
-        "a.html": lambda target: write_text(target, "text"),
-        "a.svg": lambda target: plots.save(Figure(), target),
-        "a.png": lambda target: plots.save(Figure(), target),
-    }.items():
-        target = tmp_path / name
-        if before is not None:
-            target.write_text(before)
-        says = f"{target} cannot be written: No space left on device"
-        refused(lambda call=call, target=target: call(str(target)), says)  # type: ignore[misc]
-        assert [path.read_text() for path in tmp_path.iterdir()] == [before] * (before is not None)
-        target.unlink(missing_ok=True)
+    target = tmp_path / name
+    if before is not None:
+        target.write_text(before)
+    says = f"{target} cannot be written: No space left on device"
+    refused(lambda: WRITERS[name](str(target)), says)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [before] * (before is not None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ one line where a file is read, without reading it and without waiting for it.
 What hangs or reads without end here is ended by an alarm, and fails.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -38,13 +39,9 @@ def never_for_long() -> Iterator[None]:
 
 
 def _socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path is short
-    try:
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind(path.name)
-    finally:
-        os.chdir(here)
+    # a socket's path is short
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as one:
+        one.bind(path.name)
 
 
 def _giant(path: Path) -> None:
