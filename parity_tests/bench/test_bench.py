@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from faults.plants_anywhere import loss
+from faults.plants_jax import jax_grads
 from helpers.commands import command
 from helpers.tasks import dies, fails, hangs
 
@@ -36,9 +37,6 @@ pytestmark = pytest.mark.quick_to_compile
 
 ONCE = Setting(repeats=1)
 VARIANTS = [variant for variant in LABELS if variant != "compile"]
-
-# Variants
-
 
 SOON_COMPILED = {"linear_regression", "adam_update", "zero_grad", "sgd_single_sample"}
 SMALL: dict[str, dict[str, Any]] = {"mnist_rnn": {"hidden_size": 4, "batch_size": 8}}
@@ -131,9 +129,6 @@ def test_put_in_a_piece_of_a_run() -> None:
     assert np.array_equal(changed[-1], params["bias"])
 
 
-# No figure without parity
-
-
 def rows_of(spec: Spec, setting: Setting = ONCE) -> dict[str, Row]:
     return {row.variant: row for row in training_rows(spec, setting)}
 
@@ -158,21 +153,10 @@ def test_honest_rows_have_figures(name: str) -> None:
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def scaled_step(patch: pytest.MonkeyPatch) -> None:
+def scaled_jax_step(patch: pytest.MonkeyPatch) -> None:
     """JAX's step takes gradients that are off by a thousandth: no side is above suspicion."""
-    module = launch.example("jax", LinearRegression())
-    honest = module.make_train_step
-
-    def make_train_step(model: Any, criterion: Any, optimizer: Any) -> Any:
-        import optax
-
-        def update(grads: Any, state: Any, params: Any = None) -> Any:
-            off = {name: 1.001 * grad for name, grad in grads.items()}
-            return optimizer.update(off, state, params)
-
-        return honest(model, criterion, optax.GradientTransformation(optimizer.init, update))
-
-    patch.setattr(module, "make_train_step", make_train_step)
+    scaled = jax_grads(lambda grads: {name: 1.001 * grad for name, grad in grads.items()})
+    scaled(patch, launch.example("jax", LinearRegression()))
 
 
 def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
@@ -180,70 +164,58 @@ def scaled_torch_step(patch: pytest.MonkeyPatch) -> None:
     loss(lambda value: value * 1.001)(patch, launch.example("torch", LinearRegression()))
 
 
-def wrong_lr(patch: pytest.MonkeyPatch) -> None:
-    """The foreach optimizer has another learning rate."""
-    honest = twinstep.torch.variants._made
-
-    def with_fault(flags: dict[str, bool], start: Any) -> Any:
-        made = honest(flags, start)
-        if flags.get("foreach"):
-            made[2].param_groups[0]["lr"] *= 1.001
-        return made
-
-    patch.setattr(twinstep.torch.variants, "_made", with_fault)
-
-
-def lost_step(patch: pytest.MonkeyPatch) -> None:
-    """The timed loop of PyTorch's fused optimizer, not its recorded run, makes a step less."""
-    honest = twinstep.torch.variants.Loop.run
-
-    def run(self: Any) -> None:
-        if self.start[2].defaults["fused"]:
-            self._chunks[:] = [chunk._replace(steps=4) for chunk in self._chunks]
-        honest(self)
-
-    patch.setattr(twinstep.torch.variants.Loop, "run", run)
-
-
-def lost_jax_step(patch: pytest.MonkeyPatch) -> None:
-    """The Python loop over jitted steps ends early."""
-    honest = twinstep.jax.variants.Steps.reset
-
-    def reset(self: Any) -> None:
-        honest(self)
-        self.__dict__["_index"] = self._index[:4]
-
-    patch.setattr(twinstep.jax.variants.Steps, "reset", reset)
-
-
-def other_result(kind: Any, change: Callable[[TrainingResult], TrainingResult]) -> Plant:
-    """The runs of a way end with another result."""
+def other(owner: Any, name: str, wrong: Callable[..., Any]) -> Plant:
+    """Another function: wrong(the honest one, what it is given)."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        honest = kind.result
-        patch.setattr(kind, "result", lambda self: change(honest(self)))
+        honest = getattr(owner, name)
+        patch.setattr(owner, name, lambda *given: wrong(honest, *given))
 
     return plant
 
 
-def moved(true: TrainingResult) -> TrainingResult:
-    """Parameters that are off by a hundred-thousandth."""
+def wrong_lr(honest: Any, flags: dict[str, bool], start: Any) -> Any:
+    """The foreach optimizer has another learning rate."""
+    made = honest(flags, start)
+    if flags.get("foreach"):
+        made[2].param_groups[0]["lr"] *= 1.001
+    return made
+
+
+def lost_step(honest: Any, loop: Any) -> None:
+    """The timed loop of PyTorch's fused optimizer, not its recorded run, makes a step less."""
+    if loop.start[2].defaults["fused"]:
+        loop._chunks[:] = [chunk._replace(steps=4) for chunk in loop._chunks]
+    honest(loop)
+
+
+def lost_jax_step(honest: Any, loop: Any) -> None:
+    """The Python loop over jitted steps ends early."""
+    honest(loop)
+    vars(loop)["_index"] = loop._index[:4]
+
+
+def moved(honest: Any, way: Any) -> TrainingResult:
+    """A way ends with parameters that are off by a hundred-thousandth."""
+    true = honest(way)
     return true._replace(params={n: a * np.float32(1.00001) for n, a in true.params.items()})
 
 
-def not_a_number(true: TrainingResult) -> TrainingResult:
-    """Losses that are NaN."""
+def not_a_number(honest: Any, way: Any) -> TrainingResult:
+    """A way ends in NaN."""
+    true = honest(way)
     return true._replace(losses=true.losses * np.float32("nan"))
 
 
+OF_TORCH, OF_JAX = twinstep.torch.variants, twinstep.jax.variants
 FAULTS: dict[str, tuple[Plant, set[str]]] = {
-    "jax gradient": (scaled_step, set(VARIANTS)),
+    "jax gradient": (scaled_jax_step, set(VARIANTS)),
     "torch gradient": (scaled_torch_step, set(VARIANTS)),
-    "foreach lr": (wrong_lr, {"foreach"}),
-    "fused loop": (lost_step, {"fused"}),
-    "jax loop": (lost_jax_step, {"step"}),
-    "scan parameters": (other_result(twinstep.jax.variants.Scan, moved), {"scan"}),
-    "trace nan": (other_result(twinstep.jax.variants.TraceScan, not_a_number), {"trace"}),
+    "foreach lr": (other(OF_TORCH, "_made", wrong_lr), {"foreach"}),
+    "fused loop": (other(OF_TORCH.Loop, "run", lost_step), {"fused"}),
+    "jax loop": (other(OF_JAX.Steps, "reset", lost_jax_step), {"step"}),
+    "scan parameters": (other(OF_JAX.Scan, "result", moved), {"scan"}),
+    "trace nan": (other(OF_JAX.TraceScan, "result", not_a_number), {"trace"}),
 }
 
 
@@ -275,9 +247,6 @@ def test_a_run_that_is_too_slow_has_no_figure() -> None:
     assert not any(has_figures(row) for row in rows.values())
     assert all("too long for --limit" in (row.problem or "") for row in rows.values())
     assert all(row.same for row in rows.values())
-
-
-# Processes
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
-"""The command line: what it prints, what it writes, and its exit codes."""
+"""The command line: what it prints and writes, its exit codes, and what it says is missing."""
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.commands import command, python, refusal
+from helpers.commands import command, python, refusal, without
+from helpers.synthetic_traces import refused
 
 import twinstep
+from twinstep import extras
 from twinstep.problems import EXAMPLES, SETS
+from twinstep.runs import launch
 
 
 def test_help_imports_neither_framework() -> None:
@@ -22,7 +26,6 @@ def test_help_imports_neither_framework() -> None:
 
 def test_list_names_every_example() -> None:
     printed = command("list").well()
-    assert all(name in printed for name in EXAMPLES)
     listed = json.loads(command("list", "--json", "-").well())
     assert [row["example"] for row in listed["examples"]] == [*EXAMPLES]
     assert [(row["set"], row["rows"]) for row in listed["sets"]] == [
@@ -95,3 +98,60 @@ def test_a_mismatch_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = command("verify", "zero_grad", "--dtype", "float64").printed(1)
     says = r"mismatch step 1, params, .+: torch \S+, jax \S+, apart \S+, allowed \S+\n"
     assert re.search(says, printed)
+
+
+MISSING = [
+    ("run zero_grad --framework jax", "flax", "framework jax", "jax"),
+    ("run zero_grad", "optax", "framework jax", "jax"),
+    ("verify zero_grad", "jax", "framework jax", "jax"),
+    ("verify zero_grad", "torch", "framework torch", "torch"),
+    ("verify zero_grad --report page.html", "jinja2", "--report", "report"),
+    ("verify zero_grad --report page.html", "matplotlib", "--report", "report"),
+    ("bench zero_grad", "torch", "framework torch", "torch"),
+    ("bench zero_grad --plot plot.png", "matplotlib", "--plot", "report"),
+]
+
+
+@pytest.mark.parametrize(("line", "module", "what", "extra"), MISSING)
+def test_what_is_missing_is_said_before_anything_trains(
+    line: str, module: str, what: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    says = f'{what} needs {module}, not installed: pip install "twinstep[{extra}]"'
+    assert refusal(*line.split()) == says
+
+
+def test_what_is_missing_is_said_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import twinstep.jax
+
+    monkeypatch.setattr(twinstep, "jax", twinstep.jax)  # it is another one in the meantime
+    ours = ("jax_impl", "twinstep.jax")
+    for name in [name for name in sys.modules if name.startswith(ours)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optax", None)
+    says = "needs optax, not installed: pip install"
+    refused(lambda: launch.run(EXAMPLES["zero_grad"](), "jax"), says)
+
+
+COMMANDS = """
+from twinstep.cli import main
+print(*(main(words.split()) for words in sys.argv[1:]))
+"""
+
+
+def test_the_jax_side_runs_where_pytorch_is_not_installed() -> None:
+    commands = ["run zero_grad --framework jax", "run zero_grad"]
+    said = python("-c", without("torch") + COMMANDS, *commands)
+    assert "Epoch 5, Loss: " in said.printed()
+    assert said.out.splitlines()[-1] == "0 2"
+    says = 'framework torch needs torch, not installed: pip install "twinstep[torch]"'
+    assert said.err == f"twinstep: error: {says}\n"
+
+
+def test_the_core_needs_no_extra(stored: Path) -> None:
+    """Lists, shows, and judges what was recorded elsewhere."""
+    brought = {name for names in extras.MODULES.values() for name in names}
+    code = without(*brought - {"pygments"}) + COMMANDS  # which rich brings
+    said = python("-c", code, "list", "show zero_grad", f"compare {stored} {stored}")
+    assert said.well().splitlines()[-1] == "0 0 0"
+    assert "usage: twinstep verify" in python("-c", code, "verify --help").well()

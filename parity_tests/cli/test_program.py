@@ -29,9 +29,6 @@ def ended(words: Sequence[str], redirected: str = "", **options: Any) -> Said:
     return ran("sh", "-c", f'exec "$@" {redirected}', "sh", *words, **options)
 
 
-# --------------------------------------------------------------------------- closed and full
-
-
 PRINTING = ["--help", "--version", "list", "list --json -", "run zero_grad --help"]
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -84,9 +81,6 @@ def test_what_is_closed_is_not_opened_as_something_else(tmp_path: Path) -> None:
     )
     assert ended([sys.executable, "-c", code, "list"], "<&- 2>&-")[0] > 2
     assert (tmp_path / "file").read_text() == ""
-
-
-# ----------------------------------------------------------------------------------- crashes
 
 
 DRIVER = """
@@ -173,9 +167,6 @@ def test_a_function_call_leaves_the_process_alone() -> None:
     assert (sys.stdout, sys.stderr, signal.getsignal(signal.SIGTERM)) == before
 
 
-# ----------------------------------------------------------------------------------- signals
-
-
 WORKING = "list(workers.in_processes(tasks.waits, [(folder,)] * 2, lambda *_: None, jobs=2))"
 IN_C = """
     import ctypes
@@ -201,7 +192,7 @@ def test_a_signal_ends_all_in_a_line(
     body: str, number: signal.Signals, code: int, says: str, tmp_path: Path
 ) -> None:
     count = 2 if body == WORKING else 1
-    with parent(DRIVER.format(body), tmp_path, count, "list") as process:
+    with parent(DRIVER.format(body), count, tmp_path, "list") as process:
         if number == signal.SIGINT:  # a terminal sends it to all in the foreground
             os.killpg(process.pid, number)
         else:

@@ -3,15 +3,13 @@
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import living, tasks
-from helpers.living import LONG, alive, children, needs_proc, wait_until
+from helpers import tasks
+from helpers.living import LONG, alive, children, needs_proc, parent, wait_until
 
 from twinstep import InputError, workers
 from twinstep.problems import EXAMPLES
@@ -23,9 +21,6 @@ KILLED = "its process was killed by signal 9, which is what happens when memory 
 
 def deaf(index: int, said: Any) -> None:
     """Hears nothing."""
-
-
-# ----------------------------------------------------------------------------- what they give
 
 
 def test_each_task_is_done_and_heard() -> None:
@@ -77,9 +72,6 @@ def test_bad_input_is_raised_and_ends_all(tmp_path: Path) -> None:
     assert not alive(waiting)
 
 
-# ------------------------------------------------------------------------------- verify_all
-
-
 def test_verify_all_keeps_the_rows_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_verify_one", tasks.verified)
     names = ["chain_rule", "linear_regression", "zero_grad", "gradient_update"]
@@ -109,15 +101,13 @@ def test_what_is_said_too_often_is_left_out() -> None:
     assert len(said) < 1000
 
 
-# ------------------------------------------------------------------------- none is left behind
-
 APART = "list(workers.in_processes(tasks.{}, [(folder,), (folder,)], lambda *_: None, jobs=2))"
 WITH = "with {}:\n    Path(folder, 'me').touch()\n    time.sleep(600)"
 PARENTS = {
     "workers": APART.format("waits"),
     "workers in the midst of C": APART.format("holds"),
-    "workers of a thread": f"run = lambda: {APART.format('waits')}\n"
-    "thread = threading.Thread(target=run)\nthread.start()\nthread.join()",
+    "workers of a thread": f"thread = threading.Thread(target=lambda: {APART.format('waits')})\n"
+    "thread.start()\nthread.join()",
     "a training in the background": WITH.format(
         "background.in_background(partial(tasks.waits, folder))"
     ),
@@ -128,34 +118,32 @@ PARENTS = {
 }
 
 
-@pytest.fixture
-def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process whose workers wait in the midst of a task; each left its number in tmp_path."""
-    count = 2 if "worker" in request.param else 1
-    with living.parent(PARENTS[request.param], tmp_path, count) as process:
-        yield process
-    assert wait_until(lambda: not any(map(alive, children(tmp_path))))
+def counted(kind: str) -> int:
+    """How many processes wait, in the midst of a task."""
+    return 2 if "workers" in kind else 1
 
 
 @needs_proc
-@pytest.mark.parametrize("parent", PARENTS, indirect=True)
-def test_no_worker_outlives_its_parent(parent: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    parent.kill()
-    assert wait_until(lambda: not any(map(alive, children(tmp_path))))
+@pytest.mark.parametrize("kind", PARENTS)
+def test_no_worker_outlives_its_parent(kind: str, tmp_path: Path) -> None:
+    with parent(PARENTS[kind], counted(kind), tmp_path) as process:
+        process.kill()
+        assert wait_until(lambda: not any(map(alive, children(tmp_path))))
 
 
 @needs_proc
-@pytest.mark.parametrize("parent", ["workers", "a training in the background"], indirect=True)
-def test_ctrl_c_is_the_parents_to_handle(parent: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    for child in children(tmp_path):
-        blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
-        assert int(blocked[0], 16) & 1 << signal.SIGINT - 1  # from its first moment
-        os.kill(child, signal.SIGINT)
-    time.sleep(0.3)
-    assert parent.poll() is None
-    assert all(map(alive, children(tmp_path)))
-    os.killpg(parent.pid, signal.SIGINT)
-    said = parent.communicate(timeout=LONG)[1]
-    assert said.count("Traceback") == 1, said  # the parent's own
-    assert said.endswith("KeyboardInterrupt\n")
-    assert not any(map(alive, children(tmp_path)))
+@pytest.mark.parametrize("kind", ["workers", "a training in the background"])
+def test_ctrl_c_is_the_parents_to_handle(kind: str, tmp_path: Path) -> None:
+    with parent(PARENTS[kind], counted(kind), tmp_path) as process:
+        for child in children(tmp_path):
+            blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
+            assert int(blocked[0], 16) & 1 << signal.SIGINT - 1  # from its first moment
+            os.kill(child, signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        assert all(map(alive, children(tmp_path)))
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=LONG)[1]
+        assert said.count("Traceback") == 1, said  # the parent's own
+        assert said.endswith("KeyboardInterrupt\n")
+        assert not any(map(alive, children(tmp_path)))

@@ -62,9 +62,6 @@ def found(*changes: tuple[str, str]) -> list[str]:
     return check(with_fault(*changes))
 
 
-# The pages
-
-
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
 def test_the_difference_is_there_and_the_fix_fixes_it(entry: Entry) -> None:
     if not differences.is_here(entry):
@@ -74,33 +71,19 @@ def test_the_difference_is_there_and_the_fix_fixes_it(entry: Entry) -> None:
     assert not found, "\n".join(found)
 
 
-def test_the_index_has_every_entry_and_no_other() -> None:
-    index = differences.index(ENTRIES)
+def test_the_index_and_the_links_lead_to_every_entry_and_nowhere_else() -> None:
+    index, pages = differences.index(ENTRIES), differences.pages()
     assert index in INDEX.read_text(), "python -m parity_tests.helpers.differences --write"
-
-
-def test_every_page_is_linked_and_has_entries() -> None:
-    assert sorted(differences.pages()) == sorted((INDEX.parent / "differences").glob("*.md"))
-    assert {Path(entry.page).name for entry in ENTRIES} == {
-        page.name for page in differences.pages()
-    }
-
-
-def test_titles_differ() -> None:
-    titles = [entry.title for entry in ENTRIES]
-    assert sorted(titles) == sorted(set(titles))
-
-
-def test_links_between_the_pages_lead_somewhere() -> None:
-    anchors = {entry.anchor for entry in ENTRIES} | {"differences.md#how-to-read-an-entry"}
-    for page in differences.pages():
+    assert sorted(pages) == sorted((INDEX.parent / "differences").glob("*.md"))
+    assert {Path(entry.page).name for entry in ENTRIES} == {page.name for page in pages}
+    assert len({entry.title for entry in ENTRIES}) == len(ENTRIES)
+    how_to_read = "differences.md#how-to-read-an-entry"
+    for page in pages:
         links = re.findall(r"\]\(([\w./]+\.md#[^)]+)\)", page.read_text())
         found = {os.path.normpath(Path("differences") / link) for link in links}
-        assert "differences.md#how-to-read-an-entry" in found
-        assert found <= anchors
+        assert how_to_read in found
+        assert found <= {entry.anchor for entry in ENTRIES} | {how_to_read}
 
-
-# What the machinery must find
 
 TORCH, JAX = "torch_value = TWO * torch.ones(3)", "jax_value = jnp.ones(3)"
 FIX = "fixed = 2 * jnp.ones(3)"

@@ -18,8 +18,8 @@ from twinstep.problems.backprop import ChainRule
 FOLDER = ROOT / "examples"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^## (\d+)\. `(\w+)\.py`: ", README, re.MULTILINE)
-PICTURES = dict(re.findall(r"^!\[([^\]]*)\]\((pictures/[^)]*)\)$", README, re.MULTILINE))
-ALTS = {Path(path).stem: alt for alt, path in PICTURES.items()}
+PICTURES = re.findall(r"^!\[([^\]]*)\]\(pictures/(\w+)\.svg\)$", README, re.MULTILINE)
+ALTS = {name: alt for alt, name in PICTURES}
 
 
 @pytest.fixture
@@ -157,7 +157,6 @@ def test_a_plot_that_fails_leaves_the_old_one(scripts: Any, tmp_path: Path) -> N
     room_for = scripts("picture").room_for
     old = tmp_path / "old.svg"
     old.write_text("old")
-
     with pytest.raises(KeyboardInterrupt), room_for(old) as file:  # noqa: PT012 - half written
         file.write_text("half")
         raise KeyboardInterrupt

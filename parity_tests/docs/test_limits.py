@@ -1,6 +1,5 @@
 """docs/limits.md says the smallest fault that is seen of each kind: it is what is measured."""
 
-import math
 import re
 from pathlib import Path
 
@@ -19,13 +18,10 @@ ROW = re.compile(
 
 def table() -> dict[tuple[str, str], tuple[float, float]]:
     """{(kind, example): (smallest size in float32, in float64)}; inf: at no size."""
-
-    def number(text: str) -> float:
-        return math.inf if text == "not at all" else float(text)
-
-    found = (ROW.match(line) for line in PAGE.read_text().splitlines())
+    lines = PAGE.read_text().replace("not at all", "inf").splitlines()
+    found = (ROW.match(line) for line in lines)
     return {
-        (row["says"], row["example"]): (number(row["low"]), number(row["high"]))
+        (row["says"], row["example"]): (float(row["low"]), float(row["high"]))
         for row in found
         if row and "bits" not in row["low"]
     }

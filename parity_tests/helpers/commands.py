@@ -28,8 +28,8 @@ class Said(NamedTuple):
 
     def well(self) -> str:
         """What it printed; it has to end well, and say nothing on stderr."""
-        assert self.err == ""
-        return self.printed()
+        assert (self.code, self.err) == (0, "")
+        return self.out
 
     def refusal(self, program: str = "twinstep") -> str:
         """The one line that bad input gets, all that it printed."""
@@ -106,20 +106,11 @@ def without(*names: str, error: str = "ModuleNotFoundError") -> str:
 
 
 ONE_BY_ONE = """
-import contextlib, io, json, sys
+import json, sys
+from helpers.commands import command
 
-found = {}
-for line, words in json.load(sys.stdin).items():
-    out, error, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        try:
-            code = call(words)
-        except SystemExit as ended:
-            code = ended.code
-        except BaseException as failure:
-            code = f"{type(failure).__name__}: {failure}"
-    found[line] = code, out.getvalue(), error.getvalue()
-print(json.dumps({"found": found, "loaded": sorted(sys.modules)}))
+found = {line: command(*words, call=call) for line, words in json.load(sys.stdin).items()}
+print(json.dumps([found, [*sys.modules]]))
 """
 
 
@@ -130,6 +121,6 @@ def one_by_one(
 
     call: the code that defines `call(words)`
     """
-    code = call + ONE_BY_ONE
-    told = json.loads(python(*flags, "-c", code, input=json.dumps(lines), **options).well())
-    return {name: Said(*said) for name, said in told["found"].items()}, set(told["loaded"])
+    said = python(*flags, "-c", call + ONE_BY_ONE, input=json.dumps(lines), **options).well()
+    found, loaded = json.loads(said)
+    return {line: Said(*each) for line, each in found.items()}, set(loaded)

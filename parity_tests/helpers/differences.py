@@ -1,9 +1,8 @@
 """The differences between the frameworks, read from their pages, run and measured.
 
 `python -m parity_tests.helpers.differences` prints every gap beside what the pages say; with
-`--write` it
-brings the pages up to date: gaps, versions, tables and the index. Gaps that have an interval there
-stay as they are.
+`--write` it brings the pages up to date: gaps, versions, tables and the index. Gaps that have an
+interval there stay as they are.
 """
 
 import ast
@@ -25,9 +24,8 @@ from twinstep.runs import launch
 
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "differences.md"
-VERSIONS = ", ".join(
-    f"{name} {version(name).partition('+')[0]}" for name in ("torch", "jax", "flax", "optax")
-)
+_NAMES = ("torch", "jax", "flax", "optax")
+VERSIONS = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in _NAMES)
 
 # Each of a reproducer's few operations rounds by half an eps of the largest number it meets, and
 # none runs for more than some dozens of steps.
@@ -103,11 +101,8 @@ def pages() -> list[Path]:
 def entries() -> list[Entry]:
     """Every entry of every page."""
     (prologue,) = _CODE.findall(INDEX.read_text())
-    return [
-        entry
-        for page in pages()
-        for entry in parse(page.read_text(), str(page.relative_to(ROOT)), prologue)
-    ]
+    texts = {str(page.relative_to(ROOT)): page.read_text() for page in pages()}
+    return [entry for page, text in texts.items() for entry in parse(text, page, prologue)]
 
 
 def parse(text: str, page: str, prologue: str = "") -> list[Entry]:
@@ -186,11 +181,10 @@ def measure(entry: Entry) -> Measured:
         torch.set_default_dtype(dtype)
         jax.config.update("jax_enable_x64", x64)
     here, there = namespace["torch_value"], namespace["jax_value"]
-    fixed = None
-    if "torch_fixed" in namespace:  # where it is PyTorch's side that is mended
-        fixed = max(_gaps(there, namespace["torch_fixed"]).values())
-    elif "fixed" in namespace:
-        fixed = max(_gaps(here, namespace["fixed"]).values())
+    # where it is PyTorch's side that is mended, it is held against JAX's
+    mended = {"torch_fixed": there, "fixed": here}.items()
+    gaps = [_gaps(right, namespace[name]) for name, right in mended if name in namespace]
+    fixed = max(gaps[0].values()) if gaps else None
     return Measured(_gaps(here, there), fixed, used, _table(here, there))
 
 
@@ -279,34 +273,30 @@ def gone(entry: Entry, measured: Measured) -> dict[str, float]:
 
 def faults(entry: Entry, measured: Measured) -> list[str]:
     """Everything in which an entry is not what was measured, a sentence each."""
-    found, eps = [], measured.eps
+    found, page, gap = [], entry.page, shown(measured.gap)
     if lost := gone(entry, measured):
         cases = ", ".join(filter(None, lost))
         found.append(
-            f"{entry.title}: JAX now agrees with PyTorch{cases and f' in {cases}'} (gap "
+            f"JAX now agrees with PyTorch{cases and f' in {cases}'} (gap "
             f"{shown(max(lost.values()))}, seen last on {entry.seen}, this is {VERSIONS}): take "
-            f"the entry out of {entry.page}, or mend it"
+            f"the entry out of {page}, or mend it"
         )
-    elif not is_as_stated(entry.gap, measured.gap, eps):
-        found.append(
-            f"{entry.title}: the gap is {shown(measured.gap)}, {entry.page} says {entry.gap}"
-        )
+    elif not is_as_stated(entry.gap, measured.gap, measured.eps):
+        found.append(f"the gap is {gap}, {page} says {entry.gap}")
     if measured.dtype != entry.dtype:
-        found.append(
-            f"{entry.title}: computed in {measured.dtype}, {entry.page} says {entry.dtype}"
-        )
+        found.append(f"computed in {measured.dtype}, {page} says {entry.dtype}")
     if (measured.fixed is None) != (entry.fixed is None):
-        found.append(f"{entry.title}: {entry.page} and its code do not agree on there being a fix")
+        found.append(f"{page} and its code do not agree on there being a fix")
     elif measured.fixed is not None:
-        allowed = min(_FIXED * eps, _LEFT * measured.gap)
+        allowed = min(_FIXED * measured.eps, _LEFT * measured.gap)
         if not measured.fixed <= allowed:
             found.append(
-                f"{entry.title}: the fix is off by {shown(measured.fixed)}, rounding explains "
-                f"{shown(allowed)} (gap without it: {shown(measured.gap)})"
+                f"the fix is off by {shown(measured.fixed)}, rounding explains {shown(allowed)} "
+                f"(gap without it: {gap})"
             )
     if measured.table != entry.table:
-        found.append(f"{entry.title}: the table in {entry.page} should be\n{measured.table}")
-    return found
+        found.append(f"the table in {page} should be\n{measured.table}")
+    return [f"{entry.title}: {fault}" for fault in found]
 
 
 def check(entry: Entry) -> list[str]:
@@ -316,12 +306,12 @@ def check(entry: Entry) -> list[str]:
 
 def index(all_entries: list[Entry]) -> str:
     """The index of all entries, between its two markers."""
-    rows = [
-        f"| {entry.title} | {entry.gap} | [{Path(entry.page).stem}]({entry.anchor}) |"
+    rows = "".join(
+        f"| {entry.title} | {entry.gap} | [{Path(entry.page).stem}]({entry.anchor}) |\n"
         for entry in all_entries
-    ]
-    table = "\n".join(["| what differs | gap | where |", "|---|---|---|", *rows])
-    return f"<!-- index -->\n{table}\n<!-- /index -->"
+    )
+    head = "| what differs | gap | where |\n|---|---|---|\n"
+    return f"<!-- index -->\n{head}{rows}<!-- /index -->"
 
 
 def rewritten(text: str, page: str, prologue: str) -> str:

@@ -44,7 +44,7 @@ folder = os.environ["FOLDER"]
 
 
 @contextlib.contextmanager
-def parent(code: str, folder: Path, count: int, *words: str) -> Iterator["subprocess.Popen[str]"]:
+def parent(code: str, count: int, folder: Path, *words: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that runs this code until so many numbers are in the folder; killed in the end.
 
     Ctrl-C is to reach it and its workers, not the tests: so its session is its own.
@@ -56,6 +56,7 @@ def parent(code: str, folder: Path, count: int, *words: str) -> Iterator["subpro
             yield process
         finally:
             process.kill()
+    assert wait_until(lambda: not any(map(alive, children(folder))))
 
 
 def running() -> Iterator[tuple[int, int, str]]:

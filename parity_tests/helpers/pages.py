@@ -46,19 +46,15 @@ class Element:
     def all(self, tag: str = "", **attributes: str) -> list["Element"]:
         """Every element within, in order; a class has to be among the classes."""
         found = []
-        for child in self.children:
-            if isinstance(child, Element):
-                if tag in ("", child.tag) and child.has(attributes):
-                    found.append(child)
-                found += child.all(tag, **attributes)
+        for child in (child for child in self.children if isinstance(child, Element)):
+            wanted = (value in child.of(name.rstrip("_")) for name, value in attributes.items())
+            found += [child] if tag in ("", child.tag) and all(wanted) else []
+            found += child.all(tag, **attributes)
         return found
 
-    def has(self, attributes: dict[str, str]) -> bool:
-        """Whether its attributes hold all of these."""
-        return all(
-            value in (self.attributes.get(name.rstrip("_")) or "").split()
-            for name, value in attributes.items()
-        )
+    def of(self, attribute: str) -> list[str]:
+        """The words of an attribute."""
+        return (self.attributes.get(attribute) or "").split()
 
 
 class Reader(HTMLParser):
@@ -107,13 +103,12 @@ def flaws(text: str) -> list[str]:
         found += [] if name in ids else [f"#{name} is nowhere"]
     for element in everything:
         for name in ("aria-labelledby", "aria-describedby"):
-            for label in (element.attributes.get(name) or "").split():
+            for label in element.of(name):
                 found += [] if label in ids else [f"{name} {label} is nowhere"]
         if element.tag in _LOADS or "src" in element.attributes:
             found.append(f"<{element.tag}> loads something")
         found += [f"{name} runs something" for name in element.attributes if name[:2] == "on"]
-        classes = (element.attributes.get("class") or "").split()
-        if "scroll" in classes:
+        if "scroll" in element.of("class"):
             named = {"aria-label", "aria-labelledby"} & set(element.attributes)
             if element.attributes.get("tabindex") != "0" or not named:
                 found.append("what scrolls cannot be reached, or has no name")

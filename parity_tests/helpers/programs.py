@@ -18,7 +18,6 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from twinstep.jax import parallel
 from twinstep.jax.driver import Driver, to_device
 from twinstep.jax.replay import Replay
-from twinstep.problems.batches import IndexChunk
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -75,19 +74,26 @@ class Described(parallel.Driver):
 
 def training(driver: Driver) -> Program:
     """The training loop over the first chunk of steps, as the driver compiles it."""
-    chunk = _first_chunk(driver)
+    chunk = next(driver.spec.chunks())
     with driver.settings():
         state = driver.start
         unit, reruns = driver.unit, None
         if unit is not None:
             reruns = jax.eval_shape(driver._reruns, state, unit.eps)
-        arguments = (jax.tree.leaves(state), reruns, _data(driver), chunk.indices, unit)
+        arguments = (
+            jax.tree.leaves(state),
+            reruns,
+            jax.eval_shape(lambda: to_device(driver.spec)),
+            chunk.indices,
+            unit,
+        )
     return Program(driver.scan, _described(arguments), {"steps": chunk.steps}, driver.settings)
 
 
 def replaying(replay: Replay) -> Program:
     """The gate: a block of recorded steps, each made again from the state before it."""
-    driver, chunk = replay._driver, _first_chunk(replay._driver)
+    driver = replay._driver
+    chunk = next(driver.spec.chunks())
     steps = min(replay.block, chunk.steps)
     indices = None if chunk.indices is None else chunk.indices[:steps]
     with driver.settings():
@@ -96,16 +102,8 @@ def replaying(replay: Replay) -> Program:
         rows = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype), stages
         )
-        arguments = (rows, indices, _data(driver), replay.unit)
+        arguments = (rows, indices, jax.eval_shape(lambda: to_device(driver.spec)), replay.unit)
     return Program(replay._map, _described(arguments), {}, driver.settings)
-
-
-def _first_chunk(driver: Driver) -> IndexChunk:
-    return next(driver.spec.chunks())
-
-
-def _data(driver: Driver) -> Any:
-    return jax.eval_shape(lambda: to_device(driver.spec))
 
 
 def _described(arguments: Any) -> Any:

@@ -10,6 +10,7 @@ from twinstep.runs.pool import Lost
 from twinstep.runs.verification import Verification
 from twinstep.trace.ledger import Metadata, Outcome
 
+_SIDES = ("torch", "jax")
 GATE = {"loss": 0.044, "raw_grads": 0.0035, "params": 0.0}
 
 
@@ -49,15 +50,12 @@ def result(
     return Verification(
         spec=spec,
         comparison=comparison,
-        outcomes={name: Outcome(np.empty(0), {}, {}, {}, metrics={}) for name in ("torch", "jax")},
+        outcomes=dict.fromkeys(_SIDES, Outcome(np.empty(0), {}, {}, {}, metrics={})),
         distances={"torch": 1.5e-8, "jax": 2.5e-8} if single else None,
         costs={"jax": Cost(fast, full, same_bits=False)} if single else None,
         claims=claims,
         history={},
-        runs={
-            name: Metadata(spec.name, {}, name, spec.dtype, "NVIDIA H100", "tf32", {})
-            for name in ("torch", "jax")
-        },
+        runs={n: Metadata(spec.name, {}, n, spec.dtype, "NVIDIA H100", "tf32", {}) for n in _SIDES},
         seconds=2.94,
     )
 

@@ -59,9 +59,16 @@ def some_bounds(pick: random.Random) -> tuple[float, float]:
     return pick.choice([*ranges, (1 + bound, near)])
 
 
-def loader_order(n: int, batch_size: int) -> Array:
+def loader_order(n: int, batch_size: int, epochs: int) -> Array:
+    """The samples of epochs of one loader, the last of them left after its first batch."""
     loader = DataLoader(TensorDataset(torch.arange(n)), batch_size=batch_size, shuffle=True)
-    return torch.cat([batch for (batch,) in loader]).numpy()
+    whole = [batch for _ in range(epochs - 1) for (batch,) in loader]
+    return torch.cat([*whole, next(iter(loader))[0]]).numpy()
+
+
+def shuffled_order(generator: TorchGenerator, n: int, batch_size: int, epochs: int) -> Array:
+    orders = np.concatenate([generator.shuffled_epoch(n) for _ in range(epochs)])
+    return orders[: (epochs - 1) * n + min(batch_size, n)]
 
 
 def layer_params(make: Callable[[], torch.nn.Module], dtype: str) -> Arrays:
@@ -72,11 +79,7 @@ def layer_params(make: Callable[[], torch.nn.Module], dtype: str) -> Arrays:
         return {name: tensor.numpy() for name, tensor in make().state_dict().items()}
 
 
-RECURRENT: dict[int, Callable[..., torch.nn.Module]] = {
-    1: torch.nn.RNN,
-    3: torch.nn.GRU,
-    4: torch.nn.LSTM,
-}
+RECURRENT: Any = {1: torch.nn.RNN, 3: torch.nn.GRU, 4: torch.nn.LSTM}
 
 CALLS = {
     "rand": Twin(
@@ -105,9 +108,9 @@ CALLS = {
         lambda pick: (),
     ),
     "shuffled_epoch": Twin(
-        lambda g, n, batch_size: g.shuffled_epoch(n),
+        shuffled_order,
         loader_order,
-        lambda pick: (pick.randint(1, 60), pick.randint(1, 20)),
+        lambda pick: ((n := pick.randint(1, 60)), pick.randint(1, 20), 1 + n % 3),
     ),
     "linear": Twin(
         lambda g, i, o, bias, dtype: torch_init.linear(g, i, o, bias=bias, dtype=dtype),
@@ -139,9 +142,6 @@ CALLS = {
         lambda pick: ((pick.randint(1, 99),), pick.uniform(0.01, 0.99), a_dtype(pick)),
     ),
 }  # fmt: skip
-
-
-# Playing calls on both sides, and saying where they part.
 
 
 def as_arrays(result: Any) -> Arrays:

@@ -1,8 +1,7 @@
 """The versions that pyproject.toml's ranges admit: the lowest, and what is verified on any.
 
-    python parity_tests/helpers/versions.py lowest     the lowest of each package, as pip's
-    constraints python parity_tests/helpers/versions.py verify     every example, and one row of
-    each optimizer
+    python parity_tests/helpers/versions.py lowest     of each package, as pip's constraints
+    python parity_tests/helpers/versions.py verify     every example, and a row of each optimizer
 
 `make test-lowest` and `make test-newest` run both, each in an environment of its own.
 """
@@ -13,6 +12,7 @@ import sys
 import tempfile
 import tomllib
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -22,11 +22,9 @@ EXTRAS = ("torch", "jax", "report")
 def lowest() -> list[str]:
     """The lowest version that each range names, "name==version". ValueError for one without."""
     project = tomllib.loads(PROJECT.read_text())["project"]
-    ranges = [*project["dependencies"]]
-    for extra in EXTRAS:
-        ranges += project["optional-dependencies"][extra]
+    extras = (project["optional-dependencies"][extra] for extra in EXTRAS)
     found = []
-    for requirement in ranges:
+    for requirement in chain(project["dependencies"], *extras):
         match = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement)
         if match is None:
             raise ValueError(f"{requirement!r} in {PROJECT.name}, expected name>=version")

@@ -15,19 +15,8 @@ import torch
 from helpers import torch_draws
 from helpers.differences import TRAITS, traits
 from helpers.synthetic_traces import refused
-from helpers.torch_draws import (
-    CALLS,
-    DTYPES,
-    FUSED,
-    a_dtype,
-    assert_same,
-    difference,
-    layer_params,
-    parting,
-    some_calls,
-)
+from helpers.torch_draws import CALLS, DTYPES, FUSED, assert_same, difference, parting, some_calls
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, TensorDataset
 
 from twinstep.problems import torch_init
 from twinstep.problems.torch_random import FloatArray, TorchGenerator, _fma
@@ -40,9 +29,6 @@ needs_serial_bernoulli = pytest.mark.skipif(
     TRAITS[-1] not in traits(), reason="bernoulli_ uses MKL's own generator on this processor"
 )
 WITHOUT_MASKS = [name for name in CALLS if name not in ("bernoulli", "dropout mask")]
-
-
-# Same seed, same bits.
 
 
 @pytest.mark.parametrize("name", WITHOUT_MASKS)
@@ -107,7 +93,7 @@ def test_the_fused_multiply_add_rounds_once(dtype: str, bits: int) -> None:
 def test_bounds_of_any_size() -> None:
     pick = random.Random(0)
     for seed in range(300):
-        dtype = a_dtype(pick)
+        dtype = torch_draws.a_dtype(pick)
         decades = 30 if dtype == "float32" else 250
         low = pick.uniform(-1, 1) * 10.0 ** pick.randint(-decades, decades)
         high = low + pick.random() * 10.0 ** pick.randint(-decades, decades)
@@ -128,30 +114,11 @@ def test_every_seed_that_torch_takes(seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_document_with_a_shuffled_loader(dtype: str) -> None:
-    """Model, data, three epochs, another model, two more epochs, the last one left early."""
+    """Model, data, three epochs, another model, two more epochs."""
+    model, head = ("recurrent", (28, 16, 1, dtype)), ("linear", (16, 10, True, dtype))
+    data, epochs = ("randn", ((37, 4), dtype)), [("shuffled_epoch", (37, 8, n)) for n in (4, 3)]
     for seed in range(10):
-        generator = TorchGenerator(seed)
-        model = torch_init.recurrent(generator, 28, 16, gates=1, dtype=dtype)
-        data = generator.randn(37, 4, dtype=dtype)
-        orders = [generator.shuffled_epoch(37) for _ in range(3)]
-        head = torch_init.linear(generator, 16, 10, dtype=dtype)
-        orders += [generator.shuffled_epoch(37) for _ in range(2)]
-
-        torch.manual_seed(seed)
-        torch_model = layer_params(lambda: torch.nn.RNN(28, 16), dtype)
-        torch_data = torch.randn(37, 4)
-        samples = TensorDataset(torch_data, torch.arange(37))
-        loader = DataLoader(samples, batch_size=8, shuffle=True, drop_last=False)
-        torch_orders = [torch.cat([i for _, i in loader]).numpy() for _ in range(3)]
-        torch_head = layer_params(lambda: torch.nn.Linear(16, 10), dtype)
-        torch_orders += [torch.cat([i for _, i in loader]).numpy(), next(iter(loader))[1].numpy()]
-
-        for ours, theirs in ((model, torch_model), (head, torch_head)):
-            assert list(ours) == list(theirs)
-            assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
-        assert difference(("randn", ()), data, torch_data.numpy()) is None
-        assert np.array_equal(np.concatenate(orders)[: 4 * 37 + 8], np.concatenate(torch_orders))
-        assert generator.random_int64() == torch.empty((), dtype=torch.int64).random_().item()
+        assert_same(seed, model, data, epochs[0], head, epochs[1])
 
 
 def test_a_copy_goes_on_alone_from_the_same_state() -> None:
@@ -161,9 +128,6 @@ def test_a_copy_goes_on_alone_from_the_same_state() -> None:
     mine = [generator.randn(4).tolist(), generator.rand(4).tolist()]
     assert [twin.randn(4).tolist(), twin.rand(4).tolist()] == mine
     assert mine != [generator.randn(4).tolist(), generator.rand(4).tolist()]
-
-
-# What is refused.
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
@@ -217,84 +181,71 @@ def test_what_cannot_be_drawn_is_refused(
 # These tests can fail: a fault in any of these places is found.
 
 
-class RoundedProduct(TorchGenerator):
+def rounded_product(self: Any, shape: Any, low: float, high: float, dtype: str = "float32") -> Any:
     """The product of `uniform` rounded before the sum."""
-
-    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
-        bottom = np.array(low, dtype)
-        span = np.array(high, dtype) - bottom
-        return np.asarray(self.rand(*shape, dtype=dtype) * span + bottom)
+    bottom = np.array(low, dtype)
+    span = np.array(high, dtype) - bottom
+    return np.asarray(self.rand(*shape, dtype=dtype) * span + bottom)
 
 
-class SpanInFloat64(TorchGenerator):
+def span_in_float64(self: Any, shape: Any, low: float, high: float, dtype: str = "float32") -> Any:
     """The distance of the bounds rounded once too few."""
-
-    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
-        unit = self.rand(*shape, dtype=dtype).astype(float)
-        return np.asarray(unit * (high - low) + low).astype(dtype)
+    unit = self.rand(*shape, dtype=dtype).astype(float)
+    return np.asarray(unit * (high - low) + low).astype(dtype)
 
 
-class HighIncluded(TorchGenerator):
+def high_included(self: Any, shape: Any, low: float, high: float, dtype: str = "float32") -> Any:
     """Values that rounding brings to the upper bound stay there."""
-
-    def uniform(self, shape: Any, low: float, high: float, dtype: str = "float32") -> FloatArray:
-        values = super().uniform(shape, low, high, dtype)
-        return np.where(values == low, np.array(high, dtype), values)
+    values = TorchGenerator.uniform(self, shape, low, high, dtype)
+    return np.where(values == low, np.array(high, dtype), values)
 
 
-class ForgottenSine(TorchGenerator):
+def forgotten_sine(self: Any, *shape: int, dtype: str = "float32") -> FloatArray:
     """No sine outlives its call."""
-
-    def randn(self, *shape: int, dtype: str = "float32") -> FloatArray:
-        self._kept_sine = None
-        return super().randn(*shape, dtype=dtype)
+    self._kept_sine = None
+    return TorchGenerator.randn(self, *shape, dtype=dtype)
 
 
-class SeedsSwapped(TorchGenerator):
+def seeds_swapped(self: Any, n: int) -> NDArray[np.int64]:
     """The sampler's seed drawn before the loader's."""
-
-    def shuffled_epoch(self, n: int) -> NDArray[np.int64]:
-        sampler_seed = self.random_int64()
-        self.random_int64()
-        return TorchGenerator(sampler_seed).randperm(n)
+    sampler_seed = self.random_int64()
+    self.random_int64()
+    return TorchGenerator(sampler_seed).randperm(n)
 
 
-class HighBits(TorchGenerator):
+def high_bits(self: Any, count: int, dtype: str) -> FloatArray:
     """Float32 uniforms from the high 24 bits of a word, as NumPy's own would be."""
-
-    def _uniforms(self, count: int, dtype: str) -> FloatArray:
-        if dtype == "float64":
-            return super()._uniforms(count, dtype)
-        return (self._words(count) >> np.uint64(8)).astype(dtype) * np.float32(2.0**-24)
+    if dtype == "float64":
+        return TorchGenerator._uniforms(self, count, dtype)
+    return (self._words(count) >> np.uint64(8)).astype(dtype) * np.float32(2.0**-24)
 
 
-class TailNotRedrawn(TorchGenerator):
+def tail_not_redrawn(self: Any, *shape: int, dtype: str = "float32") -> FloatArray:
     """The last 16 of an incomplete block made from the uniforms already there."""
-
-    def randn(self, *shape: int, dtype: str = "float32") -> FloatArray:
-        count = int(np.prod(shape))
-        if count < 16 or count % 16 == 0:
-            return super().randn(*shape, dtype=dtype)
-        twin = self.copy()
-        self.rand(count, dtype=dtype)
-        return twin.randn(count + 16 - count % 16, dtype=dtype)[:count].reshape(shape)
+    count = int(np.prod(shape))
+    if count < 16 or count % 16 == 0:
+        return TorchGenerator.randn(self, *shape, dtype=dtype)
+    twin = self.copy()
+    self.rand(count, dtype=dtype)
+    return TorchGenerator.randn(twin, count + 16 - count % 16, dtype=dtype)[:count].reshape(shape)
 
 
 @pytest.mark.parametrize(
-    ("fault", "name"),
+    ("method", "wrong", "name"),
     [
-        (RoundedProduct, "uniform"),
-        (RoundedProduct, "linear"),
-        (RoundedProduct, "recurrent"),
-        (SpanInFloat64, "uniform"),
-        (HighIncluded, "uniform"),
-        (ForgottenSine, "randn"),
-        (SeedsSwapped, "shuffled_epoch"),
-        (HighBits, "rand"),
-        (TailNotRedrawn, "randn"),
+        ("uniform", rounded_product, "uniform"),
+        ("uniform", rounded_product, "linear"),
+        ("uniform", rounded_product, "recurrent"),
+        ("uniform", span_in_float64, "uniform"),
+        ("uniform", high_included, "uniform"),
+        ("randn", forgotten_sine, "randn"),
+        ("shuffled_epoch", seeds_swapped, "shuffled_epoch"),
+        ("_uniforms", high_bits, "rand"),
+        ("randn", tail_not_redrawn, "randn"),
     ],
 )
-def test_a_planted_fault_is_found(fault: type[TorchGenerator], name: str) -> None:
+def test_a_planted_fault_is_found(method: str, wrong: Any, name: str) -> None:
+    fault = type("Faulty", (TorchGenerator,), {method: wrong})
     interleavings = [some_calls(seed, WITHOUT_MASKS, 12) for seed in range(30)]
     found = [where for i, calls in enumerate(interleavings) if (where := parting(i, calls, fault))]
     assert any(f"('{name}'" in where for where in found), found

@@ -15,16 +15,6 @@ from twinstep.runs.pool import Finished, Lost, Progress
 SPECS = [EXAMPLES[name](dtype="float64") for name in ("zero_grad", "mnist_rnn", "chain_rule")]
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
-
-
 def drawn(board: ProgressBoard, width: int = 80) -> list[str]:
     """The lines that a terminal shows."""
     console = Console(width=width, file=io.StringIO())
@@ -34,8 +24,7 @@ def drawn(board: ProgressBoard, width: int = 80) -> list[str]:
 
 
 def test_what_each_is_at_is_shown_in_order() -> None:
-    clock = Clock()
-    board = ProgressBoard(SPECS, clock)
+    board = ProgressBoard(SPECS)
     assert drawn(board) == ["0 of 3 verified"]
     board.hear(Progress(1, "start", 0, 240))
     board.hear(Progress(0, "torch", 2, 5))
@@ -55,17 +44,17 @@ def test_what_each_is_at_is_shown_in_order() -> None:
 
 
 def test_time_left_is_as_if_all_went_on_so() -> None:
-    clock = Clock()
-    board = ProgressBoard(SPECS, clock)
+    now = 100.0
+    board = ProgressBoard(SPECS, lambda: now)
     for side in ("torch", "jax", "gate"):
         board.hear(Progress(1, side, 120, 240))
-    clock.now += 2
+    now += 2
     assert drawn(board)[-1] == "0 of 3 verified"  # too soon to tell
-    clock.now += 8
+    now += 8
     assert drawn(board)[-1] == "0 of 3 verified, about 0:50 left"  # a half of a third in 10 s
     board.hear(Finished(1, result(SPECS[1])))
     assert drawn(board) == ["1 of 3 verified, about 0:20 left"]
-    clock.now += 5400
+    now += 5400
     assert drawn(board) == ["1 of 3 verified, about 3:00:20 left"]
     board.hear(Finished(0, result(SPECS[0])))
     board.hear(Finished(2, result(SPECS[2])))

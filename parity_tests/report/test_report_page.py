@@ -73,11 +73,8 @@ def test_same_results_give_the_same_bytes() -> None:
     assert page(results()) == honest()
 
 
-HEADS = ("loss", "raw_grads", "opt_state", "params", "evaluation")
-
-
 def test_summary_says_what_was_found() -> None:
-    expected = []
+    heads, expected = ("loss", "raw_grads", "opt_state", "params", "evaluation"), []
     for k in (0, 2, 1, 3):
         result, comparison = results()[k], results()[k].comparison
         gate = comparison.worst["gate"]
@@ -85,7 +82,7 @@ def test_summary_says_what_was_found() -> None:
         expected.append(
             ([result.spec.name] if k < 2 else [])
             + [result.spec.dtype, f"{sign} {comparison.verdict}", str(comparison.steps)]
-            + [share(gate[s].ratio) if s in gate else "–" for s in HEADS]
+            + [share(gate[s].ratio) if s in gate else "–" for s in heads]
             + [share(comparison.smallest_allowance("free")), f"{result.seconds:.1f}"]
         )
     root = Reader(honest()).root

@@ -46,10 +46,9 @@ def faults(left: str, right: str, pairs: list[Pair]) -> list[str]:
     """What is wrong with an alignment, whatever made it."""
     a, b = left.splitlines(), right.splitlines()
     found = []
-    if [p.left for p in pairs if p.left is not None] != list(range(len(a))):
-        found.append("left lines: not every one once, in order")
-    if [p.right for p in pairs if p.right is not None] != list(range(len(b))):
-        found.append("right lines: not every one once, in order")
+    for side, lines in (("left", a), ("right", b)):
+        if [n for p in pairs if (n := getattr(p, side)) is not None] != list(range(len(lines))):
+            found.append(f"{side} lines: not every one once, in order")
     for pair in pairs:
         if pair.left is None and pair.right is None:
             found.append("an empty row")
@@ -135,9 +134,8 @@ def test_the_checks_see_planted_faults() -> None:
     assert faults(text, text, [*good, Pair(None, None, False)])
     assert faults(text, text, [good[0]._replace(same=False), good[1]])
     assert faults(text, text, [Pair(0, None, False), Pair(None, 0, False), good[1]])
-    assert (
-        level(text, text, [Pair(0, None, False), Pair(1, 0, False), Pair(None, 1, False)]) == set()
-    )
+    shifted = [Pair(0, None, False), Pair(1, 0, False), Pair(None, 1, False)]
+    assert level(text, text, shifted) == set()
 
 
 def test_the_twins(name: str) -> None:
@@ -151,9 +149,8 @@ def test_the_twins(name: str) -> None:
     beside = {a[p.left]: b[p.right] for p in pairs if p.left is not None and p.right is not None}
     kit = "from twinstep.jax import nn"  # nearer than Flax's, where a twin has it
     assert beside["from torch import nn"] == (kit if kit in b else "from flax import nnx")
-    assert (
-        beside["    return model, criterion, optimizer"] == "    return model, criterion, optimizer"
-    )
+    last = "    return model, criterion, optimizer"
+    assert beside[last] == last
     for line, other in beside.items():
         if line.startswith("    optimizer = ") or line.startswith("    criterion = "):
             assert other.split(" = ")[0] == line.split(" = ")[0]
@@ -184,9 +181,8 @@ def test_a_diff_shows_all_that_differs_and_says_what_it_leaves_out(name: str) ->
     skipped = [row for row in shown if isinstance(row, Skipped)]
     assert skipped
     assert all(row.lines > 1 for row in skipped)
-    assert sum(p.same for p in kept) + sum(row.lines for row in skipped) == sum(
-        p.same for p in pairs
-    )
+    left_out = sum(row.lines for row in skipped)
+    assert sum(p.same for p in kept) + left_out == sum(p.same for p in pairs)
     a, b = torch.splitlines(), jax.splitlines()
     for pair in set(pairs) - set(kept):
         assert pair.same or not (pair.left is not None and a[pair.left].strip())

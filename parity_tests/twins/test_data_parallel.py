@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,6 @@ from twinstep.runs.gate import Gate
 from twinstep.trace.storage import open_trace
 
 DOCUMENT = (ROOT / "docs" / "data_parallel.md").read_text()
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     "OMP_NUM_THREADS": "1",
@@ -46,9 +46,6 @@ def free_port() -> str:
 def run_all(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
     """What a command prints; it has to end well, and soon."""
     return ran(*words, cwd=folder, env=ENVIRONMENT | (environment or {})).printed()
-
-
-# --------------------------------------------------------------------------- what the document says
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def test_the_documents_commands(documented: tuple[Path, list[str]]) -> None:
 @pytest.mark.parametrize("framework", launch.FRAMEWORKS)
 @pytest.mark.parametrize(
     ("folder", "devices"),
-    [("traces", 2), ("two", None)],
+    [("traces/mnist_rnn/float64", 2), ("two", None)],
     ids=["mnist_rnn on 2 devices", "linear_regression in 2 processes that meet"],
 )
 def test_the_trajectory_is_that_of_one_device(
@@ -89,24 +86,19 @@ def test_the_trajectory_is_that_of_one_device(
 ) -> None:
     """30 steps of mnist_rnn take in the smaller batch at the end of an epoch."""
     found = documented[0] / folder
-    found = found / "mnist_rnn" / "float64" if devices else found
     rounding_noise = twinstep.load_trace(found / "jax")
     assert rounding_noise.rounding_noise is not None
     many = twinstep.load_trace(found / framework)
     devices = devices or {"torch": 2, "jax": 4}[framework]
-    assert many.metadata.device == f"cpu x {devices}"
-    assert many.metadata.spec is not None
-    assert many.metadata.example is not None
-    fields = {**many.metadata.spec, "dtype": "float64"}
-    one = twinstep.run(EXAMPLES[many.metadata.example](**fields), framework, rounding_noise=False)
+    metadata: Any = many.metadata
+    assert metadata.device == f"cpu x {devices}"
+    fields = {**metadata.spec, "dtype": "float64"}
+    one = twinstep.run(EXAMPLES[metadata.example](**fields), framework, rounding_noise=False)
     assert one.metadata.device == "cpu"
     found_out = twinstep.compare(one, many.with_rounding_noise_of(rounding_noise))
     assert found_out.verdict in (Verdict.ROUNDING, Verdict.EQUAL), found_out.reason
     assert found_out.chaotic_from is None
     assert one.metrics == many.metrics
-
-
-# ------------------------------------------------------------------------------------------ PyTorch
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,8 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     cases = [*EXAMPLES, *(f"{example}:{fault}" for fault, (_, example, _) in PLANTS.items())]
     program = str(ROOT / "parity_tests" / "helpers" / "processes.py")
-    run_all([*TORCHRUN, "--nproc-per-node=3", program, str(folder), *cases], folder)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    run_all([*torchrun, "--nproc-per-node=3", program, str(folder), *cases], folder)
     return folder
 
 
@@ -143,13 +136,15 @@ def test_a_fault_of_data_parallel_training_is_found(fault: str, processes: Path)
     assert (found.first.step, found.first.stage, found.first.leaf) == entry
 
 
+HEAD = """
+from twinstep.device_config import DeviceConfig
+from twinstep.problems import EXAMPLES
+from twinstep.runs import launch
+"""
 HOLDS_ON = """
 import gc
 from torch.nn.parallel import DistributedDataParallel
 from twinstep.torch import parallel
-from twinstep.runs import launch
-from twinstep.device_config import DeviceConfig
-from twinstep.problems import EXAMPLES
 
 def living():
     return sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
@@ -167,7 +162,7 @@ def test_a_driver_lets_go_of_the_group_before_it_ends(tmp_path: Path) -> None:
     """DistributedDataParallel, alive when the group is destroyed, may wait for ever."""
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
     environment = alone | {"MASTER_PORT": free_port()}
-    assert run_all([sys.executable, "-c", HOLDS_ON], tmp_path, environment) == "1 1 0\n"
+    assert run_all([sys.executable, "-c", HEAD + HOLDS_ON], tmp_path, environment) == "1 1 0\n"
 
 
 FAILING = """
@@ -243,18 +238,12 @@ def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     assert wait_until(lambda: not processes_of(tmp_path))
 
 
-# ---------------------------------------------------------------------------------------------- JAX
-
-
 IN_JAX = """
 import re
 import jax
 import jax.numpy as jnp
 import twinstep
-from twinstep.runs import launch
 from twinstep.errors import InputError
-from twinstep.device_config import DeviceConfig
-from twinstep.problems import EXAMPLES
 
 def spec_of(name, **fields):
     return EXAMPLES[name](dtype="float64", steps=4, **fields)
@@ -295,13 +284,10 @@ except InputError as error:
 
 
 def test_several_jax_devices(tmp_path: Path) -> None:
-    assert run_all([sys.executable, "-W", "error", "-c", IN_JAX], tmp_path) == (
+    assert run_all([sys.executable, "-W", "error", "-c", HEAD + IN_JAX], tmp_path) == (
         "devices is 5, but JAX found 4 cpu, started before: "
         'first jax.config.update("jax_num_cpu_devices", 5)\n'
     )
-
-
-# ---------------------------------------------------------------------------------------- bad input
 
 
 def test_more_devices_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

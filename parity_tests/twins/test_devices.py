@@ -43,9 +43,6 @@ def described(platform: str) -> Any:
     return SimpleNamespace(platform=platform, device_kind=f"a {platform}")
 
 
-# ------------------------------------------------------------------------------------ kept to it
-
-
 def train_on_meta(spec: Spec) -> None:
     """Makes and trains what a run does, on a device that no CPU tensor may meet."""
     example = launch.example("torch", spec)
@@ -81,9 +78,6 @@ def test_tensor_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     left(monkeypatch, torch_impl.mnist_rnn)
     with pytest.raises(RuntimeError, match="at cpu and parameter tensor at meta"):
         train_on_meta(EXAMPLES["mnist_rnn"](steps=1))
-
-
-# ---------------------------------------------------------------------------------------- refused
 
 
 def test_float64_on_mps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +149,6 @@ def test_places_beside_a_tpu() -> None:
     assert DeviceConfig("gpu", 4, "default").single_device() == DeviceConfig("gpu", 1, "highest")
 
 
-# ------------------------------------------------------------------------------ precision, truly
-
-
 def switches() -> dict[str, Any]:
     """All that PyTorch lets a user say about products."""
     said: dict[str, Any] = {"matmul": torch.get_float32_matmul_precision()}
@@ -219,9 +210,6 @@ def test_trace_says_what_is_in_force(framework: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "tf32")
     said = {"torch": "bfloat16", "jax": "tf32"}[framework]
     assert launch.driver(framework, spec).metadata.precision == said
-
-
-# ------------------------------------------------------------------------- what a fast mode costs
 
 
 def test_a_cpu_has_no_fast_mode(tmp_path: Path) -> None:

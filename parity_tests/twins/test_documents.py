@@ -12,19 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import document_code
 from helpers.commands import command
-from helpers.document_code import (
-    BACKWARD,
-    CASES,
-    GRADIENT_UPDATE,
-    LINEAR_REGRESSION,
-    MNIST_RNN,
-    RNN_CASE,
-    Case,
-    Ran,
-    run_document,
-    torchvision,
-)
+from helpers.document_code import LINEAR_REGRESSION, RNN_CASE, Case, Ran, run_document
 from helpers.printed import EXACT, logged, unlike
 
 import twinstep
@@ -61,8 +51,7 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Images:
     train, test = every.train_images[:930], every.test_images[:40]
     some = Images(train, every.train_labels[:930], test, every.test_labels[:40], "digits")
     monkeypatch.setattr(mnist_rnn_spec, "load_digits", lambda: some)
-
-    monkeypatch.setitem(sys.modules, "torchvision", torchvision(some))
+    monkeypatch.setitem(sys.modules, "torchvision", document_code.torchvision(some))
     return some
 
 
@@ -100,7 +89,7 @@ def max_distance(ran: Ran, trace: Trace) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.example)
+@pytest.mark.parametrize("case", document_code.CASES, ids=lambda case: case.example)
 def test_pasted_code_sees_the_losses_of_the_jax_side(case: Case, dtype: str) -> None:
     for seed in SEEDS:
         ran = run_document(case.text(dtype), seed, dtype)
@@ -157,11 +146,11 @@ def test_pasted_rnn_sees_the_losses_of_the_jax_side(seed: int, dtype: str, digit
 def test_second_backward_of_document_000_is_refused() -> None:
     """So the document's section 4 cannot be meant as printed: the example calls it once."""
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        run_document(GRADIENT_UPDATE, 0, "float32")
+        run_document(document_code.GRADIENT_UPDATE, 0, "float32")
     # whichever of the two is left out, the update is the same: zero_grad comes before the second
-    once = run_document(GRADIENT_UPDATE.replace(BACKWARD, "", 1), 0, "float32")
-    first, _, rest = GRADIENT_UPDATE.rpartition(BACKWARD)
-    assert first.count(BACKWARD) == 1
+    once = run_document(document_code.CASES[0].code, 0, "float32")
+    first, _, rest = document_code.GRADIENT_UPDATE.rpartition(document_code.BACKWARD)
+    assert first.count(document_code.BACKWARD) == 1
     other = run_document((first + rest).replace("optimizer.zero_grad()\n", ""), 0, "float32")
     for name, array in once.params.items():
         np.testing.assert_array_equal(array, other.params[name])
@@ -203,7 +192,7 @@ def test_state_dict_line_is_the_one_that_torch_prints(
 
 @pytest.mark.parametrize("correct", [9, 20, 37])
 def test_accuracy_line_is_the_one_of_document_001(correct: int) -> None:
-    line = MNIST_RNN[MNIST_RNN.rindex("print(") :]
+    line = document_code.MNIST_RNN[document_code.MNIST_RNN.rindex("print(") :]
     names = {"correct": correct, "total": 10000}
     said = command(call=lambda _: exec(line.replace("        ", ""), names))
     metrics = {"correct": float(correct), "test_images": 10000.0}

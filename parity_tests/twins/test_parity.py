@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import twinstep
-from twinstep.judge.findings import Verdict
 from twinstep.problems.datasets import DATA_VARIABLE, MNIST_MD5
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.runs.claims import with_claims
@@ -31,7 +30,6 @@ def holds(result: Verification, record: Any) -> None:
     """Every step of the spec was compared, in both modes, and each is within its allowance."""
     comparison, spec = result.comparison, result.spec
     assert comparison.verdict.same, comparison.reason
-    assert comparison.verdict in (Verdict.EQUAL, Verdict.ROUNDING)
     assert comparison.first is None
     assert comparison.steps == spec.total_steps
     assert comparison.bound == "rounding noise measured on this run"
@@ -67,25 +65,16 @@ def claims_are_measured(result: Verification) -> None:
 def test_both_frameworks_train_the_same(name: str, dtype: Any, record_property: Any) -> None:
     result = with_claims(twinstep.verify(twinstep.examples()[name](dtype=dtype)))
     holds(result, record_property)
-    if dtype == "float64":
-        assert result.distances is None
-    else:
-        assert result.distances is not None
-        assert result.distances.keys() == {"torch", "jax"}
-        assert all(math.isfinite(distance) for distance in result.distances.values())
+    distances = result.distances or {}
+    assert distances.keys() == (set() if dtype == "float64" else {"torch", "jax"})
+    assert all(map(math.isfinite, distances.values()))
 
 
 @pytest.mark.slow
 def test_real_mnist_trains_the_same(record_property: Any) -> None:
-    missing = [
-        file
-        for file in MNIST_MD5
-        if not (MNIST / file).exists() and not (MNIST / file.removesuffix(".gz")).exists()
-    ]
-    if missing:
-        pytest.skip(
-            f"MNIST's files lie neither beside the repository nor where {DATA_VARIABLE} says"
-        )
+    for file in MNIST_MD5:
+        if not (MNIST / file).exists() and not (MNIST / file.removesuffix(".gz")).exists():
+            pytest.skip(f"{file} lies neither beside the repository nor where {DATA_VARIABLE} says")
     spec = MnistRnn(dtype="float64", steps=12, data="mnist", data_dir=str(MNIST))
     result = with_claims(twinstep.verify(spec))
     holds(result, record_property)
@@ -117,9 +106,7 @@ def test_claims_without_figures_are_noticed() -> None:
     result = with_claims(twinstep.verify(twinstep.examples()["chain_rule"](dtype="float64")))
     claims_are_measured(result)
     claim = result.claims[0]
-    for measured in ("", "about right", "off by nan", "0 and inf"):
-        wrong = dataclasses.replace(result, claims=[claim._replace(measured=measured)])
+    wrong = ("", "about right", "off by nan", "0 and inf")
+    for claims in ([], *([claim._replace(measured=measured)] for measured in wrong)):
         with pytest.raises(AssertionError):
-            claims_are_measured(wrong)
-    with pytest.raises(AssertionError):
-        claims_are_measured(dataclasses.replace(result, claims=[]))
+            claims_are_measured(dataclasses.replace(result, claims=claims))

@@ -62,6 +62,11 @@ def chips() -> dict[int, tuple[jax.Device, ...]]:
     return found
 
 
+def on(chip: jax.Device, *shape: int) -> jax.ShapeDtypeStruct:
+    """An array of float32 on a chip."""
+    return jax.ShapeDtypeStruct(shape, np.float32, sharding=SingleDeviceSharding(chip))
+
+
 def less_than_float32(text: str) -> list[str]:
     """The lines of a compiled program that hold bfloat16, or a product that need not be float32."""
     product = re.compile(r" (dot|convolution)\(")
@@ -106,31 +111,24 @@ def test_four_chips(name: str, chips: dict[int, tuple[jax.Device, ...]]) -> None
 def test_bfloat16_is_noticed(chips: dict[int, tuple[jax.Device, ...]]) -> None:
     """What a TPU does where nothing is asked for is what the tests above do not let pass."""
     spec = EXAMPLES["mnist_rnn"](steps=2)
-    text = (
-        program("training", spec, DeviceConfig(precision="default")).compile(chips[1][0]).as_text()
-    )
+    loop = program("training", spec, DeviceConfig(precision="default"))
+    text = loop.compile(chips[1][0]).as_text()
     assert any("bf16" in line for line in less_than_float32(text or ""))
 
 
 def test_product_without_a_precision_is_noticed(chips: dict[int, tuple[jax.Device, ...]]) -> None:
     """A product alone is compiled to one that takes bfloat16 inside, and does not say so."""
-    square = jax.ShapeDtypeStruct(
-        (128, 128), np.float32, sharding=SingleDeviceSharding(chips[1][0])
-    )
+    square = on(chips[1][0], 128, 128)
     for precision, found in (("default", 1), ("highest", 0)):
         with jax.default_matmul_precision(precision):
-            lowered = (
-                jax.jit(lambda a, b: a @ b).trace(square, square).lower(lowering_platforms=("tpu",))
-            )
+            traced = jax.jit(lambda a, b: a @ b).trace(square, square)
+            lowered = traced.lower(lowering_platforms=("tpu",))
         text = lowered.compile().as_text()
         assert "bf16" not in text
         assert len(less_than_float32(text)) == found
 
 
 def test_program_that_is_too_large_is_noticed(chips: dict[int, tuple[jax.Device, ...]]) -> None:
-    huge = jax.ShapeDtypeStruct(
-        (2**17, 2**16), np.float32, sharding=SingleDeviceSharding(chips[1][0])
-    )
-    traced = jax.jit(lambda a: a + 1).trace(huge)
+    traced = jax.jit(lambda a: a + 1).trace(on(chips[1][0], 2**17, 2**16))
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         traced.lower(lowering_platforms=("tpu",)).compile()

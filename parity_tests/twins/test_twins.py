@@ -100,9 +100,6 @@ def spec_of(name: str, dtype: Any) -> Spec:
     return EXAMPLES[name](dtype=dtype, seed=RUNS[dtype], **fields)
 
 
-# ------------------------------------------------------------------------------------ what they say
-
-
 @pytest.mark.parametrize("dtype", RUNS)
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_pytorch_prints_what_the_document_prints(
@@ -167,9 +164,6 @@ def test_another_line_is_noticed(line: str, relative: float, alike: bool) -> Non
     assert unlike([ALIKE, ALIKE], [ALIKE], relative) == [f"{ALIKE}\nnothing"]
 
 
-# ------------------------------------------------------------------------------------- as programs
-
-
 @pytest.mark.parametrize("side", SIDES)
 def test_a_program_by_itself_says_the_same(ran: Any, side: str, tmp_path: Path) -> None:
     """From wherever it is started, and with nothing of the other framework."""
@@ -200,13 +194,6 @@ def test_help_names_every_flag_of_the_problem(side: str) -> None:
     assert [flag for flag in flags if f"  --{flag} " not in text] == []
 
 
-# ------------------------------------------------------------------ what they start from and train
-
-
-class StartedError(Exception):
-    """Raised in place of what a program would do next."""
-
-
 def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
     """What a program hands to its loop, and to its test where it has one; it is not trained."""
     found: dict[str, Any] = {}
@@ -222,12 +209,12 @@ def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
             found["data"] = epoch if isinstance(epoch, tuple) else epoch.samples
         found["params"] = {name: np.asarray(array).copy() for name, array in named.items()}
         if not hasattr(twin, "evaluate"):
-            raise StartedError
+            raise InterruptedError
         return None if isinstance(model, torch.nn.Module) else (params, None)
 
     def evaluate(model: Any, images: Any, labels: Any) -> Any:
         found["tested"] = images, labels
-        raise StartedError
+        raise InterruptedError
 
     x64 = jax.config.read("jax_enable_x64")
     with pytest.MonkeyPatch.context() as patch:
@@ -236,7 +223,7 @@ def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
         if hasattr(twin, "evaluate"):
             patch.setattr(twin, "evaluate", evaluate)
         try:
-            with pytest.raises(StartedError):
+            with pytest.raises(InterruptedError):
                 twin.main()
         finally:
             jax.config.update("jax_enable_x64", x64)

@@ -1,22 +1,86 @@
-"""What `twinstep bench` shows: the table, the plot, the figures in benchmarks/README.md."""
+"""What `twinstep bench` measures and shows: times in turn, by a clock that tests move; the table,
+the plot, the figures in benchmarks/README.md.
+"""
 
 import dataclasses
+import itertools
 import json
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from helpers.commands import ROOT
 
 from twinstep import InputError
 from twinstep.bench import markdown, table
 from twinstep.bench.plot import ratios_figure
 from twinstep.bench.rows import ASKED, RUNS, Cost, Row, report, runs
-from twinstep.bench.timing import Spread
+from twinstep.bench.timing import Spread, interleaved, ratios, spread, timed
 from twinstep.problems import EXAMPLES
 from twinstep.problems.regression import LinearRegression
 from twinstep.trace.variants import LABELS
 
-README = Path(__file__).parents[2] / "benchmarks" / "README.md"
+README = ROOT / "benchmarks" / "README.md"
+
+
+class Clock:
+    """A clock that moves only when something takes time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def side(self, seconds: Iterator[float], calls: list[str], name: str) -> Callable[[], float]:
+        """A side whose calls take so long, one after the other."""
+
+        def make() -> float:
+            calls.append(name)
+            taken = next(seconds)
+            self.now += taken
+            return taken
+
+        return make
+
+
+def test_timed_is_the_seconds_of_one_call() -> None:
+    clock = Clock()
+    clock.now = 7
+    assert timed(clock.side(iter([3]), [], ""), clock) == 3
+
+
+def test_sides_take_turns() -> None:
+    """Of 10 ms, five calls fill a turn, after two that do not count; of 1 s, one does."""
+    clock, calls = Clock(), list[str]()
+    taken = {"a": 0.01, "b": 1.0}
+    sides = {n: clock.side(itertools.repeat(seconds), calls, n) for n, seconds in taken.items()}
+    times = interleaved(sides, 3, clock=clock)
+    assert times == {"a": [0.01] * 3, "b": [1.0] * 3}
+    assert "".join(calls) == "ab" + 3 * ("aa" + "aaaaa" + "b")
+
+
+def test_a_turn_is_the_median_of_its_calls_without_the_first_two() -> None:
+    clock = Clock()
+    seconds = iter([0.02, 9, 9, 0.02, 0.5])  # warm; two uncounted; a turn of two calls
+    times = interleaved({"a": clock.side(seconds, [], "a")}, 1, clock=clock)
+    assert times["a"] == [pytest.approx(0.26)]
+
+
+@pytest.mark.parametrize(("limit", "turns"), [(0.5, 1), (2.5, 3), (math.inf, 9)])
+def test_no_turn_begins_after_the_limit(limit: float, turns: int) -> None:
+    clock = Clock()
+    sides = {"a": clock.side(itertools.repeat(1.0), [], "a")}
+    assert len(interleaved(sides, 9, limit, clock)["a"]) == turns
+
+
+def test_spread_is_median_and_quartiles() -> None:
+    assert spread([5, 1, 2, 4, 3]) == Spread(3, 2, 4)
+    assert spread([7]) == Spread(7, 7, 7)
+    assert str(spread([1.0, 3.0])) == "2 (1.5 to 2.5)"
+    # a ratio is taken turn by turn: a machine that is twice as slow in one slows both
+    assert ratios([2, 4, 2], [1, 2, 1]) == Spread(2, 2, 2)
 
 
 def test_which_runs_are_timed() -> None:
@@ -64,9 +128,8 @@ def test_plot_has_a_mark_for_every_figure() -> None:
 
 
 def test_markdown_stands_between_its_markers() -> None:
-    value = json.loads(
-        json.dumps(report([*MADE, Cost("start", Spread(0.1, 0.1, 0.1), 0.3)], ["x"]))
-    )
+    start = Cost("start", Spread(0.1, 0.1, 0.1), 0.3)
+    value = json.loads(json.dumps(report([*MADE, start], ["x"])))
     before = f"# Text\n{markdown.START}\nold\n{markdown.END}\nmore\n"
     after = markdown.put_in(before, value)
     assert after.startswith(f"# Text\n{markdown.START}\nTaken on ")
@@ -79,7 +142,7 @@ def test_markdown_stands_between_its_markers() -> None:
         markdown.put_in("# Text\n", value)
 
 
-def test_readme_has_a_line_for_every_run() -> None:
+def test_readme_has_a_line_for_every_run_and_optimizer() -> None:
     written = README.read_text()
     assert markdown.put_in(written, report(MADE)) != written
     _, _, figures = written.partition(markdown.START)
@@ -88,10 +151,7 @@ def test_readme_has_a_line_for_every_run() -> None:
             assert figures.count(f"| `{name}` | {steps} |") >= 2, "a ratio and a first call"
         assert f"gate / both trainings, `{name}`" in figures
     assert "seconds of `twinstep --help`" in figures
-
-
-def test_readme_has_a_line_for_every_optimizer() -> None:
-    _, _, figures = README.read_text().partition("<!-- optimizers -->")
+    _, _, figures = written.partition("<!-- optimizers -->")
     figures = figures.partition("<!-- /optimizers -->")[0]
     for name in ("adam", "adamw", "sgd, momentum 0.9", "rmsprop"):
         assert figures.count(f"| {name} |") == 1
