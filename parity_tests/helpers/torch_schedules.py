@@ -104,8 +104,8 @@ def torch_rates(
 ) -> np.ndarray:
     """(steps,) the rate of each of PyTorch's updates.
 
-    build: makes a scheduler of the optimizer, or several that share it; read: what else to read off the optimizer;
-    metrics: what a plateau is given
+    build: makes a scheduler of the optimizer, or several that share it; read: what else is read
+    off the optimizer; metrics: what a plateau is given
     """
     with steps_without_updates():
         optimizer = optimizer_for(lr)
