@@ -108,31 +108,23 @@ def test_sparse_batches_name_rows_twice_and_some_rows_late() -> None:
 # What is the same
 
 
-@pytest.fixture(scope="module")
-def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, list[dict[str, Any]]]:
-    """What `verify optimizers` says of one row of each kind: exit code, page, results."""
-    page, found = (tmp_path_factory.mktemp("set") / name for name in ("page.html", "found.json"))
+def test_a_row_of_each_kind_is_the_same_in_both_and_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `verify optimizers` says of them."""
+    page, found = tmp_path / "page.html", tmp_path / "found.json"
     probes = {spec.optimizer: [spec.options] for spec in PROBES.values()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizers, "CONFIGURATIONS", probes)
-        patch.setattr(closures, "CONFIGURATIONS", {})
-        files = ["--report", str(page), "--json", str(found)]
-        code = main(["verify", "optimizers", "--steps", str(STEPS), "--jobs", "1", *files])
-    return code, page.read_text(), json.loads(found.read_text())["results"]
-
-
-def test_a_row_of_each_kind_is_the_same_in_both(verified: Any) -> None:
-    code, _, results = verified
-    assert code == 0
+    monkeypatch.setattr(optimizers, "CONFIGURATIONS", probes)
+    monkeypatch.setattr(closures, "CONFIGURATIONS", {})
+    files = ["--report", str(page), "--json", str(found)]
+    assert main(["verify", "optimizers", "--steps", str(STEPS), "--jobs", "1", *files]) == 0
+    results = json.loads(found.read_text())["results"]
     assert [result["example"] for result in results] == [spec.name for spec in PROBES.values()]
     assert all(result["verdict"] in ("equal", "rounding") for result in results)
     assert all(result["steps"] == STEPS for result in results)
-
-
-def test_the_report_page_has_a_row_of_each_kind(verified: Any) -> None:
     for spec in PROBES.values():
-        assert html.escape(spec.name) in verified[1]
-        assert f"twinstep/torch/programs/{spec.implementation}.py" in verified[1]
+        assert html.escape(spec.name) in page.read_text()
+        assert f"twinstep/torch/programs/{spec.implementation}.py" in page.read_text()
 
 
 @pytest.mark.parametrize("row", ["Adam", "NAdam()", "Muon(weight"])
@@ -178,7 +170,10 @@ def test_muon_is_torchs_own_but_for_the_one_cast() -> None:
     assert "bfloat16" not in vars(torch.Tensor)
 
 
-def steps_with(patch: pytest.MonkeyPatch, cast: Callable[[torch.Tensor], torch.Tensor]) -> None:
+Cast = Callable[[torch.Tensor], torch.Tensor]
+
+
+def steps_with(patch: pytest.MonkeyPatch, cast: Cast) -> None:
     """PyTorch's update is p -= 2 cast(grad), the double written over what the cast gave."""
 
     def step(self: Any, closure: Any = None) -> None:
@@ -190,7 +185,7 @@ def steps_with(patch: pytest.MonkeyPatch, cast: Callable[[torch.Tensor], torch.T
 
 
 BFLOAT16 = torch.ones((), dtype=torch.bfloat16)
-CASTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+CASTS: dict[str, Cast] = {
     "torch 2.13": lambda grad: grad.bfloat16(),
     "torch 2.15": lambda grad: grad.to(dtype=torch.bfloat16, copy=True),
     "by position": lambda grad: grad.to(torch.bfloat16),
@@ -199,31 +194,27 @@ CASTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+@pytest.mark.parametrize("how", CASTS)
 def test_muons_cast_is_left_out_however_it_is_written(
-    cast: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps_with(monkeypatch, cast)
+    steps_with(monkeypatch, CASTS[how])
     before, after, grad = updated(Muon, round_to_bfloat16=False)
     assert torch.equal(after, before - 2 * grad)
-    rounded = updated(Muon)[1]
-    assert not torch.equal(rounded, after)
+    assert not torch.equal(updated(Muon)[1], after)
 
 
-OTHERWISE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
-    "no cast": (torch.clone, "no cast to bfloat16"),
-    "into another": (
-        lambda grad: torch.empty(grad.shape, dtype=torch.bfloat16).copy_(grad),
-        "bfloat16 from aten.empty",
+OTHERWISE: dict[str, Cast] = {
+    "no cast to bfloat16": torch.clone,
+    "bfloat16 from aten.empty": lambda grad: torch.empty(grad.shape, dtype=torch.bfloat16).copy_(
+        grad
     ),
 }
 
 
-@pytest.mark.parametrize(("cast", "says"), OTHERWISE.values(), ids=OTHERWISE)
-def test_a_muon_whose_cast_is_not_met_says_so(
-    cast: Callable[[torch.Tensor], torch.Tensor], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps_with(monkeypatch, cast)
+@pytest.mark.parametrize("says", OTHERWISE)
+def test_a_muon_whose_cast_is_not_met_says_so(says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps_with(monkeypatch, OTHERWISE[says])
     with pytest.raises(InputError, match=says):
         updated(Muon, round_to_bfloat16=False)
 
@@ -279,13 +270,9 @@ SPOTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "plant", "step"), PLANTS.values(), ids=PLANTS)
-def test_a_fault_is_found_where_it_is(
-    name: str,
-    plant: Callable[[pytest.MonkeyPatch], None],
-    step: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("fault", PLANTS)
+def test_a_fault_is_found_where_it_is(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, plant, step = PLANTS[fault]
     plant(monkeypatch)
     leave_noise_out(monkeypatch)
     comparison = verify(PROBES[name]).comparison

@@ -19,6 +19,7 @@ from twinstep.judge.history import MAX_POINTS, Curve
 from twinstep.report import check_writable, plots, write_text
 from twinstep.report.page import page
 from twinstep.report.palette import PALETTE
+from twinstep.runs.verification import Verification
 
 pytestmark = pytest.mark.quick_to_compile
 
