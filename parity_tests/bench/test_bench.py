@@ -155,7 +155,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def scaled_jax_step(patch: pytest.MonkeyPatch) -> None:
     """JAX's step takes gradients that are off by a thousandth: no side is above suspicion."""
-    scaled = jax_grads(lambda grads: {name: 1.001 * grad for name, grad in grads.items()})
+    scaled = jax_grads(lambda grads, _: {name: 1.001 * grad for name, grad in grads.items()})
     scaled(patch, launch.example("jax", LinearRegression()))
 
 
