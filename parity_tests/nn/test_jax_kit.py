@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.synthetic_traces import refused
 from helpers.training import settings
 from torch.nn import functional
 
@@ -68,6 +69,7 @@ CLASS_SHAPES = [(1, 10), (33, 2), (5, 100), (64, 10)]
 LOSSES: dict[str, tuple[Loss, Any, Any, list[Any]]] = {
     "mse_loss": (kit.mse_loss, functional.mse_loss, regression_pair, REGRESSION_SHAPES),
     "l1_loss": (kit.l1_loss, functional.l1_loss, regression_pair, REGRESSION_SHAPES),
+    "huber_loss": (kit.huber_loss, functional.huber_loss, regression_pair, REGRESSION_SHAPES),
     "cross_entropy": (kit.cross_entropy, functional.cross_entropy, class_pair, CLASS_SHAPES),
 }
 
@@ -114,11 +116,17 @@ def test_l1_gradient_at_a_tie_is_zero() -> None:
     np.testing.assert_array_equal(grad, [0, 0.25, -0.25, 0])
 
 
+def test_a_delta_that_is_not_above_0_is_refused() -> None:
+    x = jnp.ones(2)
+    refused(lambda: kit.huber_loss(x, x, 0.0), "huber_loss", "delta", "0.0")
+
+
 WRONG_LOSSES: dict[str, tuple[str, Loss]] = {
     "tie": ("l1_loss", lambda a, b: jnp.mean(jnp.abs(a - b))),
     "sum": ("mse_loss", lambda a, b: jnp.sum((a - b) ** 2)),
     "half": ("mse_loss", lambda a, b: jnp.mean((a - b) ** 2) / 2),
     "huber": ("l1_loss", lambda a, b: jnp.mean(jnp.where(abs(a - b) < 1e-3, 0, abs(a - b)))),
+    "a line alone": ("huber_loss", lambda a, b: jnp.mean(abs(a - b) - 0.5)),
     "no logarithm": ("cross_entropy", lambda a, b: -jnp.mean(jax.nn.softmax(a)[jnp.arange(64), b])),
     "warmer": ("cross_entropy", lambda a, b: kit.cross_entropy(a * (1 + 1e-13), b)),
 }
