@@ -15,9 +15,9 @@ from helpers.synthetic_traces import refused
 
 import twinstep
 from twinstep.jax import record, watch
-from twinstep.jax.layout import module_layout
+from twinstep.jax.layout import module_layout, tree_layout
 from twinstep.jax.optim import adamw, clip_grad_norm
-from twinstep.jax.watching import gradients
+from twinstep.jax.watching import gradients, unwatched
 from twinstep.trace.ledger import Trace
 
 
@@ -310,6 +310,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         told(ONCE, {"loss": 1.0, "params": {"v": jnp.ones(2)}}),
         "step 2: params, w is missing, the steps before had it",
     ),
+    "a leaf that its layout has not": (
+        lambda: record(PARAMS, layout=tree_layout({"v": jnp.ones(2)})),
+        "the layout has no leaf 'w'",
+    ),
     "params": (told({"loss": 1.0}), "step 1: params is missing"),
     "two optimizers": (
         told(ONCE | {"name": "a"}, ONCE | {"name": "b"}),
@@ -321,6 +325,22 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize(("act", "says"), REFUSED.values(), ids=REFUSED)
 def test_refused_in_one_line(act: Callable[[], Any], says: str) -> None:
     assert refused(act).startswith(says)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adam", "lion", "rmsprop", "novograd", "adabelief"])
+def test_an_optimizer_of_optaxs_is_recorded_whether_the_layout_knows_its_state_or_not(
+    name: str,
+) -> None:
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    params, layout = nnx.to_pure_dict(nnx.state(model, nnx.Param)), module_layout(model)
+    tx = watch(getattr(optax, name)(0.1))
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, state = tx.update(grads, tx.init(params), params)
+    with record(params, layout=layout) as rec:
+        rec.step(loss=1.0, params=optax.apply_updates(params, updates), opt_state=state)
+    assert {*rec.trace.raw_grads} == {"weight", "bias"}
+    arrays = {array.tobytes() for array in rec.trace.opt_state.values()}
+    assert len(arrays) >= len({leaf.tobytes() for leaf in jax.tree.leaves(unwatched(state))})
 
 
 def test_what_was_finished_stays_readable(tmp_path: Path) -> None:
