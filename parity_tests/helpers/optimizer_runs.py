@@ -5,7 +5,7 @@ PyTorch's names for it, "0.weight.exp_avg".
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,18 @@ import numpy as np
 import optax
 import torch
 from helpers.optim_database import optim_db
-from helpers.training import PARAMS, WEIGHTS, X, Y, named_loss, off, settings
+from helpers.training import (
+    PARAMS,
+    WEIGHTS,
+    TorchNetwork,
+    arrays,
+    jax_step,
+    named_loss,
+    off,
+    settings,
+    torch_loss,
+    torch_steps,
+)
 from torch.optim.lr_scheduler import LambdaLR
 
 from twinstep.jax.optim import from_torch, muon
@@ -37,30 +48,21 @@ class Problem:
     batch is about
     """
 
-    params: dict[str, np.ndarray]
+    model: Callable[[], torch.nn.Module]
     batches: np.ndarray
-    torch_loss: Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
-    jax_loss: Callable[[Mapping[str, jax.Array], jax.Array], jax.Array]
+    torch_loss: Callable[[Any, np.ndarray], torch.Tensor]
+    jax_loss: Callable[[Any, jax.Array], jax.Array]
     trained: tuple[str, ...]
     touched: Callable[[jax.Array], dict[str, jax.Array]] | None = None
-
-
-def _torch_network(params: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    x, y = (torch.tensor(a[batch], dtype=torch.get_default_dtype()) for a in (X, Y))
-    return named_loss(params, x, y, torch.tanh)
-
-
-def _jax_network(params: Mapping[str, jax.Array], batch: jax.Array) -> jax.Array:
-    return named_loss(params, jnp.asarray(X)[batch], jnp.asarray(Y)[batch])
 
 
 _ROWS, _WIDTH = 24, 5
 _TARGETS = _numbers.randn(_ROWS, _WIDTH)
 
 
-def _torch_table(params: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    h = torch.nn.functional.embedding(batch, params["table"], sparse=True)
-    return ((torch.tanh(h) - torch.tensor(_TARGETS)[batch]) ** 2).mean()
+def _torch_table(params: Mapping[str, torch.Tensor], batch: np.ndarray) -> torch.Tensor:
+    h = torch.nn.functional.embedding(torch.tensor(batch), params["table"], sparse=True)
+    return ((torch.tanh(h) - torch.tensor(_TARGETS[batch])) ** 2).mean()
 
 
 def _jax_table(params: Mapping[str, jax.Array], batch: jax.Array) -> jax.Array:
@@ -72,16 +74,17 @@ def _touched(batch: jax.Array) -> dict[str, jax.Array]:
 
 
 NETWORK = Problem(
-    PARAMS, _numbers.randint(0, 512, (STEPS, 32)), _torch_network, _jax_network, tuple(PARAMS)
+    TorchNetwork, _numbers.randint(0, 512, (STEPS, 32)), torch_loss, named_loss, tuple(PARAMS)
 )
 """8-16-16-3 with tanh, mean squared error, random minibatches of 32."""
 
 MATRICES = replace(NETWORK, trained=tuple(WEIGHTS))
 """The same with its biases left where they are."""
 
+_TABLE = _numbers.randn(_ROWS, _WIDTH)
 # the last rows in the second half alone, so that their first update is a late one
 TABLE = Problem(
-    {"table": _numbers.randn(_ROWS, _WIDTH)},
+    lambda: torch.nn.ParameterDict({"table": torch.tensor(_TABLE)}),
     np.where(
         np.arange(STEPS)[:, None] < STEPS // 2,
         _numbers.randint(0, _ROWS - 8, (STEPS, 6)),
@@ -159,27 +162,22 @@ def torch_run(
     """By torch.optim. factor: LambdaLR's; rounded: as Muon rounds to bfloat16"""
     problem = problem_for(name)
     with default_dtype(dtype):
-        params = {
-            key: torch.tensor(array, dtype=getattr(torch, dtype), requires_grad=True)
-            for key, array in problem.params.items()
-        }
+        model = problem.model().to(getattr(torch, dtype))
+        trained = {key: p for key, p in model.named_parameters() if key in problem.trained}
         exact = {} if rounded else UNROUNDED.get(name, {})
         kind = Muon if exact else getattr(torch.optim, name)
-        optimizer = kind([params[key] for key in problem.trained], **options, **exact)
-        schedule = None if factor is None else LambdaLR(optimizer, factor)
-        seen: dict[str, list[np.ndarray]] = {}
-        for batch in torch.tensor(problem.batches[:steps]):
-            loss = problem.torch_loss(params, batch)
-            for p in params.values():
-                p.grad = None
-            (-loss if is_maximized(options) else loss).backward()
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
-            trained = {key: params[key] for key in problem.trained}
-            for what, value in torch_named(trained, optimizer).items():
-                seen.setdefault(what, []).append(value)
-        return {key: np.stack(arrays) for key, arrays in seen.items()}
+        optimizer = kind(list(trained.values()), **options, **exact)
+        how: Any = {"sign": -1 if is_maximized(options) else 1, "loss": problem.torch_loss}
+        schedule = factor and LambdaLR(optimizer, factor)
+        seen = []
+        for batch in problem.batches[:steps, None]:
+            torch_steps(model, optimizer, batch, scheduler=schedule, **how)
+            seen.append(torch_named(trained, optimizer))
+        return stacked(seen)
+
+
+def stacked(seen: Sequence[Mapping[str, Any]]) -> Run:
+    return {what: np.stack([np.asarray(one[what]) for one in seen]) for what in seen[0]}
 
 
 def torch_named(params: Mapping[Any, torch.Tensor], optimizer: Any) -> Run:
@@ -202,28 +200,21 @@ def jax_run(
     dtype: str = "float64",
     steps: int = STEPS,
 ) -> Run:
-    """By an optax transformation, all steps in one scan. maximize: minus the loss"""
+    """By an optax transformation. maximize: minus the loss"""
     # made under the same settings by whoever calls: its constants may be arrays
     with default_dtype(dtype):
         sign = -1.0 if maximize else 1.0
-        update = optax.with_extra_args_support(optimizer).update
-
-        everything = {key: jnp.asarray(array, dtype) for key, array in problem.params.items()}
+        everything = {k: jnp.asarray(a, dtype) for k, a in arrays(problem.model()).items()}
         params = {key: everything[key] for key in problem.trained}
 
         def loss(params: Any, batch: jax.Array) -> jax.Array:
             return sign * problem.jax_loss(everything | params, batch)
 
-        def step(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
-            params, state = carry
-            rows = {} if problem.touched is None else {"touched": problem.touched(batch)}
-            updates, state = update(jax.grad(loss)(params, batch), state, params, **rows)
-            params = optax.apply_updates(params, updates)
-            return (params, state), named(params, state)
-
-        run = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches)[1])
-        batches = jnp.asarray(problem.batches[:steps])
-        return jax.tree.map(np.asarray, run((params, optimizer.init(params)), batches))
+        step, state, seen = jax_step(optimizer, loss, problem.touched), optimizer.init(params), []
+        for batch in problem.batches[:steps]:
+            params, state = step(params, state, batch)
+            seen.append(named(params, state))
+        return stacked(seen)
 
 
 def named(params: Mapping[Any, jax.Array], state: Any) -> dict[Any, jax.Array]:

@@ -27,8 +27,6 @@ from helpers.optimizer_runs import BAR, default_dtype, jax_run, problem_for, tor
 from helpers.porting_schedules import Page
 from helpers.training import (
     FULL,
-    X,
-    Y,
     jax_params,
     jax_steps,
     named_loss,
@@ -229,7 +227,7 @@ def _lbfgs_gaps(row: Row) -> tuple[float, float]:
         _, _, ours = jax_steps(twin, _UPDATES)
 
         def loss(params: Any) -> jax.Array:
-            return named_loss(params, jnp.asarray(X), jnp.asarray(Y))
+            return named_loss(params, _UPDATES[0])
 
         def iteration(carry: Any, _: Any) -> tuple[Any, Any]:
             params, state = carry

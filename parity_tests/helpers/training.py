@@ -49,9 +49,8 @@ class TorchNetwork(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.set_default_dtype(torch.float64)
-        for i, (inputs, outputs) in enumerate(SIZES):
-            self.add_module(str(i), torch.nn.Linear(inputs, outputs))
+        for i, size in enumerate(SIZES):
+            self.add_module(str(i), torch.nn.Linear(*size, dtype=torch.float64))
         self.load_state_dict({name: torch.tensor(array) for name, array in PARAMS.items()})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,17 +83,22 @@ def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
-def torch_loss(model: TorchNetwork, batch: np.ndarray) -> torch.Tensor:
+def torch_loss(model: torch.nn.Module, batch: np.ndarray) -> torch.Tensor:
     """The mean squared error of a batch, ()."""
-    return ((model(torch.tensor(X[batch])) - torch.tensor(Y[batch])) ** 2).mean()
+    dtype = next(model.parameters()).dtype
+    x, y = (torch.tensor(array[batch], dtype=dtype) for array in (X, Y))
+    return ((model(x) - y) ** 2).mean()
 
 
 def torch_steps(
-    model: TorchNetwork,
+    model: torch.nn.Module,
     optimizer: Any,
     batches: np.ndarray,
-    change: Callable[[TorchNetwork], Any] | None = None,
+    change: Callable[[Any], Any] = lambda model: None,
+    *,
     sign: int = 1,
+    loss: Callable[[Any, np.ndarray], torch.Tensor] = torch_loss,
+    scheduler: Any = None,
 ) -> list[dict[str, np.ndarray]]:
     """Trains; the parameters after each step. change: what is done to the gradients before it;
     sign: of the loss
@@ -104,28 +108,30 @@ def torch_steps(
 
         def closure(batch: np.ndarray = batch) -> torch.Tensor:
             optimizer.zero_grad()
-            loss = sign * torch_loss(model, batch)
-            loss.backward()
-            if isinstance(optimizer, torch.optim.SparseAdam):
-                for parameter in model.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad = parameter.grad.to_sparse(1)
-            if change is not None:
-                change(model)
-            return loss
+            value = sign * loss(model, batch)
+            value.backward()
+            for parameter in model.parameters():
+                grad = parameter.grad
+                if isinstance(optimizer, torch.optim.SparseAdam) and grad is not None:
+                    parameter.grad = grad if grad.is_sparse else grad.to_sparse(1)
+            change(model)
+            return value
 
-        optimizer.step(closure)
+        value = optimizer.step(closure)
+        if scheduler is not None:
+            is_plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+            scheduler.step(*([value.item()] if is_plateau else []))
         seen.append(arrays(model))
     return seen
 
 
-def named_loss(params: Named, x: Any, y: Any, tanh: Callable[[Any], Any] = jnp.tanh) -> Any:
+def named_loss(params: Named, batch: jax.Array) -> jax.Array:
     """The same error of parameters by PyTorch's names, in its layout, ()."""
-    h = x
+    h = jnp.asarray(X)[batch]
     for i in range(3):
         h = h @ params[f"{i}.weight"].T + params[f"{i}.bias"]
-        h = tanh(h) if i < 2 else h
-    return ((h - y) ** 2).mean()
+        h = jnp.tanh(h) if i < 2 else h
+    return jnp.mean((h - jnp.asarray(Y)[batch]) ** 2)
 
 
 Parts = tuple[Mapping, Any, Callable[..., jax.Array]]
@@ -143,8 +149,9 @@ def flax_parts() -> Parts:
     graph = nnx.graphdef(model)
     params = layout.to_jax(jax_params())
 
-    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.mean((nnx.merge(graph, params)(x) - y) ** 2)
+    def loss(params: Any, batch: jax.Array) -> jax.Array:
+        outputs = nnx.merge(graph, params)(jnp.asarray(X)[batch])
+        return jnp.mean((outputs - jnp.asarray(Y)[batch]) ** 2)
 
     return layout, params, loss
 
@@ -160,7 +167,7 @@ def jax_steps(
 
     params, opt_state: where it goes on from; where they are None it begins.
     """
-    step, seen = _compiled(optimizer, loss), []
+    step, seen = _kept_step(optimizer, loss), []
     params = jax_params() if params is None else params
     opt_state = optimizer.init(params) if opt_state is None else opt_state
     for batch in batches:
@@ -217,23 +224,32 @@ def gap(
     return goes_on(Cut(None, PARAMS, batches, theirs), make, parts)[0]
 
 
-@functools.cache
-def _compiled(optimizer: optax.GradientTransformation, loss: Callable[..., jax.Array]) -> Any:
+def jax_step(
+    optimizer: optax.GradientTransformation,
+    loss: Callable[..., jax.Array],
+    touched: Callable[[jax.Array], Any] | None = None,
+) -> Any:
+    """(parameters, state) after a compiled step, given those before and a batch.
+
+    touched: the rows that a batch is about; all of them where it is None
+    """
     update = optax.with_extra_args_support(optimizer).update
 
     @jax.jit
     def step(params: Any, opt_state: Any, batch: jax.Array) -> tuple[Any, Any]:
-        def closure(params: Any) -> Any:
-            return jax.value_and_grad(loss)(params, jnp.asarray(X)[batch], jnp.asarray(Y)[batch])
-
+        closure = jax.value_and_grad(lambda params: loss(params, batch))
         value, grads = closure(params)
-        touched = jax.tree.map(lambda p: jnp.ones(p.shape[0], bool), params)
+        every = jax.tree.map(lambda p: jnp.ones(p.shape[0], bool), params)
+        rows = every if touched is None else touched(batch)
         updates, opt_state = update(
-            grads, opt_state, params, value=value, value_and_grad_fn=closure, touched=touched
+            grads, opt_state, params, value=value, value_and_grad_fn=closure, touched=rows
         )
         return optax.apply_updates(params, updates), opt_state
 
     return step
+
+
+_kept_step = functools.cache(jax_step)
 
 
 def network(params: Named) -> TorchNetwork:

@@ -22,13 +22,12 @@ from helpers.optimizer_runs import (
     Options,
     Run,
     default_dtype,
-    problem_for,
     sharpest,
     torch_run,
     twin_run,
     worst,
 )
-from helpers.training import off
+from helpers.training import PARAMS, off
 
 from twinstep.jax.optim import muon
 from twinstep.jax.optim._from_torch import FLAGS, TORCH, from_torch, torch_options
@@ -111,7 +110,7 @@ def of_first_update(theirs: Run, ours: Run) -> float:
     """How far the first step's parameters are apart, as a share of what the step changed."""
     return max(
         np.max(np.abs(ours[key] - theirs[key])) / np.max(np.abs(theirs[key] - start))
-        for key, start in problem_for("Muon").params.items()
+        for key, start in PARAMS.items()
         if key in theirs
     )
 
