@@ -101,13 +101,13 @@ def test_what_is_said_too_often_is_left_out() -> None:
     assert len(said) < 1000
 
 
-APART = "list(workers.in_processes(tasks.{}, [(folder,), (folder,)], lambda *_: None, jobs=2))"
+APART = "list(workers.in_processes({}, [(folder,), (folder,)], lambda *_: None, jobs=2))"
 WITH = "with {}:\n    Path(folder, 'me').touch()\n    time.sleep(600)"
 PARENTS = {
-    "workers": APART.format("waits"),
-    "workers in the midst of C": APART.format("holds"),
-    "workers of a thread": f"thread = threading.Thread(target=lambda: {APART.format('waits')})\n"
-    "thread.start()\nthread.join()",
+    "workers": APART.format("tasks.waits"),
+    "workers in the midst of C": APART.format("partial(tasks.waits, holding=True)"),
+    "workers of a thread": f"run = lambda: {APART.format('tasks.waits')}\n"
+    "thread = threading.Thread(target=run)\nthread.start()\nthread.join()",
     "a training in the background": WITH.format(
         "background.in_background(partial(tasks.waits, folder))"
     ),
@@ -118,15 +118,10 @@ PARENTS = {
 }
 
 
-def counted(kind: str) -> int:
-    """How many processes wait, in the midst of a task."""
-    return 2 if "workers" in kind else 1
-
-
 @needs_proc
 @pytest.mark.parametrize("kind", PARENTS)
 def test_no_worker_outlives_its_parent(kind: str, tmp_path: Path) -> None:
-    with parent(PARENTS[kind], counted(kind), tmp_path) as process:
+    with parent(PARENTS[kind], 2 if "workers" in kind else 1, tmp_path) as process:
         process.kill()
         assert wait_until(lambda: not any(map(alive, children(tmp_path))))
 
@@ -134,7 +129,7 @@ def test_no_worker_outlives_its_parent(kind: str, tmp_path: Path) -> None:
 @needs_proc
 @pytest.mark.parametrize("kind", ["workers", "a training in the background"])
 def test_ctrl_c_is_the_parents_to_handle(kind: str, tmp_path: Path) -> None:
-    with parent(PARENTS[kind], counted(kind), tmp_path) as process:
+    with parent(PARENTS[kind], 2 if "workers" in kind else 1, tmp_path) as process:
         for child in children(tmp_path):
             blocked = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
             assert int(blocked[0], 16) & 1 << signal.SIGINT - 1  # from its first moment

@@ -341,9 +341,7 @@ def main(arguments: list[str]) -> int:
         (prologue,) = _CODE.findall(INDEX.read_text())
         for page in pages():
             page.write_text(rewritten(page.read_text(), str(page.relative_to(ROOT)), prologue))
-        text = INDEX.read_text()
-        (old,) = _ROWS.findall(text)
-        INDEX.write_text(text.replace(old, index(entries())))
+        INDEX.write_text(_ROWS.sub(lambda _: index(entries()), INDEX.read_text()))
     wrong = 0
     for entry in filter(is_here, entries()):
         measured = measure(entry)

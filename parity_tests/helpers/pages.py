@@ -125,8 +125,7 @@ def flaws(text: str) -> list[str]:
 
 def made_spec(name: str, **settings: Any) -> Any:
     """An example's spec."""
-    kind: Any = EXAMPLES[name]
-    return kind(**settings)
+    return EXAMPLES[name](**settings)
 
 
 @cache

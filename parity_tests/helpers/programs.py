@@ -80,13 +80,8 @@ def training(driver: Driver) -> Program:
         unit, reruns = driver.unit, None
         if unit is not None:
             reruns = jax.eval_shape(driver._reruns, state, unit.eps)
-        arguments = (
-            jax.tree.leaves(state),
-            reruns,
-            jax.eval_shape(lambda: to_device(driver.spec)),
-            chunk.indices,
-            unit,
-        )
+        data = jax.eval_shape(lambda: to_device(driver.spec))
+        arguments = (jax.tree.leaves(state), reruns, data, chunk.indices, unit)
     return Program(driver.scan, _described(arguments), {"steps": chunk.steps}, driver.settings)
 
 
@@ -99,12 +94,12 @@ def replaying(replay: Replay) -> Program:
     with driver.settings():
         one = jax.eval_shape(lambda: driver.ledger(driver.start))
         stages = {**one, "raw_grads": one["params"], "recorded": one["params"]}
-        rows = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype), stages
-        )
-        arguments = (rows, indices, jax.eval_shape(lambda: to_device(driver.spec)), replay.unit)
+        rows = _described(stages, steps)
+        data = jax.eval_shape(lambda: to_device(driver.spec))
+        arguments = (rows, indices, data, replay.unit)
     return Program(replay._map, _described(arguments), {}, driver.settings)
 
 
-def _described(arguments: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+def _described(arguments: Any, *rows: int) -> Any:
+    """What there would be of them; rows: how many of each."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((*rows, *a.shape), a.dtype), arguments)

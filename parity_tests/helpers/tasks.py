@@ -51,11 +51,6 @@ def waits(folder: str, say: Say, *, holding: bool = False) -> None:
     time.sleep(600)
 
 
-def holds(folder: str, say: Say) -> None:
-    """`waits`, as in the midst of a long call into C."""
-    waits(folder, say, holding=True)
-
-
 def either(given: str, say: Say) -> None:
     """`waits` in a folder; or is bad input, when another one waits."""
     if given == "bad input":

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -207,24 +208,20 @@ def test_not_a_folder(folder: str) -> None:
     assert refusal(folder).startswith(f"--data-dir is {folder!r}, expected a folder")
 
 
-def test_damaged_gz(tmp_path: Path) -> None:
-    """One bit is enough, also when a sound unpacked file lies beside it."""
-    written(tmp_path, SMALL)
+@pytest.mark.parametrize(
+    "damage",
+    [lambda raw: raw[:99] + bytes([raw[99] ^ 1]) + raw[100:], lambda raw: raw[:-5]],
+    ids=["one bit", "cut"],
+)
+def test_damaged_gz(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Also when a sound unpacked file lies beside it."""
+    path = written(tmp_path, SMALL) / TRAIN_IMAGES
     written(tmp_path, SMALL, packed=False)
-    path = tmp_path / TRAIN_IMAGES
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(raw)
+    path.write_bytes(raw := damage(path.read_bytes()))
     message = refusal(tmp_path)
     assert str(path) in message
     assert hashlib.md5(raw).hexdigest() in message
     assert datasets.MNIST_MD5[TRAIN_IMAGES] in message
-
-
-def test_cut_gz(tmp_path: Path) -> None:
-    path = written(tmp_path, SMALL) / TEST_LABELS
-    path.write_bytes(path.read_bytes()[:-5])
-    assert str(path) in refusal(tmp_path)
 
 
 def test_another_data_set_under_mnists_names(tmp_path: Path) -> None:
@@ -234,11 +231,9 @@ def test_another_data_set_under_mnists_names(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, max_bytes: int) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
     written(tmp_path, SMALL)
-    monkeypatch.setattr(datasets.files, "read", fail)
+    error = PermissionError(13, "Permission denied", str(tmp_path / TRAIN_IMAGES))
+    monkeypatch.setattr(datasets.files, "read", Mock(side_effect=error))
     assert refusal(tmp_path) == f"{tmp_path / TRAIN_IMAGES} cannot be read: Permission denied"
 
 
@@ -276,18 +271,14 @@ def test_wrong_content(tmp_path: Path, case: str, packed: bool) -> None:
 
 
 def test_offline_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def offline(url: str, *args: object, **kwargs: object) -> str:
-        asked.append(url)
-        raise OSError("Name or service\nnot known")
-
+    offline = Mock(side_effect=OSError("Name or service\nnot known"))
     monkeypatch.setattr(pooch, "retrieve", offline)
     message = refusal()
     for mirror in datasets.MNIST_MIRRORS:
         assert f"{urlsplit(mirror).hostname}: Name or service not known" in message
     for expected in (*datasets.MNIST_MD5, "--data-dir", "TWINSTEP_DATA"):
         assert expected in message
+    asked = [each.args[0] for each in offline.call_args_list]
     assert asked == [mirror + TRAIN_IMAGES for mirror in datasets.MNIST_MIRRORS]
 
 

@@ -7,6 +7,7 @@ a platform's name), and a fast mode is planted.
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -230,10 +231,8 @@ def test_a_cpu_has_no_fast_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", launch.FRAMEWORKS)
 def test_same_bits_where_there_are_matrix_products(framework: str) -> None:
     spec = MnistRnn(hidden_size=16, steps=3)
-    default, highest = (
-        twinstep.run(spec, framework, precision=precision, rounding_noise=False)
-        for precision in ("default", "highest")
-    )
+    run = partial(twinstep.run, spec, framework, rounding_noise=False)
+    default, highest = run(precision="default"), run(precision="highest")
     assert twinstep.compare(default, highest).verdict == "equal"
     assert default.metadata.precision == "highest"
 
