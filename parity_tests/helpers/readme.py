@@ -91,17 +91,19 @@ def planted() -> list[str]:
     return text.strip().splitlines()
 
 
-def proof(reports: Sequence[Path]) -> list[str]:
-    """The same, with when all of it was last run, on what."""
+def proof(tests: tuple[int, date], slow: tuple[int, date]) -> list[str]:
+    """The same, with when all of it was last run, on what; tests, slow: what `passed` gives."""
     from twinstep.runs import launch
 
-    counts, dates = zip(*map(passed, reports), strict=True)
     versions = {
         name: launch.driver(name, EXAMPLES["zero_grad"]()).metadata.versions
         for name in ("torch", "jax")
     }
     ran_on = f"PyTorch {versions['torch']['torch'].partition('+')[0]}, JAX {versions['jax']['jax']}"
-    return [f"Last run {max(dates)}, {ran_on}: {sum(counts):,} tests, all passed.", *planted()]
+    last = (
+        f"Last run {tests[1]}, {ran_on}: {tests[0]:,} tests passed; {slow[0]} long ones {slow[1]}."
+    )
+    return [last, *planted()]
 
 
 def between(text: str, head: str, lines: Sequence[str]) -> str:
@@ -121,7 +123,7 @@ def main() -> None:
     verdicts: dict[str, list[str]] = {}
     for result in results:
         verdicts.setdefault(result["example"], []).append(result["verdict"])
-    proved = proof([RESULTS / "tests.xml", RESULTS / "slow.xml"])
+    proved = proof(*(passed(RESULTS / f"{name}.xml") for name in ("tests", "slow")))
     print(line, *proved, *examples(verdicts), sep="\n")
     if "--write" not in sys.argv:
         return
