@@ -56,7 +56,7 @@ def cell(example: str, dtype: str) -> Pair:
     return pair(example, dtype, **SMALL.get(example, {}))
 
 
-Place = Callable[[Spec], Spot]
+SpotOf = Callable[[Spec], Spot]
 Choice = Callable[[Named], str]
 
 
@@ -68,12 +68,12 @@ def _first_bias(params: Named) -> str:
     return next(name for name, array in params.items() if array.ndim == 1)
 
 
-def first(stage: str, suffix: str = "", step: int = 1, of: Choice = _first) -> Place:
+def first(stage: str, suffix: str = "", step: int = 1, of: Choice = _first) -> SpotOf:
     """The first parameter's leaf in a stage, or another one's."""
     return lambda spec: Spot(step, stage, of(spec.initial_params()) + suffix)
 
 
-def exactly(step: int, stage: str, leaf: str) -> Place:
+def exactly(step: int, stage: str, leaf: str) -> SpotOf:
     return lambda spec: Spot(step, stage, leaf)
 
 
@@ -87,7 +87,7 @@ class Kind(NamedTuple):
     says: str
     examples: set[str]
     plants: Sides
-    spot: Place = exactly(1, "loss", "loss")
+    spot: SpotOf = exactly(1, "loss", "loss")
     sizes: Mapping[str, float] = {"float64": 1.0, "float32": 1.0}
     least: float = 1.0
 
