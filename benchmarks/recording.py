@@ -129,8 +129,8 @@ def main() -> int:
                 ratios[name].append(torch_seconds(recording) / plain)
         ratios["a scan's stacked ledger"].append(jax_seconds(True) / jax_seconds(False))
     for name, found in ratios.items():
-        middle, available = statistics.median(found), asked[name]
-        said = "" if available is None else f", asked at most {available}"
+        middle, bound = statistics.median(found), asked[name]
+        said = "" if bound is None else f", asked at most {bound}"
         print(f"{name}: {middle:.2f} ({min(found):.2f} to {max(found):.2f}){said}")
     return 0
 

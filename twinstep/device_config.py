@@ -53,15 +53,15 @@ class DeviceConfig:
         Raises:
             InputError: For so many.
         """
-        require_params, available = self.devices * _PROCESS, memory.available()
-        if self.devices > 1 and require_params > available:
+        needed, available = self.devices * _PROCESS, memory.available()
+        if self.devices > 1 and needed > available:
             raise InputError(
                 f"devices is {self.devices}: as many PyTorch processes need at least "
-                f"{memory.gib(require_params)}, {memory.gib(available)} are to be had"
+                f"{memory.gib(needed)}, {memory.gib(available)} are to be had"
             )
 
     def for_torch(self) -> Self:
-        """PyTorch's place beside this one of JAX: it stays on the CPU beside a TPU.
+        """PyTorch's beside this one of JAX: it stays on the CPU beside a TPU.
 
         Returns:
             The same, with "cpu" for "tpu".

@@ -50,9 +50,8 @@ def read(name: Name, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         check_regular_file(name, _kind(found.st_mode))
-        content = (
-            b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
-        )  # it may be growing
+        # one more: it may be growing
+        content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
     size = max(found.st_size, len(content))
     if size > max_bytes:
         raise InputError(f"{name} has {size} bytes, expected at most {max_bytes}")

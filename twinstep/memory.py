@@ -48,8 +48,8 @@ def _of_cgroups(listed: Path, root: Path) -> Iterator[int]:
             home, name = root / "memory", "memory.limit_in_bytes"
         else:
             continue
-        folder_above = home / group.strip("/")
-        for folder in (folder_above, *folder_above.parents):
+        own = home / group.strip("/")
+        for folder in (own, *own.parents):
             if folder == home.parent:
                 break
             for limit in _lines(folder / name):

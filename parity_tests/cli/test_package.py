@@ -84,11 +84,11 @@ def test_its_license_is_apaches(wheel: zipfile.ZipFile) -> None:
 
 
 def test_each_side_installs_without_the_other(wheel: zipfile.ZipFile) -> None:
-    require_params = re.findall(r"^Requires-Dist: (.*)", read(wheel, "/METADATA"), re.MULTILINE)
+    requirements = re.findall(r"^Requires-Dist: (.*)", read(wheel, "/METADATA"), re.MULTILINE)
 
     def brought(extra: str | None) -> set[str]:
         mark = "" if extra is None else f"extra == {extra!r}".replace("'", '"')
-        lines = [n for n in require_params if (mark in n if extra else "extra ==" not in n)]
+        lines = [n for n in requirements if (mark in n if extra else "extra ==" not in n)]
         return {line.split(">")[0].split(";")[0].strip() for line in lines}
 
     frameworks = {"torch", "jax", "flax", "optax"}

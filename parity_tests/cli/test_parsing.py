@@ -46,7 +46,7 @@ IN_PYTHON: list[tuple[Callable[[], object], str]] = [
     (lambda: DeviceConfig(device="gpus"), "unknown device 'gpus': did you mean gpu?"),
     (lambda: DeviceConfig(precision="fast"), "expected one of highest, default"),
     (lambda: DeviceConfig(device=3), "unknown device 3: expected one of cpu, gpu, tpu"),  # type: ignore[arg-type]  # what is refused
-    (lambda: EXAMPLES["zero_grad"](dtype="flaot64"), "unknown dtype 'flaot64': did you mean flo"),  # type: ignore[arg-type]
+    (lambda: EXAMPLES["zero_grad"](dtype="flaot64"), "unknown dtype 'flaot64': did you mean flo"),  # type: ignore[arg-type]  # refused
 ]
 
 

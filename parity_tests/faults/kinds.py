@@ -279,7 +279,7 @@ class FaultCase(NamedTuple):
         return self.kind.sizes[self.dtype]
 
 
-def with_fault(example: str, dtype: str, side: Side) -> list[FaultCase]:
+def fault_cases(example: str, dtype: str, side: Side) -> list[FaultCase]:
     """The faults of one side of an example in one dtype."""
     return [
         FaultCase(kind, side, cell(example, dtype))

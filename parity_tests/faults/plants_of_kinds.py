@@ -261,7 +261,7 @@ def leaky(slope: float) -> Plant:
 def in_float32(plant: Plant) -> Plant:
     """A fault of PyTorch's, or of what either side starts from, that float64 does not have."""
 
-    def with_fault(patch: pytest.MonkeyPatch, example: Any) -> None:
+    def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
         names = ("build", "train", "make_train_step", "load_params", "evaluate")
         homes = {(example, name) for name in names if hasattr(example, name)}
         homes |= {
@@ -278,8 +278,8 @@ def in_float32(plant: Plant) -> Plant:
             elif wrong is not honest:
                 patch.setattr(home, name, functools.partial(_called, wrong, honest))
 
-    vars(with_fault).update(vars(plant))
-    return with_fault
+    vars(planted).update(vars(plant))
+    return planted
 
 
 def _one_of(wrong: Any, honest: Any, driver: Any) -> Any:

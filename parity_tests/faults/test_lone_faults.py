@@ -110,7 +110,7 @@ def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(honest_jax: Honest)
 def in_its_own_run(plant: Plant) -> Plant:
     """A fault where JAX trains by itself; the steps that it makes again are right."""
 
-    def with_fault(patch: pytest.MonkeyPatch, example: Any) -> None:
+    def planted(patch: pytest.MonkeyPatch, example: Any) -> None:
         driver = launch.driver
         wrong = types.ModuleType(example.__name__)
         vars(wrong).update(vars(example))
@@ -122,7 +122,7 @@ def in_its_own_run(plant: Plant) -> Plant:
 
         patch.setattr(launch, "driver", meddled)
 
-    return with_fault
+    return planted
 
 
 def twice(make: Any, optimizer: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from faults.honest import AnyRate, alarms, honest
 from faults.honest import judged as passed
-from faults.kinds import KINDS, FaultCase, with_fault
+from faults.kinds import KINDS, FaultCase, fault_cases
 from faults.pairs import FaultyJax, Honest, Side, spot_of
 from faults.plants_of_kinds import in_float32
 from twinstep import Verdict
@@ -35,7 +35,7 @@ NOT_IN_TORCH = [
 ]
 SIDES: tuple[Side, ...] = ("torch", "jax")
 TABLE = [
-    fault for cell, side in itertools.product(CELLS, SIDES) for fault in with_fault(*cell, side)
+    fault for cell, side in itertools.product(CELLS, SIDES) for fault in fault_cases(*cell, side)
 ]
 
 
@@ -64,7 +64,7 @@ def judged(fault: FaultCase, honest_jax: Honest, faulty_jax: FaultyJax) -> Compa
     assert in_jax is not None
     if single and vars(in_jax)["how"] == "started":
         in_jax = in_float32(in_jax)
-    cell = with_fault(fault.pair.example, fault.dtype, "jax")
+    cell = fault_cases(fault.pair.example, fault.dtype, "jax")
     plants = [other.kind.plants.jax for other in cell if other.kind.plants.jax]
     exact = honest_jax.programs if single else None
     return faulty_jax.compared(fault.pair, plants, in_jax, fault.size, exact)
@@ -94,7 +94,7 @@ def test_faults(
 ) -> None:
     if (table_cell in NOT_IN_TORCH) if side == "torch" else (table_cell not in IN_JAX):
         pytest.skip("make test-slow")
-    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)
+    assert not missed(fault_cases(*table_cell, side), honest_jax, faulty_jax)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_a_thousand_honest_pairs_pass(table_cell: tuple[str, str], honest_jax: H
 def test_faults_of_every_cell(
     table_cell: tuple[str, str], side: Side, honest_jax: Honest, faulty_jax: FaultyJax
 ) -> None:
-    assert not missed(with_fault(*table_cell, side), honest_jax, faulty_jax)
+    assert not missed(fault_cases(*table_cell, side), honest_jax, faulty_jax)

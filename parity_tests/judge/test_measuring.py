@@ -10,7 +10,7 @@ from helpers.synthetic_traces import made
 from twinstep import Finding
 from twinstep.judge import measure, tolerance
 from twinstep.judge.history import Curve, History
-from twinstep.runs.gate import Reference, _apparent
+from twinstep.runs.gate import RoundingReference, _apparent
 from twinstep.trace.stages import STAGES
 
 pytestmark = pytest.mark.quick_to_compile
@@ -147,7 +147,7 @@ def test_what_float32_loses_is_the_smaller_of_two_distances() -> None:
     """From float64; and no more than three quarters of the digits, in units of the allowance."""
     exact = np.array([[2.0, -4.0]] * 4)
     near, far, off = (np.array([[2.0, -4.0 - gap]] * 4, "float32") for gap in (2**-18, 2**-17, 3))
-    reference = Reference.__new__(Reference)  # which would train
+    reference = RoundingReference.__new__(RoundingReference)  # which would train
     reference._judged = "float32"
     for one, other, found in ((near, far, 2**-18), (far, near, 2**-18), (exact, far, 0)):
         assert reference._lost("raw_grads", exact, one, other).tolist() == [found] * 4

@@ -114,6 +114,14 @@ def test_other_leaves_are_not_compared(change: Change, says: tuple[str, ...]) ->
     check_not_compared(change, says)
 
 
+@pytest.mark.parametrize("stage", ["batch", "raw_grads", "grads", "opt_state", "params"])
+def test_what_only_one_trace_has_is_said_of_that_one(stage: str) -> None:
+    whole, leaf = made(), LEAVES[stage][0]
+    part = without(stage, leaf)(whole)
+    for traces, which in (((whole, part), "first"), ((part, whole), "second")):
+        assert str(structure(*traces)) == f"{stage}, {leaf}: only the {which} trace has it"
+
+
 def _of_bias(field: str, array: np.ndarray | None) -> Change:
     """What is measured of one leaf is this; None: nothing."""
 

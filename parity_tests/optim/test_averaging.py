@@ -118,10 +118,12 @@ def torch_rates(start: int, **options: Any) -> list[float]:
 def test_swa_lr_is_torchs(options: dict[str, Any], start: int) -> None:
     theirs = torch_rates(start, **options)
     with settings():
-        for late in (0, 1):
-            made = swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start + late)
-            ours = [float(made(jnp.asarray(epoch))) for epoch in range(14)]
-            assert np.allclose(ours, theirs, rtol=1e-13, atol=0) is (not late)
+        made = [
+            swa_lr(lambda count: 0.5 * 0.9**count, **options, start=start + late) for late in (0, 1)
+        ]
+        ours, late = ([float(rate(jnp.asarray(epoch))) for epoch in range(14)] for rate in made)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+    assert not np.allclose(late, theirs, rtol=1e-13)
 
 
 @pytest.mark.parametrize(

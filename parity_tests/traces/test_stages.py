@@ -101,12 +101,15 @@ def test_a_stage_is_walked_saved_and_found_by_its_row(stage: Stage, tmp_path: Pa
     trace, leaf = full(), LEAF[stage.name]
     names = [name for name, _, _ in trace.entries()]
     assert names == sorted(names, key=list(STAGES).index)
-    off = changed(trace, stage, leaf, 1e3)
-    assert bits(off) != bits(trace)
+    before, off = bits(trace), changed(trace, stage, leaf, 1e3)
+    again = reloaded(off, tmp_path)
+    whole = write(tmp_path / "whole", trace)
+    assert bits(trace) == before, "a replaced field leaves the trace alone"
+    assert bits(again) == bits(off) != before
     for comparison in (
         compare(trace, off),
-        gate(trace, reloaded(off, tmp_path)),
-        compare_stored(write(tmp_path / "whole", trace), tmp_path / "trace"),
+        gate(trace, again),
+        compare_stored(whole, tmp_path / "trace"),
     ):
         assert comparison.verdict is Verdict.MISMATCH
         assert where(comparison.first) == (AT, stage.name, leaf)

@@ -65,8 +65,8 @@ def _gate(spec: Spec, gate: Gate, driver: Any) -> Comparison:
     """What `verify` does before the free run: trains in PyTorch and judges every step."""
     judge = Judge(spec.dtype)
     chunks: Iterator[Any] = spec.chunks()
-    reset = replace(driver)  # its state is new, its example and settings the same
-    for recorded, chunk in zip(reset.chunks(), chunks, strict=True):
+    fresh = replace(driver)  # its state is new, its example and settings the same
+    for recorded, chunk in zip(fresh.chunks(), chunks, strict=True):
         gate(judge, recorded, chunk)
     return judge.comparison()
 

@@ -46,7 +46,7 @@ def judgements(
     """What became of every way's run.
 
     torch, jax: each framework's variants; `eager` and `trace` among them
-    lefts: what the timed run of each has left
+    results: what the timed run of each has left
     """
     gate = Gate(spec, device_config)
     noisy = launch.driver("jax", spec, device_config, rounding_noise=True)

@@ -46,7 +46,7 @@ class Row:
     """One way to make one run.
 
     cores: "one" or "all"; threads: how many those are
-    way: a key of `variants.LABELS`
+    variant: a key of `variants.LABELS`
     ratio: how many times as fast as PyTorch eager; us: microseconds a step
     first: seconds of the first call, in which JAX traces and compiles; the state is there already
     verdict: of that very run; None where it was not made

@@ -66,9 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if framework == "jax":
             raise
-        device_config = traceback.extract_tb(error.__traceback__)[-1]
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        where = f"{device_config.filename}:{device_config.lineno}"
+        where = f"{frame.filename}:{frame.lineno}"
         rank = os.environ.get("RANK")
         print(f"{PROCESS_ERROR}PyTorch's process {rank}: {said} ({where})", file=sys.stderr)
         return 1

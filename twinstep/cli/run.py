@@ -52,7 +52,7 @@ def command(arguments: list[str]) -> int:
     launch.check_installed(*frameworks)
     if options.device != "cpu":  # so that none trains before it is known that all can
         for name in frameworks:
-            launch.driver(name, spec, _place(name, options))
+            launch.driver(name, spec, _device_config(name, options))
     with contextlib.ExitStack() as stack:
         train: dict[str, Train] = {
             name: partial(_train, name, spec, options) for name in frameworks
@@ -80,12 +80,12 @@ def _train(framework: str, spec: Spec, options: RunOptions, say: Say) -> Outcome
     if options.compilation_cache:
         launch.enable_cache(framework)
     keep = options.out is not None
-    driver = launch.driver(framework, spec, _place(framework, options), rounding_noise=keep)
+    driver = launch.driver(framework, spec, _device_config(framework, options), rounding_noise=keep)
     folder = None if options.out is None else Path(options.out) / framework
     return training.train(driver, spec, folder, say)
 
 
-def _place(framework: str, options: RunOptions) -> DeviceConfig:
+def _device_config(framework: str, options: RunOptions) -> DeviceConfig:
     """Where it trains; PyTorch, beside JAX on a TPU, on the CPU."""
     beside = framework == "torch" and options.framework == "both"
     return options.device_config.for_torch() if beside else options.device_config

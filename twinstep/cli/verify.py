@@ -87,13 +87,8 @@ def _jobs(asked: int | None, count: int) -> int:
         return 1 if count <= 2 else min(count, os.cpu_count() or 1, fit)
     check_in_range("jobs", asked, 1, MAX_JOBS)
     if min(asked, count) > fit:
-        require_params, available = (
-            memory.gib(min(asked, count) * JOB),
-            memory.gib(memory.available()),
-        )
-        raise InputError(
-            f"jobs is {asked}: they need about {require_params}, {available} are to be had"
-        )
+        needed, available = map(memory.gib, (min(asked, count) * JOB, memory.available()))
+        raise InputError(f"jobs is {asked}: they need about {needed}, {available} are to be had")
     return asked
 
 

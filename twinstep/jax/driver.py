@@ -51,9 +51,8 @@ class Driver:
 
     rounding_noise: train three times more, with every gradient and, after each step, every
         parameter perturbed by some eps, and record how far that carries each leaf; float32's is
-        what its eps does to
-        the float64 program: what is judged must not set its own allowance
-    rounds: the dtype whose eps that is; None: the spec's own
+        what its eps does to the float64 program: what is judged must not set its own allowance
+    judged: the dtype whose eps that is; None: the spec's own
     """
 
     example: ModuleType

@@ -70,11 +70,10 @@ def perturbed_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer, given gradients that are off by some eps of what they are made of.
 
-    rounding_scale: {"loss/loss": (), "raw_grads/name": ()}, what that comes to. Where a gradient
-        cancels to
-    almost nothing its rounding does not shrink with it, and Adam makes much of it: no perturbation
-    of the parameters shows that. An optimizer that evaluates by itself gets every loss and gradient
-    off by up to one, as often as it evaluates.
+    Where a gradient cancels to almost nothing its rounding does not shrink with it, and Adam makes
+    much of it: no perturbation of the parameters shows that. An optimizer that evaluates by itself
+    gets every loss and gradient off by up to one, as often as it evaluates.
+    rounding_scale: {"loss/loss": (), "raw_grads/name": ()}, what an eps comes to
     """
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:

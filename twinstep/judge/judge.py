@@ -20,7 +20,7 @@ from twinstep.trace.ledger import Leaves, Trace
 from twinstep.trace.stages import STAGES
 
 
-def _place(finding: Finding) -> tuple[int, int]:
+def _ledger_order(finding: Finding) -> tuple[int, int]:
     """Where in the ledger."""
     return finding.step, list(STAGES).index(finding.stage)
 
@@ -110,8 +110,8 @@ class Judge:
         steps = reference.start + np.arange(1, len(reference) + 1)
         rounding_noise = measure.larger([rounding_noise for rounding_noise, _ in measured])
         rounding_scale = measure.larger([rounding_scale for _, rounding_scale in measured])
-        chaos_threshold = self._chaos(reference, rounding_noise, steps)
-        self._values_judged = self._values_judged or not chaos_threshold.all()
+        chaotic = self._chaos(reference, rounding_noise, steps)
+        self._values_judged = self._values_judged or not chaotic.all()
         theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
 
         def allowed(stage: str, leaf: str, array: np.ndarray) -> np.ndarray:
@@ -126,12 +126,10 @@ class Judge:
             one_step = self._one_step("free", reference, rounding_scale, stage, leaf, array)
             return tolerance.ROUNDING_NOISE_FACTOR * carried + one_step
 
-        self._measure("free", reference, candidate, allowed, beyond=chaos_threshold)
+        self._measure("free", reference, candidate, allowed, beyond=chaotic)
         if reference.evaluation:
-            limit = (
-                math.inf if chaos_threshold[-1] else self._evaluation_bound(reference, candidate)
-            )
-            self._evaluate("free", reference, candidate, limit, beyond=bool(chaos_threshold[-1]))
+            limit = math.inf if chaotic[-1] else self._evaluation_bound(reference, candidate)
+            self._evaluate("free", reference, candidate, limit, beyond=bool(chaotic[-1]))
 
     def _chaos(self, trace: Trace, rounding_noise: Leaves, steps: np.ndarray) -> np.ndarray:
         """(T,) whether rounding alone has carried runs like this one to another course."""
@@ -139,9 +137,9 @@ class Judge:
             return np.zeros(len(trace), bool)
         carried = self._running(("chaos", "rounding_noise", ""), rounding_noise["loss/loss"])
         size = self._running(("chaos", "size", ""), np.abs(trace.losses))
-        chaos_threshold = carried > tolerance.chaos_threshold(self.dtype) * size
-        if self.chaotic_from is None and chaos_threshold.any():
-            self.chaotic_from = int(steps[np.argmax(chaos_threshold)])
+        chaotic = carried > tolerance.chaos_threshold(self.dtype) * size
+        if self.chaotic_from is None and chaotic.any():
+            self.chaotic_from = int(steps[np.argmax(chaotic)])
         # there is no way back: a loss that grows later does not undo it
         return (
             np.full(len(trace), False) if self.chaotic_from is None else steps >= self.chaotic_from
@@ -331,9 +329,9 @@ class Judge:
                 unproved += [finding] if open_ended[pick] else []
                 self._note(mode, finding)
         # min keeps the ledger's order of leaves among equals
-        self._unproved = min(unproved, key=_place, default=None)
+        self._unproved = min(unproved, key=_ledger_order, default=None)
         if firsts:
-            self._first[mode] = min(firsts, key=_place)
+            self._first[mode] = min(firsts, key=_ledger_order)
         if mode == "free":
             if firsts and not known:
                 row = self._first[mode].step - 1 - reference.start

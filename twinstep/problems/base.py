@@ -127,13 +127,13 @@ class Spec:
             InputError: For sizes of which so many copies do not fit.
         """
         parameters, step = self.entries()
-        require_params = (copies * parameters + step) * np.dtype(self.dtype).itemsize
-        if require_params > (max_steps := memory.available()):
+        needed = (copies * parameters + step) * np.dtype(self.dtype).itemsize
+        if needed > (available := memory.available()):
             sizes = ", ".join(f"{name} is {getattr(self, name)}" for name in self.sized_by)
             alone = memory.gib(parameters * np.dtype(self.dtype).itemsize)
             raise InputError(
-                f"{self.name}: {sizes}: {what} needs at least {memory.gib(require_params)}, the "
-                f"parameters alone {alone}; {memory.gib(max_steps)} are to be had"
+                f"{self.name}: {sizes}: {what} needs at least {memory.gib(needed)}, the "
+                f"parameters alone {alone}; {memory.gib(available)} are to be had"
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -157,8 +157,8 @@ def _find(folder: str, source: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in MNIST_MD5:
         places = [
-            folder_above / file
-            for folder_above in (Path(root), Path(root, "MNIST", "raw"))
+            folder / file
+            for folder in (Path(root), Path(root, "MNIST", "raw"))
             for file in (name, name.removesuffix(".gz"))
         ]
         there = [path for path in places if os.path.exists(path)]

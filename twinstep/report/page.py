@@ -208,10 +208,10 @@ def _label(result: Verification, group: Sequence[Verification]) -> str:
     dtypes = [other.spec.dtype for other in group]
     if len(set(dtypes)) == len(dtypes):
         return result.spec.dtype
-    return f"{result.spec.dtype}, seed {result.spec.seed}, run {_where(result, group)}"
+    return f"{result.spec.dtype}, seed {result.spec.seed}, run {_run_number(result, group)}"
 
 
-def _where(result: Verification, group: Sequence[Verification]) -> int:
+def _run_number(result: Verification, group: Sequence[Verification]) -> int:
     return next(k for k, other in enumerate(group, 1) if other is result)
 
 

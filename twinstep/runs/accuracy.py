@@ -74,7 +74,7 @@ class Float64Reference:
     """
 
     def __init__(self, spec: Spec, device_config: DeviceConfig) -> None:
-        self._spec, self._place = spec, device_config
+        self._spec, self._device_config = spec, device_config
         self._runs: dict[str, Iterator[Trace]] | None = None
         self.distances = {"torch": Distance(), "jax": Distance()}
         self.costs: dict[str, Cost] | None = None
@@ -103,9 +103,9 @@ class Float64Reference:
         """The runs that both sides are held against."""
         # in pieces of the sides' lengths, which a run in float64 would not choose
         max_steps = self._spec.steps_at_once
-        runs = {_EXACT: launch.in_float64(self._spec, self._place).chunks(max_steps)}
+        runs = {_EXACT: launch.in_float64(self._spec, self._device_config).chunks(max_steps)}
         if self.costs:
-            full = dataclasses.replace(self._place, precision="highest")
+            full = dataclasses.replace(self._device_config, precision="highest")
             for name, device_config in (("torch", full.for_torch()), ("jax", full)):
                 runs[name] = launch.driver(name, self._spec, device_config).chunks(max_steps)
         return runs

@@ -27,7 +27,7 @@ class Gate:
     """Judges recordings of `spec`, chunk after chunk, from the first step on."""
 
     def __init__(self, spec: Spec, device_config: DeviceConfig = CPU) -> None:
-        self._spec, self._place = spec, device_config
+        self._spec, self._device_config = spec, device_config
         self._replay = launch.replay(spec, device_config)
 
     def __call__(self, judge: Judge, recorded: Trace, chunk: IndexChunk) -> None:
@@ -55,11 +55,11 @@ class Gate:
         judge.gate(recorded, replayed, measure_rounding_scale(np.arange(len(recorded))))
 
     @cached_property
-    def _reference(self) -> "Reference":
-        return Reference(self._spec, self._place)
+    def _reference(self) -> "RoundingReference":
+        return RoundingReference(self._spec, self._device_config)
 
 
-class Reference:
+class RoundingReference:
     """The float64 program that says how far rounding may move a float32 run of the same problem.
 
     JAX's, where that passes its gate over the first steps, else PyTorch's own.

@@ -39,7 +39,7 @@ class _Leaf:
 
 
 class Rows:
-    """The entries of up to `max_rows` steps at a time; `hand_on` gives them away and goes on.
+    """The entries of up to `max_rows` steps at a time; `flush` gives them away and goes on.
 
     Each leaf keeps the shape that it comes with; one that comes late has rows from then on.
     start: how many steps were given away; made: how many there are since
@@ -243,12 +243,12 @@ class Rows:
         for stage, leaf in every.values():  # what is held once, once
             last = leaf.array[made + leaf.shift - 1] if stage.before else None
             rows = self.max_rows + stage.before
-            memory_rows = leaf.array
-            if not (reuse and len(memory_rows) == rows):
-                memory_rows = np.empty((rows, *leaf.shape), leaf.array.dtype)
+            array = leaf.array
+            if not (reuse and len(array) == rows):
+                array = np.empty((rows, *leaf.shape), leaf.array.dtype)
             if last is not None:
-                memory_rows[0] = last
-            leaf.array, leaf.shift, leaf.filled = memory_rows, stage.before, -1
+                array[0] = last
+            leaf.array, leaf.shift, leaf.filled = array, stage.before, -1
 
     def _open(self, stage: str, name: str, array: np.ndarray | np.generic) -> _Leaf:
         """Rows for a leaf that comes now for the first time."""
@@ -266,8 +266,8 @@ class Rows:
         else:
             now = 0
         late, before = (self.made if now else 0), STAGES[stage].before
-        memory_rows = np.empty((self.max_rows - late + before, *array.shape), dtype)
-        leaf = self._held[stage][name] = _Leaf(memory_rows, before - late)
+        empty = np.empty((self.max_rows - late + before, *array.shape), dtype)
+        leaf = self._held[stage][name] = _Leaf(empty, before - late)
         return leaf
 
 

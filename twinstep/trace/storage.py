@@ -76,9 +76,9 @@ class StoredTrace:
 
         path = self.folder / shard["file"]
         if shard["bytes"] > memory.available():
-            require_params, available = memory.gib(shard["bytes"]), memory.gib(memory.available())
+            taken, available = map(memory.gib, (shard["bytes"], memory.available()))
             raise InputError(
-                f"trace shard {path} takes {require_params} of memory, {available} are to be had"
+                f"trace shard {path} takes {taken} of memory, {available} are to be had"
             )
         try:
             content = files.read(path, shard["bytes"])
