@@ -134,7 +134,8 @@ def main() -> None:
     README.write_text(text)
     (ROOT / PICTURE).write_bytes(picture)
     page = ROOT / "docs/verify.md"
-    table = f"<!-- verify -->\n```\n{(RESULTS / 'verify.txt').read_text().strip()}\n```\n"
+    printed = "\n".join(map(str.rstrip, (RESULTS / "verify.txt").read_text().strip().split("\n")))
+    table = f"<!-- verify -->\n```\n{printed}\n```\n"
     page.write_text(
         re.sub(
             r"<!-- verify -->\n```\n.*?```\n", lambda _: table, page.read_text(), flags=re.DOTALL
