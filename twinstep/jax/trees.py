@@ -1,0 +1,62 @@
+"""Trees of arrays by the paths of their leaves.
+
+What belongs together is paired by name and not by position: containers differ in their order. A
+checkpoint that was restored without a template has text for numbers ("10" comes before "2"), an
+OrderedDict may come back as a dict. An nnx.Variable is the array in it, whatever holds it.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+from flax import nnx
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from twinstep.errors import InputError
+
+Tree = Any
+Path: TypeAlias = tuple[str, ...]
+IsLeaf: TypeAlias = Callable[[Any], bool]
+
+
+def by_path(tree: Tree, is_leaf: IsLeaf = lambda node: False) -> dict[Path, Any]:
+    """{path: leaf}, in the order of the tree's leaves; keys are text: 2 and "2" are one.
+
+    Raises InputError where two leaves have one path.
+    """
+    found: dict[Path, Any] = {}
+    for outer, node in tree_leaves_with_path(tree, is_leaf=lambda n: _is_variable(n) or is_leaf(n)):
+        inner = tree_leaves_with_path(node, is_leaf) if _is_variable(node) else [((), node)]
+        for keys, leaf in inner:
+            # an nnx.Variable's own key to its only leaf says nothing
+            path = tuple(keystr((key,), simple=True) for key in (*outer, *keys[len(inner) == 1 :]))
+            if path in found:
+                raise InputError(f"parameter {dotted(path)!r} is there twice, expected it once")
+            found[path] = leaf
+    return found
+
+
+def dotted(path: Path) -> str:
+    """A path as PyTorch writes names."""
+    return ".".join(path)
+
+
+def paired(like: Tree, tree: Tree, what: str, is_leaf: IsLeaf = lambda node: False) -> list[Any]:
+    """The leaves of tree in the order of those of `like`.
+
+    what: what tree is, for the InputError where one has a leaf that the other has not
+    """
+    if jax.tree.structure(like, is_leaf=is_leaf) == jax.tree.structure(tree, is_leaf=is_leaf):
+        return jax.tree.leaves(tree, is_leaf=is_leaf)
+    wanted, found = by_path(like, is_leaf), by_path(tree, is_leaf)
+    for path in wanted:
+        if path not in found:
+            raise InputError(f"{what}: {dotted(path)!r} is missing")
+    for path in found:
+        if path not in wanted:
+            raise InputError(f"{what}: {dotted(path)!r} is unknown")
+    return [found[path] for path in wanted]
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
