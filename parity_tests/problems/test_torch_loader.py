@@ -112,7 +112,7 @@ G = TorchGenerator(0)
         ({"persistent_workers": True}, "persistent_workers is True"),
         ({"prefetch_factor": 2}, "prefetch_factor is 2"),
         ({"batch_sampler": [[1, 2]]}, "batch_sampler is [[1, 2]]"),
-        ({"in_order": False}, "in_order is False, expected left out"),
+        ({"in_order": False}, "in_order is False, expected no such argument"),
     ],
 )
 def test_what_is_not_reproduced_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -206,7 +206,7 @@ def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
         else:
             params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
             named = module_layout(model).to_torch(params)
-            found["data"] = epoch if isinstance(epoch, tuple) else epoch.samples
+            found["data"] = epoch if isinstance(epoch, tuple) else epoch.dataset
         found["params"] = {name: np.asarray(array).copy() for name, array in named.items()}
         if not hasattr(twin, "evaluate"):
             raise InterruptedError

@@ -67,7 +67,7 @@ class TorchDataLoader:
         default_generator: TorchGenerator | None = None,
         **others: object,
     ) -> None:
-        nothing = "left out: what it does is not reproduced"
+        nothing = "no such argument: what it does is not reproduced"
         check_arguments(
             "TorchDataLoader",
             **{name: (value, nothing, lambda _: False) for name, value in others.items()},
@@ -89,7 +89,7 @@ class TorchDataLoader:
             )),
         )  # fmt: skip
         self._stream = drawn_from("TorchDataLoader", generator, default_generator)
-        self._dataset, self._n = dataset, _length_of(dataset)
+        self.dataset, self._n = dataset, _length_of(dataset)
         self._batch_size, self._drop_last = batch_size, drop_last
         self._persistent = persistent_workers
         self._ahead = num_workers * (prefetch_factor or 2)
@@ -119,8 +119,8 @@ class TorchDataLoader:
             whole = index.dtype.kind in "iu"
             if not whole or not -self._n <= index.min() <= index.max() < self._n:
                 raise InputError(f"sampler gives {batch}, expected integers below {self._n}")
-            if isinstance(self._dataset, tuple):
-                yield tuple(array[index] for array in self._dataset)
+            if isinstance(self.dataset, tuple):
+                yield tuple(array[index] for array in self.dataset)
             else:
                 yield index.astype(np.int64)
 

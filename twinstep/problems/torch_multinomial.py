@@ -36,9 +36,10 @@ def checked(weights: ArrayLike, num_samples: int, replacement: bool) -> FloatArr
         "TorchGenerator",
         num_samples=(num_samples, f"an integer in 1 to {most}", lambda n: is_integer(n, 1, most)),
     )
-    rows = found.reshape(-1, found.shape[-1])
-    if not ((found >= 0).all() and np.isfinite(found).all() and (rows > 0).any(axis=1).all()):
-        raise InputError("weights have an entry that is negative or not finite, or a row of zeros")
+    with np.errstate(over="ignore"):
+        sums = found.sum(axis=-1)
+    if not ((found >= 0).all() and (sums > 0).all() and np.isfinite(sums).all()):
+        raise InputError("weights have a negative entry, or a sum that is 0 or not finite")
     return found
 
 
