@@ -131,7 +131,7 @@ def parting(kind: str, seed: int, num_workers: int) -> str | None:
         return f"{len(ours)} batches, PyTorch has {len(theirs)}"
     for epoch in range(4):
         steps = pick.choice([999, 999, 0, 1, 2])
-        expected = left(theirs, steps, lambda: torch.rand(1))
+        expected = left(theirs, steps, lambda: torch.rand(1, dtype=torch.float32))
         found = left(ours, steps, lambda: default.rand(1))
         if expected != found or loader.differs() or sampler.differs():
             return f"epoch {epoch} of {steps} steps, {options}, {pairs}: {found}, not {expected}"
