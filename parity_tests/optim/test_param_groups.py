@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from helpers.training import (
     flax_parts,
     gap,
     jax_params,
+    plain_parts,
     settings,
     torch_setup,
     torch_steps,
@@ -203,8 +205,58 @@ def test_bad_groups_are_refused(groups: Any, rest: dict[str, Any], says: str) ->
         param_groups(groups, **({"optimizer": adam} | rest)).init(jax_params())
 
 
-def test_freezing_everything_is_refused() -> None:
-    with settings(), pytest.raises(InputError, match="selects every parameter"):
-        frozen(adam(), ["0", "1", "2"]).init(jax_params())
+def test_what_is_unknown_cannot_be_frozen() -> None:
     with settings(), pytest.raises(InputError, match="frozen: parameter 'head' is unknown"):
         frozen(adam(), "head").init(jax_params())
+
+
+EMPTY: dict[str, Callable[[], Any]] = {
+    "a group of none": lambda: param_groups(
+        [{"params": []}, {"params": "0"}, {"params": ["1", "2"]}], adam, lr=0.02
+    ),
+    "nothing frozen": lambda: frozen(adam(lr=0.02), []),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_groups_of_nothing_are_taken(kind: str) -> None:
+    """As PyTorch takes them."""
+    model = TorchNetwork()
+    groups: list[Any] = [{"params": []}, {"params": list(model.parameters())}]
+    theirs = torch_steps(model, torch.optim.Adam(groups, lr=0.02), STEPS)
+    assert gap(theirs, EMPTY[kind](), STEPS, plain_parts) <= BAR
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "muon"])
+def test_freezing_everything_moves_nothing(name: str) -> None:
+    """As PyTorch's step does where nothing has a gradient."""
+    with settings():
+        params = jax_params()
+        held = frozen(getattr(optim, name)(), lambda name: True)
+        state = held.init(params)
+        updates, after = held.update(params, state, params, value_and_grad_fn=None)
+        assert not any(update.any() for update in updates.values())
+        assert not jax.tree.leaves(after)
+        assert optim.opt_state_to_torch(after, [{"params": []}], tree_layout(params))["state"] == {}
+
+
+@pytest.mark.parametrize(
+    ("beside", "says"),
+    [
+        ({"optimizer": adam}, "optimizer is given"),
+        ({"layout": tree_layout({})}, "layout is given"),
+        ({"lr": 0.1}, "lr is given"),
+    ],
+    ids=["optimizer", "layout", "a default"],
+)
+def test_what_the_short_form_has_no_use_for_is_refused(beside: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        param_groups({"head": sgd()}, **beside)
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    optimizer, params = param_groups({"heat": sgd()}), {"head": jnp.ones(2)}
+    with pytest.raises(InputError, match="params has no key 'heat', did you mean head"):
+        optimizer.init(params)
+    with pytest.raises(InputError, match="gradients has no key 'heat'"):
+        optimizer.update(params, {"heat": ()})

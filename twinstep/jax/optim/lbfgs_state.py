@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.layout import Slot
+from twinstep.jax.mapping import Slot
 from twinstep.jax.optim._lbfgs import LBFGSState
 
 _VECTORS = ("d", "prev_flat_grad")
