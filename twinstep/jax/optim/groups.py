@@ -263,7 +263,8 @@ def _by_key(groups: abc.Mapping[str, optax.GradientTransformation]) -> optax.Gra
         found, treedef = parts(grads, "gradients")
         own = None if params is None else parts(params, "params")[0]
         states, _ = parts(state, "state")
-        updates, new = jax.tree.map(jnp.zeros_like, found), {}
+        updates = {key: jax.tree.map(jnp.zeros_like, grad) for key, grad in found.items()}
+        new = {}
         for key, optimizer in groups.items():
             part = None if own is None else own[str(key)]
             updates[str(key)], new[key] = optimizer.update(found[str(key)], states[str(key)], part)
