@@ -48,7 +48,7 @@ class Rule(NamedTuple):
     axes: tuple[int, ...] | None
 
 
-Rules: TypeAlias = abc.Mapping[type[nnx.Module], abc.Mapping[str, Rule]]
+Rules: TypeAlias = abc.Mapping[Any, abc.Mapping[str, Rule]]
 """{kind of layer: {PyTorch's name: where Flax keeps it}}"""
 
 _SWAP = (1, 0)  # (out, in) <-> (in, out)

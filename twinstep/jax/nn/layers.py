@@ -178,7 +178,8 @@ class RNN(nnx.Module):
         def cell(h: jax.Array, i: jax.Array) -> jax.Array:
             return jnp.tanh(i + self.hidden(h))
 
-        return _over_time(self, cell, x, h0)
+        _check_shapes(self, x, h0)
+        return _over_time(cell, self.input(x), h0)
 
 
 class GRU(nnx.Module):
@@ -232,20 +233,24 @@ class GRU(nnx.Module):
             n = jnp.tanh(i_n + r * h_n)
             return (1 - z) * n + z * h
 
-        return _over_time(self, cell, x, h0)
+        _check_shapes(self, x, h0)
+        return _over_time(cell, self.input(x), h0)
 
 
-def _over_time(layer: Any, cell: Any, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Runs a cell over axis 1. What the input adds has no part in the recurrence: it is given for
-    all time steps, one product instead of T. (N, T, I), (N, H) -> (N, T, H), (N, H)
-    """
+def _check_shapes(layer: Any, x: jax.Array, h0: jax.Array) -> None:
+    """Raises InputError for others than (N, T, I) and (N, H): an axis more would broadcast."""
     name, size = type(layer).__name__, layer.input.kernel.shape[0]
     if x.ndim != 3 or x.shape[2] != size:
         raise InputError(f"{name}: x has shape {x.shape}, expected (N, T, {size})")
     expected = (x.shape[0], layer.hidden.kernel.shape[0])
     if h0.shape != expected:
         raise InputError(f"{name}: h0 has shape {h0.shape}, expected {expected}")
-    inputs = layer.input(x)
+
+
+def _over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Runs a cell over axis 1. What the input adds has no part in the recurrence: it is given for
+    all time steps, one product instead of T. (N, T, G), (N, H) -> (N, T, H), (N, H)
+    """
 
     def step(h: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = cell(h, i)

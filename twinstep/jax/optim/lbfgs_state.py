@@ -14,6 +14,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Slot
+from twinstep.jax.optim._arrays import as_array, for_torch
 from twinstep.jax.optim._lbfgs import LBFGSState
 
 _VECTORS = ("d", "prev_flat_grad")
@@ -31,12 +32,12 @@ def lbfgs_to_torch(state: LBFGSState, part: Any, names: Sequence[str]) -> dict[s
     rows = range(int(state.stored))
     entries: dict[str, Any] = {key: int(getattr(state, key)) for key in ("func_evals", "n_iter")}
     entries |= {key: float(getattr(state, key)) for key in ("t", "prev_loss")}
-    entries |= {key: np.array(getattr(state, key))[order] for key in _VECTORS}
+    entries |= {key: for_torch(getattr(state, key))[order] for key in _VECTORS}
     entries |= {
-        key: [np.array(getattr(state, key)[row])[order] for row in rows] for key in _HISTORY
+        key: [for_torch(getattr(state, key)[row])[order] for row in rows] for key in _HISTORY
     }
-    entries["ro"] = [np.array(state.ro[row]) for row in rows]
-    entries["H_diag"] = np.array(state.H_diag)
+    entries["ro"] = [for_torch(state.ro[row]) for row in rows]
+    entries["H_diag"] = for_torch(state.H_diag)
     return {names[0]: entries}
 
 
@@ -67,7 +68,7 @@ def lbfgs_from_torch(
         raise InputError(f"lbfgs: old_dirs has {held} entries, expected up to {size}")
 
     def vector(value: Any) -> np.ndarray:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = as_array(value)
         if array.shape != state.d.shape:
             raise InputError(f"lbfgs: d has shape {array.shape}, expected {state.d.shape}")
         return array[back]
