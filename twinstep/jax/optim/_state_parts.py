@@ -4,7 +4,7 @@ Ours have PyTorch's names for fields. Of optax's, those are renamed that hold th
 """
 
 from collections import abc, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -104,6 +104,18 @@ def renamed(state: Any, kind: str | None) -> Any:
         raise InputError(f"opt_state has {state._fields} in optax's state, expected {[*names]}")
     fields = [names[field] for field in state._fields]
     return namedtuple(type(state).__name__, fields)(*state)
+
+
+def kind_of(state: Any, keys: Collection[str]) -> str | None:
+    """The class of torch.optim whose names are given, of those that keep one of optax's states."""
+    kinds = OPTAX[type(state).__name__].items()
+    return next((kind for kind, names in kinds if set(names.values()) <= set(keys)), None)
+
+
+def refuse_twice(known: Collection[str], more: Collection[str]) -> None:
+    """Raises InputError for a parameter of two optimizers in a chain, which PyTorch has not."""
+    if twice := sorted(set(known) & set(more)):
+        raise InputError(f"opt_state has two states of parameter {twice[0]!r}, expected one")
 
 
 def layout_of(part: Any) -> Mapping:

@@ -28,7 +28,7 @@ def lbfgs_to_torch(state: LBFGSState, part: Any, names: Sequence[str]) -> dict[s
     """
     if not int(state.func_evals):
         return {}
-    order = _order(part, names)
+    order = _order(part, names, state.d.shape)
     rows = range(int(state.stored))
     entries: dict[str, Any] = {key: int(getattr(state, key)) for key in ("func_evals", "n_iter")}
     entries |= {key: float(getattr(state, key)) for key in ("t", "prev_loss")}
@@ -61,7 +61,7 @@ def lbfgs_from_torch(
         state = state._replace(**{key: jnp.array(int(entries[key]), jnp.int32)})
     if "d" not in entries:  # PyTorch found the gradient flat at once
         return state
-    order, kind = _order(part, names), state.d.dtype
+    order, kind = _order(part, names, state.d.shape), state.d.dtype
     back = np.argsort(order)
     size, held = len(state.ro), len(entries["old_dirs"])
     if held > size:
@@ -89,8 +89,8 @@ def lbfgs_from_torch(
     )
 
 
-def _order(part: Any, names: Sequence[str]) -> np.ndarray:
-    """Where each entry of PyTorch's vector lies in ours, (n,)."""
+def _order(part: Any, names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
+    """Where each entry of PyTorch's vector lies in ours, (n,). shape: of ours"""
     where, first = {}, 0
     for slot in jax.tree.leaves(part, is_leaf=lambda node: isinstance(node, Slot)):
         size = math.prod(slot.shape)
@@ -101,4 +101,6 @@ def _order(part: Any, names: Sequence[str]) -> np.ndarray:
     if where.keys() != set(names):
         odd = sorted(where.keys() ^ set(names))[0]
         raise InputError(f"lbfgs: parameter {odd!r} is on one side only, expected on both")
+    if shape != (first,):
+        raise InputError(f"lbfgs: d has shape {shape}, expected {(first,)} of these parameters")
     return np.concatenate([where[name] for name in names])

@@ -18,7 +18,14 @@ from twinstep.jax.optim._arrays import as_array, for_torch
 from twinstep.jax.optim._from_torch import torch_options
 from twinstep.jax.optim._lbfgs import LBFGSState
 from twinstep.jax.optim._sparse_adam import SparseAdamState
-from twinstep.jax.optim._state_parts import OPTAX, is_of_optax, layout_of, mapped, renamed
+from twinstep.jax.optim._state_parts import (
+    is_of_optax,
+    kind_of,
+    layout_of,
+    mapped,
+    refuse_twice,
+    renamed,
+)
 from twinstep.jax.optim.lbfgs_state import lbfgs_from_torch, lbfgs_to_torch
 from twinstep.jax.state_layout import opt_state_layout
 
@@ -85,8 +92,7 @@ def opt_state_to_torch(
 
     def read(state: Any, part: Any) -> Any:
         entries = _entries(state, part, list(called.values()), optimizer, count)
-        if twice := sorted(kept.keys() & entries.keys()):
-            raise InputError(f"opt_state has two states of parameter {twice[0]!r}, expected one")
+        refuse_twice(kept, entries)
         kept.update(entries)
         return state
 
@@ -203,6 +209,7 @@ class _Read:
     ) -> None:
         self.given, self.names, self.count, self.scheduled = given, names, count, scheduled
         self.used: set[str] = set()
+        self.owners: set[str] = set()
 
     def clock(self, before: Any) -> Any:
         """The count of a schedule that optax keeps beside the optimizer's state."""
@@ -215,15 +222,17 @@ class _Read:
             asked = state.count is not None and self.given
             count = self._made({}) if asked else None
             return lbfgs_from_torch(self.given, state, part, self.names, count)
-        params = layout_of(part)
-        owners = {slot.names[0] for slot in params.slots}
-        mine = {name: v for name, v in self.given.items() if name.rpartition(".")[0] in owners}
-        theirs = renamed(state, self._kind(state)) if is_of_optax(state) else state
+        params, theirs = layout_of(part), state
+        held = {_owner(n) for slot in opt_state_layout(state, params).slots for n in slot.names}
+        refuse_twice(self.owners, held)
+        self.owners |= held
+        mine = {name: value for name, value in self.given.items() if _owner(name) in held}
+        if is_of_optax(state):
+            theirs = renamed(state, kind_of(state, {name.rpartition(".")[2] for name in mine}))
+            self.used |= {f"{owner}.step" for owner in held}  # it counts only where it has to
         layout = opt_state_layout(theirs, params)
         named = layout.to_torch(theirs)
         self.used |= named.keys()
-        if is_of_optax(state):  # which counts only where it has to
-            self.used |= {f"{owner}.step" for owner in owners}
         for slot in layout.slots:
             value = self._value(slot.names, mine, alone=len(layout.slots) == 1)
             if value is not None:
@@ -262,11 +271,9 @@ class _Read:
             raise InputError("count is None, expected the updates made: a schedule needs them")
         return steps.pop()
 
-    def _kind(self, state: Any) -> str | None:
-        """The class of torch.optim whose names are given, of those that may have a state."""
-        keys = {name.rpartition(".")[2] for name in self.given}
-        kinds = OPTAX[type(state).__name__].items()
-        return next((kind for kind, names in kinds if keys >= {*names.values()}), None)
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _numbered(
