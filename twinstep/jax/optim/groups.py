@@ -54,9 +54,9 @@ def param_groups(
 
     Args:
         groups: Each a dict of `params`, which parameters (a name, a list's number, the start of
-            names up to a dot, several of those, or a function of a name), and the options that it
-            has for itself, its own `optimizer` among them. In short, {key at the top of the tree:
-            its optimizer}, with a state of that form; the other arguments then count for nothing.
+            names up to a dot, several of those, an empty list included, or a function of a name),
+            and the options that it has for itself, its own `optimizer` among them. In short, {key
+            at the top of the tree: its optimizer}, alone, with a state of that form.
         optimizer: `adam` or another of this package, for the groups without their own.
         layout: A model's, for PyTorch's names of parameters beside the tree's own.
         defaults: Options of the groups without their own.
@@ -68,8 +68,8 @@ def param_groups(
 
     Raises:
         InputError: For an option that the optimizer has not, or a value that it refuses, here; in
-            `init`, for a parameter that does not exist (by key, it is a KeyError), or is in two
-            groups.
+            `init`, for a parameter that does not exist, or is in two groups; in `update`, for
+            gradients of other parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,10 +112,12 @@ def frozen(
 ) -> optax.GradientTransformation:
     """The optimizer over all parameters but some, which neither move nor have a state.
 
-    As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient.
+    As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient. So does
+    PyTorch's clipping: it goes inside, `frozen(optax.chain(clip_grad_norm(1.0), adam()), "head")`;
+    in front of `frozen` it would count the frozen parameters' gradients, which JAX has.
 
     Args:
-        optimizer: Any of optax's or of this package's.
+        optimizer: Any of optax's or of this package's, or a chain of them.
         params: Which are frozen: a name, a list's number, the start of names up to a dot, several
             of those, or a function of a name.
         layout: As for `param_groups`.
@@ -125,15 +127,21 @@ def frozen(
         that are left.
 
     Raises:
-        InputError: In `init`, where a parameter does not exist, or none is left.
+        InputError: In `init`, where a parameter does not exist; in `update`, for gradients of other
+            parameters.
 
     Example:
+        The norm that is clipped is that of what moves, 4.
+
         >>> import jax.numpy as jnp
-        >>> from twinstep.jax.optim import frozen, sgd
-        >>> optimizer = frozen(sgd(lr=0.5, momentum=0.9), "embedding")
+        >>> import optax
+        >>> from twinstep.jax.optim import clip_grad_norm, frozen, sgd
+        >>> clipped = optax.chain(clip_grad_norm(1.0), sgd(lr=0.5, momentum=0.9))
+        >>> optimizer = frozen(clipped, "embedding")
         >>> params = {"embedding": {"table": jnp.ones(1)}, "head": jnp.ones(1)}
-        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
-        >>> print(updates["embedding"]["table"], updates["head"], state.members)
+        >>> grads = {"embedding": {"table": jnp.full(1, 3.0)}, "head": jnp.full(1, 4.0)}
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> print(updates["embedding"]["table"], updates["head"].round(4), state.members)
         [0.] [-0.5] (('head',),)
 
     Source: https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad

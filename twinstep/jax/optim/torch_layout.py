@@ -1,18 +1,40 @@
 """An optimizer that sees the parameters as PyTorch's does: by its names, in its layout."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from typing import Any, Self
 
 import jax
 import optax
-from flax import struct
+from flax import serialization, struct
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Mapping, is_slot
 from twinstep.jax.optim.base import require_params
 from twinstep.jax.trees import by_name
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class InOrder(dict[str, Any]):
+    """{name: array}, its leaves in the order that they were put in; JAX sorts a plain dict's."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        """As JAX asks for it."""
+        return [(jax.tree_util.DictKey(name), leaf) for name, leaf in self.items()], tuple(self)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Iterable[Any]) -> Self:
+        """As JAX asks for it."""
+        return cls(zip(names, leaves, strict=True))
+
+
+serialization.register_serialization_state(  # type: ignore[no-untyped-call]  # Flax says no types
+    InOrder,
+    lambda kept: {name: serialization.to_state_dict(leaf) for name, leaf in kept.items()},
+    lambda kept, state: InOrder(
+        (name, serialization.from_state_dict(leaf, state[name])) for name, leaf in kept.items()
+    ),
+)
 
 
 @struct.dataclass
@@ -117,9 +139,9 @@ def in_torch_layout(
 
 
 def _ordered(named: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
-    """The same, its leaves in the order of names; those of a plain dict are sorted by JAX."""
+    """The same, its leaves in the order of names."""
     if names is None:
         return named
     if odd := sorted(named.keys() ^ set(names)):
         raise InputError(f"in_torch_layout: parameter {odd[0]!r} is on one side only, of names")
-    return OrderedDict((name, named[name]) for name in names)
+    return InOrder((name, named[name]) for name in names)
