@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from helpers.training import (
@@ -25,7 +26,8 @@ from helpers.training import (
 from twinstep.errors import InputError
 from twinstep.jax import optim
 from twinstep.jax.layout import opt_state_layout, tree_layout
-from twinstep.jax.optim import adam, frozen, in_torch_layout, param_groups, sgd
+from twinstep.jax.optim import adam, from_torch, frozen, in_torch_layout, param_groups, sgd
+from twinstep.jax.optim._from_torch import TORCH
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -139,6 +141,62 @@ def named_state(made: Callable[[Any], Any]) -> dict[str, Any]:
         layout, params, _ = flax_parts()
         state = made(layout).init(params)
         return opt_state_layout(state, layout).to_torch(state)
+
+
+@pytest.mark.parametrize("order", ["inside", "in front"])
+def test_clipping_counts_what_moves(order: str) -> None:
+    """PyTorch's norm is of the gradients that are there; in front of `frozen` it is of all."""
+    model, optimizer = torch_setup("SGD", lr=0.5)
+    for parameter in list(model.children())[1].parameters():
+        parameter.requires_grad = False
+
+    def clip(model: TorchNetwork) -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+    def made(layout: Any) -> Any:
+        clip, rule = optim.clip_grad_norm(0.1), param_groups([{"params": ["0", "2"]}], sgd, lr=0.5)
+        if order == "inside":
+            return frozen(optax.chain(clip, rule), "1", layout=layout)
+        return optax.chain(clip, frozen(rule, "1", layout=layout))
+
+    theirs = torch_steps(model, optimizer, STEPS, change=clip)
+    assert (gap(theirs, made, STEPS, plain_parts) <= BAR) is (order == "inside")
+
+
+ALONE = [name for name in TORCH if name not in ("LBFGS", "Muon")]
+STACKED = {name: from_torch(name, lr=0.1) for name in ALONE}
+STACKED["Muon"] = optim.muon(lr=0.1, round_to_bfloat16=False)  # which would part any two
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_layers_stacked_for_a_scan_go_through_vmap(name: str) -> None:
+    """Each as it goes alone; without vmap Adafactor takes all for one, and Muon refuses them."""
+    drawn = np.random.RandomState(0)
+
+    def updates(update: Any, init: Any, first: Any, grads: Any) -> Any:
+        rows = {"touched": jnp.ones(first.shape[:-1], bool)} if name == "SparseAdam" else {}
+        state, seen = init(first), []
+        for grad in grads:
+            update_, state = update(grad, state, first, **rows)
+            seen.append(update_)
+        return jnp.stack(seen)
+
+    with settings():
+        optimizer = STACKED[name]
+        layers = jnp.asarray(drawn.randn(3, 4, 5) * np.array([1.0, 5.0, 25.0])[:, None, None])
+        grads = jnp.asarray(drawn.randn(2, 3, 4, 5))
+        alone = [
+            updates(optimizer.update, optimizer.init, layers[i], grads[:, i]) for i in range(3)
+        ]
+        right = np.stack(alone, axis=1)
+        vmapped = updates(jax.vmap(optimizer.update), jax.vmap(optimizer.init), layers, grads)
+        np.testing.assert_allclose(vmapped, right, rtol=1e-13)
+        if name == "Muon":
+            with pytest.raises(InputError, match="expected a matrix"):
+                optimizer.init(layers)
+        elif name != "SparseAdam":  # whose rows are another axis then
+            whole = updates(optimizer.update, optimizer.init, layers, grads)
+            assert np.allclose(whole, right, rtol=1e-13) is (name != "Adafactor")
 
 
 def test_lbfgs_of_some_parameters() -> None:
