@@ -13,8 +13,8 @@ from twinstep.jax.layout import load_params
 from twinstep.jax.nn import to_tensor  # not / 255, of which XLA makes a product, an ulp off
 from twinstep.jax.nn.functional import cross_entropy
 from twinstep.jax.optim import adam  # optax.adam: off by 72 to 90 eps in float32, this by 3
-from twinstep.problems.batches import DataLoader
 from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.problems.torch_loader import TorchDataLoader
 from twinstep.problems.torch_random import TorchGenerator
 
 
@@ -90,7 +90,9 @@ def main():
     images, labels = jnp.asarray(digits.test_images), jnp.asarray(digits.test_labels)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first
-    loader = DataLoader(train_set, problem.batch_size, generator)
+    loader = TorchDataLoader(
+        train_set, problem.batch_size, shuffle=True, default_generator=generator
+    )
     model, criterion, optimizer = build(problem)
     params, _ = train(model, criterion, optimizer, [loader] * problem.epochs)
     nnx.update(model, params)

@@ -12,8 +12,8 @@ from flax import nnx
 from twinstep.jax.layout import load_params, module_layout
 from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
-from twinstep.problems.batches import DataLoader
 from twinstep.problems.sgd import SgdSingleSample
+from twinstep.problems.torch_loader import TorchDataLoader
 from twinstep.problems.torch_random import TorchGenerator
 
 
@@ -78,7 +78,7 @@ def main():
     model, criterion, optimizer = build(problem)
     generator = TorchGenerator(problem.seed)
     problem.draw_params(generator)  # the model's own draws come first
-    loader = DataLoader((x, y), batch_size=1, generator=generator)
+    loader = TorchDataLoader((x, y), batch_size=1, shuffle=True, default_generator=generator)
     params, _ = train(model, criterion, optimizer, [loader] * problem.epochs)
     named = module_layout(model).to_torch(params)
     print("训练后的模型参数:", {name: named[name] for name in problem.initial_params()})

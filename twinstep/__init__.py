@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from twinstep.judge.comparison import compare
     from twinstep.judge.findings import Comparison, Finding, Verdict
     from twinstep.problems import Spec, examples
+    from twinstep.problems.torch_loader import TorchDataLoader
     from twinstep.problems.torch_random import TorchGenerator
+    from twinstep.problems.torch_samplers import (
+        TorchRandomSampler,
+        TorchSubsetRandomSampler,
+        TorchWeightedRandomSampler,
+    )
     from twinstep.runs.launch import run
     from twinstep.runs.verification import Verification, verify
     from twinstep.trace.ledger import Trace
@@ -23,7 +29,11 @@ __all__ = [
     "Finding",
     "InputError",
     "Spec",
+    "TorchDataLoader",
     "TorchGenerator",
+    "TorchRandomSampler",
+    "TorchSubsetRandomSampler",
+    "TorchWeightedRandomSampler",
     "Trace",
     "Verdict",
     "Verification",
@@ -40,7 +50,11 @@ _HOMES = {
     "Finding": "twinstep.judge.findings",
     "InputError": "twinstep.errors",
     "Spec": "twinstep.problems",
+    "TorchDataLoader": "twinstep.problems.torch_loader",
     "TorchGenerator": "twinstep.problems.torch_random",
+    "TorchRandomSampler": "twinstep.problems.torch_samplers",
+    "TorchSubsetRandomSampler": "twinstep.problems.torch_samplers",
+    "TorchWeightedRandomSampler": "twinstep.problems.torch_samplers",
     "Trace": "twinstep.trace.ledger",
     "Verdict": "twinstep.judge.findings",
     "Verification": "twinstep.runs.verification",

@@ -127,6 +127,20 @@ def altered(module: ModuleType, old: str, new: str) -> ModuleType:
     return copy
 
 
+Table = dict[str, dict[str, tuple[str, str]]]
+"""{where it must show: {what is wrong: (what the source has, what it gets)}}"""
+
+
+def each(table: Table) -> pytest.MarkDecorator:
+    """A test of each row."""
+    params = [
+        pytest.param(seen, *texts, id=wrong)
+        for seen, rows in table.items()
+        for wrong, texts in rows.items()
+    ]
+    return pytest.mark.parametrize(("seen", "old", "new"), params)
+
+
 def initial_params(
     name: str | Callable[[Named], str], change: Callable[[np.ndarray], np.ndarray]
 ) -> Plant:

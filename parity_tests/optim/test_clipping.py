@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from helpers.optimizer_pairs import to_jax
 from helpers.training import (
     BATCHES,
     arrays,
@@ -118,6 +119,51 @@ def test_clip_grad_value_is_torchs_bit_for_bit(value: float) -> None:
 
 def test_no_gradients_have_norm_zero() -> None:
     assert float(total_norm([])) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values to real")  # PyTorch's own, for 0
+@pytest.mark.parametrize("dtype", ["complex128", "bfloat16", "float16"])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_clip_grad_norm_in_other_dtypes(order: Any, dtype: str) -> None:
+    """Narrow ones to an ulp of their own: a sum may round to the value beside PyTorch's."""
+    narrow = dtype != "complex128"
+    bar = float(jnp.finfo(dtype).eps) if narrow else BAR
+    parameters = []
+    for real, imaginary in zip(gradients(), gradients(2.0), strict=True):
+        grad = torch.tensor(real if narrow else real + 1j * imaginary).to(getattr(torch, dtype))
+        parameters.append(torch.nn.Parameter(torch.zeros_like(grad)))
+        parameters[-1].grad = grad
+    with settings():
+        grads = [to_jax(p.grad) for p in parameters if p.grad is not None]
+        norm = clip_grad_norm_(parameters, 0.7, order)
+        theirs = [norm, *(p.grad for p in parameters if p.grad is not None)]
+        clip = clip_grad_norm(0.7, order)
+        update = jax.jit(lambda grads: clip.update(grads, clip.init(grads))[0])
+        for tensor, ours in zip(theirs, [total_norm(grads, order), *update(grads)], strict=True):
+            right = to_jax(tensor)
+            assert right.dtype == ours.dtype
+            off, size = (np.abs(np.complex128(a)) for a in (right - ours, right))
+            assert np.all(off <= bar * size)
+
+
+def test_complex_gradients_have_no_largest_value() -> None:
+    with pytest.raises(InputError, match="clip_grad_value: parameter '0' has dtype complex64"):
+        by_us(clip_grad_value(1.0), [np.ones(2, "complex64")])
+    parameter = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(RuntimeError, match="complex"):
+        clip_grad_value_(parameter, 1.0)
+
+
+def test_the_limit_may_be_a_schedule() -> None:
+    limits = [0.5, 2.0, 0.25]
+    with settings():
+        clip = clip_grad_norm(lambda count: jnp.asarray(limits)[count])
+        state, grads = clip.init([]), [jnp.asarray(array) for array in gradients()]
+        for limit in limits:
+            theirs, _ = by_torch(lambda ps, m=limit: clip_grad_norm_(ps, m), gradients())
+            ours, state = jax.jit(clip.update)(grads, state)
+            assert apart(theirs, ours) <= BAR
 
 
 @pytest.mark.parametrize("bad", ["much", None])

@@ -25,8 +25,8 @@ import twinstep
 from twinstep.jax.layout import module_layout
 from twinstep.judge import tolerance
 from twinstep.problems import EXAMPLES, Spec
-from twinstep.problems.batches import DataLoader
 from twinstep.problems.datasets import load_digits
+from twinstep.problems.torch_loader import TorchDataLoader
 from twinstep.problems.torch_random import TorchGenerator
 from twinstep.runs import launch
 from twinstep.trace.stages import STAGES
@@ -206,7 +206,7 @@ def given(twin: ModuleType, name: str, dtype: str) -> dict[str, Any]:
         else:
             params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
             named = module_layout(model).to_torch(params)
-            found["data"] = epoch if isinstance(epoch, tuple) else epoch.samples
+            found["data"] = epoch if isinstance(epoch, tuple) else epoch.dataset
         found["params"] = {name: np.asarray(array).copy() for name, array in named.items()}
         if not hasattr(twin, "evaluate"):
             raise InterruptedError
@@ -269,7 +269,10 @@ def epochs_of(spec: Spec, data: dict[str, jax.Array]) -> list[Any]:
         return [arrays] * spec.total_steps
     generator = TorchGenerator(spec.seed)
     spec.draw_params(generator)
-    return [DataLoader(arrays, batches.batch_size, generator)] * spec.epochs
+    loader = TorchDataLoader(
+        arrays, batches.batch_size, shuffle=batches.shuffle, default_generator=generator
+    )
+    return [loader] * spec.epochs
 
 
 ANOTHER_COURSE = {"parameter_groups", "mnist_rnn"}

@@ -5,7 +5,7 @@ checkpoint that was restored without a template has text for numbers ("10" comes
 OrderedDict may come back as a dict. An nnx.Variable is the array in it, whatever holds it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -61,22 +61,39 @@ def by_name(tree: Tree, is_leaf: IsLeaf = lambda node: False) -> dict[str, Any]:
     return named
 
 
-def paired(like: Tree, tree: Tree, what: str, is_leaf: IsLeaf = lambda node: False) -> list[Any]:
+def paired(
+    like: Tree,
+    tree: Tree,
+    what: str,
+    is_leaf: IsLeaf = lambda node: False,
+    *,
+    optional: bool = False,
+) -> list[Any]:
     """The leaves of tree in the order of those of `like`.
 
     what: what tree is, for the InputError where one has a leaf that the other has not
+    optional: whether tree need not have all of them; None stands for one that is not there
     """
-    structures: list[Any] = [jax.tree.structure(one, is_leaf=is_leaf) for one in (like, tree)]
+    structures: list[Any] = [jax.tree.structure(t, is_leaf=is_leaf) for t in (like, tree)]
     if structures[0] == structures[1]:
         return jax.tree.leaves(tree, is_leaf=is_leaf)
     wanted, found = by_path(like, is_leaf), by_path(tree, is_leaf)
-    for path in wanted:
+    for path in () if optional else wanted:
         if path not in found:
             raise InputError(f"{what}: {dotted(path)!r} is missing")
     for path in found:
         if path not in wanted:
             raise InputError(f"{what}: {dotted(path)!r} is unknown")
-    return [found[path] for path in wanted]
+    return [found.get(path) for path in wanted]
+
+
+def in_structure_of(tree: Tree, like: Tree, leaves: Sequence[Any]) -> Tree:
+    """Leaves in the order of `like` as a tree of the structure of `tree`, which `paired` took."""
+    treedef: Any = jax.tree.structure(tree)
+    if treedef != jax.tree.structure(like):
+        named = dict(zip(by_path(like), leaves, strict=True))
+        leaves = [named[path] for path in by_path(tree)]
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _is_variable(node: Any) -> bool:

@@ -4,10 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from twinstep.problems.torch_loader import TorchDataLoader
 from twinstep.problems.torch_random import TorchGenerator
 
 
@@ -22,28 +23,6 @@ class IndexChunk(NamedTuple):
     start: int
     steps: int
     indices: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class DataLoader:
-    """Batches of samples in the order in which PyTorch's loader of that name gives them.
-
-    Each pass over it is an epoch, for which a new order is drawn.
-    Source: https://docs.pytorch.org/docs/stable/data.html
-    """
-
-    samples: tuple[Any, ...]
-    batch_size: int
-    generator: TorchGenerator
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.samples[0]) / self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        order = self.generator.shuffled_epoch(len(self.samples[0]))
-        for low in range(0, len(order), self.batch_size):
-            index = order[low : low + self.batch_size]
-            yield tuple(array[index] for array in self.samples)
 
 
 @dataclass(frozen=True)
@@ -95,7 +74,9 @@ class Batches:
         samples = len(next(iter(self.data.values())))
         full, rest = divmod(samples, self.batch_size)
         while True:
-            order = generator.shuffled_epoch(samples) if self.shuffle else np.arange(samples)
+            (order,) = TorchDataLoader(
+                samples, samples, shuffle=self.shuffle, default_generator=generator
+            )
             if full:
                 yield order[: full * self.batch_size].reshape(full, self.batch_size)
             if rest:

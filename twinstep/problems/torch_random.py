@@ -1,42 +1,49 @@
 """PyTorch's CPU random stream in NumPy, bit for bit, with PyTorch not installed.
 
-`torch.manual_seed(s)` seeds the same Mersenne Twister as `numpy.random.RandomState(s)`, whose
-stream NumPy promises never to change. The 32-bit words are therefore free; what is PyTorch's own
-is how words become numbers, and that is written out here, down to where it rounds.
+The words are NumPy's own (torch_engine.py); what is PyTorch's is how words become numbers, and that
+is written out here, down to where it rounds (torch_rounding.py). docs/random.md says what is drawn
+when.
 
-The numbers are those of PyTorch 2.13 on an x86 processor with AVX2. Two draws depend on the
-machine: float32 `randn` of 16 values or more is vectorised differently elsewhere (2e-6 apart), and
-PyTorch with MKL on an Intel processor draws `bernoulli_` and dropout masks from another generator.
-Not here: CUDA's generator, other dtypes, other distributions.
+The numbers are those of PyTorch 2.13 on an x86 processor with AVX2. Two kinds of draws depend on
+the machine: `randn` of 16 values or more is vectorised differently elsewhere (2e-6 apart in
+float32), and PyTorch with MKL on an Intel processor draws `bernoulli_`, dropout masks and
+`exponential_` from another generator. Not here: CUDA's generator, other distributions.
 """
 
-import copy
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from twinstep.errors import InputError
-
-FloatArray = NDArray[np.floating[Any]]
+from twinstep.errors import InputError, check_arguments
+from twinstep.problems.torch_engine import TorchEngine, is_integer
+from twinstep.problems.torch_multinomial import by_order, by_sums, checked
+from twinstep.problems.torch_rounding import (
+    LARGEST,
+    STORED,
+    FloatArray,
+    box_muller,
+    computed_in,
+    fma,
+    libm,
+    rounded,
+)
 
 _LARGE_PERMUTATION = (2**32 - 1) // 20  # from here on PyTorch shuffles by another algorithm
-
-# Coefficients of the Cephes library's logf, sinf and cosf, highest power first.
-_LOG = np.array([
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-], np.float32)  # fmt: skip
-_LN2_LOW, _LN2_HIGH = np.array([-2.12194440e-4, 0.693359375], np.float32)
-_SIN = np.array([-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1], np.float32)
-_COS = np.array([2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2], np.float32)
-_QUARTER_PI = np.array([0.78515625, 2.4187564849853516e-4, 3.774894977445941e-8], np.float32)
+_COMPLEX = {"complex64": "float32", "complex128": "float64"}
+"""{complex dtype: that of its parts}"""
+_INT64 = -(2**63), 2**63 - 1
+# Beyond these the sum below might not be rounded as PyTorch's.
+_MEANS = "-2**100 to 2**100", lambda value: -(2.0**100) <= value <= 2.0**100
+_STDS = "0, or 2**-100 to 2**100", lambda value: value == 0 or 2.0**-100 <= value <= 2.0**100
 
 
-class TorchGenerator:
+class TorchGenerator(TorchEngine):
     """A generator in the state that `torch.manual_seed(seed)` leaves PyTorch's CPU generator in.
+
+    What it draws in "bfloat16", which NumPy has not, comes as float32 that bfloat16 can hold.
 
     Args:
         seed: -2**63 to 2**64 - 1, of which the low 32 bits count.
@@ -51,31 +58,21 @@ class TorchGenerator:
         array([0.4962566, 0.7682218], dtype=float32)
         >>> generator.randperm(5)  # torch.randperm(5)
         array([3, 1, 0, 4, 2])
+        >>> state = generator.get_state()  # torch.get_rng_state()
+        >>> last = generator.rand(1)
+        >>> generator.set_state(state)
+        >>> bool(generator.rand(1) == last)
+        True
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.manual_seed.html and
-    ATen/core/MT19937RNGEngine.h.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.manual_seed.html
     """
 
-    def __init__(self, seed: int) -> None:
-        if not -(2**63) <= seed < 2**64:
-            raise InputError(f"seed is {seed}, PyTorch takes -2**63 to 2**64 - 1")
-        self._twister = np.random.RandomState(seed & 0xFFFFFFFF)
-        self._kept_sine: float | None = None
-
-    def copy(self) -> Self:
-        """An independent generator in the same state.
-
-        Returns:
-            A generator that draws the same numbers; the kept sine of `randn` is copied too.
-        """
-        return copy.deepcopy(self)
-
-    def rand(self, *shape: int, dtype: str = "float32") -> FloatArray:
+    def rand(self, *shape: int, dtype: str = "float32") -> NDArray[Any]:
         """Uniform numbers on [0, 1), as `torch.rand(*shape)` draws them.
 
         Args:
             shape: The sizes of the array.
-            dtype: "float32" or "float64".
+            dtype: "float32", "float64", "float16", "bfloat16", "complex64" or "complex128".
 
         Returns:
             An array of that shape and dtype.
@@ -85,17 +82,17 @@ class TorchGenerator:
 
         Source: ATen/core/TransformationHelper.h.
         """
-        return self._uniforms(_count(shape, dtype), dtype).reshape(shape)
+        return self.uniform(shape, 0.0, 1.0, dtype)
 
     def uniform(
         self, shape: Sequence[int], low: float, high: float, dtype: str = "float32"
-    ) -> FloatArray:
+    ) -> NDArray[Any]:
         """Uniform numbers on [low, high), as `torch.empty(shape).uniform_(low, high)` draws them.
 
         Args:
             shape: The sizes of the array.
-            low, high: The bounds.
-            dtype: "float32" or "float64".
+            low, high: The bounds; of real and imaginary part where the dtype is complex.
+            dtype: "float32", "float64", "float16", "bfloat16", "complex64" or "complex128".
 
         Returns:
             An array of that shape and dtype.
@@ -107,26 +104,30 @@ class TorchGenerator:
 
         Source: ATen/native/DistributionTemplates.h, uniform_impl_.
         """
-        count, limit = _count(shape, dtype), float(np.finfo(dtype).max)
-        if not (-limit <= low <= high <= limit and high - low <= limit):
-            raise InputError(f"no {dtype} range from low = {low} to high = {high}")
-        bottom, top = np.array([low, high], dtype)  # rounded before their distance is formed
+        if dtype in _COMPLEX:
+            return _paired(self.uniform((_count((*shape, 2)),), low, high, _COMPLEX[dtype]), shape)
+        count, limit, wide = _count(shape, dtype), LARGEST[dtype], computed_in(dtype)
+        check_arguments(
+            "TorchGenerator",
+            bounds=((low, high), f"a range of {dtype} numbers", lambda pair: (
+                -limit <= pair[0] <= pair[1] <= limit and pair[1] - pair[0] <= limit
+            )),
+        )  # fmt: skip
+        bottom, top = np.array([low, high], wide)  # rounded before their distance is formed
         span = top - bottom
         if dtype == "float64" and span != 0 and not 2.0**-900 <= span <= 2.0**990:
             raise InputError(f"high - low is {span}, too small or large to be rounded exactly")
-        values = _fma(self._uniforms(count, dtype), span, bottom)
-        values[values == top] = bottom  # where rounding reached high, which is excluded
+        values = rounded(fma(self._uniforms(count, wide), span, bottom), dtype)
+        first, last = rounded(np.array([low, high]), dtype)
+        values[values == last] = first  # where rounding reached high, which is excluded
         return values.reshape(shape)
 
-    def randn(self, *shape: int, dtype: str = "float32") -> FloatArray:
+    def randn(self, *shape: int, dtype: str = "float32") -> NDArray[Any]:
         """Standard normal numbers, as `torch.randn(*shape)` draws them.
-
-        Fewer than 16 values are made in pairs: a second one left over waits for the next such
-        draw, whatever is drawn between. From 16 on they are made in blocks.
 
         Args:
             shape: The sizes of the array.
-            dtype: "float32" or "float64".
+            dtype: "float32", "float64", "float16", "bfloat16", "complex64" or "complex128".
 
         Returns:
             An array of that shape and dtype.
@@ -136,15 +137,124 @@ class TorchGenerator:
 
         Source: ATen/native/cpu/DistributionTemplates.h, normal_kernel.
         """
+        return self.normal(shape, 0.0, 1.0, dtype)
+
+    def normal(
+        self, shape: Sequence[int], mean: float, std: float, dtype: str = "float32"
+    ) -> NDArray[Any]:
+        """Normal numbers, as `torch.empty(shape).normal_(mean, std)` draws them.
+
+        Fewer than 16 values are made in pairs: a second one left over waits for the next such
+        draw, whatever is drawn between. From 16 on they are made in blocks. A complex value
+        counts as two.
+
+        Args:
+            shape: The sizes of the array.
+            mean: Their mean; of real and imaginary part where the dtype is complex.
+            std: Their standard deviation, 0 or more.
+            dtype: "float32", "float64", "float16", "bfloat16", "complex64" or "complex128".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another dtype, a negative size, and a mean or std beyond 2**100, or a
+                std other than 0 below 2**-100.
+
+        Source: ATen/native/cpu/DistributionTemplates.h, normal_kernel.
+        """
+        check_arguments("TorchGenerator", mean=(mean, *_MEANS), std=(std, *_STDS))
+        if dtype in _COMPLEX:  # each part has half of the variance
+            count, part = _count((*shape, 2)), _COMPLEX[dtype]
+            return _paired(self._normals(count, mean, std / math.sqrt(2), part), shape)
+        return self._normals(_count(shape, dtype), mean, std, dtype).reshape(shape)
+
+    def exponential(
+        self, shape: Sequence[int], lambd: float = 1.0, dtype: str = "float32"
+    ) -> FloatArray:
+        """Exponential numbers, as `torch.empty(shape).exponential_(lambd)` draws them.
+
+        Args:
+            shape: The sizes of the array.
+            lambd: The rate, more than 0.
+            dtype: "float32", "float64", "float16" or "bfloat16".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another lambd or dtype, or a negative size.
+
+        Source: ATen/core/TransformationHelper.h, exponential.
+        """
         count = _count(shape, dtype)
-        if count < 16:
-            return np.array([self._normal() for _ in range(count)], dtype).reshape(shape)
-        uniforms, whole = self._uniforms(count, dtype), count - count % 16
-        values = np.empty(count, dtype)
-        values[:whole] = _box_muller(uniforms[:whole])
-        if whole < count:  # an incomplete block: the last 16 values are drawn anew
-            values[-16:] = _box_muller(self._uniforms(16, dtype))
-        return values.reshape(shape)
+        positive = (lambd, "a number more than 0", lambda value: value > 0)
+        check_arguments("TorchGenerator", lambd=positive)
+        logarithm = libm(math.log1p, -self._uniforms(count, "float64"))
+        return rounded(-1 / lambd * logarithm, dtype).reshape(shape)
+
+    def bernoulli(self, shape: Sequence[int], p: float, dtype: str = "float32") -> FloatArray:
+        """Ones with probability p, else zeros, as `torch.empty(shape).bernoulli_(p)` draws them.
+
+        `torch.nn.functional.dropout(x, q)` keeps what `bernoulli(x.shape, 1 - q)` marks, whatever
+        the dtype of x.
+
+        Args:
+            shape: The sizes of the array.
+            p: The probability of a 1, in 0 to 1.
+            dtype: "float32", "float64", "float16" or "bfloat16".
+
+        Returns:
+            An array of that shape and dtype.
+
+        Raises:
+            InputError: For another p or dtype, or a negative size.
+
+        Source: ATen/native/cpu/DistributionKernels.cpp.
+        """
+        count = _count(shape, dtype)
+        check_arguments("TorchGenerator", p=(p, "0 to 1", lambda value: 0 <= value <= 1))
+        # Always compared in float64, whatever the dtype of the result.
+        return (self._uniforms(count, "float64") < p).astype(STORED[dtype]).reshape(shape)
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> NDArray[np.int64]:
+        """Integers from low to high - 1, as `torch.randint(low, high, shape)` draws them.
+
+        So does `torch.Tensor.random_(low, high)`, of any integer dtype.
+
+        Args:
+            low: The lowest, -2**63 or more.
+            high: One more than the highest, 2**63 - 1 or less.
+            shape: The sizes of the array.
+
+        Returns:
+            An array of that shape, int64.
+
+        Raises:
+            InputError: For no integers, bounds out of range or order, or a negative size.
+
+        Source: ATen/core/DistributionsHelper.h, uniform_int_from_to_distribution.
+        """
+        check_arguments(
+            "TorchGenerator",
+            low=(low, "an integer of int64", lambda value: is_integer(value, *_INT64)),
+            high=(high, f"an integer of int64, more than low, {low}", lambda value: (
+                low < value and is_integer(value, *_INT64)
+            )),
+        )  # fmt: skip
+        count, span = _count(shape), int(high) - int(low)
+        numbers = self._words(count) if span < 2**28 else self._double_words(count)
+        # Both wrap around, as C's do where low is negative.
+        values = numbers % np.uint64(span) + np.array(int(low)).astype(np.uint64)
+        return values.astype(np.int64).reshape(shape)
+
+    def random_int64(self) -> int:
+        """A whole number, as `torch.empty((), dtype=torch.int64).random_().item()` draws it.
+
+        Returns:
+            0 to 2**63 - 1.
+        """
+        return int(self._double_words(1)[0]) & (2**63 - 1)
 
     def randperm(self, n: int) -> NDArray[np.int64]:
         """A permutation of 0 to n - 1, as `torch.randperm(n)` draws it.
@@ -160,75 +270,59 @@ class TorchGenerator:
 
         Source: ATen/native/TensorFactories.cpp, randperm_cpu.
         """
-        if not 0 <= n < _LARGE_PERMUTATION:
-            raise InputError(f"n is {n}, not in 0 to {_LARGE_PERMUTATION - 1}")
+        last = _LARGE_PERMUTATION - 1
+        check = (n, f"an integer in 0 to {last}", lambda value: is_integer(value, 0, last))
+        check_arguments("TorchGenerator", n=check)
+        n = int(n)
         order = list(range(n))
         offsets = self._words(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
         for i, offset in enumerate(offsets.tolist()):
             order[i], order[i + offset] = order[i + offset], order[i]
         return np.array(order, np.int64)
 
-    def bernoulli(self, shape: Sequence[int], p: float, dtype: str = "float32") -> FloatArray:
-        """Ones with probability p, else zeros, as `torch.empty(shape).bernoulli_(p)` draws them.
-
-        `torch.nn.functional.dropout(x, q)` keeps what `bernoulli(x.shape, 1 - q)` marks.
-
-        Args:
-            shape: The sizes of the array.
-            p: The probability of a 1, in 0 to 1.
-            dtype: "float32" or "float64".
-
-        Returns:
-            An array of that shape and dtype.
-
-        Raises:
-            InputError: For another p or dtype, or a negative size.
-
-        Source: ATen/native/cpu/DistributionKernels.cpp.
-        """
-        count = _count(shape, dtype)
-        if not 0 <= p <= 1:
-            raise InputError(f"p is {p}, not in 0 to 1")
-        # Always compared in float64, whatever the dtype of the result.
-        return (self._uniforms(count, "float64") < p).astype(dtype).reshape(shape)
-
-    def random_int64(self) -> int:
-        """A whole number, as `torch.empty((), dtype=torch.int64).random_().item()` draws it.
-
-        Returns:
-            0 to 2**63 - 1.
-        """
-        high, low = self._words(2).tolist()
-        return int(high << 32 | low) & (2**63 - 1)
-
-    def shuffled_epoch(self, n: int) -> NDArray[np.int64]:
-        """The order in which one pass of `DataLoader(dataset, shuffle=True)` reads n samples.
+    def multinomial(
+        self, weights: ArrayLike, num_samples: int, replacement: bool = False
+    ) -> NDArray[np.int64]:
+        """Categories by their weights, as `torch.multinomial(weights, num_samples)` draws them.
 
         Args:
-            n: How many samples there are, at least 1.
+            weights: (C,) or (N, C) float32 or float64, not negative; each row for itself. Their
+                dtype counts: a list is float64, as in `WeightedRandomSampler`.
+            num_samples: How many, at least 1.
+            replacement: Whether a category may be drawn again.
 
         Returns:
-            (n,) int64 sample numbers, the same whatever the batch size.
+            (num_samples,) or (N, num_samples) int64.
 
         Raises:
-            InputError: For n out of range.
+            InputError: For other weights or dtypes, a row without a positive one, more samples than
+                categories without replacement, and where two categories tie, the order of which
+                is not reproduced: of those of weight 0 and, rarely, in float32.
 
-        Source: torch/utils/data/dataloader.py and sampler.py.
+        Source: ATen/native/Distributions.cpp and ATen/native/cpu/MultinomialKernel.cpp.
         """
-        if n < 1:
-            raise InputError(f"n is {n}, a shuffled epoch needs 1 sample or more")
-        self.random_int64()  # the loader's base seed, for its worker processes
-        return TorchGenerator(self.random_int64()).randperm(n)
+        found = checked(weights, num_samples, replacement)
+        rows, num_samples = found.reshape(-1, found.shape[-1]), int(num_samples)
+        if replacement and num_samples > 1:
+            uniforms = self._uniforms(len(rows) * num_samples, "float64")
+            chosen = by_sums(rows, uniforms.reshape(-1, num_samples))
+        else:  # one sample is drawn in the same way with and without
+            scores = rows / self.exponential(rows.shape, dtype=str(rows.dtype))
+            chosen = by_order(scores, num_samples)
+        return chosen.reshape(*found.shape[:-1], num_samples)
 
-    def _words(self, count: int) -> NDArray[np.uint64]:
-        return self._twister.randint(0, 2**32, count, np.uint32).astype(np.uint64)
-
-    def _uniforms(self, count: int, dtype: str) -> FloatArray:
-        """(count,) multiples of 2**-24 from a word each, in float64 of 2**-53 from two."""
-        if dtype == "float32":
-            return (self._words(count) & (2**24 - 1)).astype(dtype) * np.float32(2.0**-24)
-        words = self._words(2 * count)
-        return ((words[::2] << 32 | words[1::2]) & (2**53 - 1)).astype(dtype) * 2.0**-53
+    def _normals(self, count: int, mean: float, std: float, dtype: str) -> FloatArray:
+        if count < 16:
+            normals = np.array([self._normal() for _ in range(count)], np.float64)
+            return rounded(fma(normals, np.float64(std), np.float64(mean)), dtype)
+        whole, wide = count - count % 16, computed_in(dtype)
+        # What is over is drawn too, but of narrow numbers, which are made block by block.
+        uniforms = self._uniforms(count if dtype == wide else whole, wide)
+        values = np.empty(count, wide)
+        values[:whole] = box_muller(uniforms[:whole], mean, std)
+        if whole < count:  # an incomplete block: the last 16 values are drawn anew
+            values[-16:] = box_muller(self._uniforms(16, wide), mean, std)
+        return rounded(values, dtype)
 
     def _normal(self) -> float:
         """One normal by Box-Muller: the cosine is returned, the sine kept for the next call."""
@@ -241,94 +335,14 @@ class TorchGenerator:
         return radius * math.cos(angle)
 
 
-def _count(shape: Sequence[int], dtype: str) -> int:
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype is {dtype!r}, not 'float32' or 'float64'")
-    if any(size < 0 for size in shape):
-        raise InputError(f"shape {tuple(shape)} has a negative size")
-    return math.prod(shape)
+def _count(shape: Sequence[int], dtype: str = "float32") -> int:
+    sizes = shape, "sizes of 0 or more", lambda sizes: all(is_integer(n, 0, 2**63) for n in sizes)
+    if dtype not in STORED:
+        raise InputError(f"dtype is {dtype!r}, expected one of {', '.join(STORED)}")
+    check_arguments("TorchGenerator", shape=sizes)
+    return math.prod(int(size) for size in shape)
 
 
-def _box_muller(uniforms: FloatArray) -> FloatArray:
-    """(16 B,) uniforms to normals, by B blocks: 8 radii, 8 angles to 8 cosines, 8 sines."""
-    blocks = uniforms.reshape(-1, 2, 8)
-    u1, u2 = 1 - blocks[:, 0], blocks[:, 1]  # (B, 8) each; u1 is never 0
-    angle = uniforms.dtype.type(2 * math.pi) * u2
-    if uniforms.dtype == np.float32:
-        logarithm, cosine, sine = _log32(u1), _sin32(angle, ahead=2), _sin32(angle)
-    else:
-        logarithm = _libm(math.log, u1)
-        cosine, sine = _libm(math.cos, angle), _libm(math.sin, angle)
-    radius = np.sqrt(-2 * logarithm)
-    # Adding the mean, 0, turns -0.0 into 0.0.
-    return np.stack([radius * cosine, radius * sine], axis=1).ravel() + 0
-
-
-def _libm(function: Callable[[float], float], x: FloatArray) -> FloatArray:
-    # The C library's, as in PyTorch; NumPy's vectorised log may be an ulp off.
-    return np.fromiter(map(function, x.ravel().tolist()), x.dtype, x.size).reshape(x.shape)
-
-
-def _log32(x: FloatArray) -> FloatArray:
-    """Natural logarithm in float32, rounded as ATen/native/cpu/avx_mathfun.h does."""
-    mantissa, exponent = np.frexp(x)
-    small = mantissa < np.float32(math.sqrt(0.5))
-    x = (mantissa - 1) + np.where(small, mantissa, np.float32(0))  # sqrt(1/2) - 1 to sqrt(2) - 1
-    e = (exponent - small).astype(np.float32)
-    square = x * x
-    tail = _fma(_horner(x, _LOG) * x, square, e * _LN2_LOW)
-    return _fma(e, _LN2_HIGH, x + _fma(square, np.float32(-0.5), tail))
-
-
-def _sin32(x: FloatArray, ahead: int = 0) -> FloatArray:
-    """Sine of a positive angle, `ahead` eighths of a turn added (2: cosine), as avx_mathfun.h."""
-    eighths = ((x * np.float32(4 / math.pi)).astype(np.int32) + 1) & ~1
-    for part in _QUARTER_PI:  # in three parts, so that little is lost
-        x = _fma(eighths.astype(np.float32), -part, x)
-    square = x * x
-    sine = _fma(_horner(square, _SIN) * square, x, x)
-    cosine = _fma(_horner(square, _COS) * square, square, np.float32(-0.5) * square) + 1
-    turned = eighths + ahead
-    value = np.where(turned & 2, cosine, sine)
-    return np.where(turned & 4, -value, value)
-
-
-def _horner(x: FloatArray, coefficients: FloatArray) -> FloatArray:
-    value = np.full_like(x, coefficients[0])
-    for coefficient in coefficients[1:]:
-        value = _fma(value, x, coefficient)
-    return value
-
-
-def _fma(a: FloatArray, b: Any, c: Any) -> FloatArray:
-    """a * b + c, all in the dtype of a, rounded once (Boldo, Melquiond: Emulation of FMA, 2008)."""
-    if a.dtype == np.float32:  # the product is exact in float64
-        return _odd_sum(np.multiply(a, b, dtype=np.float64), c).astype(np.float32)
-    product = a * b
-    (a_high, a_low), (b_high, b_low) = _split(a), _split(b)
-    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    upper, lowest = _two_sum(c, error)
-    total, middle = _two_sum(product, upper)
-    return np.asarray(total + _odd_sum(lowest, middle))
-
-
-def _split(x: Any) -> tuple[Any, Any]:
-    """float64 into two halves whose products are exact (Veltkamp, Dekker)."""
-    scaled = (2.0**27 + 1) * x
-    high = scaled - (scaled - x)
-    return high, x - high
-
-
-def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
-    """The rounded sum and what rounding took from it (Knuth)."""
-    total = a + b
-    rest = total - a
-    return total, (a - (total - rest)) + (b - rest)
-
-
-def _odd_sum(a: Any, b: Any) -> FloatArray:
-    """a + b in float64, last bit 1 where inexact: rounded once more it is as if rounded once."""
-    total, error = _two_sum(a, b)
-    bits = total.view(np.int64)
-    step = np.where((error > 0) == (total > 0), 1, -1)  # away from zero, or towards it
-    return np.asarray((bits + step * ((error != 0) & (bits & 1 == 0))).view(np.float64))
+def _paired(parts: FloatArray, shape: Sequence[int]) -> NDArray[Any]:
+    """Real and imaginary parts in turn to complex numbers."""
+    return parts.view(np.result_type(parts, np.complex64)).reshape(shape)

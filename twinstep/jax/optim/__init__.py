@@ -14,6 +14,7 @@ from twinstep.jax.optim._adagrad import adagrad
 from twinstep.jax.optim._adam import adam, adamw
 from twinstep.jax.optim._adamax import adamax
 from twinstep.jax.optim._asgd import asgd
+from twinstep.jax.optim._conj_grads import conj_grads
 from twinstep.jax.optim._from_torch import from_torch, torch_options
 from twinstep.jax.optim._lbfgs import lbfgs
 from twinstep.jax.optim._muon import muon
@@ -41,6 +42,7 @@ __all__ = [
     "averaged",
     "clip_grad_norm",
     "clip_grad_value",
+    "conj_grads",
     "ema_avg",
     "from_torch",
     "frozen",

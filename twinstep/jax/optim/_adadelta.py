@@ -9,14 +9,13 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
-    l2_regularized,
-    over_leaves,
+    is_zero,
     rate_at,
+    value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class AdadeltaState(NamedTuple):
@@ -31,7 +30,7 @@ def adadelta(
     lr: Scheduled = 1.0,
     rho: float = 0.9,
     eps: float = 1e-6,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     *,
     foreach: bool | None = None,
     capturable: bool = False,
@@ -87,16 +86,20 @@ def adadelta(
         grads: optax.Updates, state: AdadeltaState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdadeltaState]:
         step = state.step + 1
-        rate = rate_at(lr, step)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
 
-        def rule(g: jax.Array, square: jax.Array, acc: jax.Array) -> tuple[jax.Array, ...]:
-            square = rho * square + (1 - rho) * (g * g)
-            delta = jnp.sqrt(acc + eps) / jnp.sqrt(square + eps) * g
-            acc = rho * acc + (1 - rho) * (delta * delta)
-            return -cast(rate, g) * delta, square, acc
+        def rule(ops: Ops, g: Array, p: Array, square: Array, acc: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            square = ops.addcmul(ops.mul(square, rho), g, g, 1 - rho)
+            ratio = ops.div(ops.sqrt(ops.add(acc, eps)), ops.sqrt(ops.add(square, eps)))
+            delta = ops.mul(ratio, g)
+            acc = ops.addcmul(ops.mul(acc, rho), delta, delta, 1 - rho)
+            return ops.update(p, ops.scaled(delta, -rate)), square, acc
 
-        updates, square_avg, acc_delta = over_leaves(rule, grads, state.square_avg, state.acc_delta)
-        return updates, AdadeltaState(step, square_avg, acc_delta)
+        kept = [state.square_avg, state.acc_delta]
+        updates, *kept = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
+        return updates, AdadeltaState(step, *kept)
 
     return optax.GradientTransformation(init, update)

@@ -1,5 +1,6 @@
 """torch.optim.Adafactor."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +10,12 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
-    lerp,
+    check_real,
     rate_at,
-    require_params,
+    value_at,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class AdafactorState(NamedTuple):
@@ -36,7 +36,7 @@ def adafactor(
     beta2_decay: float = -0.8,
     eps: tuple[float | None, float] = (None, 1e-3),
     d: float = 1.0,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     *,
     foreach: bool | None = None,
     maximize: bool = False,
@@ -96,6 +96,8 @@ def adafactor(
     )
 
     def init(params: optax.Params) -> AdafactorState:
+        check_real("adafactor", params)
+
         def like(p: jax.Array, axis: int) -> jax.Array | None:
             shape = list(p.shape)
             if p.ndim > 1:
@@ -113,43 +115,40 @@ def adafactor(
         grads: optax.Updates, state: AdafactorState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdafactorState]:
         step = state.step + 1
-        t, lr_now = step.astype(float), rate_at(lr, step)
+        t, rate = step.astype(float), rate_at(lr, step)
+        decay = value_at(weight_decay, step)
         weight = t**beta2_decay
-        rho = jnp.minimum(lr_now, 1 / jnp.sqrt(t))
-        grads = descent(grads, maximize)
+        rho = jnp.minimum(rate, 1 / jnp.sqrt(t))
 
-        def rule(
-            g: jax.Array, p: jax.Array, row: Any, col: Any, whole: Any
-        ) -> tuple[Any, Any, Any, Any]:
+        def rule(ops: Ops, g: Array, p: Array, row: Array, col: Array, whole: Array) -> Any:
             finfo: Any = jnp.finfo  # JAX says no types of it
-            eps1 = finfo(p.dtype).eps if eps[0] is None else eps[0]
-            w = cast(weight, g)
-            alpha = jnp.maximum(eps[1], _rms(p)) * cast(rho, p)
-            if g.ndim > 1:
-                row = lerp(row, jnp.mean(g * g, axis=-1, keepdims=True), w)
-                col = lerp(col, jnp.mean(g * g, axis=-2, keepdims=True), w)
-                size = jnp.maximum(jnp.mean(row, axis=-2, keepdims=True), eps1)
-                estimate = row * col / size
-            else:
-                estimate = whole = lerp(whole, g * g, w)
-            change = g * jax.lax.rsqrt(jnp.maximum(estimate, eps1 * eps1))
-            denom = jnp.maximum(1.0, _rms(change) / d)
-            kept = p * cast(1 - lr_now * weight_decay, p) if weight_decay else p
-            return (kept - alpha / denom * change) - p, row, col, whole
+            eps1 = finfo(ops.dtype).eps if eps[0] is None else eps[0]
+            g = ops.gradient(g, p, maximize)
 
-        # None stands for a leaf that a parameter has not
-        leaves, treedef = jax.tree.flatten(grads)
-        trees = [require_params(params), state.row_var, state.col_var, state.variance]
-        columns = [jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None) for tree in trees]
-        results = [rule(*row) for row in zip(leaves, *columns, strict=True)]
-        updates, *kept = (
-            jax.tree.unflatten(treedef, list(column)) for column in zip(*results, strict=True)
-        )
+            def mean_square(axis: int) -> jax.Array:
+                norm = ops.rounded(jnp.sqrt(jnp.sum(g * g, axis=axis, keepdims=True)))
+                return ops.div(ops.mul(norm, norm), g.shape[axis])
+
+            def rms(array: jax.Array) -> jax.Array:
+                norm = ops.rounded(jnp.sqrt(jnp.sum(array * array)))
+                return norm / math.sqrt(array.size)
+
+            alpha = jnp.maximum(eps[1], rms(p)) * ops.number(rho)
+            if g.ndim > 1:
+                row = ops.lerp(row, mean_square(-1), weight)
+                col = ops.lerp(col, mean_square(-2), weight)
+                size = ops.rounded(jnp.mean(row, axis=-2, keepdims=True))
+                estimate = ops.div(ops.mul(row, col), jnp.maximum(size, ops.alpha(eps1)))
+            else:
+                estimate = whole = ops.lerp(whole, ops.mul(g, g), weight)
+            root = ops.rsqrt(jnp.maximum(estimate, ops.alpha(eps1 * eps1)))
+            change = ops.mul(root, g)
+            denom = jnp.maximum(1.0, rms(change) / d)
+            start = ops.decayed(p, rate, decay)
+            return ops.update(p, ops.scaled(change, -alpha / denom), start=start), row, col, whole
+
+        kept = [state.row_var, state.col_var, state.variance]
+        updates, *kept = per_parameter(rule, grads, params, *kept, needs_params=True, factored=True)
         return updates, AdafactorState(step, *kept)
 
     return optax.GradientTransformation(init, update)
-
-
-def _rms(array: jax.Array) -> jax.Array:
-    rms: jax.Array = jnp.sqrt(jnp.sum(array * array)) / array.size**0.5
-    return rms

@@ -9,13 +9,13 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
-    l2_regularized,
-    over_leaves,
+    full_like,
+    is_zero,
     rate_at,
+    value_at,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class AdagradState(NamedTuple):
@@ -28,7 +28,7 @@ class AdagradState(NamedTuple):
 def adagrad(
     lr: Scheduled = 1e-2,
     lr_decay: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     initial_accumulator_value: float = 0.0,
     eps: float = 1e-10,
     *,
@@ -83,21 +83,23 @@ def adagrad(
     )
 
     def init(params: optax.Params) -> AdagradState:
-        start = jax.tree.map(lambda p: jnp.full_like(p, initial_accumulator_value), params)
-        return AdagradState(jnp.zeros((), jnp.int32), start)
+        return AdagradState(jnp.zeros((), jnp.int32), full_like(params, initial_accumulator_value))
 
     def update(
         grads: optax.Updates, state: AdagradState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdagradState]:
         step = state.step + 1
         rate = rate_at(lr, step) / (1 + (step - 1).astype(float) * lr_decay)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
+        decay = value_at(weight_decay, step)
 
-        def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, ...]:
-            s = s + g * g
-            return -cast(rate, g) * (g / (jnp.sqrt(s) + eps)), s
+        def rule(ops: Ops, g: Array, p: Array, s: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            s = ops.addcmul(s, g, g, 1)
+            return ops.update(p, -ops.number(rate) * (g / ops.add(ops.sqrt(s), eps))), s
 
-        updates, total = over_leaves(rule, grads, state.sum)
+        updates, total = per_parameter(
+            rule, grads, params, state.sum, needs_params=not is_zero(weight_decay)
+        )
         return updates, AdagradState(step, total)
 
     return optax.GradientTransformation(init, update)

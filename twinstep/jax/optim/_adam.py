@@ -7,22 +7,19 @@ import jax.numpy as jnp
 import optax
 
 from twinstep.errors import InputError
-from twinstep.jax.optim import base
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
     fractions,
-    l2_regularized,
-    lerp,
-    over_leaves,
+    is_known,
+    is_zero,
     rate_at,
     value_at,
     zeros_like,
 )
 from twinstep.jax.optim.corrections import bias_correction
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class AdamState(NamedTuple):
@@ -41,7 +38,7 @@ def adam(
     lr: Scheduled = 1e-3,
     betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     amsgrad: bool = False,
     *,
     foreach: bool | None = None,
@@ -96,7 +93,7 @@ def adam(
         eps=at_least_0(eps),
         weight_decay=at_least_0(weight_decay),
     )
-    if not all(callable(beta) or isinstance(beta, float) for beta in betas):
+    if not all(isinstance(beta, float) for beta in betas if is_known(beta)):
         raise InputError(f"{name}: betas is {betas!r}, expected two floats, and 0 as 0.0")
 
     def init(params: optax.Params) -> AdamState:
@@ -107,26 +104,26 @@ def adam(
         grads: optax.Updates, state: AdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdamState]:
         step = state.step + 1
-        rate = rate_at(lr, step)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
         beta1, beta2 = (value_at(beta, step) for beta in betas)
         step_size = rate / bias_correction(beta1, step)
         root = jnp.sqrt(bias_correction(beta2, step))
-        grads = descent(grads, maximize)
-        if not decoupled_weight_decay:
-            grads = l2_regularized(grads, params, weight_decay)
+        coupled, decoupled = (0.0, decay) if decoupled_weight_decay else (decay, 0.0)
 
-        def rule(g: jax.Array, m: jax.Array, v: jax.Array, *rest: jax.Array) -> tuple[Any, ...]:
-            b2 = cast(beta2, g)
-            m = lerp(m, g, cast(1 - beta1, g))
-            v = b2 * v + (1 - b2) * (g * g)
-            largest = [jnp.maximum(rest[0], v)] if amsgrad else []
-            denom = jnp.sqrt(largest[0] if amsgrad else v) / cast(root, g) + eps
-            return -cast(step_size, g) * (m / denom), m, v, *largest
+        def rule(ops: Ops, g: Array, p: Array, m: Array, v: Array, *largest: Array) -> Any:
+            start = ops.decayed(p, rate, decoupled)
+            g = ops.gradient(g, p, maximize, coupled)
+            m = ops.lerp(m, g, 1 - beta1)
+            v = ops.addcmul(ops.mul(v, beta2), g, g, 1 - beta2)
+            kept = [jnp.maximum(old, v) for old in largest]
+            denom = ops.add(ops.div(ops.sqrt(kept[0] if amsgrad else v), root), eps)
+            change = -ops.number(step_size) * (m / denom)
+            return ops.update(p, change, start=start), m, v, *kept
 
         moments = [state.exp_avg, state.exp_avg_sq] + [state.max_exp_avg_sq] * amsgrad
-        updates, *moments = over_leaves(rule, grads, *moments)
-        if decoupled_weight_decay:
-            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
+        updates, *moments = per_parameter(
+            rule, grads, params, *moments, needs_params=not is_zero(weight_decay)
+        )
         return updates, AdamState(step, *moments)
 
     return optax.GradientTransformation(init, update)
@@ -136,7 +133,7 @@ def adamw(
     lr: Scheduled = 1e-3,
     betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 1e-2,
+    weight_decay: Scheduled = 1e-2,
     amsgrad: bool = False,
     *,
     maximize: bool = False,

@@ -9,18 +9,15 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
     fractions,
-    l2_regularized,
-    lerp,
-    over_leaves,
+    is_zero,
     rate_at,
     value_at,
     zeros_like,
 )
 from twinstep.jax.optim.corrections import bias_correction
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class AdamaxState(NamedTuple):
@@ -35,7 +32,7 @@ def adamax(
     lr: Scheduled = 2e-3,
     betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     *,
     foreach: bool | None = None,
     maximize: bool = False,
@@ -93,16 +90,20 @@ def adamax(
         grads: optax.Updates, state: AdamaxState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdamaxState]:
         step = state.step + 1
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
         beta1, beta2 = (value_at(beta, step) for beta in betas)
-        step_size = rate_at(lr, step) / bias_correction(beta1, step)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
+        step_size = rate / bias_correction(beta1, step)
 
-        def rule(g: jax.Array, m: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:
-            m = lerp(m, g, cast(1 - beta1, g))
-            u = jnp.maximum(cast(beta2, g) * u, jnp.abs(g) + eps)
-            return -cast(step_size, g) * (m / u), m, u
+        def rule(ops: Ops, g: Array, p: Array, m: Array, u: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            m = ops.lerp(m, g, 1 - beta1)
+            u = jnp.maximum(ops.mul(u, beta2), ops.add(jnp.abs(g), eps))
+            return ops.update(p, -ops.number(step_size) * (m / u)), m, u
 
-        updates, exp_avg, exp_inf = over_leaves(rule, grads, state.exp_avg, state.exp_inf)
-        return updates, AdamaxState(step, exp_avg, exp_inf)
+        kept = [state.exp_avg, state.exp_inf]
+        updates, *kept = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
+        return updates, AdamaxState(step, *kept)
 
     return optax.GradientTransformation(init, update)

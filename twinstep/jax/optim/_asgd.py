@@ -9,16 +9,13 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
-    l2_regularized,
     number,
-    over_leaves,
     rate_at,
-    require_params,
+    value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class ASGDState(NamedTuple):
@@ -35,7 +32,7 @@ def asgd(
     lambd: float = 1e-4,
     alpha: float = 0.75,
     t0: float = 1e6,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     *,
     foreach: bool | None = None,
     maximize: bool = False,
@@ -96,16 +93,19 @@ def asgd(
     def update(
         grads: optax.Updates, state: ASGDState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ASGDState]:
-        params = require_params(params)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
         eta, mu = state.eta, state.mu
-
-        def rule(g: jax.Array, p: jax.Array, ax: jax.Array) -> tuple[jax.Array, ...]:
-            new = p * cast(1 - lambd * eta, p) - cast(eta, p) * g
-            return new - p, jnp.where(mu == 1, new, ax + (new - ax) * cast(mu, p))
-
-        updates, ax = over_leaves(rule, grads, params, state.ax)
         step = state.step + 1
+        decay = value_at(weight_decay, step)
+
+        def rule(ops: Ops, g: Array, p: Array, ax: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            start = ops.decayed(p, eta, lambd)
+            change = ops.scaled(g, -eta)
+            new = ops.moved(start, change)
+            mean = ops.add(ax, ops.mul(ops.rounded(new - ax), mu))
+            return ops.update(p, change, start=start), jnp.where(mu == 1, new, mean)
+
+        updates, ax = per_parameter(rule, grads, params, state.ax, needs_params=True)
         rate, t = rate_at(lr, step), step.astype(float)
         next_eta = rate / (1 + lambd * rate * t) ** alpha
         return updates, ASGDState(step, next_eta, 1 / jnp.maximum(1, t - t0), ax)

@@ -1,5 +1,6 @@
 """torch.optim.Muon."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -11,17 +12,17 @@ from twinstep.errors import InputError
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    lerp,
+    check_real,
+    is_known,
     number,
-    over_leaves,
     rate_at,
-    require_params,
+    value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
+from twinstep.jax.trees import by_path, dotted
 
-_BFLOAT16 = (8, 7)  # bits of exponent and mantissa
 _RULES = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
@@ -34,7 +35,7 @@ class MuonState(NamedTuple):
 
 def muon(
     lr: Scheduled = 1e-3,
-    weight_decay: float = 0.1,
+    weight_decay: Scheduled = 0.1,
     momentum: float = 0.95,
     nesterov: bool = True,
     ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
@@ -97,54 +98,72 @@ def muon(
     )
 
     def init(params: optax.Params) -> MuonState:
-        for path, p in jax.tree_util.tree_leaves_with_path(params):
+        check_real("muon", params)
+        for path, p in by_path(params).items():
             if p.ndim != 2:
-                name = jax.tree_util.keystr(path)
-                raise InputError(f"muon: parameter {name} has shape {p.shape}, expected a matrix")
+                raise InputError(
+                    f"muon: parameter {dotted(path)!r} has shape {p.shape}, expected a matrix"
+                )
         return MuonState(jnp.zeros((), jnp.int32), zeros_like(params))
 
     def update(
         grads: optax.Updates, state: MuonState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, MuonState]:
         step = state.count + 1
-        rate = rate_at(lr, step)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
 
-        def rule(g: jax.Array, p: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
-            b = lerp(b, g, 1 - momentum)
-            change = lerp(g, b, momentum) if nesterov else b
-            change = orthogonal(change, ns_coefficients, ns_steps, eps, round_to_bfloat16)
-            adjusted = cast(rate * _adjustment(adjust_lr_fn, p.shape), p)
-            return (p * cast(1 - rate * weight_decay, p) - adjusted * change) - p, b
+        def rule(ops: Ops, g: Array, p: Array, b: Array) -> Any:
+            b = ops.lerp(b, g, 1 - momentum)
+            change = ops.lerp(g, b, momentum) if nesterov else b
+            change = normalized(change, eps, round_to_bfloat16)
+            if not nesterov and ops.dtype == jnp.bfloat16:
+                b = change  # PyTorch divides its buffer in place there
+            change = orthogonal(change, ns_coefficients, ns_steps, round_to_bfloat16)
+            adjusted = -rate * _adjustment(adjust_lr_fn, p.shape)
+            start = ops.decayed(p, rate, decay)
+            return ops.update(p, ops.scaled(change, adjusted), start=start), b
 
-        updates, buffer = over_leaves(rule, grads, require_params(params), state.momentum_buffer)
+        updates, buffer = per_parameter(
+            rule, grads, params, state.momentum_buffer, needs_params=True
+        )
         return updates, MuonState(step, buffer)
 
     return optax.GradientTransformation(init, update)
 
 
+def normalized(matrix: jax.Array, eps: float, round_to_bfloat16: bool) -> jax.Array:
+    """A matrix whose norm is 1, (R, C), in what its products are summed in."""
+    x = _rounded(matrix, round_to_bfloat16)
+    norm = _rounded(jnp.sqrt(jnp.sum(x * x)), round_to_bfloat16)
+    return _rounded(x / jnp.maximum(norm, eps), round_to_bfloat16)
+
+
 def orthogonal(
-    matrix: jax.Array,
+    x: jax.Array,
     coefficients: tuple[float, float, float],
-    steps: int,
-    eps: float,
+    steps: int | jax.Array,
     round_to_bfloat16: bool,
 ) -> jax.Array:
     """A matrix of the same singular vectors whose singular values are near 1, (R, C)."""
     a, b, c = coefficients
+    tall = x.shape[0] > x.shape[1]
 
-    def rounded(x: jax.Array) -> jax.Array:
-        return jax.lax.reduce_precision(x, *_BFLOAT16) if round_to_bfloat16 else x
+    def iterate(_: Any, x: jax.Array) -> jax.Array:
+        gram = _rounded(x @ x.T, round_to_bfloat16)
+        poly = _rounded(b * gram + c * (gram @ gram), round_to_bfloat16)
+        return _rounded(a * x + poly @ x, round_to_bfloat16)
 
-    x = rounded(matrix.T if matrix.shape[0] > matrix.shape[1] else matrix)
-    if round_to_bfloat16:
-        x = x.astype(jnp.float32)  # what PyTorch's bfloat16 products are summed in
-    x = rounded(x / jnp.maximum(rounded(jnp.sqrt(jnp.sum(x * x))), eps))
-    for _ in range(steps):
-        gram = rounded(x @ x.T)
-        poly = rounded(b * gram + c * (gram @ gram))
-        x = rounded(a * x + poly @ x)
-    x = x.T if matrix.shape[0] > matrix.shape[1] else x
-    return x.astype(matrix.dtype)
+    x = x.T if tall else x
+    if is_known(steps):
+        x = functools.reduce(lambda x, i: iterate(i, x), range(steps), x)
+    else:
+        x = jax.lax.fori_loop(0, steps, iterate, x)
+    return x.T if tall else x
+
+
+def _rounded(x: jax.Array, to_bfloat16: bool) -> jax.Array:
+    """In bfloat16's values; PyTorch sums their products in float32."""
+    return Ops(jnp.bfloat16).rounded(x.astype(jnp.float32)) if to_bfloat16 else x
 
 
 def _adjustment(rule: str | None, shape: tuple[int, ...]) -> float:

@@ -6,22 +6,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from twinstep.jax.optim import base
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
     fractions,
-    l2_regularized,
-    lerp,
-    over_leaves,
+    is_zero,
     rate_at,
     value_at,
     zeros_like,
 )
 from twinstep.jax.optim.corrections import bias_correction
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class NAdamState(NamedTuple):
@@ -37,7 +33,7 @@ def nadam(
     lr: Scheduled = 2e-3,
     betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     momentum_decay: float = 4e-3,
     decoupled_weight_decay: bool = False,
     *,
@@ -100,11 +96,9 @@ def nadam(
         grads: optax.Updates, state: NAdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, NAdamState]:
         step = state.step + 1
-        rate = rate_at(lr, step)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
         beta1, beta2 = (value_at(beta, step) for beta in betas)
-        grads = descent(grads, maximize)
-        if not decoupled_weight_decay:
-            grads = l2_regularized(grads, params, weight_decay)
+        coupled, decoupled = (0.0, decay) if decoupled_weight_decay else (decay, 0.0)
 
         def mu_of(step: jax.Array) -> jax.Array:
             mu_t: jax.Array = beta1 * (1.0 - 0.5 * 0.96 ** (step.astype(float) * momentum_decay))
@@ -116,16 +110,19 @@ def nadam(
         of_mean = -rate * mu_next / (1.0 - mu_product * mu_next)
         correction = bias_correction(beta2, step)
 
-        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            b2 = cast(beta2, g)
-            m = lerp(m, g, cast(1 - beta1, g))
-            v = b2 * v + (1 - b2) * (g * g)
-            denom = jnp.sqrt(v / cast(correction, g)) + eps
-            return cast(of_grad, g) * (g / denom) + cast(of_mean, g) * (m / denom), m, v
+        def rule(ops: Ops, g: Array, p: Array, m: Array, v: Array) -> Any:
+            start = ops.decayed(p, rate, decoupled)
+            g = ops.gradient(g, p, maximize, coupled)
+            m = ops.lerp(m, g, 1 - beta1)
+            v = ops.addcmul(ops.mul(v, beta2), g, g, 1 - beta2)
+            denom = ops.add(ops.sqrt(ops.div(v, correction)), eps)
+            changes = ops.number(of_grad) * (g / denom), ops.number(of_mean) * (m / denom)
+            return ops.update(p, *changes, start=start), m, v
 
-        updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
-        if decoupled_weight_decay:
-            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
-        return updates, NAdamState(step, mu_product, exp_avg, exp_avg_sq)
+        kept = [state.exp_avg, state.exp_avg_sq]
+        updates, *kept = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
+        return updates, NAdamState(step, mu_product, *kept)
 
     return optax.GradientTransformation(init, update)

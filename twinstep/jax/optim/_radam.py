@@ -1,36 +1,33 @@
 """torch.optim.RAdam."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from twinstep.jax.optim import base
 from twinstep.jax.optim._adam import AdamState
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
     fractions,
-    l2_regularized,
-    lerp,
-    over_leaves,
+    is_zero,
     rate_at,
     value_at,
     zeros_like,
 )
 from twinstep.jax.optim.corrections import bias_correction, table_length
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 def radam(
     lr: Scheduled = 1e-3,
-    betas: tuple[Scheduled, float] = (0.9, 0.999),
+    betas: tuple[Scheduled, Scheduled] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     decoupled_weight_decay: bool = False,
     *,
     foreach: bool | None = None,
@@ -44,8 +41,8 @@ def radam(
 
     Args:
         lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
-        betas: Decays of the first and the second moment, each at least 0 and below 1; the first a
-            number or a schedule, the second a number.
+        betas: Decays of the first and the second moment, each at least 0 and below 1: numbers or
+            schedules.
         eps: Added to the root before its correction, 0 or more.
         weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
             then needs the parameters.
@@ -82,7 +79,6 @@ def radam(
         eps=at_least_0(eps),
         weight_decay=at_least_0(weight_decay),
     )
-    beta2 = betas[1]
 
     def init(params: optax.Params) -> AdamState:
         return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))
@@ -91,45 +87,57 @@ def radam(
         grads: optax.Updates, state: AdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AdamState]:
         step = state.step + 1
-        rate, beta1 = rate_at(lr, step), value_at(betas[0], step)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
+        beta1, beta2 = (value_at(beta, step) for beta in betas)
         correction1 = bias_correction(beta1, step)
         root = jnp.sqrt(bias_correction(beta2, step))
         trust = rectification(beta2, step)
-        grads = descent(grads, maximize)
-        if not decoupled_weight_decay:
-            grads = l2_regularized(grads, params, weight_decay)
+        coupled, decoupled = (0.0, decay) if decoupled_weight_decay else (decay, 0.0)
 
-        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            m = lerp(m, g, cast(1 - beta1, g))
-            v = beta2 * v + (1 - beta2) * (g * g)
-            plain = m / cast(correction1, g) * cast(rate, g)
-            adapted = plain * (cast(root, g) / (jnp.sqrt(v) + eps)) * cast(trust, g)
-            return -jnp.where(trust > 0, adapted, plain), m, v
+        def rule(ops: Ops, g: Array, p: Array, m: Array, v: Array) -> Any:
+            start = ops.decayed(p, rate, decoupled)
+            g = ops.gradient(g, p, maximize, coupled)
+            m = ops.lerp(m, g, 1 - beta1)
+            v = ops.addcmul(ops.mul(v, beta2), g, g, 1 - beta2)
+            plain = ops.mul(ops.div(m, correction1), rate)
+            ratio = ops.mul(ops.rounded(1 / ops.add(ops.sqrt(v), eps)), root)
+            adapted = ops.mul(ops.mul(plain, ratio), trust)
+            return ops.update(p, -jnp.where(trust > 0, adapted, plain), start=start), m, v
 
-        updates, exp_avg, exp_avg_sq = over_leaves(rule, grads, state.exp_avg, state.exp_avg_sq)
-        if decoupled_weight_decay:
-            updates = base.decoupled_weight_decay(updates, params, rate, weight_decay)
-        return updates, AdamState(step, exp_avg, exp_avg_sq)
+        kept = [state.exp_avg, state.exp_avg_sq]
+        updates, *kept = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
+        return updates, AdamState(step, *kept)
 
     return optax.GradientTransformation(init, update)
 
 
-def rectification(beta2: float, step: jax.Array) -> jax.Array:
+def rectification(beta2: float | jax.Array, step: jax.Array) -> jax.Array:
     """r_t, (): how far the second moment is to be trusted; 0 while it is not at all.
 
     A table made in float64: in float32 rho_t cancels, and the second moment would count from the
-    wrong step on. The last value is the limit.
+    wrong step on. The last value is the limit. What a schedule gives for beta2 has no table.
     """
+    if not isinstance(beta2, (int, float)):
+        beta2 = jnp.asarray(beta2, float)
+        squared, rho = _rectified(beta2, step.astype(float), bias_correction(beta2, step))
+        return jnp.where(rho > 5, jnp.sqrt(jnp.where(rho > 5, squared, 1.0)), 0.0)
     table = jnp.asarray(np.array(_rectifications(beta2), jnp.result_type(float)))
     return table[jnp.minimum(step, len(table)) - 1]
 
 
 @functools.cache
 def _rectifications(beta2: float) -> tuple[float, ...]:
-    rho_inf = 2 / (1 - beta2) - 1
     found = []
     for t in range(1, table_length(beta2) + 1):
-        rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
-        squared = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+        squared, rho = _rectified(beta2, t, 1 - beta2**t)
         found.append(squared**0.5 if rho > 5 else 0.0)
     return tuple(found)
+
+
+def _rectified(beta2: Any, t: Any, correction: Any) -> tuple[Any, Any]:
+    """r_t squared; and rho_t, above 5 where that means something."""
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / correction
+    return (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho), rho

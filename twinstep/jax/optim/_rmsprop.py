@@ -9,16 +9,14 @@ import optax
 from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
-    cast,
     check_arguments,
-    descent,
-    l2_regularized,
-    lerp,
-    over_leaves,
+    is_known,
+    is_zero,
     rate_at,
     value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class RMSpropState(NamedTuple):
@@ -37,7 +35,7 @@ def rmsprop(
     lr: Scheduled = 1e-2,
     alpha: float = 0.99,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     momentum: Scheduled = 0.0,
     centered: bool = False,
     *,
@@ -91,7 +89,7 @@ def rmsprop(
         weight_decay=at_least_0(weight_decay),
         momentum=at_least_0(momentum),
     )
-    buffered = callable(momentum) or momentum > 0
+    buffered = not is_zero(momentum)
 
     def init(params: optax.Params) -> RMSpropState:
         return RMSpropState(
@@ -105,19 +103,26 @@ def rmsprop(
         grads: optax.Updates, state: RMSpropState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RMSpropState]:
         step = state.step + 1
-        rate, beta = rate_at(lr, step), value_at(momentum, step)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
+        beta = value_at(momentum, step)
 
-        def rule(g: jax.Array, square: jax.Array, *rest: jax.Array) -> tuple[jax.Array, ...]:
-            square = alpha * square + (1 - alpha) * (g * g)
-            mean = [lerp(rest[-1], g, 1 - alpha)] if centered else []
-            root = jnp.sqrt(square - mean[0] * mean[0] if centered else square) + eps
-            buffer = [cast(beta, g) * rest[0] + g / root] if buffered else []
-            change = buffer[0] if buffered else g / root
-            return -cast(rate, g) * change, square, *buffer, *mean
+        def rule(ops: Ops, g: Array, p: Array, square: Array, *rest: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            square = ops.addcmul(ops.mul(square, alpha), g, g, 1 - alpha)
+            mean = [ops.lerp(rest[-1], g, 1 - alpha)] if centered else []
+            below = ops.addcmul(square, mean[0], mean[0], -1) if centered else square
+            root = ops.add(ops.sqrt(below), eps)
+            if not buffered:
+                return ops.update(p, -ops.number(rate) * (g / root)), square, *mean
+            b = change = ops.addcdiv(ops.mul(rest[0], beta), g, root)
+            if not is_known(momentum):  # PyTorch passes the buffer by while it is 0
+                b = jnp.where(beta > 0, b, rest[0])
+            return ops.update(p, ops.scaled(change, -rate)), square, b, *mean
 
         kept = [tree for tree in state[1:] if tree is not None]
-        updates, square_avg, *rest = over_leaves(rule, grads, *kept)
+        updates, square_avg, *rest = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
         return updates, RMSpropState(
             step=step,
             square_avg=square_avg,

@@ -10,11 +10,11 @@ from twinstep.jax.optim.base import (
     Scheduled,
     at_least_0,
     check_arguments,
-    descent,
-    over_leaves,
+    full_like,
     value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class RpropState(NamedTuple):
@@ -80,26 +80,26 @@ def rprop(
         etas=(etas, "one in (0, 1) and one above 1", lambda v: 0.0 < v[0] < 1.0 < v[1]),
         step_sizes=(step_sizes, "two numbers", lambda v: len(v) == 2),
     )
-    shorter, longer = etas
 
     def init(params: optax.Params) -> RpropState:
         first = value_at(lr, jnp.ones((), jnp.int32))
-        sizes = jax.tree.map(lambda p: jnp.full_like(p, first), params)
-        return RpropState(jnp.zeros((), jnp.int32), zeros_like(params), sizes)
+        return RpropState(jnp.zeros((), jnp.int32), zeros_like(params), full_like(params, first))
 
     def update(
         grads: optax.Updates, state: RpropState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RpropState]:
-        def rule(g: jax.Array, prev: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-            turn = g * prev
+        def rule(ops: Ops, g: Array, p: Array, prev: Array, size: Array) -> Any:
+            g = ops.gradient(g, p, maximize)
+            turn = ops.mul(g, prev)
+            shorter, longer = map(ops.alpha, etas)
             factor = jnp.where(turn > 0, longer, jnp.where(turn < 0, shorter, 1.0))
-            size = jnp.clip(size * factor.astype(g.dtype), *step_sizes)
-            g = jnp.where(turn < 0, jnp.zeros_like(g), g)
-            return -jnp.sign(g) * size, g, size
+            size = jnp.clip(ops.mul(size, factor), *map(ops.alpha, step_sizes))
+            g = jnp.where(turn < 0, 0.0, g)
+            # a NaN has no sign: such an entry waits
+            sign = jnp.where(g > 0, 1.0, jnp.where(g < 0, -1.0, 0.0))
+            return ops.update(p, -(sign * size)), g, size
 
-        updates, prev, step_size = over_leaves(
-            rule, descent(grads, maximize), state.prev, state.step_size
-        )
+        updates, prev, step_size = per_parameter(rule, grads, params, state.prev, state.step_size)
         return updates, RpropState(state.step + 1, prev, step_size)
 
     return optax.GradientTransformation(init, update)

@@ -3,23 +3,21 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from twinstep.errors import InputError
 from twinstep.jax.optim.base import (
     Scheduled,
-    cast,
     check_arguments,
-    descent,
-    l2_regularized,
+    is_known,
+    is_zero,
     number,
-    over_leaves,
     rate_at,
     value_at,
     zeros_like,
 )
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class SGDState(NamedTuple):
@@ -36,7 +34,7 @@ def sgd(
     lr: Scheduled = 1e-3,
     momentum: Scheduled = 0.0,
     dampening: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: Scheduled = 0.0,
     nesterov: bool = False,
     *,
     maximize: bool = False,
@@ -83,10 +81,10 @@ def sgd(
     """
     check_arguments("sgd", lr=_not_below_0(lr), momentum=_not_below_0(momentum))
     check_arguments("sgd", weight_decay=_not_below_0(weight_decay), dampening=number(dampening))
-    buffered = callable(momentum) or momentum != 0
-    if nesterov and (not buffered or dampening != 0):
+    buffered = not is_zero(momentum)
+    if nesterov and (not buffered or (is_known(dampening) and dampening != 0)):
         raise InputError("sgd: nesterov is True, expected momentum above 0 and dampening 0 with it")
-    counted = callable(lr) or buffered
+    counted = callable(lr) or callable(weight_decay) or buffered
 
     def init(params: optax.Params) -> SGDState:
         return SGDState(
@@ -98,19 +96,25 @@ def sgd(
         grads: optax.Updates, state: SGDState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, SGDState]:
         step = state.count + 1 if counted else jnp.ones((), jnp.int32)
-        rate, beta = rate_at(lr, step), value_at(momentum, step)
-        grads = l2_regularized(descent(grads, maximize), params, weight_decay)
-        if not buffered:
-            updates = jax.tree.map(lambda g: -cast(rate, g) * g, grads)
-            return updates, SGDState(step if counted else None)
+        rate, decay = rate_at(lr, step), value_at(weight_decay, step)
+        beta = value_at(momentum, step)
 
-        def rule(g: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
-            b = jnp.where(step == 1, g, cast(beta, g) * b + (1 - dampening) * g)
-            change = g + cast(beta, g) * b if nesterov else b
-            return -cast(rate, g) * change, b
+        def rule(ops: Ops, g: Array, p: Array, *buffer: Array) -> Any:
+            g = ops.gradient(g, p, maximize, decay)
+            if not buffered:
+                return (ops.update(p, ops.scaled(g, -rate)),)
+            (old,) = buffer
+            b = jnp.where(step == 1, g, ops.add(ops.mul(old, beta), g, 1 - dampening))
+            change = ops.add(g, b, beta) if nesterov else b
+            if not is_known(momentum):  # PyTorch passes the buffer by while it is 0
+                change, b = jnp.where(beta == 0, g, change), jnp.where(beta == 0, old, b)
+            return ops.update(p, ops.scaled(change, -rate)), b
 
-        updates, buffer = over_leaves(rule, grads, state.momentum_buffer)
-        return updates, SGDState(step, buffer)
+        kept = [state.momentum_buffer] if buffered else []
+        updates, *kept = per_parameter(
+            rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
+        )
+        return updates, SGDState(step if counted else None, *kept)
 
     return optax.GradientTransformation(init, update)
 

@@ -8,16 +8,15 @@ import optax
 
 from twinstep.jax.optim.base import (
     Scheduled,
-    cast,
     check_arguments,
-    descent,
+    check_real,
     fractions,
-    over_leaves,
     rate_at,
     value_at,
     zeros_like,
 )
 from twinstep.jax.optim.corrections import bias_correction
+from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class SparseAdamState(NamedTuple):
@@ -71,6 +70,7 @@ def sparse_adam(
     check_arguments("sparse_adam", lr=(lr, *above_0), betas=fractions(betas), eps=(eps, *above_0))
 
     def init(params: optax.Params) -> SparseAdamState:
+        check_real("sparse_adam", params)
         return SparseAdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params))
 
     def update(
@@ -86,20 +86,21 @@ def sparse_adam(
         root = jnp.sqrt(bias_correction(beta2, step))
         step_size = rate_at(lr, step) * root / bias_correction(beta1, step)
 
-        def rule(
-            g: jax.Array, rows: jax.Array, m: jax.Array, v: jax.Array
-        ) -> tuple[jax.Array, ...]:
+        def rule(ops: Ops, g: Array, p: Array, rows: Array, m: Array, v: Array) -> Any:
+            g = ops.gradient(g, p, maximize)
             here = rows.reshape(rows.shape + (1,) * (g.ndim - 1))
-            new_m = m + (g - m) * (1 - cast(beta1, g))
-            new_v = v + (g * g - v) * (1 - cast(beta2, g))
-            change = -cast(step_size, g) * (new_m / (jnp.sqrt(new_v) + eps))
-            return tuple(
-                jnp.where(here, new, old)
-                for new, old in ((change, jnp.zeros_like(g)), (new_m, m), (new_v, v))
-            )
 
-        updates, exp_avg, exp_avg_sq = over_leaves(
-            rule, descent(grads, maximize), touched, state.exp_avg, state.exp_avg_sq
+            def of_mean(old: jax.Array, new: jax.Array, beta: Any) -> tuple[jax.Array, jax.Array]:
+                moved = ops.rounded(old + ops.mul(ops.rounded(new - old), 1 - beta))
+                return jnp.where(here, moved, old), moved
+
+            m, new_m = of_mean(m, g, beta1)
+            v, new_v = of_mean(v, ops.mul(g, g), beta2)
+            change = ops.mul(ops.div(new_m, ops.add(ops.sqrt(new_v), eps)), -step_size)
+            return jnp.where(here, ops.update(p, change), 0.0), m, v
+
+        updates, exp_avg, exp_avg_sq = per_parameter(
+            rule, grads, params, state.exp_avg, state.exp_avg_sq, beside=[touched]
         )
         return updates, SparseAdamState(step, exp_avg, exp_avg_sq)
 

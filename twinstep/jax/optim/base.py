@@ -1,7 +1,6 @@
-"""What the optimizers have in common: rates that may change, refused values, maps over leaves."""
+"""What the optimizers have in common: hyper-parameters that may change, and refused values."""
 
 import numbers
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -10,53 +9,24 @@ import optax
 
 from twinstep import errors
 from twinstep.errors import Check, InputError
+from twinstep.jax.trees import by_path, dotted
 
 Tree = Any
-Scheduled: TypeAlias = float | optax.Schedule
-"""A number, or what gives it: a function of the updates made so far."""
+Scheduled: TypeAlias = float | jax.Array | optax.Schedule
+"""A number, or what gives it: a function of the updates made so far. An array may be traced."""
 
 
 def value_at(value: Scheduled, step: jax.Array) -> Any:
-    """A hyper-parameter's value in update `step`, (), counted from 1 as PyTorch's state does."""
-    return value(step - 1) if callable(value) else value
+    """A hyper-parameter's value in update `step`, (), counted from 1 as PyTorch's state does.
+
+    A schedule is asked with the widest integer: float32 would hold a quotient of a narrower one.
+    """
+    return value(jnp.asarray(step - 1, int)) if callable(value) else value
 
 
 def rate_at(lr: Scheduled, step: jax.Array) -> jax.Array:
     """The learning rate of update `step`, (), in the widest float: a leaf takes it in its own."""
     return jnp.asarray(value_at(lr, step), float)
-
-
-def cast(value: Any, like: jax.Array) -> Any:
-    """A scalar in a leaf's dtype; a Python number as it is, which widens nothing."""
-    return value.astype(like.dtype) if isinstance(value, jax.Array) else value
-
-
-def descent(grads: Tree, maximize: bool) -> Tree:
-    """The gradients of what is to be made small."""
-    return jax.tree.map(jnp.negative, grads) if maximize else grads
-
-
-def l2_regularized(grads: Tree, params: Tree, weight_decay: float) -> Tree:
-    """The gradients of the loss with weight_decay / 2 |p|^2 added to it."""
-    if not weight_decay:
-        return grads
-    return jax.tree.map(lambda g, p: g + weight_decay * p, grads, require_params(params))
-
-
-def decoupled_weight_decay(
-    updates: Tree, params: Tree, rate: jax.Array, weight_decay: float
-) -> Tree:
-    """Updates of parameters that first shrink by rate * weight_decay of themselves.
-
-    The product is rounded before the update is added, as PyTorch's is: that rounding has a bias.
-    """
-    if not weight_decay:
-        return updates
-
-    def rule(u: jax.Array, p: jax.Array) -> jax.Array:
-        return (p * (1 - rate * weight_decay).astype(p.dtype) + u) - p
-
-    return jax.tree.map(rule, updates, require_params(params))
 
 
 def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
@@ -84,24 +54,40 @@ def zeros_like(params: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, params)
 
 
-def over_leaves(rule: Callable[..., tuple[jax.Array, ...]], *trees: Tree) -> tuple[Tree, ...]:
-    """A rule of several results, leaf by leaf: as many trees as it has results."""
-    treedef = jax.tree.structure(trees[0])
-    results = [rule(*leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
-    if not results:
-        raise InputError("params has no leaves, expected at least one parameter")
-    return tuple(jax.tree.unflatten(treedef, list(column)) for column in zip(*results, strict=True))
+def full_like(params: Tree, value: Any) -> Tree:
+    """A tree of that value like params; of a complex parameter, of both its parts."""
+
+    def leaf(p: jax.Array) -> jax.Array:
+        both = jnp.issubdtype(p.dtype, jnp.complexfloating)
+        return jnp.full_like(p, value * (1 + 1j) if both else value)
+
+    return jax.tree.map(leaf, params)
+
+
+def check_real(optimizer: str, params: Tree) -> None:
+    """Raises InputError for a complex parameter, which PyTorch's optimizer refuses."""
+    for path, p in by_path(params).items():
+        if jnp.issubdtype(p.dtype, jnp.complexfloating):
+            raise InputError(
+                f"{optimizer}: parameter {dotted(path)!r} has dtype {p.dtype}, expected a real one"
+            )
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number is known to be 0; of a schedule or an array that is not known."""
+    return is_known(value) and bool(value == 0)
+
+
+def is_known(value: Any) -> bool:
+    """Whether it is a number now: not a schedule, nor an array, which may be traced."""
+    return not (callable(value) or isinstance(value, jax.Array))
 
 
 def check_arguments(optimizer: str, **checks: Check) -> None:
     """Raises InputError for a value that PyTorch refuses; schedules and arrays pass, whose values
     are not known yet.
     """
-    known = {
-        name: check
-        for name, check in checks.items()
-        if not (callable(check[0]) or isinstance(check[0], jax.Array))
-    }
+    known = {name: check for name, check in checks.items() if is_known(check[0])}
     errors.check_arguments(optimizer, **known)
 
 
@@ -120,7 +106,6 @@ def fractions(value: Any) -> Check:
 
     def right(pair: Any) -> bool:
         first, second = pair
-        known = [b for b in (first, second) if not (callable(b) or isinstance(b, jax.Array))]
-        return all(0.0 <= beta < 1.0 for beta in known)
+        return all(0.0 <= beta < 1.0 for beta in (first, second) if is_known(beta))
 
     return value, "two numbers from 0 up to, not with, 1", right

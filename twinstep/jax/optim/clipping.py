@@ -1,14 +1,15 @@
 """Gradient clipping: torch.nn.utils.clip_grad_norm_ and clip_grad_value_."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
-from twinstep.jax.optim.base import check_arguments
+from twinstep.jax.optim.base import Scheduled, check_arguments, check_real, is_known, value_at
+from twinstep.jax.optim.ops import Ops
 
 _EPS = 1e-6  # PyTorch adds it to the norm: a gradient of exactly max_norm is clipped by 1e-6, too
 
@@ -33,12 +34,22 @@ def total_norm(grads: Any, norm_type: float = 2.0) -> jax.Array:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.get_total_norm.html
     """
-    norms = [_norm(leaf, float(norm_type)) for leaf in jax.tree.leaves(grads)]
-    return _norm(jnp.stack(norms), float(norm_type)) if norms else jnp.zeros(())
+    leaves = jax.tree.leaves(grads)
+    if not leaves:
+        return jnp.zeros(())
+    norms = [_norm(Ops(leaf.dtype), leaf, float(norm_type)) for leaf in leaves]
+    ops = Ops(jnp.result_type(*(leaf.real for leaf in leaves)))
+    return _norm(ops, jnp.stack(norms), float(norm_type)).astype(ops.dtype)
+
+
+class ClipGradNormState(NamedTuple):
+    """count: () int32, updates made, where max_norm is a schedule; else None."""
+
+    count: Any = None
 
 
 def clip_grad_norm(
-    max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    max_norm: Scheduled, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> optax.GradientTransformation:
     """Gradients times min(1, max_norm / (norm + 1e-6)), which optax has without the 1e-6.
 
@@ -47,14 +58,14 @@ def clip_grad_norm(
 
     Args:
         max_norm: What the norm of all gradients as one vector is brought down to: a number, inf
-            included.
+            included, or a schedule (function of the updates made so far).
         norm_type: p of the norm, as for `total_norm`.
         error_if_nonfinite: Whether to check that the norm is finite, by
             `jax.experimental.checkify`: the step has to go through `checkify.checkify`, whose error
             then says so.
 
     Returns:
-        An `optax.GradientTransformation` without a state.
+        An `optax.GradientTransformation`; its state is `ClipGradNormState`, a count for a schedule.
 
     Raises:
         InputError: For what is no number.
@@ -75,18 +86,36 @@ def clip_grad_norm(
     """
     check_arguments("clip_grad_norm", max_norm=_number(max_norm), norm_type=_number(norm_type))
 
-    def clip(grads: optax.Updates) -> optax.Updates:
+    def init(params: optax.Params) -> ClipGradNormState:
+        return ClipGradNormState(jnp.zeros((), jnp.int32) if callable(max_norm) else None)
+
+    def update(
+        grads: optax.Updates, state: ClipGradNormState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ClipGradNormState]:
+        largest = max_norm
+        if state.count is not None:
+            state = ClipGradNormState(state.count + 1)
+            largest = value_at(max_norm, state.count)
+        elif is_known(max_norm):
+            largest = float(max_norm)  # 'inf', too
         norm = total_norm(grads, norm_type)
         if error_if_nonfinite:
             checkify.check(jnp.isfinite(norm), "the total norm of the gradients is not finite")
-        factor = float(max_norm) / (norm + _EPS)
-        factor = jnp.where(factor > 1, 1, factor)  # a NaN stays one
-        return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
+        ops = Ops(norm.dtype)
+        inverse = ops.rounded(1 / ops.add(norm.astype(ops.computed), _EPS))
+        coefficient = jnp.minimum(ops.mul(inverse, largest), 1.0)
 
-    return optax.stateless(lambda grads, params: clip(grads))
+        def clipped(g: jax.Array) -> jax.Array:
+            ops = Ops(g.dtype)
+            wide = g.astype(ops.computed) if ops.narrow else g
+            return ops.mul(wide, coefficient).astype(g.dtype)
+
+        return jax.tree.map(clipped, grads), state
+
+    return optax.GradientTransformation(init, update)
 
 
-def clip_grad_value(clip_value: float) -> optax.GradientTransformation:
+def clip_grad_value(clip_value: float | jax.Array) -> optax.GradientTransformation:
     """Each entry kept between -clip_value and clip_value; a NaN stays one.
 
     Stands before the optimizer, as `clip_grad_norm` does.
@@ -98,7 +127,7 @@ def clip_grad_value(clip_value: float) -> optax.GradientTransformation:
         An `optax.GradientTransformation` without a state.
 
     Raises:
-        InputError: For what is no number.
+        InputError: For what is no number; in `update`, for complex gradients, which have no order.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,10 +139,17 @@ def clip_grad_value(clip_value: float) -> optax.GradientTransformation:
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
     """
     check_arguments("clip_grad_value", clip_value=_number(clip_value))
-    bound = float(clip_value)
-    return optax.stateless(
-        lambda grads, params: jax.tree.map(lambda g: jnp.clip(g, -bound, bound), grads)
-    )
+    known = is_known(clip_value)
+
+    def clipped(g: jax.Array) -> jax.Array:
+        bound = float(clip_value) if known else jnp.asarray(clip_value, g.dtype)
+        return jnp.clip(g, -bound, bound)
+
+    def clip(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        check_real("clip_grad_value", grads)
+        return jax.tree.map(clipped, grads)
+
+    return optax.stateless(clip)
 
 
 def _number(value: Any) -> Any:
@@ -121,16 +157,17 @@ def _number(value: Any) -> Any:
     return value, "a number", lambda v: isinstance(float(v), float)
 
 
-def _norm(array: jax.Array, p: float) -> jax.Array:
-    size = jnp.abs(array)
+def _norm(ops: Ops, array: jax.Array, p: float) -> jax.Array:
+    """In what is computed, rounded to the dtype."""
+    size = jnp.abs(array).astype(ops.computed)
     if p == math.inf:
         return jnp.max(size)
     if p == -math.inf:
         return jnp.min(size)
     if p == 0:
-        return jnp.sum(size != 0).astype(array.dtype)
+        return ops.rounded(jnp.sum(size != 0).astype(ops.computed))
     if p == 1:
-        return jnp.sum(size)
+        return ops.rounded(jnp.sum(size))
     if p == 2:
-        return jnp.sqrt(jnp.sum(size * size))
-    return jnp.sum(size**p) ** (1 / p)
+        return ops.rounded(jnp.sqrt(jnp.sum(size * size)))
+    return ops.rounded(jnp.sum(size**p) ** (1 / p))
