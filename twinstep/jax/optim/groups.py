@@ -204,7 +204,9 @@ def _over_parts(
         updates: dict[str, Any] = {}
         # what has the form of the parameters goes in parts, as a mask of touched rows does
         given = {"params": params} | extra
-        whole = {key: found for key, tree in given.items() if (found := _like(named, tree))}
+        whole = {key: found for key, tree in extra.items() if (found := _like(named, tree))}
+        if params is not None:
+            whole["params"] = by_name(params)
         for optimizer, inner, names in zip(optimizers, state.states, state.members, strict=True):
             if not names:
                 states.append(inner)
