@@ -2,6 +2,7 @@
 torch.optim's own, or would move more than it, is refused.
 """
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,18 +14,24 @@ import torch
 from helpers.torch_schedules import CLASSES, Case, case, steps_without_updates
 from helpers.training import (
     BATCHES,
+    NAMES,
     WEIGHTS,
     TorchNetwork,
+    arrays,
     flax_parts,
     gap,
     jax_params,
+    jax_steps,
     plain_parts,
     settings,
+    torch_setup,
     torch_steps,
+    worst,
 )
 
 from twinstep.errors import InputError
-from twinstep.jax.optim import from_torch
+from twinstep.jax.layout import tree_layout
+from twinstep.jax.optim import from_torch, opt_state_from_torch
 from twinstep.jax.optim._from_torch import TORCH
 from twinstep.torch.muon import Muon
 
@@ -269,6 +276,24 @@ def test_a_scheduler_is_taken_over(one: str, kind: str) -> None:
     with steps_without_updates():
         theirs = torch_steps(model, optimizer, BATCHES[:8], scheduler=scheduler)
     assert gap(theirs, ours, BATCHES[:8], plain_parts) <= BAR
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_a_scheduler_goes_on_in_the_middle(kind: str) -> None:
+    """Adam's steps are its count; SGD's has to be said."""
+    more = {"momentum": 0.9} if kind == "SGD" else {}
+    model, optimizer = torch_setup(kind, lr=0.02, **more)
+    scheduler = on_both(SCHEDULES["sequential"], optimizer)
+    torch_steps(model, optimizer, BATCHES[:3], scheduler=scheduler)
+    state_dict, params = copy.deepcopy(optimizer.state_dict()), arrays(model)
+    with settings():
+        ours = from_torch(optimizer, model.named_parameters(), scheduler=scheduler)
+        layout = tree_layout(jax_params())
+        count = {"count": 3} if kind == "SGD" else {}
+        start = {name: jnp.asarray(array) for name, array in params.items()}
+        state = opt_state_from_torch(state_dict, ours.init(start), layout, names=NAMES, **count)
+        _, _, seen = jax_steps(ours, BATCHES[3:8], start, state)
+    assert worst(torch_steps(model, optimizer, BATCHES[3:8], scheduler=scheduler), seen) <= BAR
 
 
 def test_every_kind_of_scheduler_is_tried() -> None:

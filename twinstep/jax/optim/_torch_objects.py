@@ -43,7 +43,8 @@ def torch_name(optimizer: Any, known: Collection[str]) -> str:
 def check_scheduler(optimizer: Any, scheduler: Any) -> None:
     """Raises InputError for a scheduler of another optimizer, or one that was not given."""
     if scheduler is None:
-        if any("initial_lr" in group for group in optimizer.param_groups):
+        wrapped = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+        if wrapped or any("initial_lr" in group for group in optimizer.param_groups):
             raise InputError(
                 "from_torch: optimizer has a learning rate scheduler, expected it as scheduler"
             )
