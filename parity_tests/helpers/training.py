@@ -58,13 +58,13 @@ class TorchNetwork(torch.nn.Module):
         return third(torch.tanh(second(torch.tanh(first(x)))))
 
 
-class FlaxNetwork(nnx.Module):
-    """The same in Flax, (in, out) kernels and all."""
+class FlaxNetwork(nnx.Sequential):
+    """The same in Flax, (in, out) kernels and all; its layers' numbers are their names."""
 
     def __init__(self) -> None:
-        self.layers = nnx.List([Linear(*size) for size in SIZES])
+        super().__init__(*[Linear(*size) for size in SIZES])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # of one array
         first, second, third = self.layers
         return third(jnp.tanh(second(jnp.tanh(first(x)))))
 

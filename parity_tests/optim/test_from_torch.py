@@ -4,7 +4,7 @@ import inspect
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +14,6 @@ from helpers.training import (
     BATCHES,
     WEIGHTS,
     TorchNetwork,
-    flax_parts,
-    gap,
-    jax_params,
-    settings,
     torch_setup,
     torch_steps,
 )
@@ -158,60 +154,3 @@ def test_other_mistakes_say_what_they_are() -> None:
         from_torch(torch.optim.Adam(model.parameters()), lr=0.1)
     with pytest.raises(InputError, match="group 0 has a parameter that is not in"):
         from_torch(torch.optim.Adam(model.parameters()), [("0.weight", torch.ones(1))])
-
-
-def two_groups(model: TorchNetwork, *, named: bool) -> torch.optim.Optimizer:
-    first, second, _ = model.children()
-    second.bias.requires_grad = False
-    parts: list[Any] = [
-        [(f"{i}.{name}", p) if named else p for name, p in layer.named_parameters()]
-        for i, layer in ((1, second), (0, first))
-    ]
-    groups: list[Any] = [{"params": parts[0], "lr": 0.1, "momentum": 0.9}, {"params": parts[1]}]
-    return torch.optim.SGD(groups, lr=0.03)
-
-
-class Mine(torch.optim.Adam):
-    """Of a name of its own."""
-
-
-def with_a_schedulers_keys(model: TorchNetwork) -> torch.optim.Optimizer:
-    optimizer = Mine(model.parameters(), lr=0.02)
-    torch.optim.lr_scheduler.StepLR(optimizer, 10)
-    assert "initial_lr" in optimizer.param_groups[0]
-    return optimizer
-
-
-OBJECTS: dict[str, Callable[[TorchNetwork], torch.optim.Optimizer]] = {
-    "groups, the model's names": lambda model: two_groups(model, named=False),
-    "groups, its own names": lambda model: two_groups(model, named=True),
-    "one group": lambda model: torch.optim.AdamW(
-        model.parameters(), lr=torch.tensor(0.02), amsgrad=True
-    ),
-    "a subclass": with_a_schedulers_keys,
-    "named parameters": lambda model: torch.optim.LBFGS(
-        [(name, p) for name, p in model.named_parameters() if name in WEIGHTS], max_iter=4
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", OBJECTS)
-def test_an_optimizer_is_taken_over(kind: str) -> None:
-    """Its groups, its names, and its options as they are now; one group is the whole tree."""
-    model = TorchNetwork()
-    optimizer = OBJECTS[kind](model)
-    names = model.named_parameters() if "the model's" in kind else None
-    with settings():
-        ours = from_torch(optimizer, names, layout=flax_parts()[0])
-    assert gap(torch_steps(model, optimizer, STEPS), ours, STEPS) <= BAR
-
-
-def test_groups_without_names_are_numbers() -> None:
-    one, two = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
-    groups: list[Any] = [{"params": [one]}, {"params": [two], "lr": 0.5}]
-    ours = from_torch(torch.optim.SGD(groups, lr=0.25))
-    with settings():
-        params = [jax_params()["0.bias"], jax_params()["2.bias"]]
-        updates, _ = ours.update(params, ours.init(params), params)
-        assert bool((updates[0] == -0.25 * params[0]).all())
-        assert bool((updates[1] == -0.5 * params[1]).all())

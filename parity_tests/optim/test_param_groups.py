@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from helpers.training import (
@@ -15,6 +17,7 @@ from helpers.training import (
     flax_parts,
     gap,
     jax_params,
+    plain_parts,
     settings,
     torch_setup,
     torch_steps,
@@ -23,7 +26,8 @@ from helpers.training import (
 from twinstep.errors import InputError
 from twinstep.jax import optim
 from twinstep.jax.layout import opt_state_layout, tree_layout
-from twinstep.jax.optim import adam, frozen, in_torch_layout, param_groups, sgd
+from twinstep.jax.optim import adam, from_torch, frozen, in_torch_layout, param_groups, sgd
+from twinstep.jax.optim._from_torch import TORCH
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -139,6 +143,62 @@ def named_state(made: Callable[[Any], Any]) -> dict[str, Any]:
         return opt_state_layout(state, layout).to_torch(state)
 
 
+@pytest.mark.parametrize("order", ["inside", "in front"])
+def test_clipping_counts_what_moves(order: str) -> None:
+    """PyTorch's norm is of the gradients that are there; in front of `frozen` it is of all."""
+    model, optimizer = torch_setup("SGD", lr=0.5)
+    for parameter in list(model.children())[1].parameters():
+        parameter.requires_grad = False
+
+    def clip(model: TorchNetwork) -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+    def made(layout: Any) -> Any:
+        clip, rule = optim.clip_grad_norm(0.1), param_groups([{"params": ["0", "2"]}], sgd, lr=0.5)
+        if order == "inside":
+            return frozen(optax.chain(clip, rule), "1", layout=layout)
+        return optax.chain(clip, frozen(rule, "1", layout=layout))
+
+    theirs = torch_steps(model, optimizer, STEPS, change=clip)
+    assert (gap(theirs, made, STEPS, plain_parts) <= BAR) is (order == "inside")
+
+
+ALONE = [name for name in TORCH if name not in ("LBFGS", "Muon")]
+STACKED = {name: from_torch(name, lr=0.1) for name in ALONE}
+STACKED["Muon"] = optim.muon(lr=0.1, round_to_bfloat16=False)  # which would part any two
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_layers_stacked_for_a_scan_go_through_vmap(name: str) -> None:
+    """Each as it goes alone; without vmap Adafactor takes all for one, and Muon refuses them."""
+    drawn = np.random.RandomState(0)
+
+    def updates(update: Any, init: Any, first: Any, grads: Any) -> Any:
+        rows = {"touched": jnp.ones(first.shape[:-1], bool)} if name == "SparseAdam" else {}
+        state, seen = init(first), []
+        for grad in grads:
+            update_, state = update(grad, state, first, **rows)
+            seen.append(update_)
+        return jnp.stack(seen)
+
+    with settings():
+        optimizer = STACKED[name]
+        layers = jnp.asarray(drawn.randn(3, 4, 5) * np.array([1.0, 5.0, 25.0])[:, None, None])
+        grads = jnp.asarray(drawn.randn(2, 3, 4, 5))
+        alone = [
+            updates(optimizer.update, optimizer.init, layers[i], grads[:, i]) for i in range(3)
+        ]
+        right = np.stack(alone, axis=1)
+        vmapped = updates(jax.vmap(optimizer.update), jax.vmap(optimizer.init), layers, grads)
+        np.testing.assert_allclose(vmapped, right, rtol=1e-13)
+        if name == "Muon":
+            with pytest.raises(InputError, match="expected a matrix"):
+                optimizer.init(layers)
+        elif name != "SparseAdam":  # whose rows are another axis then
+            whole = updates(optimizer.update, optimizer.init, layers, grads)
+            assert np.allclose(whole, right, rtol=1e-13) is (name != "Adafactor")
+
+
 def test_lbfgs_of_some_parameters() -> None:
     moving = ["0.weight", "0.bias", "2.weight", "2.bias"]
     theirs = torch_steps(*torch_setup("LBFGS", moving, max_iter=5), FULL[:2])
@@ -203,8 +263,58 @@ def test_bad_groups_are_refused(groups: Any, rest: dict[str, Any], says: str) ->
         param_groups(groups, **({"optimizer": adam} | rest)).init(jax_params())
 
 
-def test_freezing_everything_is_refused() -> None:
-    with settings(), pytest.raises(InputError, match="selects every parameter"):
-        frozen(adam(), ["0", "1", "2"]).init(jax_params())
+def test_what_is_unknown_cannot_be_frozen() -> None:
     with settings(), pytest.raises(InputError, match="frozen: parameter 'head' is unknown"):
         frozen(adam(), "head").init(jax_params())
+
+
+EMPTY: dict[str, Callable[[], Any]] = {
+    "a group of none": lambda: param_groups(
+        [{"params": []}, {"params": "0"}, {"params": ["1", "2"]}], adam, lr=0.02
+    ),
+    "nothing frozen": lambda: frozen(adam(lr=0.02), []),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_groups_of_nothing_are_taken(kind: str) -> None:
+    """As PyTorch takes them."""
+    model = TorchNetwork()
+    groups: list[Any] = [{"params": []}, {"params": list(model.parameters())}]
+    theirs = torch_steps(model, torch.optim.Adam(groups, lr=0.02), STEPS)
+    assert gap(theirs, EMPTY[kind](), STEPS, plain_parts) <= BAR
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "muon"])
+def test_freezing_everything_moves_nothing(name: str) -> None:
+    """As PyTorch's step does where nothing has a gradient."""
+    with settings():
+        params = jax_params()
+        held = frozen(getattr(optim, name)(), lambda name: True)
+        state = held.init(params)
+        updates, after = held.update(params, state, params, value_and_grad_fn=None)
+        assert not any(update.any() for update in updates.values())
+        assert not jax.tree.leaves(after)
+        assert optim.opt_state_to_torch(after, [{"params": []}], tree_layout(params))["state"] == {}
+
+
+@pytest.mark.parametrize(
+    ("beside", "says"),
+    [
+        ({"optimizer": adam}, "optimizer is given"),
+        ({"layout": tree_layout({})}, "layout is given"),
+        ({"lr": 0.1}, "lr is given"),
+    ],
+    ids=["optimizer", "layout", "a default"],
+)
+def test_what_the_short_form_has_no_use_for_is_refused(beside: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        param_groups({"head": sgd()}, **beside)
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    optimizer, params = param_groups({"heat": sgd()}), {"head": jnp.ones(2)}
+    with pytest.raises(InputError, match="params has no key 'heat', did you mean head"):
+        optimizer.init(params)
+    with pytest.raises(InputError, match="gradients has no key 'heat'"):
+        optimizer.update(params, {"heat": ()})

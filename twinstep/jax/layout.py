@@ -6,28 +6,50 @@ state has the shape of the parameters and goes the same way, under PyTorch's nam
 """
 
 from collections import abc
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from twinstep.errors import InputError
+from twinstep.jax.mapping import Mapping, Slot
 from twinstep.jax.nn import layers
+from twinstep.jax.state_layout import opt_state_layout
+from twinstep.jax.trees import Path, Tree, by_name, by_path, dotted
 
-__all__ = ["Mapping", "load_params", "module_layout", "opt_state_layout", "tree_layout"]
-
-Tree = Any
-Path = tuple[Any, ...]
+__all__ = ["Mapping", "Rule", "load_params", "module_layout", "opt_state_layout", "tree_layout"]
 
 
 class Rule(NamedTuple):
-    """Where a PyTorch parameter lies in a Flax layer, and the axes that take it there."""
+    """Where a PyTorch parameter lies in a Flax layer, and the axes that take it there.
+
+    Args:
+        path: Its keys in the layer.
+        axes: PyTorch's axes by Flax's, as `jnp.transpose` of Flax's array takes them; None: it is
+            the same in both.
+
+    Example:
+        >>> from flax import nnx
+        >>> from twinstep.jax.layout import Rule, module_layout
+        >>> conv = {  # (H, W, in, out) to (out, in, H, W)
+        ...     "weight": Rule(("kernel",), (3, 2, 0, 1)),
+        ...     "bias": Rule(("bias",), None),
+        ... }
+        >>> model = nnx.Conv(3, 8, (5, 5), rngs=nnx.Rngs(0))
+        >>> layout = module_layout(model, rules={nnx.Conv: conv})
+        >>> layout.to_torch(nnx.state(model, nnx.Param))["weight"].shape
+        (8, 3, 5, 5)
+
+    Source: https://docs.pytorch.org/docs/stable/nn.html
+    """
 
     path: tuple[str, ...]
     axes: tuple[int, ...] | None
 
+
+Rules: TypeAlias = abc.Mapping[Any, abc.Mapping[str, Rule]]
+"""{kind of layer: {PyTorch's name: where Flax keeps it}}"""
 
 _SWAP = (1, 0)  # (out, in) <-> (in, out)
 
@@ -43,134 +65,24 @@ TABLE: dict[type[nnx.Module], dict[str, Rule]] = {
     layers.GRU: _RECURRENT,
     nnx.Linear: {"weight": Rule(("kernel",), _SWAP), "bias": Rule(("bias",), None)},
 }
-"""{kind of layer: {PyTorch's name: where Flax keeps it}}"""
+
+_CONTAINERS = {  # of Flax's, and no layers
+    base for kind in (nnx.Module, nnx.Sequential, nnx.List, nnx.Dict) for base in kind.__mro__
+}
 
 
-COUNTER = "count"
-"""The field of a state that counts updates where PyTorch's has none to be named after."""
-
-
-class Slot(NamedTuple):
-    """One leaf of a tree: the names that PyTorch has for it, and its shape and axes there."""
-
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    axes: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """How a tree goes by PyTorch's names; slots in the order of the tree's leaves.
-
-    Made by `module_layout`, `tree_layout` and `opt_state_layout`.
-
-    Args:
-        treedef: The tree's structure, as `jax.tree.structure` has it.
-        slots: The names, shape and axes in PyTorch of each leaf.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from twinstep.jax.layout import module_layout
-        >>> from twinstep.jax.nn import Linear
-        >>> layout = module_layout(Linear(3, 2))
-        >>> named = layout.to_torch({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
-        >>> {name: array.shape for name, array in named.items()}
-        {'bias': (2,), 'weight': (2, 3)}
-        >>> layout.to_jax(named)["kernel"].shape
-        (3, 2)
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
-    """
-
-    treedef: jax.tree_util.PyTreeDef
-    slots: tuple[Slot, ...]
-
-    @property
-    def counters(self) -> set[str]:
-        """The names of updates made, where PyTorch counts none, as in SGD with momentum.
-
-        Returns:
-            Names, such as `weight.count`.
-        """
-        names = (name for slot in self.slots for name in slot.names)
-        return {name for name in names if name.endswith(f".{COUNTER}")}
-
-    def part(self, tree: Tree) -> Self:
-        """The layout of a tree that holds some of the leaves, under the same keys.
-
-        Args:
-            tree: Some of the leaves, of any values.
-
-        Returns:
-            Its layout, with the same names.
-
-        Raises:
-            InputError: For a leaf that the whole has not.
-        """
-        whole = jax.tree.unflatten(self.treedef, self.slots)
-        slots = dict(jax.tree_util.tree_leaves_with_path(whole, is_leaf=_is_slot))
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-        for path in paths:
-            if path not in slots:
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise InputError(f"the layout has no leaf {name!r}")
-        treedef = jax.tree.structure(tree)
-        return type(self)(treedef, tuple(slots[path] for path in paths))
-
-    def to_torch(self, tree: Tree) -> dict[str, jax.Array]:
-        """The arrays by PyTorch's names, in PyTorch's layout.
-
-        Args:
-            tree: Arrays, in the structure of `treedef`.
-
-        Returns:
-            {name: array in PyTorch's layout}, in the order of the tree's leaves. A leaf that
-            PyTorch keeps for several parameters is there under each name.
-        """
-        named: dict[str, jax.Array] = {}
-        for slot, leaf in zip(self.slots, jax.tree.leaves(tree), strict=True):
-            array = leaf if slot.axes is None else jnp.transpose(leaf, slot.axes)
-            named |= dict.fromkeys(slot.names, array)
-        return named
-
-    def to_jax(self, named: abc.Mapping[str, jax.Array]) -> Tree:
-        """The tree of arrays given by name.
-
-        Args:
-            named: {name: array in PyTorch's layout}, as `to_torch` gives them.
-
-        Returns:
-            The arrays in Flax's layout, in the structure of `treedef`.
-
-        Raises:
-            InputError: Where names or shapes differ.
-        """
-        expected = {name for slot in self.slots for name in slot.names}
-        if odd := sorted(expected ^ named.keys()):
-            side = "missing" if odd[0] in expected else "unknown"
-            raise InputError(f"parameter {odd[0]!r} is {side}")
-        leaves = []
-        for slot in self.slots:
-            array = named[slot.names[0]]
-            if array.shape != slot.shape:
-                raise InputError(
-                    f"parameter {slot.names[0]!r} has shape {array.shape}, expected {slot.shape}"
-                )
-            # the table's axes are their own inverse
-            leaves.append(array if slot.axes is None else jnp.transpose(array, slot.axes))
-        return jax.tree.unflatten(self.treedef, leaves)
-
-
-def load_params(model: nnx.Module, named: abc.Mapping[str, Any]) -> None:
+def load_params(
+    model: nnx.Module, named: abc.Mapping[str, Any], *, rules: Rules | None = None
+) -> None:
     """Gives a model's parameters the arrays, by PyTorch's names, in PyTorch's layout.
 
     Args:
         model: A Flax model, which is changed in place.
         named: {name: array}, as a `state_dict` of PyTorch's has them; NumPy's arrays are right too.
+        rules: As for `module_layout`.
 
     Raises:
-        InputError: Where names or shapes differ.
-        TypeError: For one of Flax's layers that the conversion table does not have.
+        InputError: Where names or shapes differ, and as `module_layout` does.
 
     Example:
         >>> import numpy as np
@@ -183,23 +95,26 @@ def load_params(model: nnx.Module, named: abc.Mapping[str, Any]) -> None:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
-    layout = module_layout(model)
+    layout = module_layout(model, rules=rules)
     nnx.update(model, layout.to_jax({name: jnp.asarray(a) for name, a in named.items()}))
 
 
-def module_layout(model: nnx.Module) -> Mapping:
+def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
     """The layout of a model's parameters.
 
     A parameter that a module of one's own holds itself is the same in both, under its path.
 
     Args:
         model: A Flax model, of layers of `twinstep.jax.nn`, `nnx.Linear`, and modules of one's own.
+        rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers, Flax's or one's own;
+            subclasses are of their kind. They come before those that are known.
 
     Returns:
         The layout of `nnx.state(model, nnx.Param)`.
 
     Raises:
-        TypeError: For one of Flax's layers that the conversion table does not have.
+        InputError: For one of Flax's layers, or a subclass, that has no rule; and for what is no
+            nnx.Module.
 
     Example:
         >>> from flax import nnx
@@ -214,23 +129,30 @@ def module_layout(model: nnx.Module) -> Mapping:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
-    rules: dict[Path, tuple[str, Rule]] = {}
-    for path, module in _outermost_layers(model):
-        for name, rule in _table_of(module).items():
-            rules[path + rule.path] = (".".join([*_torch_path(path), name]), rule)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(
-        nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    )
-    modules = dict(nnx.iter_modules(model))
+    if not isinstance(model, nnx.Module):
+        raise InputError(
+            f"module_layout: model is a {_called(type(model))}, expected a flax.nnx.Module"
+        )
+    table = TABLE if rules is None else {**TABLE, **rules}
+    modules = {tuple(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    rule_of: dict[Path, tuple[str, Rule]] = {}
+    for path, module in _outermost_layers(modules, table):
+        for name, rule in _rules_of(module, table).items():
+            rule_of[path + rule.path] = (dotted((*_torch_path(path, modules), name)), rule)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     slots = []
-    for keys, leaf in leaves:
-        path = tuple(key.key for key in keys)
-        if path not in rules and type(owner := modules[path[:-1]]).__module__.startswith("flax."):
-            raise TypeError(f"no rule in the conversion table for flax's {type(owner).__name__}")
-        name, rule = rules.get(path, (".".join(_torch_path(path)), Rule(path, None)))
+    for path, leaf in by_path(params).items():
+        if path not in rule_of:
+            _refuse_unknown(path, modules, table)
+        own = (dotted(_torch_path(path, modules)), Rule(path, None))
+        name, rule = rule_of.get(path, own)
+        if rule.axes is not None and sorted(rule.axes) != list(range(leaf.ndim)):
+            raise InputError(
+                f"module_layout: {dotted(path)!r} has {leaf.ndim} axes, its rule {rule.axes}"
+            )
         shape = tuple(leaf.shape[axis] for axis in rule.axes or range(leaf.ndim))
         slots.append(Slot((name,), shape, rule.axes))
-    return Mapping(treedef, tuple(slots))
+    return Mapping(jax.tree.structure(params), tuple(slots))
 
 
 def tree_layout(params: Tree) -> Mapping:
@@ -241,6 +163,9 @@ def tree_layout(params: Tree) -> Mapping:
 
     Returns:
         A layout that changes no array.
+
+    Raises:
+        InputError: For two leaves of one name, as "a.b" and b in a have.
 
     Example:
         >>> import jax.numpy as jnp
@@ -255,107 +180,16 @@ def tree_layout(params: Tree) -> Mapping:
     return Mapping(jax.tree.structure(params), tuple(slots))
 
 
-def by_name(tree: Tree) -> dict[str, Any]:
-    """{its keys, dotted: leaf}, in the order of the tree's leaves."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_slot)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def _rules_of(module: nnx.Module, table: Rules) -> abc.Mapping[str, Rule]:
+    """The rules for a layer of a kind in the table, or of one made from such; else none."""
+    return next((table[kind] for kind in type(module).__mro__ if kind in table), {})
 
 
-class Nested(Protocol):
-    """A state that holds others, each of a part of the parameters."""
-
-    def parts(self, params: Tree) -> list[tuple[Tree, Tree]]:
-        """(state, its part) of each; params: a tree like the parameters, of anything."""
-
-    def rebuilt(self, states: list[Tree]) -> Self:
-        """The same with other states in their places."""
-
-
-def opt_state_layout(opt_state: Tree, params: Mapping) -> Mapping:
-    """The layout of an optimizer's state, by PyTorch's names for it.
-
-    Knows the states of `twinstep.jax.optim`: a NamedTuple's fields are PyTorch's state names, each
-    a scalar, which PyTorch keeps for every parameter, a tree like params, or one array for all
-    parameters, which PyTorch keeps with the first, and the scalars beside it too; states nest in
-    tuples, dicts, one another and `Nested`.
-
-    Args:
-        opt_state: The optimizer's state.
-        params: The layout of the parameters that it is for.
-
-    Returns:
-        The layout of the state.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from twinstep.jax.layout import opt_state_layout, tree_layout
-        >>> from twinstep.jax.optim import adam
-        >>> params = {"weight": jnp.ones((2, 3))}
-        >>> state = adam().init(params)
-        >>> list(opt_state_layout(state, tree_layout(params)).to_torch(state))
-        ['weight.step', 'weight.exp_avg', 'weight.exp_avg_sq']
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html
-    """
-    named = _named(opt_state, jax.tree.unflatten(params.treedef, params.slots))
-    slots = jax.tree.leaves(named, is_leaf=_is_slot)
-    return Mapping(jax.tree.structure(opt_state), tuple(slots))
-
-
-def _named(state: Tree, part: Tree) -> Tree:
-    """A state with a slot in each leaf's place. part: the slots of the parameters it is for"""
-    if hasattr(state, "parts"):
-        return state.rebuilt([_named(inner, of) for inner, of in state.parts(part)])
-    if hasattr(state, "_fields"):
-        if not _is_slot(part) and any(getattr(value, "ndim", 0) for value in state):
-            part = jax.tree.leaves(part, is_leaf=_is_slot)[:1]
-        return type(state)(
-            *(_named_field(name, getattr(state, name), part) for name in state._fields)
-        )
-    if isinstance(state, abc.Mapping):
-        return {key: _named(inner, part[key]) for key, inner in state.items()}
-    return None if state is None else tuple(_named(inner, part) for inner in state)
-
-
-def _named_field(field: str, value: Tree, part: Tree) -> Tree:
-    if value is None or hasattr(value, "parts") or hasattr(value, "_fields"):
-        return _named(value, part)
-    owners = jax.tree.leaves(part, is_leaf=_is_slot)
-    names = tuple(f"{owner.names[0]}.{field}" for owner in owners)
-    if hasattr(value, "shape") and not _is_slot(part):
-        return Slot(names, value.shape, None)
-    # None stands for a leaf that a parameter has not
-    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda leaf: leaf is None)
-    return jax.tree.unflatten(
-        treedef,
-        [
-            None if leaf is None else _slot(name, owner, leaf)
-            for name, owner, leaf in zip(names, owners, leaves, strict=True)
-        ],
-    )
-
-
-def _slot(name: str, owner: Slot, leaf: jax.Array) -> Slot:
-    """Of a leaf whose axes are its parameter's, though some may have become 1; or that has none.
-
-    A scalar beside a parameter that is a whole tree by itself has no axes either.
-    """
-    axes = owner.axes if leaf.ndim else None
-    return Slot((name,), tuple(leaf.shape[axis] for axis in axes or range(leaf.ndim)), axes)
-
-
-def _is_slot(node: Any) -> bool:
-    return isinstance(node, Slot)
-
-
-def _table_of(module: nnx.Module) -> dict[str, Rule]:
-    """The rules for a layer of a kind in TABLE, or of one made from such; else none."""
-    return next((TABLE[kind] for kind in type(module).__mro__ if kind in TABLE), {})
-
-
-def _outermost_layers(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
-    """(path, layer) of every layer in TABLE that is not inside another one."""
-    known = {path: module for path, module in nnx.iter_modules(model) if _table_of(module)}
+def _outermost_layers(
+    modules: abc.Mapping[Path, nnx.Module], table: Rules
+) -> list[tuple[Path, nnx.Module]]:
+    """(path, layer) of every layer in the table that is not inside another one."""
+    known = {path: module for path, module in modules.items() if _rules_of(module, table)}
     return [
         (path, module)
         for path, module in known.items()
@@ -363,6 +197,28 @@ def _outermost_layers(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
     ]
 
 
-def _torch_path(path: Path) -> list[str]:
+def _refuse_unknown(path: Path, modules: abc.Mapping[Path, nnx.Module], table: Rules) -> None:
+    """Raises InputError where a parameter is of one of Flax's layers, or of one made from such."""
+    owner = next(path[:n] for n in range(len(path) - 1, -1, -1) if path[:n] in modules)
+    layer = type(modules[owner])
+    for kind in layer.__mro__:
+        if kind in table and kind is not layer:  # what a layer of one's own adds is one's own
+            return
+        if kind.__module__.startswith("flax.") and kind not in _CONTAINERS:
+            raise InputError(
+                f"module_layout: {dotted(path[len(owner) :])!r} of layer {dotted(owner)!r}, a "
+                f"{_called(layer)}, has no rule, expected one in rules={{{kind.__name__}: ...}}"
+            )
+
+
+def _torch_path(path: Path, modules: abc.Mapping[Path, nnx.Module]) -> Path:
     """PyTorch's Sequential numbers its layers at its own level; Flax's keeps them in `layers`."""
-    return [str(key) for key in path if key != "layers"]
+    return tuple(
+        key
+        for i, key in enumerate(path)
+        if key != "layers" or not isinstance(modules.get(path[:i]), nnx.Sequential)
+    )
+
+
+def _called(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 from flax import nnx
-from jax.tree_util import keystr, tree_leaves_with_path
+from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
 from twinstep.errors import InputError
 
@@ -36,9 +36,29 @@ def by_path(tree: Tree, is_leaf: IsLeaf = lambda node: False) -> dict[Path, Any]
     return found
 
 
+def children(tree: Tree) -> tuple[dict[str, Any], jax.tree_util.PyTreeDef]:
+    """({key: what is directly below it}, how it is put together again); keys are text."""
+    nodes, treedef = tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
+    return {keystr(path, simple=True): node for path, node in nodes}, treedef
+
+
 def dotted(path: Path) -> str:
     """A path as PyTorch writes names."""
     return ".".join(path)
+
+
+def by_name(tree: Tree, is_leaf: IsLeaf = lambda node: False) -> dict[str, Any]:
+    """{path, dotted: leaf}, in the order of the tree's leaves.
+
+    Raises InputError where two leaves have one name, as "a.b" and b in a have.
+    """
+    found = by_path(tree, is_leaf)
+    named = {dotted(path): leaf for path, leaf in found.items()}
+    if len(named) < len(found):
+        names = [dotted(path) for path in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"parameter {twice!r} is there twice, expected names of their own")
+    return named
 
 
 def paired(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from twinstep.errors import InputError
+
 _SMALL_DOT = 2048  # products, up to which a dot is multiply-and-sum
 
 
@@ -112,10 +114,22 @@ class Embedding(nnx.Module):
             numbers: Which rows, (N,) int, from 0.
 
         Returns:
-            The rows, (N, embedding_dim).
+            The rows, (N, embedding_dim); in a compiled function NaN for a number that is no row's.
+
+        Raises:
+            InputError: For a number that is no row's, where numbers are known.
         """
-        rows: jax.Array = self.weight[numbers]
-        return rows
+        table, rows = self.weight[...], jnp.asarray(numbers)
+        if not isinstance(rows, jax.core.Tracer):
+            known = np.asarray(rows)
+            if (odd := known[(known < 0) | (known >= len(table))]).size:
+                raise InputError(
+                    f"Embedding: number {odd[0]} is no row's, expected 0 to {len(table) - 1}"
+                )
+        found: jax.Array = table.at[rows].get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        )
+        return found
 
 
 class RNN(nnx.Module):
@@ -152,15 +166,19 @@ class RNN(nnx.Module):
 
         Args:
             x: The inputs, (N, T, I).
-            h0: The hidden units before the first step, (N, H).
+            h0: The hidden units before the first step, (N, H); PyTorch's have an axis more.
 
         Returns:
             The outputs, (N, T, H), and the last one, (N, H).
+
+        Raises:
+            InputError: For other shapes.
         """
 
         def cell(h: jax.Array, i: jax.Array) -> jax.Array:
             return jnp.tanh(i + self.hidden(h))
 
+        _check_shapes(self, x, h0)
         return _over_time(cell, self.input(x), h0)
 
 
@@ -198,10 +216,13 @@ class GRU(nnx.Module):
 
         Args:
             x: The inputs, (N, T, I).
-            h0: The hidden units before the first step, (N, H).
+            h0: The hidden units before the first step, (N, H); PyTorch's have an axis more.
 
         Returns:
             The outputs, (N, T, H), and the last one, (N, H).
+
+        Raises:
+            InputError: For other shapes.
         """
 
         def cell(h: jax.Array, i: jax.Array) -> jax.Array:
@@ -212,7 +233,18 @@ class GRU(nnx.Module):
             n = jnp.tanh(i_n + r * h_n)
             return (1 - z) * n + z * h
 
+        _check_shapes(self, x, h0)
         return _over_time(cell, self.input(x), h0)
+
+
+def _check_shapes(layer: Any, x: jax.Array, h0: jax.Array) -> None:
+    """Raises InputError for others than (N, T, I) and (N, H): an axis more would broadcast."""
+    name, size = type(layer).__name__, layer.input.kernel.shape[0]
+    if x.ndim != 3 or x.shape[2] != size:
+        raise InputError(f"{name}: x has shape {x.shape}, expected (N, T, {size})")
+    expected = (x.shape[0], layer.hidden.kernel.shape[0])
+    if h0.shape != expected:
+        raise InputError(f"{name}: h0 has shape {h0.shape}, expected {expected}")
 
 
 def _over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,17 +1,17 @@
 """An optimizer from PyTorch's own description of it: its name and keywords, or one of its objects.
 
-PyTorch is not imported: its objects are asked for their class' name, their groups and defaults.
+PyTorch is not imported: its objects are asked what they hold.
 """
 
 import inspect
 from collections import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import optax
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Mapping
+from twinstep.jax.mapping import Mapping
 from twinstep.jax.optim._adadelta import adadelta
 from twinstep.jax.optim._adafactor import adafactor
 from twinstep.jax.optim._adagrad import adagrad
@@ -26,7 +26,11 @@ from twinstep.jax.optim._rmsprop import rmsprop
 from twinstep.jax.optim._rprop import rprop
 from twinstep.jax.optim._sgd import sgd
 from twinstep.jax.optim._sparse_adam import sparse_adam
+from twinstep.jax.optim._torch_objects import by_steps, check_scheduler, torch_name
+from twinstep.jax.optim._torch_scheduler import schedule_of
 from twinstep.jax.optim.groups import Factory, made, param_groups
+from twinstep.jax.optim.lr_scheduler import Schedule
+from twinstep.jax.trees import by_name
 
 TORCH: dict[str, Factory] = {
     "Adadelta": adadelta,
@@ -59,6 +63,7 @@ def from_torch(
     named_parameters: Iterable[tuple[str, Any]] | None = None,
     *,
     layout: Mapping | None = None,
+    scheduler: Any = None,
     **options: Any,
 ) -> optax.GradientTransformation:
     """An optimizer by PyTorch's name and keywords, or from one of PyTorch's own optimizers.
@@ -68,12 +73,16 @@ def from_torch(
 
     Args:
         optimizer: A name in torch.optim; or one of its optimizers, whose options are taken as they
-            are now, the state is not (see `opt_state_from_torch`).
+            are now, the state is not (see `opt_state_from_torch`). Parameters of a group that have
+            made different numbers of steps are put in groups of their own.
         named_parameters: (name, parameter) of each, where the optimizer does not know its
             parameters' names itself; what has `requires_grad = False` stays where it is. Without
-            names, one group is all parameters of the tree, and several are its leaves by number, of
-            a list in their order.
+            names, one group is all parameters of the tree, each of which has to learn, and several
+            are its leaves by number, of a list in their order; `init` looks at their number and
+            shapes.
         layout: As for `param_groups`: the model's, for PyTorch's names.
+        scheduler: The one of torch.optim.lr_scheduler that moves the optimizer object's learning
+            rate, if any does, from its start on. A step of it is an update here.
         options: PyTorch's own keywords, beside a name. foreach, fused, capturable and
             differentiable are accepted, and change nothing.
 
@@ -82,7 +91,9 @@ def from_torch(
 
     Raises:
         InputError: For a name that is not there, a keyword that PyTorch's has not, a value that it
-            refuses, keywords beside an object, or a parameter that named_parameters does not have.
+            refuses, keywords beside an object, or a parameter that named_parameters does not have;
+            an object that is not torch.optim's own, or whose step is another's; a scheduler that is
+            not given, or is none of PyTorch's own, or ReduceLROnPlateau, which asks for losses.
 
     Example:
         >>> import jax.numpy as jnp
@@ -101,7 +112,9 @@ def from_torch(
     if not isinstance(optimizer, str):
         if options:
             raise InputError(f"from_torch: {next(iter(options))} is given, expected it of a name")
-        return _of_object(optimizer, named_parameters, layout)
+        return _of_object(optimizer, named_parameters, layout, scheduler)
+    if scheduler is not None:
+        raise InputError("from_torch: scheduler is given, expected it with an optimizer object")
     _check(optimizer, options)
     return made(TORCH[optimizer], optimizer, _numbers(options))
 
@@ -132,39 +145,98 @@ def torch_options(name: str) -> dict[str, Any]:
 
 
 def _of_object(
-    optimizer: Any, named_parameters: Iterable[tuple[str, Any]] | None, layout: Mapping | None
+    optimizer: Any,
+    named_parameters: Iterable[tuple[str, Any]] | None,
+    layout: Mapping | None,
+    scheduler: Any,
 ) -> optax.GradientTransformation:
-    kinds = [kind.__name__ for kind in type(optimizer).__mro__]
-    name = next((kind for kind in kinds if kind in TORCH), kinds[0])
-    if not hasattr(optimizer, "param_groups"):
-        raise InputError(f"from_torch: optimizer is {optimizer!r}, expected a name or an optimizer")
+    name = torch_name(optimizer, TORCH)
+    check_scheduler(optimizer, scheduler)
     known = torch_options(name)
     names = None if named_parameters is None else {id(p): n for n, p in named_parameters}
-    groups, first = [], 0
+    groups: list[dict[str, Any]] = []
+    every = [p for group in optimizer.param_groups for p in group["params"]]
     for number, group in enumerate(optimizer.param_groups):
         options = {key: value for key, value in group.items() if key in known}
         _check(name, options)
-        groups.append(_numbers(options) | {"params": _names(number, group, names, first)})
-        first += len(group["params"])
-    if len(groups) == 1 and names is None and "param_names" not in optimizer.param_groups[0]:
-        del groups[0]["params"]
-        return made(TORCH[name], name, groups[0])
-    return param_groups(groups, TORCH[name], layout=layout)
+        options = _numbers(options)
+        if scheduler is not None:
+            options |= _scheduled(schedule_of(scheduler, number), options)
+        called = _names(number, group, names, every)
+        parts = [called] if name == "LBFGS" else by_steps(optimizer, called)
+        groups += [options | {"params": [called for called, _ in part]} for part in parts]
+    shapes = [tuple(p.shape) for p in every]
+    if names is not None or "param_names" in optimizer.param_groups[0]:
+        return param_groups(groups, TORCH[name], layout=layout)
+    if len(optimizer.param_groups) > 1:
+        return _with_shapes(param_groups(groups, TORCH[name], layout=layout), shapes, is_list=True)
+    if len(groups) > 1 or not all(p.requires_grad for p in every):
+        what = "made another number of steps than others" if len(groups) > 1 else "no gradient"
+        raise InputError(f"from_torch: a parameter has {what}, expected named_parameters with it")
+    del groups[0]["params"]
+    return _with_shapes(made(TORCH[name], name, groups[0]), shapes, is_list=False)
 
 
 def _names(
-    number: int, group: abc.Mapping[str, Any], names: abc.Mapping[int, str] | None, first: int
-) -> list[str | int]:
-    """What a group's parameters are called, those without a gradient left out."""
+    number: int,
+    group: abc.Mapping[str, Any],
+    names: abc.Mapping[int, str] | None,
+    every: Sequence[Any],
+) -> list[tuple[str | int, Any]]:
+    """(what it is called, parameter) of a group, those without a gradient left out."""
+    called: list[str | int]
     if names is not None:
         if any(id(parameter) not in names for parameter in group["params"]):
             raise InputError(
                 f"from_torch: group {number} has a parameter that is not in named_parameters"
             )
-        called: list[str | int] = [names[id(parameter)] for parameter in group["params"]]
+        called = [names[id(parameter)] for parameter in group["params"]]
+    elif "param_names" in group:
+        called = list(group["param_names"])
     else:
-        called = list(group.get("param_names", range(first, first + len(group["params"]))))
-    return [c for c, p in zip(called, group["params"], strict=True) if p.requires_grad]
+        places = {id(parameter): place for place, parameter in enumerate(every)}
+        called = [places[id(parameter)] for parameter in group["params"]]
+    return [(c, p) for c, p in zip(called, group["params"], strict=True) if p.requires_grad]
+
+
+def _scheduled(schedule: Schedule, options: abc.Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a schedule moves."""
+    moved: dict[str, Any] = {"lr": schedule}
+    if schedule.momentum is not None:
+        if "betas" in options:
+            return moved | {"betas": (schedule.momentum, *options["betas"][1:])}
+        return moved | {"momentum": schedule.momentum}
+    return moved
+
+
+def _with_shapes(
+    optimizer: optax.GradientTransformation, shapes: Sequence[tuple[int, ...]], *, is_list: bool
+) -> optax.GradientTransformationExtraArgs:
+    """The same for a tree of as many parameters as PyTorch's has, of its shapes up to their axes.
+
+    is_list: in PyTorch's order
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(params: optax.Params) -> optax.OptState:
+        found = by_name(params)
+        if len(found) != len(shapes):
+            raise InputError(
+                f"from_torch: the tree has {len(found)} parameters, the optimizer {len(shapes)}, "
+                "expected as many, or named_parameters"
+            )
+        left = [sorted(shape) for shape in shapes]
+        for name, leaf in found.items():
+            size = sorted(leaf.shape)
+            if size not in left[: 1 if is_list else None]:
+                raise InputError(
+                    f"from_torch: parameter {name!r} has shape {leaf.shape}, which the optimizer's "
+                    "has not, expected the same parameters, or named_parameters"
+                )
+            left.remove(size)
+        return optimizer.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, optimizer.update)
 
 
 def _check(name: str, options: abc.Mapping[str, Any]) -> None:

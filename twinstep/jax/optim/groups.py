@@ -3,35 +3,36 @@
 import inspect
 from collections import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Mapping, by_name
+from twinstep.jax.mapping import Mapping, is_slot
 from twinstep.jax.optim.selecting import Selector, chosen
+from twinstep.jax.trees import by_name, children
 
 Factory = Callable[..., optax.GradientTransformation]
 Choice = Callable[[optax.Params], list[str]]
 """What says which parameters, by the tree's own names."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@struct.dataclass
 class GroupsState:
     """states: of each group's optimizer, over {name: array}; members: each group's names."""
 
     states: tuple[Any, ...]
-    members: tuple[tuple[str, ...], ...] = field(metadata={"static": True})
+    members: tuple[tuple[str, ...], ...] = field(metadata={"pytree_node": False})
 
     def parts(self, params: Any) -> list[tuple[Any, Any]]:
         """(state, its parameters by name) of each group."""
-        named = by_name(params)
+        named = by_name(params, is_slot)
         return [
-            (state, {name: named[name] for name in names})
+            (state, _part(named, names))
             for state, names in zip(self.states, self.members, strict=True)
         ]
 
@@ -53,9 +54,9 @@ def param_groups(
 
     Args:
         groups: Each a dict of `params`, which parameters (a name, a list's number, the start of
-            names up to a dot, several of those, or a function of a name), and the options that it
-            has for itself, its own `optimizer` among them. In short, {key at the top of the tree:
-            its optimizer}, with a state of that form; the other arguments then count for nothing.
+            names up to a dot, several of those, an empty list included, or a function of a name),
+            and the options that it has for itself, its own `optimizer` among them. In short, {key
+            at the top of the tree: its optimizer}, alone, with a state of that form.
         optimizer: `adam` or another of this package, for the groups without their own.
         layout: A model's, for PyTorch's names of parameters beside the tree's own.
         defaults: Options of the groups without their own.
@@ -67,8 +68,8 @@ def param_groups(
 
     Raises:
         InputError: For an option that the optimizer has not, or a value that it refuses, here; in
-            `init`, for a parameter that does not exist (by key, it is a KeyError), or is in two
-            groups.
+            `init`, for a parameter that does not exist, or is in two groups; in `update`, for
+            gradients of other parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,6 +84,11 @@ def param_groups(
     Source: https://docs.pytorch.org/docs/stable/optim.html#per-parameter-options
     """
     if isinstance(groups, abc.Mapping):
+        beside = {"optimizer": optimizer, "layout": layout} | defaults
+        if odd := [key for key, value in beside.items() if value is not None]:
+            raise InputError(
+                f"param_groups: {odd[0]} is given, expected it with a list of groups alone"
+            )
         return _by_key(groups)
     if not groups:
         raise InputError("param_groups: groups is empty, expected at least one group")
@@ -106,10 +112,12 @@ def frozen(
 ) -> optax.GradientTransformation:
     """The optimizer over all parameters but some, which neither move nor have a state.
 
-    As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient.
+    As PyTorch's optimizers pass by what `requires_grad = False` leaves without a gradient. So does
+    PyTorch's clipping: it goes inside, `frozen(optax.chain(clip_grad_norm(1.0), adam()), "head")`;
+    in front of `frozen` it would count the frozen parameters' gradients, which JAX has.
 
     Args:
-        optimizer: Any of optax's or of this package's.
+        optimizer: Any of optax's or of this package's, or a chain of them.
         params: Which are frozen: a name, a list's number, the start of names up to a dot, several
             of those, or a function of a name.
         layout: As for `param_groups`.
@@ -119,15 +127,21 @@ def frozen(
         that are left.
 
     Raises:
-        InputError: In `init`, where a parameter does not exist, or none is left.
+        InputError: In `init`, where a parameter does not exist; in `update`, for gradients of other
+            parameters.
 
     Example:
+        The norm that is clipped is that of what moves, 4.
+
         >>> import jax.numpy as jnp
-        >>> from twinstep.jax.optim import frozen, sgd
-        >>> optimizer = frozen(sgd(lr=0.5, momentum=0.9), "embedding")
+        >>> import optax
+        >>> from twinstep.jax.optim import clip_grad_norm, frozen, sgd
+        >>> clipped = optax.chain(clip_grad_norm(1.0), sgd(lr=0.5, momentum=0.9))
+        >>> optimizer = frozen(clipped, "embedding")
         >>> params = {"embedding": {"table": jnp.ones(1)}, "head": jnp.ones(1)}
-        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
-        >>> print(updates["embedding"]["table"], updates["head"], state.members)
+        >>> grads = {"embedding": {"table": jnp.full(1, 3.0)}, "head": jnp.full(1, 4.0)}
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> print(updates["embedding"]["table"], updates["head"].round(4), state.members)
         [0.] [-0.5] (('head',),)
 
     Source: https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad
@@ -135,9 +149,7 @@ def frozen(
 
     def rest(tree: optax.Params) -> list[str]:
         held = set(chosen(tree, params, layout, "frozen"))
-        if not (left := [name for name in by_name(tree) if name not in held]):
-            raise InputError("frozen: params selects every parameter, expected one to move")
-        return left
+        return [name for name in by_name(tree) if name not in held]
 
     return _over_parts([(rest, optimizer)])
 
@@ -175,7 +187,7 @@ def _over_parts(
                     )
         named = by_name(params)
         states = [
-            optimizer.init({name: named[name] for name in names})
+            optimizer.init(_part(named, names)) if names else optax.EmptyState()
             for optimizer, names in zip(optimizers, groups, strict=True)
         ]
         return GroupsState(tuple(states), tuple(map(tuple, groups)))
@@ -183,45 +195,60 @@ def _over_parts(
     def update(
         grads: optax.Updates, state: GroupsState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, GroupsState]:
-        structure: Any = jax.tree.structure(grads)
-        given = {"grads": grads, "params": params} | extra
-        by_names = {
-            key: by_name(tree)
-            for key, tree in given.items()
-            if structure == jax.tree.structure(tree)
-        }
-        updates = jax.tree.map(jnp.zeros_like, by_names["grads"])
-        states = []
+        if not isinstance(state, GroupsState):
+            raise InputError(
+                f"param_groups: state is a {type(state).__name__}, expected the GroupsState that "
+                "init gives: a checkpoint is restored into that"
+            )
+        named, states = by_name(grads), []
+        updates: dict[str, Any] = {}
+        # what has the form of the parameters goes in parts, as a mask of touched rows does
+        given = {"params": params} | extra
+        whole = {key: found for key, tree in extra.items() if (found := _like(named, tree))}
+        if params is not None:
+            whole["params"] = by_name(params)
         for optimizer, inner, names in zip(optimizers, state.states, state.members, strict=True):
-            # what has the form of the parameters goes in parts, as a mask of touched rows does
-            of_part = given | {k: {n: v[n] for n in names} for k, v in by_names.items()}
+            if not names:
+                states.append(inner)
+                continue
+            of_part = given | {key: _part(found, names) for key, found in whole.items()}
             for key, function in extra.items():
                 if callable(function):
-                    of_part[key] = _of_part(function, names, structure, by_names["params"])
+                    of_part[key] = _of_part(function, names, params)
             moved, new = optimizer.update(
-                of_part.pop("grads"), inner, of_part.pop("params"), **of_part
+                _part(named, names), inner, of_part.pop("params"), **of_part
             )
             updates |= moved
             states.append(new)
-        leaves = [updates[name] for name in by_names["grads"]]
-        return jax.tree.unflatten(structure, leaves), state.rebuilt(states)
+        leaves = [updates.get(name, jnp.zeros_like(grad)) for name, grad in named.items()]
+        return jax.tree.unflatten(jax.tree.structure(grads), leaves), state.rebuilt(states)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _part(named: abc.Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of a group, by name."""
+    for name in names:
+        if name not in named:
+            raise InputError(f"param_groups: parameter {name!r} is missing")
+    return {name: named[name] for name in names}
+
+
+def _like(named: abc.Mapping[str, Any], tree: Any) -> dict[str, Any] | None:
+    """A tree's leaves by name, where it has the form of the gradients."""
+    found = by_name(tree)
+    return found if found.keys() == named.keys() else None
+
+
 def _of_part(
-    value_and_grad: Callable[[Any], tuple[jax.Array, Any]],
-    names: Sequence[str],
-    structure: jax.tree_util.PyTreeDef,
-    params: abc.Mapping[str, jax.Array],
+    value_and_grad: Callable[[Any], tuple[jax.Array, Any]], names: Sequence[str], params: Any
 ) -> Callable[[abc.Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
     """LBFGS's closure as a function of some of the parameters, by name; the others stay."""
 
     def of_part(part: abc.Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        leaves = [part.get(name, params[name]) for name in params]
-        value, grads = value_and_grad(jax.tree.unflatten(structure, leaves))
-        named = by_name(grads)
-        return value, {name: named[name] for name in names}
+        leaves = [part.get(name, leaf) for name, leaf in by_name(params).items()]
+        value, grads = value_and_grad(jax.tree.unflatten(jax.tree.structure(params), leaves))
+        return value, _part(by_name(grads), names)
 
     return of_part
 
@@ -229,19 +256,28 @@ def _of_part(
 def _by_key(groups: abc.Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
     """{key at the top of the parameters' tree: its optimizer}, with a state of that form."""
 
-    def init(params: abc.Mapping[str, Any]) -> dict[str, Any]:
-        return {name: optimizer.init(params[name]) for name, optimizer in groups.items()}
+    def parts(tree: Any, what: str) -> tuple[dict[str, Any], Any]:
+        found, treedef = children(tree)
+        for key in groups:
+            if str(key) not in found:
+                raise InputError(f"param_groups: {what} has no key {key!r}, {nearest(key, found)}")
+        return found, treedef
+
+    def init(params: optax.Params) -> dict[str, Any]:
+        found, _ = parts(params, "params")
+        return {key: optimizer.init(found[str(key)]) for key, optimizer in groups.items()}
 
     def update(
-        grads: abc.Mapping[str, Any],
-        state: abc.Mapping[str, Any],
-        params: abc.Mapping[str, Any] | None = None,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        updates = {name: jax.tree.map(jnp.zeros_like, grad) for name, grad in grads.items()}
-        new_state = {}
-        for name, optimizer in groups.items():
-            part = None if params is None else params[name]
-            updates[name], new_state[name] = optimizer.update(grads[name], state[name], part)
-        return updates, new_state
+        grads: optax.Updates, state: abc.Mapping[str, Any], params: optax.Params | None = None
+    ) -> tuple[optax.Updates, dict[str, Any]]:
+        found, treedef = parts(grads, "gradients")
+        own = None if params is None else parts(params, "params")[0]
+        states, _ = parts(state, "state")
+        updates = {key: jax.tree.map(jnp.zeros_like, grad) for key, grad in found.items()}
+        new = {}
+        for key, optimizer in groups.items():
+            part = None if own is None else own[str(key)]
+            updates[str(key)], new[key] = optimizer.update(found[str(key)], states[str(key)], part)
+        return jax.tree.unflatten(treedef, list(updates.values())), new
 
     return optax.GradientTransformation(init, update)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.layout import Slot
+from twinstep.jax.mapping import Slot
+from twinstep.jax.optim._arrays import as_array, for_torch
 from twinstep.jax.optim._lbfgs import LBFGSState
 
 _VECTORS = ("d", "prev_flat_grad")
@@ -27,16 +28,16 @@ def lbfgs_to_torch(state: LBFGSState, part: Any, names: Sequence[str]) -> dict[s
     """
     if not int(state.func_evals):
         return {}
-    order = _order(part, names)
+    order = _order(part, names, state.d.shape)
     rows = range(int(state.stored))
     entries: dict[str, Any] = {key: int(getattr(state, key)) for key in ("func_evals", "n_iter")}
     entries |= {key: float(getattr(state, key)) for key in ("t", "prev_loss")}
-    entries |= {key: np.array(getattr(state, key))[order] for key in _VECTORS}
+    entries |= {key: for_torch(getattr(state, key))[order] for key in _VECTORS}
     entries |= {
-        key: [np.array(getattr(state, key)[row])[order] for row in rows] for key in _HISTORY
+        key: [for_torch(getattr(state, key)[row])[order] for row in rows] for key in _HISTORY
     }
-    entries["ro"] = [np.array(state.ro[row]) for row in rows]
-    entries["H_diag"] = np.array(state.H_diag)
+    entries["ro"] = [for_torch(state.ro[row]) for row in rows]
+    entries["H_diag"] = for_torch(state.H_diag)
     return {names[0]: entries}
 
 
@@ -60,14 +61,14 @@ def lbfgs_from_torch(
         state = state._replace(**{key: jnp.array(int(entries[key]), jnp.int32)})
     if "d" not in entries:  # PyTorch found the gradient flat at once
         return state
-    order, kind = _order(part, names), state.d.dtype
+    order, kind = _order(part, names, state.d.shape), state.d.dtype
     back = np.argsort(order)
     size, held = len(state.ro), len(entries["old_dirs"])
     if held > size:
         raise InputError(f"lbfgs: old_dirs has {held} entries, expected up to {size}")
 
     def vector(value: Any) -> np.ndarray:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = as_array(value)
         if array.shape != state.d.shape:
             raise InputError(f"lbfgs: d has shape {array.shape}, expected {state.d.shape}")
         return array[back]
@@ -88,8 +89,8 @@ def lbfgs_from_torch(
     )
 
 
-def _order(part: Any, names: Sequence[str]) -> np.ndarray:
-    """Where each entry of PyTorch's vector lies in ours, (n,)."""
+def _order(part: Any, names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
+    """Where each entry of PyTorch's vector lies in ours, (n,). shape: of ours"""
     where, first = {}, 0
     for slot in jax.tree.leaves(part, is_leaf=lambda node: isinstance(node, Slot)):
         size = math.prod(slot.shape)
@@ -100,4 +101,6 @@ def _order(part: Any, names: Sequence[str]) -> np.ndarray:
     if where.keys() != set(names):
         odd = sorted(where.keys() ^ set(names))[0]
         raise InputError(f"lbfgs: parameter {odd!r} is on one side only, expected on both")
+    if shape != (first,):
+        raise InputError(f"lbfgs: d has shape {shape}, expected {(first,)} of these parameters")
     return np.concatenate([where[name] for name in names])

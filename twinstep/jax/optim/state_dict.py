@@ -6,21 +6,30 @@ given `model.parameters()`; not needed where it was given names itself, or for a
 """
 
 from collections import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError, nearest
-from twinstep.jax.layout import Mapping, opt_state_layout
+from twinstep.jax.mapping import Mapping
+from twinstep.jax.optim._arrays import as_array, for_torch
 from twinstep.jax.optim._from_torch import torch_options
 from twinstep.jax.optim._lbfgs import LBFGSState
 from twinstep.jax.optim._sparse_adam import SparseAdamState
+from twinstep.jax.optim._state_parts import (
+    is_of_optax,
+    kind_of,
+    layout_of,
+    mapped,
+    refuse_twice,
+    renamed,
+)
 from twinstep.jax.optim.lbfgs_state import lbfgs_from_torch, lbfgs_to_torch
+from twinstep.jax.state_layout import opt_state_layout
 
-_OURS = ("count", "stored", "micro_step", "grad")  # what PyTorch keeps elsewhere, or not at all
+_OURS = ("count", "stored")  # what PyTorch keeps elsewhere, or not at all
 _CLOCKS = ("step", "count", "func_evals")  # say by 0 that there was no step yet
 
 
@@ -31,6 +40,7 @@ def opt_state_to_torch(
     *,
     names: Sequence[str] | None = None,
     optimizer: str | None = None,
+    count: int | None = None,
 ) -> dict[str, Any]:
     """An optimizer's state as PyTorch's `state_dict()` has it, with NumPy arrays for tensors.
 
@@ -39,21 +49,28 @@ def opt_state_to_torch(
 
     `jax.tree.map(lambda a: torch.tensor(a) if isinstance(a, np.ndarray) else a, state_dict)`
 
+    bfloat16, which NumPy has not, is given as float32: `load_state_dict` rounds nothing as it turns
+    it into the parameters' own dtype.
+
     Args:
-        opt_state: The state of an optimizer of this package, alone or within others.
+        opt_state: The state of an optimizer of this package, or of optax's `sgd`, `adam`, `adamw`,
+            `radam`, `adamax`, `adadelta`, `rmsprop` and `adagrad`, alone or within others.
         param_groups: The other optimizer's `state_dict()["param_groups"]`, for its numbers and
             options; or written here, `params` being names.
         layout: Of the parameters: a model's (`module_layout`), or `tree_layout(params)` of a tree
             that has PyTorch's layout.
         names: What the parameters of number 0, 1, ... are called, where param_groups does not say,
             such as `[name for name, _ in model.named_parameters()]`.
-        optimizer: Its name in torch.optim, to complete options with PyTorch's defaults.
+        optimizer: Its name in torch.optim, to complete options with PyTorch's defaults; of one of
+            optax's, to say whose it is to be where several keep the same (Adam's if left out).
+        count: The updates made, for one of optax's that does not count them, as PyTorch does.
 
     Returns:
         {'state': {number: {PyTorch's name: NumPy array}}, 'param_groups': [...]}.
 
     Raises:
-        InputError: For names that the layout does not have, or too few of them.
+        InputError: For names that the layout does not have, or too few of them; for a state that
+            PyTorch has not, or that lacks what PyTorch keeps.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,11 +88,15 @@ def opt_state_to_torch(
     """
     groups, called = _numbered(param_groups, names, layout)
     defaults = {} if optimizer is None else torch_options(optimizer)
-    states = _lbfgs_states(opt_state, _slots(layout))
-    if states:
-        kept = lbfgs_to_torch(*states[0], list(called.values()))
-    else:
-        kept = _entries(opt_state, layout)
+    kept: dict[str, dict[str, Any]] = {}
+
+    def read(state: Any, part: Any) -> Any:
+        entries = _entries(state, part, list(called.values()), optimizer, count)
+        refuse_twice(kept, entries)
+        kept.update(entries)
+        return state
+
+    mapped(opt_state, layout.tree, read, lambda clock: clock)
     return {
         "state": {number: kept[name] for number, name in called.items() if name in kept},
         "param_groups": [defaults | group for group in groups],
@@ -92,23 +113,26 @@ def opt_state_from_torch(
 ) -> Any:
     """An optimizer's state as `optimizer.state_dict()` has it, in the form of opt_state.
 
-    Options are not read: `from_torch` takes them.
+    Options are not read: `from_torch` takes them. What PyTorch keeps with a parameter, such as its
+    number of steps, is one for a group here: where a group's differ, `from_torch` of the optimizer
+    object makes groups in which they don't, and `param_groups` any.
 
     Args:
-        state_dict: PyTorch's, of tensors, or of arrays.
-        opt_state: The state before the first step, `optimizer.init(params)`, which stays where
-            PyTorch has none.
+        state_dict: PyTorch's, of tensors, or of arrays; by numbers or, as torch.distributed's are,
+            by the parameters' names.
+        opt_state: The state before the first step, `optimizer.init(params)`, of one of those that
+            `opt_state_to_torch` takes, which stays where PyTorch has none.
         layout: Of the parameters, as for `opt_state_to_torch`.
         names: What the parameters of number 0, 1, ... are called, as for `opt_state_to_torch`.
-        count: The updates made, for a schedule of SGD's, Muon's or LBFGS's, which PyTorch doesn't
-            keep.
+        count: The updates made, for a schedule, where PyTorch doesn't keep them: SGD's, Muon's,
+            LBFGS's, and those of optax's.
 
     Returns:
         A state like opt_state, for the optimizer to go on from.
 
     Raises:
         InputError: Where the two don't fit, or parameters that share a number here (such as `step`)
-            differ in it.
+            differ in it; where a schedule needs `count`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -127,76 +151,129 @@ def opt_state_from_torch(
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html
     """
-    _, called = _numbered(state_dict["param_groups"], names, layout)
+    for key in ("state", "param_groups"):
+        if key not in state_dict:
+            raise InputError(f"state_dict has no {key!r}, expected optimizer.state_dict()")
+    groups, called = _numbered(state_dict["param_groups"], names, layout)
     given: dict[str, Any] = {}
-    for number, state in state_dict["state"].items():
-        if number not in called:
+    for number, entries in state_dict["state"].items():
+        name = called.get(number, number)
+        if name not in called.values():
             raise InputError(f"optimizer state of parameter {number} is unknown, in no group")
-        given |= {
-            f"{called[number]}.{key}": value for key, value in state.items() if value is not None
-        }
-    states = _lbfgs_states(opt_state, _slots(layout))
-    if states:
-        new = lbfgs_from_torch(given, *states[0], list(called.values()), count)
-        return jax.tree.map(
-            lambda node: new if isinstance(node, LBFGSState) else node,
-            opt_state,
-            is_leaf=lambda node: isinstance(node, LBFGSState),
-        )
-    return _filled(opt_state, layout, given, count)
+        given |= {f"{name}.{key}": value for key, value in entries.items() if value is not None}
+    read = _Read(given, list(called.values()), count, any("initial_lr" in g for g in groups))
+    filled = mapped(opt_state, layout.tree, read.state, read.clock)
+    if odd := sorted(given.keys() - read.used):
+        raise InputError(f"optimizer state {odd[0]!r} is unknown, {nearest(odd[0], read.used)}")
+    return filled
 
 
-def _filled(opt_state: Any, layout: Mapping, given: dict[str, Any], count: int | None) -> Any:
-    """opt_state with the entries that are given by name, {name.key: tensor or number}."""
-    named_layout = opt_state_layout(opt_state, layout)
-    named = named_layout.to_torch(opt_state)
-    if odd := sorted(given.keys() - named.keys()):
-        raise InputError(f"optimizer state {odd[0]!r} is unknown, {nearest(odd[0], named)}")
-    with_state = {name.rpartition(".")[0] for name in given}
-    for slot in named_layout.slots:
-        key = slot.names[0].rpartition(".")[2]
-        values = [given[name] for name in slot.names if name in given]
-        if key == "count":
-            # SGD asks it whether there is a buffer yet
-            values = [bool(given) if count is None else count]
-        elif key not in _OURS and (
-            missing := [
-                name
-                for name in slot.names
-                if name not in given and name.rpartition(".")[0] in with_state
-            ]
-        ):
-            raise InputError(f"optimizer state {missing[0]!r} is missing")
-        if values:
-            arrays = [_array(value) for value in values]
-            if any(not np.array_equal(array, arrays[0]) for array in arrays):
-                raise InputError(f"optimizer state {key!r} differs between parameters")
-            dtype = named[slot.names[0]].dtype
-            named |= dict.fromkeys(slot.names, jnp.array(arrays[0], dtype))
-    return named_layout.to_jax(named)
-
-
-def _entries(opt_state: Any, layout: Mapping) -> dict[str, dict[str, Any]]:
+def _entries(
+    state: Any, part: Any, names: Sequence[str], optimizer: str | None, count: int | None
+) -> dict[str, dict[str, Any]]:
     """{parameter: {PyTorch's name: array}}, of those that have made a step."""
-    whole_steps = any(
-        isinstance(node, SparseAdamState)
-        for node in jax.tree.leaves(
-            opt_state, is_leaf=lambda node: isinstance(node, SparseAdamState)
-        )
-    )
+    if isinstance(state, LBFGSState):
+        return lbfgs_to_torch(state, part, names)
+    theirs = renamed(state, optimizer) if is_of_optax(state) else state
     found: dict[str, dict[str, Any]] = {}
     reset = set()
-    for name, array in opt_state_layout(opt_state, layout).to_torch(opt_state).items():
+    for name, array in opt_state_layout(theirs, layout_of(part)).to_torch(theirs).items():
         parameter, _, key = name.rpartition(".")
         if key in _CLOCKS and int(array) == 0:
             reset.add(parameter)
-        value: Any = np.array(array)
+        value: Any = for_torch(array)
         if key == "step":
             # PyTorch's is a float tensor, but for SparseAdam's
-            value = int(array) if whole_steps else np.array(array, np.float32)
+            is_whole = isinstance(state, SparseAdamState)
+            value = int(array) if is_whole else np.array(array, np.float32)
         if key not in _OURS:
             found.setdefault(parameter, {})[key] = value
-    return {name: entries for name, entries in found.items() if name not in reset}
+    if is_of_optax(state) and not {"step", "momentum_buffer"} & {*theirs._fields}:
+        if count is None:
+            raise InputError(
+                f"count is None, expected the updates made: optax's {type(state).__name__} does "
+                "not count them, PyTorch does"
+            )
+        found = {name: {"step": np.array(count, np.float32)} | e for name, e in found.items()}
+    return {} if count == 0 else {name: e for name, e in found.items() if name not in reset}
+
+
+class _Read:
+    """What is given by name, {parameter.key: tensor or number}, put into states.
+
+    names: in PyTorch's order; scheduled: whether PyTorch's optimizer had a scheduler
+    """
+
+    def __init__(
+        self, given: dict[str, Any], names: Sequence[str], count: int | None, scheduled: bool
+    ) -> None:
+        self.given, self.names, self.count, self.scheduled = given, names, count, scheduled
+        self.used: set[str] = set()
+        self.owners: set[str] = set()
+
+    def clock(self, before: Any) -> Any:
+        """The count of a schedule that optax keeps beside the optimizer's state."""
+        return jnp.asarray(self._made(self.given), before.dtype)
+
+    def state(self, state: Any, part: Any) -> Any:
+        """An optimizer's own state, like the one before."""
+        if isinstance(state, LBFGSState):
+            self.used |= self.given.keys()
+            asked = state.count is not None and self.given
+            count = self._made({}) if asked else None
+            return lbfgs_from_torch(self.given, state, part, self.names, count)
+        params, theirs = layout_of(part), state
+        held = {_owner(n) for slot in opt_state_layout(state, params).slots for n in slot.names}
+        refuse_twice(self.owners, held)
+        self.owners |= held
+        mine = {name: value for name, value in self.given.items() if _owner(name) in held}
+        if is_of_optax(state):
+            theirs = renamed(state, kind_of(state, {name.rpartition(".")[2] for name in mine}))
+            self.used |= {f"{owner}.step" for owner in held}  # it counts only where it has to
+        layout = opt_state_layout(theirs, params)
+        named = layout.to_torch(theirs)
+        self.used |= named.keys()
+        for slot in layout.slots:
+            value = self._value(slot.names, mine, alone=len(layout.slots) == 1)
+            if value is not None:
+                dtype = named[slot.names[0]].dtype
+                named |= dict.fromkeys(slot.names, jnp.array(value, dtype))
+        filled = layout.to_jax(named)
+        return type(state)(*filled) if is_of_optax(state) else filled
+
+    def _value(self, names: Sequence[str], mine: abc.Mapping[str, Any], *, alone: bool) -> Any:
+        """What is given for one leaf of a state; None where nothing is. alone: it has no others"""
+        key = names[0].rpartition(".")[2]
+        if key == "count":
+            if alone or self.count is not None or (self.scheduled and mine):
+                return self._made(mine)
+            return bool(mine)  # a momentum buffer asks whether it is one yet
+        if not mine:
+            return None
+        for name in names:
+            if name not in mine:
+                raise InputError(f"optimizer state {name!r} is missing, others have one")
+        first, *others = [as_array(mine[name]) for name in names]
+        for name, other in zip(names[1:], others, strict=True):
+            if not np.array_equal(first, other):
+                raise InputError(
+                    f"optimizer state {key!r} differs between parameters, {names[0]!r} is {first}, "
+                    f"{name!r} is {other}: expected groups of their own"
+                )
+        return first
+
+    def _made(self, given: abc.Mapping[str, Any]) -> int:
+        """The updates made, as was said, or as PyTorch counts them."""
+        if self.count is not None:
+            return self.count
+        steps = {int(as_array(v)) for name, v in given.items() if name.endswith(".step")}
+        if len(steps) != 1:
+            raise InputError("count is None, expected the updates made: a schedule needs them")
+        return steps.pop()
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _numbered(
@@ -221,30 +298,3 @@ def _numbered(
     if odd := [name for name in called.values() if name not in known]:
         raise InputError(f"parameter {odd[0]!r} is unknown, {nearest(odd[0], sorted(known))}")
     return groups, called
-
-
-def _slots(layout: Mapping) -> Any:
-    return jax.tree.unflatten(layout.treedef, layout.slots)
-
-
-def _lbfgs_states(opt_state: Any, part: Any) -> list[tuple[LBFGSState, Any]]:
-    """(LBFGS's state, the slots of the parameters it is for), of every one in a state."""
-    return list(_each_lbfgs(opt_state, part))
-
-
-def _each_lbfgs(state: Any, part: Any) -> Iterator[tuple[LBFGSState, Any]]:
-    if isinstance(state, LBFGSState):
-        yield state, part
-    elif hasattr(state, "parts"):
-        for inner, of in state.parts(part):
-            yield from _each_lbfgs(inner, of)
-    elif isinstance(state, tuple):
-        for inner in state:
-            yield from _each_lbfgs(inner, part)
-
-
-def _array(value: Any) -> np.ndarray:
-    """A tensor, an array or a number as an array of its own."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return np.array(value)

@@ -1,19 +1,43 @@
 """An optimizer that sees the parameters as PyTorch's does: by its names, in its layout."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import field, replace
 from typing import Any, Self
 
 import jax
 import optax
+from flax import serialization, struct
 
-from twinstep.jax.layout import Mapping
+from twinstep.errors import InputError
+from twinstep.jax.mapping import Mapping, is_slot
 from twinstep.jax.optim.base import require_params
+from twinstep.jax.trees import by_name
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@jax.tree_util.register_pytree_with_keys_class
+class InOrder(dict[str, Any]):
+    """{name: array}, its leaves in the order that they were put in; JAX sorts a plain dict's."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        """As JAX asks for it."""
+        return [(jax.tree_util.DictKey(name), leaf) for name, leaf in self.items()], tuple(self)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Iterable[Any]) -> Self:
+        """As JAX asks for it."""
+        return cls(zip(names, leaves, strict=True))
+
+
+serialization.register_serialization_state(  # type: ignore[no-untyped-call]  # Flax says no types
+    InOrder,
+    lambda kept: {name: serialization.to_state_dict(leaf) for name, leaf in kept.items()},
+    lambda kept, state: InOrder(
+        (name, serialization.from_state_dict(leaf, state[name])) for name, leaf in kept.items()
+    ),
+)
+
+
+@struct.dataclass
 class TorchLayoutState:
     """inner: the optimizer's own state, over {PyTorch's name: array in PyTorch's layout}.
 
@@ -21,11 +45,11 @@ class TorchLayoutState:
     """
 
     inner: Any
-    names: tuple[str, ...] | None = field(default=None, metadata={"static": True})
+    names: tuple[str, ...] | None = field(default=None, metadata={"pytree_node": False})
 
     def parts(self, params: Any) -> list[tuple[Any, Any]]:
         """The one state, and its parameters by name; params: slots, which need no axes there."""
-        slots = jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "axes"))
+        slots = by_name(params, is_slot).values()
         named = {slot.names[0]: slot._replace(axes=None) for slot in slots}
         return [(self.inner, _ordered(named, self.names))]
 
@@ -74,19 +98,21 @@ def in_torch_layout(
     order = None if names is None else tuple(names)
 
     def to_torch(tree: Any) -> dict[str, jax.Array]:
-        return _ordered(layout.to_torch(tree), order)
+        return _ordered(layout.part(tree).to_torch(tree), order)
 
-    def seen(argument: Any) -> Any:
+    def seen(argument: Any, params: Any) -> Any:
         if callable(argument):
 
             def value_and_grad(named: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
-                value, grads = argument(layout.to_jax(named))
+                value, grads = argument(layout.part(params).to_jax(named))
                 return value, to_torch(grads)
 
             return value_and_grad
-        if jax.tree.structure(argument) == layout.treedef:
-            of = [slot.names[0] for slot in layout.slots]
-            return _ordered(dict(zip(of, jax.tree.leaves(argument), strict=True)), order)
+        found = by_name(argument)
+        if found.keys() == by_name(params).keys():
+            of = layout.part(argument).slots
+            named = zip((slot.names[0] for slot in of), found.values(), strict=True)
+            return _ordered(dict(named), order)
         return argument
 
     def init(params: optax.Params) -> TorchLayoutState:
@@ -98,15 +124,24 @@ def in_torch_layout(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, TorchLayoutState]:
-        extra = {key: seen(argument) for key, argument in extra.items()}
+        if not isinstance(state, TorchLayoutState):
+            raise InputError(
+                f"in_torch_layout: state is a {type(state).__name__}, expected the "
+                "TorchLayoutState that init gives: a checkpoint is restored into that"
+            )
+        extra = {key: seen(argument, params) for key, argument in extra.items()}
         updates, inner = optimizer.update(
             to_torch(grads), state.inner, to_torch(require_params(params)), **extra
         )
-        return layout.to_jax(updates), replace(state, inner=inner)
+        return layout.part(grads).to_jax(updates), replace(state, inner=inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _ordered(named: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
-    """The same, its leaves in the order of names; those of a plain dict are sorted by JAX."""
-    return named if names is None else OrderedDict((name, named[name]) for name in names)
+    """The same, its leaves in the order of names."""
+    if names is None:
+        return named
+    if odd := sorted(named.keys() ^ set(names)):
+        raise InputError(f"in_torch_layout: parameter {odd[0]!r} is on one side only, of names")
+    return InOrder((name, named[name]) for name in names)
