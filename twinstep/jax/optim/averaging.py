@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from twinstep.jax.optim.base import Scheduled, check_arguments, lerp, value_at
+from twinstep.jax.optim.lr_scheduler.counts import clock
 
 AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(averaged parameter, current parameter, models averaged so far) -> new averaged parameter"""
@@ -192,7 +193,8 @@ def swa_lr(
         anneal_strategy=(anneal_strategy, f"one of {_STRATEGIES}", lambda v: v in _STRATEGIES),
     )
 
-    def schedule(count: jax.Array) -> jax.Array:
+    def schedule(count: Any) -> jax.Array:
+        count = clock("swa_lr", count)
         done = jnp.asarray(count - start, float) / max(1, anneal_epochs)
         t = jnp.clip(done if anneal_epochs else jnp.ones(()), 0, 1)
         alpha = t if anneal_strategy == "linear" else (1 - jnp.cos(math.pi * t)) / 2

@@ -17,8 +17,11 @@ Scheduled: TypeAlias = float | optax.Schedule
 
 
 def value_at(value: Scheduled, step: jax.Array) -> Any:
-    """A hyper-parameter's value in update `step`, (), counted from 1 as PyTorch's state does."""
-    return value(step - 1) if callable(value) else value
+    """A hyper-parameter's value in update `step`, (), counted from 1 as PyTorch's state does.
+
+    A function is given the widest integer: quotients of an int32 are float32 whatever x64 says.
+    """
+    return value(jnp.asarray(step, int) - 1) if callable(value) else value
 
 
 def rate_at(lr: Scheduled, step: jax.Array) -> jax.Array:
