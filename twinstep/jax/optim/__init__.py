@@ -7,7 +7,7 @@ in `lr_scheduler`.
 """
 
 from twinstep.jax.optim import lr_scheduler
-from twinstep.jax.optim._accumulate import accumulate
+from twinstep.jax.optim._accumulate import accumulate, zero_grad
 from twinstep.jax.optim._adadelta import adadelta
 from twinstep.jax.optim._adafactor import adafactor
 from twinstep.jax.optim._adagrad import adagrad
@@ -62,4 +62,5 @@ __all__ = [
     "torch_options",
     "total_norm",
     "update_averaged",
+    "zero_grad",
 ]
