@@ -23,7 +23,15 @@ from twinstep.jax.optim._rmsprop import rmsprop
 from twinstep.jax.optim._rprop import rprop
 from twinstep.jax.optim._sgd import sgd
 from twinstep.jax.optim._sparse_adam import sparse_adam
-from twinstep.jax.optim.averaging import averaged, ema_avg, swa_avg, swa_lr, update_averaged
+from twinstep.jax.optim.averaging import (
+    averaged,
+    ema_avg,
+    ema_multi_avg,
+    swa_avg,
+    swa_lr,
+    swa_multi_avg,
+    update_averaged,
+)
 from twinstep.jax.optim.clipping import clip_grad_norm, clip_grad_value, total_norm
 from twinstep.jax.optim.groups import frozen, param_groups
 from twinstep.jax.optim.state_dict import opt_state_from_torch, opt_state_to_torch
@@ -42,6 +50,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "ema_avg",
+    "ema_multi_avg",
     "from_torch",
     "frozen",
     "in_torch_layout",
@@ -59,6 +68,7 @@ __all__ = [
     "sparse_adam",
     "swa_avg",
     "swa_lr",
+    "swa_multi_avg",
     "torch_options",
     "total_norm",
     "update_averaged",

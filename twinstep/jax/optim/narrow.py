@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from twinstep.errors import InputError
 from twinstep.jax.trees import by_path, dotted, paired
 
-_BITS = {"bfloat16": (8, 7), "float16": (5, 10)}  # of exponent and mantissa
+_FORMAT = {"bfloat16": (8, 7, 2.0**-126), "float16": (5, 10, 2.0**-14)}
+"""Bits of the exponent and of the mantissa, the least normal number."""
 
 
 def wide(x: jax.Array) -> jax.Array:
@@ -27,16 +28,31 @@ def is_narrow(dtype: Any) -> bool:
 
 
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
-    """A result in a dtype, rounded for good."""
+    """A result in a dtype, rounded for good; an integer is cut, and wraps round, as PyTorch's."""
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(int)
     if is_narrow(dtype):
-        exponent, mantissa = _BITS[str(dtype)]
-        x = jax.lax.reduce_precision(x.astype(jnp.float32), exponent, mantissa)
+        exponent, mantissa, least = _FORMAT[str(dtype)]
+        single = x.astype(jnp.float32)
+        normal = jax.lax.reduce_precision(single, exponent, mantissa)
+        # which makes 0 of what is below the least normal number
+        x = jnp.where(abs(single) < least, single.astype(dtype).astype(jnp.float32), normal)
     return x.astype(dtype)
 
 
 def times(x: jax.Array, number: Any) -> jax.Array:
-    """A product with a real number, which is rounded no earlier than PyTorch's is."""
-    return rounded(wide(x) * jnp.asarray(number, wide(x).real.dtype), x.dtype)
+    """A product with a real number, rounded no earlier than PyTorch's and before it is added.
+
+    XLA fuses a product and a sum, which rounds once where PyTorch rounds twice: so it is not to
+    know that it is the product which is added. An integer's is of the widest float.
+    """
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(times(x.real, number), times(x.imag, number))
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        product = x.astype(float) * number
+        return jnp.where(abs(product) > 2.0**100, 0, product)  # which it never is
+    product = wide(x) * jnp.asarray(number, wide(x).dtype)
+    return rounded(jnp.where(jnp.isnan(x), x, product), x.dtype)
 
 
 def divided(x: jax.Array, number: Any) -> jax.Array:
