@@ -14,6 +14,7 @@ from twinstep.jax.optim import from_torch
 from twinstep.jax.optim._from_torch import FLAGS, TORCH
 
 Arrays = Mapping[str, jax.Array]
+Special = Mapping[str, Mapping[int, float]]
 Entry = tuple[str, jax.Array, jax.Array]
 """(name, theirs, ours) of a parameter, or of a state that is like it."""
 
@@ -67,8 +68,13 @@ class Pair:
             values = values + 1j * self.numbers.randn(*shape)
         return torch.tensor(values).to(getattr(torch, self.dtype))
 
-    def step(self, special: Mapping[str, Mapping[int, float]] | None = None) -> None:
+    def step(self, special: Special | None = None) -> None:
         """One step of both on the same gradients. special: {parameter: {flat index: its entry}}."""
+        self.step_theirs(special)
+        self.params, self.state = self.compiled(self.params, self.state, self.grads, self.more)
+
+    def step_theirs(self, special: Special | None = None) -> None:
+        """PyTorch's step alone."""
         grads: dict[str, jax.Array] = {}
         for key, p in self.theirs.items():
             grad = self.draw(tuple(p.shape))
@@ -82,7 +88,6 @@ class Pair:
         rows = {k: (g != 0).reshape(len(g), -1).any(1) for k, g in grads.items()}
         self.more = {"touched": rows} if self.is_sparse else {}
         self.optimizer.step()
-        self.params, self.state = self.compiled(self.params, self.state, self.grads, self.more)
 
     def take_theirs(self) -> None:
         """Goes on from PyTorch's parameters and state."""
