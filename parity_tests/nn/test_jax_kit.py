@@ -118,7 +118,7 @@ def test_l1_gradient_at_a_tie_is_zero() -> None:
 
 def test_a_delta_that_is_not_above_0_is_refused() -> None:
     x = jnp.ones(2)
-    refused(lambda: kit.huber_loss(x, x, 0.0), "huber_loss", "delta", "0.0")
+    refused(lambda: kit.huber_loss(x, x, delta=0.0), "huber_loss", "delta", "0.0")
 
 
 WRONG_LOSSES: dict[str, tuple[str, Loss]] = {

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from twinstep.errors import InputError
 from twinstep.jax.optim.base import (
     Scheduled,
     check_arguments,
@@ -52,7 +53,7 @@ def sparse_adam(
         PyTorch's state names.
 
     Raises:
-        InputError: For a value that PyTorch refuses.
+        InputError: For a value that PyTorch refuses; in `update`, without `touched`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -78,9 +79,11 @@ def sparse_adam(
         state: SparseAdamState,
         params: optax.Params | None = None,
         *,
-        touched: Any,
+        touched: Any = None,
         **_: Any,
     ) -> tuple[optax.Updates, SparseAdamState]:
+        if touched is None:
+            raise InputError("sparse_adam: touched is None, expected the rows: update(touched=...)")
         step = state.step + 1
         beta1, beta2 = (value_at(beta, step) for beta in betas)
         root = jnp.sqrt(bias_correction(beta2, step))

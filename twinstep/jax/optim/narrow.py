@@ -13,9 +13,6 @@ import jax.numpy as jnp
 from twinstep.errors import InputError
 from twinstep.jax.trees import by_path, dotted, paired
 
-_FORMAT = {"bfloat16": (8, 7, 2.0**-126), "float16": (5, 10, 2.0**-14)}
-"""Bits of the exponent and of the mantissa, the least normal number."""
-
 
 def wide(x: jax.Array) -> jax.Array:
     """In the dtype that PyTorch computes it in: float32 for what is narrower."""
@@ -31,13 +28,16 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     """A result in a dtype, rounded for good; an integer is cut, and wraps round, as PyTorch's."""
     if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(int)
-    if is_narrow(dtype):
-        exponent, mantissa, least = _FORMAT[str(dtype)]
-        single = x.astype(jnp.float32)
-        normal = jax.lax.reduce_precision(single, exponent, mantissa)
-        # which makes 0 of what is below the least normal number
-        x = jnp.where(abs(single) < least, single.astype(dtype).astype(jnp.float32), normal)
-    return x.astype(dtype)
+    return (nearest(x.astype(jnp.float32), dtype) if is_narrow(dtype) else x).astype(dtype)
+
+
+def nearest(x: jax.Array, dtype: Any) -> jax.Array:
+    """The nearest values of a narrow dtype, in float32 still."""
+    if dtype == jnp.bfloat16:
+        return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
+    # which makes 0 of what is below the least normal number
+    return jnp.where(jnp.abs(x) < 2.0**-14, jnp.rint(x * 2.0**24) * 2.0**-24, normal)
 
 
 def times(x: jax.Array, number: Any) -> jax.Array:

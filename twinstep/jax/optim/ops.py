@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from twinstep.errors import InputError
 from twinstep.jax.optim.base import is_known, is_zero, lerp, require_params
+from twinstep.jax.optim.narrow import is_narrow, nearest
 from twinstep.jax.trees import by_path, dotted, in_structure_of, paired
 
 Tree = Any
@@ -25,8 +26,6 @@ Scalar = Any
 """A Python number, or an array, (), of any float."""
 
 _VECTORS = 32  # entries that a kernel takes at once with AVX2; 64 with AVX-512
-_SUBNORMAL = 2.0**-14  # float16's, which reduce_precision makes 0
-_LEAST = 2.0**-24
 
 
 class Ops:
@@ -34,19 +33,14 @@ class Ops:
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = jnp.dtype(dtype)
-        self.narrow = self.dtype.itemsize == 2
+        self.narrow = is_narrow(self.dtype)
         self.computed = (
             jnp.dtype(jnp.float32) if self.narrow else jnp.real(jnp.zeros(0, dtype)).dtype
         )
 
     def rounded(self, x: jax.Array) -> jax.Array:
         """The nearest values of the dtype."""
-        if self.dtype == jnp.bfloat16:
-            return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
-        if self.dtype == jnp.float16:
-            normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
-            return jnp.where(jnp.abs(x) < _SUBNORMAL, jnp.rint(x / _LEAST) * _LEAST, normal)
-        return x
+        return nearest(x, self.dtype) if self.narrow else x
 
     def number(self, value: Scalar) -> Any:
         """A scalar as wide as the arithmetic; a Python number as it is, which widens nothing."""
