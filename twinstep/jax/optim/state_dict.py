@@ -161,7 +161,13 @@ def opt_state_from_torch(
         if name not in called.values():
             raise InputError(f"optimizer state of parameter {number} is unknown, in no group")
         given |= {f"{name}.{key}": value for key, value in entries.items() if value is not None}
-    read = _Read(given, list(called.values()), count, any("initial_lr" in g for g in groups))
+    read = _Read(
+        given,
+        list(called.values()),
+        count,
+        scheduled=any("initial_lr" in group for group in groups),
+        unbuffered=all(group.get("momentum") == 0 for group in groups),
+    )
     filled = mapped(opt_state, layout.tree, read.state, read.clock)
     if odd := sorted(given.keys() - read.used):
         raise InputError(f"optimizer state {odd[0]!r} is unknown, {nearest(odd[0], read.used)}")
@@ -201,13 +207,21 @@ def _entries(
 class _Read:
     """What is given by name, {parameter.key: tensor or number}, put into states.
 
-    names: in PyTorch's order; scheduled: whether PyTorch's optimizer had a scheduler
+    names: in PyTorch's order; scheduled: whether PyTorch's optimizer had a scheduler; unbuffered:
+    whether its momentum is 0, for which it keeps no buffer, where an array of 0 has one here
     """
 
     def __init__(
-        self, given: dict[str, Any], names: Sequence[str], count: int | None, scheduled: bool
+        self,
+        given: dict[str, Any],
+        names: Sequence[str],
+        count: int | None,
+        *,
+        scheduled: bool,
+        unbuffered: bool,
     ) -> None:
-        self.given, self.names, self.count, self.scheduled = given, names, count, scheduled
+        self.given, self.names, self.count = given, names, count
+        self.scheduled, self.unbuffered = scheduled, unbuffered
         self.used: set[str] = set()
         self.owners: set[str] = set()
 
@@ -248,7 +262,8 @@ class _Read:
             if alone or self.count is not None or (self.scheduled and mine):
                 return self._made(mine)
             return bool(mine)  # a momentum buffer asks whether it is one yet
-        if not mine:
+        absent = key == "momentum_buffer" and self.unbuffered and not mine.keys() & {*names}
+        if not mine or absent:
             return None
         for name in names:
             if name not in mine:
