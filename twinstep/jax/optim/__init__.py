@@ -4,6 +4,13 @@ Each optimizer gives an `optax.GradientTransformation` whose state's fields are 
 names. Beside them: parameter groups and frozen parameters, gradient clipping and accumulation,
 averaged parameters, and the way from and to PyTorch's own optimizers and their state. Schedules are
 in `lr_scheduler`.
+
+Parameters are of any float dtype, and complex where PyTorch's optimizer takes them (`conj_grads`
+turns JAX's gradients). In bfloat16 and float16 each operation rounds as PyTorch's, `update` needs
+the parameters, and updates are float32: `optax.apply_updates` gives the parameters' dtype. What
+belongs together is paired by the keys of its leaves. Each number may be an array, traced or not, as
+`optax.inject_hyperparams` makes them: in the parameters' dtype, so that narrow ones want its
+`hyperparam_dtype=jnp.float32`.
 """
 
 from twinstep.jax.optim import lr_scheduler

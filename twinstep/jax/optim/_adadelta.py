@@ -46,8 +46,8 @@ def adadelta(
             made so far).
         rho: Decay of both averages, from 0 to 1.
         eps: Added under both roots, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         foreach, capturable, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 

@@ -55,7 +55,8 @@ def adafactor(
         eps: Two numbers of 0 or more. The root of the second moment is at least the first, None
             being the dtype's own eps; a parameter's root mean square counts as at least the second.
         d: What an update's root mean square is clipped to, before it is scaled, 1 or more.
-        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more, or a
+            schedule.
         foreach: PyTorch's way to compute; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 

@@ -44,8 +44,8 @@ def adagrad(
     Args:
         lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
         lr_decay: How fast the rate falls with the updates t, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         initial_accumulator_value: What the sum of squares starts from, 0 or more.
         eps: Added to the root, 0 or more.
         foreach, differentiable, fused: How PyTorch computes; of no effect here.

@@ -58,8 +58,8 @@ def adam(
         betas: Decays of the first and the second moment, each at least 0 and below 1: floats (0 as
             0.0, as PyTorch asks for) or schedules.
         eps: Added to the corrected root, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         amsgrad: Whether the largest second moment so far counts, not the last.
         foreach, capturable, differentiable, fused: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
@@ -151,8 +151,8 @@ def adamw(
         betas: Decays of the first and the second moment, each at least 0 and below 1: floats (0 as
             0.0, as PyTorch asks for) or schedules.
         eps: Added to the corrected root, 0 or more.
-        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
-            `update` then needs the parameters.
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more, or a
+            schedule. `update` then needs the parameters.
         amsgrad: Whether the largest second moment so far counts, not the last.
         maximize: Whether to climb: every gradient's sign is turned; weight decay still shrinks.
         foreach, capturable, differentiable, fused: How PyTorch computes; of no effect here.

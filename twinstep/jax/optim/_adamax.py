@@ -48,8 +48,8 @@ def adamax(
         betas: Decays of the first moment and of u, each at least 0 and below 1: numbers or
             schedules.
         eps: Added to each |g|, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         foreach, differentiable, capturable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 

@@ -49,7 +49,7 @@ def asgd(
         lambd: Decay of the parameters, and how fast eta falls; 0 or more.
         alpha: Power with which eta falls, 0 or more.
         t0: The update from which on `ax` is a mean; before, it is a copy of p. Any number.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient.
         foreach, differentiable, capturable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.
 

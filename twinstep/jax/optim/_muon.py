@@ -55,7 +55,8 @@ def muon(
 
     Args:
         lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
-        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more.
+        weight_decay: The parameters first shrink by lr weight_decay of themselves; 0 or more, or a
+            schedule.
         momentum: Decay of the mean of the gradients, 0 or more.
         nesterov: Whether the mean is taken one step ahead.
         ns_coefficients: a, b, c of x <- a x + (b x x^T + c (x x^T)^2) x.

@@ -52,8 +52,8 @@ def nadam(
         betas: Decays of the first and the second moment, each at least 0 and below 1: numbers or
             schedules.
         eps: Added to the corrected root, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         momentum_decay: How fast mu rises from half of beta1 to beta1; 0 or more.
         decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
         foreach, capturable, differentiable: How PyTorch computes; of no effect here.

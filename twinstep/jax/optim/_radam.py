@@ -44,8 +44,8 @@ def radam(
         betas: Decays of the first and the second moment, each at least 0 and below 1: numbers or
             schedules.
         eps: Added to the root before its correction, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         decoupled_weight_decay: Whether weight decay passes the moments by, as in `adamw`.
         foreach, capturable, differentiable: How PyTorch computes; of no effect here.
         maximize: Whether to climb: every gradient's sign is turned.

@@ -53,8 +53,8 @@ def rmsprop(
         lr: Learning rate, 0 or more: a float, or a schedule (function of the updates made so far).
         alpha: Decay of the mean of g^2, 0 or more.
         eps: Added to the root, 0 or more.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         momentum: Decay of the buffer, 0 or more: a number or a schedule.
         centered: Whether the gradient's variance stands under the root, not the mean of g^2.
         capturable, foreach, differentiable: How PyTorch computes; of no effect here.

@@ -51,8 +51,8 @@ def sgd(
         momentum: Decay of the buffer b, 0 or more: a number or a schedule.
         dampening: The share of each later gradient that the buffer does not take, any number;
             without momentum it counts for nothing.
-        weight_decay: L2 penalty, 0 or more: weight_decay p is added to the gradient, and `update`
-            then needs the parameters.
+        weight_decay: L2 penalty, 0 or more, or a schedule: weight_decay p is added to the gradient,
+            and `update` then needs the parameters.
         nesterov: Whether to go by g + momentum b. It takes momentum above 0 and no dampening.
         maximize: Whether to climb: every gradient's sign is turned.
         foreach, differentiable, fused: How PyTorch computes; of no effect here.
