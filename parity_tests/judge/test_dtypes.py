@@ -143,6 +143,13 @@ def test_integers_are_equal_or_not(way: Way, stage: str, kind: str, tmp_path: Pa
     assert str(found.first).startswith(f"step 3, {stage}, weight")
 
 
+def test_integers_are_not_excused_by_measured_rounding() -> None:
+    trace = made(dtype="float32", rounding_noise=1e-6)
+    trace = with_leaf(trace, "params", "weight", np.arange(42).reshape(7, 3, 2))
+    assert compare(trace, trace).verdict is Verdict.EQUAL
+    assert compare(trace, changed(trace, "params", one_more)).verdict is Verdict.MISMATCH
+
+
 @each_way
 @each_stage
 @pytest.mark.parametrize("kind", [*FLOATS, "int32"])

@@ -123,7 +123,7 @@ def _second(**changes: Any) -> Change:
 
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (_with(format=5), "newer"),
+    "newer format": (_with(format=6), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (_with(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),

@@ -167,9 +167,9 @@ class Judge:
         array: np.ndarray,
     ) -> np.ndarray:
         """(T,) what a single step may round, entry by entry."""
-        if STAGES[stage].exact:
-            return np.zeros(len(array))
         kind = tolerance.precision(trace, stage, array)
+        if STAGES[stage].exact or not tolerance.eps(kind):
+            return np.zeros(len(array))
         amount, floor = STAGES[stage].one_step, tolerance.floor(kind)
         if f"{stage}/{leaf}" in rounding_scale:
             return amount * rounding_scale[f"{stage}/{leaf}"].astype(float) + floor

@@ -89,13 +89,11 @@ class TraceWriter:
         problem = chunk.validation_error()
         tensors = {} if problem else _tensors(chunk)
         late = late_leaves(chunk.appears_at, chunk.start)
-        if problem:
-            pass
-        elif not len(chunk):
+        if not problem and not len(chunk):
             problem = "it has no steps"
-        elif chunk.start != expected:
+        elif not problem and chunk.start != expected:
             problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
+        elif not problem and shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
             problem = "its leaves are not those of the steps before"
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
