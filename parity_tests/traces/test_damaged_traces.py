@@ -98,9 +98,9 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "format true": (b'{"format": true}', "format"),
     "format as text": (b'{"format": "1"}', "format"),
     "oldest format": (b'{"format": 1}', "an older twinstep wrote it"),
-    "older format": (b'{"format": 3}', "has format 3, expected 4: an older twinstep wrote it"),
-    "newer format": (b'{"format": 5}', "use a newer twinstep"),
-    "format alone": (b'{"format": 4}', "sha256"),
+    "older format": (b'{"format": 4}', "has format 4, expected 5: an older twinstep wrote it"),
+    "newer format": (b'{"format": 6}', "use a newer twinstep"),
+    "format alone": (b'{"format": 5}', "sha256"),
 }
 
 
@@ -123,7 +123,7 @@ def _second(**changes: Any) -> Change:
 
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (_with(format=5), "newer"),
+    "newer format": (_with(format=6), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (_with(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),
@@ -234,6 +234,9 @@ CONTENTS: dict[str, bytes] = {
     "losses alone": shard_of({"loss": np.zeros(2)}),
     "a type that NumPy lacks": typed("BF16", 2),
     "complex": first_shard({"loss": np.zeros(2, np.complex64)}),
+    "bfloat16 of no bits": first_shard({"bfloat16/buffers/b": np.zeros((3, 2))}),
+    "complex of no pairs": first_shard({"complex64/buffers/b": np.zeros(3, np.float32)}),
+    "one leaf twice": first_shard({"complex64/loss": np.zeros((2, 2), np.float32)}),
     "losses a scalar": first_shard({"loss": np.zeros(())}),
     "losses a table": first_shard({"loss": np.zeros((2, 1))}),
     "losses integers": first_shard({"loss": np.zeros(2, int)}),

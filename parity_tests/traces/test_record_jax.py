@@ -291,10 +291,6 @@ LARGER = {"loss": 1.0, "params": {"w": jnp.ones(3)}}
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no params": (record, "record was given no parameters that learn"),
     "empty params": (lambda: record({}), "record was given no parameters that learn"),
-    "bfloat16": (
-        lambda: record({"w": jnp.ones(2, jnp.bfloat16)}),
-        "parameters are bfloat16, expected all float32 or all float64",
-    ),
     "no step": (told(), "nothing was recorded: no step was made"),
     "loss": (
         told({"loss": jnp.ones(3), "params": PARAMS}),

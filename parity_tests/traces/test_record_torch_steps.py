@@ -209,10 +209,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "batch": (told(batch="all"), "unknown batch 'all'"),
     "nothing that learns": (lambda: record(nn.ReLU()), "ReLU has no parameter that learns"),
     "no module": (record, "no module has no parameter that learns"),
-    "bfloat16": (
-        lambda: record(nn.Linear(2, 1).bfloat16()).__enter__(),
-        "parameters are bfloat16, expected all float32",
-    ),
 }
 
 

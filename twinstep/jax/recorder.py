@@ -17,6 +17,7 @@ from twinstep.errors import InputError
 from twinstep.jax import devices
 from twinstep.jax.layout import Mapping, opt_state_layout
 from twinstep.jax.watching import WatchState, gradients, unwatched
+from twinstep.trace import dtypes
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.rows import Rows, rows_at_once
@@ -46,8 +47,8 @@ def record(
         A context manager; its `trace` is what was recorded.
 
     Raises:
-        InputError: For parameters that are none, or of several dtypes, an `out` that exists, and in
-            the block for what cannot be recorded.
+        InputError: For parameters that are none, or of float32 beside float64, an `out` that
+            exists, and in the block for what cannot be recorded.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -146,7 +147,7 @@ class Recorder:
             InputError: For a loss that is no number, a leaf whose shape changed or that is missing,
                 a step that was recorded already, another optimizer than before.
         """
-        value = np.asarray(loss)
+        value = dtypes.numbers(np.asarray(loss))
         if value.shape != () or value.dtype.kind not in "fiu":
             raise InputError(
                 f"step {self._rows.step}: loss is {value.dtype} of shape {value.shape}, expected "
@@ -193,7 +194,7 @@ class Recorder:
             >>> rec.trace.losses.tolist()
             [0.5, 0.25]
         """
-        losses = np.asarray(loss)
+        losses = dtypes.numbers(np.asarray(loss))
         if losses.ndim != 1 or losses.dtype.kind not in "fiu" or not len(losses):
             raise InputError(
                 f"step {self._rows.step}: loss is {losses.dtype} of shape {losses.shape}, expected "
@@ -339,12 +340,7 @@ def _key_data(leaf: Any) -> Any:
 
 def _metadata(params: Tree, named: Named) -> Metadata:
     """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
-    kinds = {str(array.dtype) for array in named.values()}
-    if not kinds <= {"float32"} and not kinds <= {"float64"}:
-        raise InputError(
-            f"parameters are {' and '.join(sorted(kinds))}, expected all float32 or all float64"
-        )
-    (dtype,) = kinds
+    dtype = dtypes.of_run({name: dtypes.name(array.dtype) for name, array in named.items()})
     arrays = [leaf for leaf in jax.tree.leaves(_plain(params)) if isinstance(leaf, jax.Array)]
     device = next(iter(arrays[0].devices())) if arrays else jax.devices()[0]
     return Metadata(

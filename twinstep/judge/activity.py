@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 
 
@@ -23,6 +24,8 @@ class ActivityCheck:
         self.loss_moved = self.loss_moved or bool(np.any(losses[1:] != losses[:-1]))
         self._last_loss = float(losses[-1])
         if not self.gradient_seen:
-            self.gradient_seen = any(np.any(array != 0) for array in trace.raw_grads.values())
+            grads = map(dtypes.numbers, trace.raw_grads.values())
+            self.gradient_seen = any(np.any(array != 0) for array in grads)
         if not self.params_moved:
-            self.params_moved = any(np.any(a[1:] != a[:-1]) for a in trace.params.values())
+            params = map(dtypes.numbers, trace.params.values())
+            self.params_moved = any(np.any(array[1:] != array[:-1]) for array in params)

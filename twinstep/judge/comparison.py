@@ -24,8 +24,8 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
         The verdict, its reason in a sentence, and the first entry that is off.
 
     Raises:
-        InputError: For traces of different problems, names, shapes, dtypes or lengths, and for
-            steps that they do not have.
+        InputError: For what is no trace of NumPy arrays, for traces of different problems, names,
+            shapes, dtypes or lengths, and for steps that they do not have.
 
     Example:
         >>> import dataclasses
@@ -37,6 +37,13 @@ def compare(reference: Trace, candidate: Trace, *, steps: int | None = None) -> 
         >>> print(found.verdict, "at", found.reason)
         mismatch at step 2, loss, loss: first 1.47, second 1.72, apart 0.25, allowed ...
     """
+    for which, trace in (("first", reference), ("second", candidate)):
+        if not isinstance(trace, Trace):
+            kind = type(trace).__name__
+            raise InputError(
+                f"the {which} trace is a {kind}, expected a Trace, such as twinstep.run, "
+                "load_trace or a recorder gives"
+            )
     check_same_problem(reference.metadata, candidate.metadata)
     for which, trace in (("first", reference), ("second", candidate)):
         if problem := trace.validation_error():

@@ -1,5 +1,6 @@
 """What a comparison finds: a verdict, and the entries of the ledger that led to it."""
 
+import cmath
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,8 +45,8 @@ class Finding:
         stage: The kind of entry, such as "loss", "raw_grads" or "params".
         leaf: The name of the array, PyTorch's where it is a parameter's.
         index: Of the entry in the leaf; () for a number.
-        reference, candidate: The two values there.
-        difference: The largest absolute one in the leaf.
+        reference, candidate: The two values there, complex in a complex leaf.
+        difference: The largest absolute one in the leaf; of complex values, the modulus.
         allowed: What rounding explains, in the same unit.
         ulps: How many numbers of the dtype lie between the two values.
         sides: Whose the two values are, by framework where that tells them apart.
@@ -66,20 +67,24 @@ class Finding:
     stage: str
     leaf: str
     index: tuple[int, ...]
-    reference: float
-    candidate: float
+    reference: complex
+    candidate: complex
     difference: float
     allowed: float
     ulps: float
     sides: tuple[str, str] = ("first", "second")
 
     @property
+    def numbers(self) -> bool:
+        """Whether neither value is a nan or an inf."""
+        return cmath.isfinite(self.reference) and cmath.isfinite(self.candidate)
+
+    @property
     def ratio(self) -> float:
         """The difference in units of what is allowed; inf where no multiple of it would do."""
         if self.difference == 0:
             return 0.0
-        numbers = math.isfinite(self.reference) and math.isfinite(self.candidate)
-        if not numbers or not 0 < self.allowed < math.inf:
+        if not self.numbers or not 0 < self.allowed < math.inf:
             return math.inf
         return self.difference / self.allowed
 
@@ -176,7 +181,7 @@ class Comparison:
         }
 
 
-def _told_apart(a: float, b: float) -> tuple[str, str]:
+def _told_apart(a: complex, b: complex) -> tuple[str, str]:
     """Two numbers in as few digits as tell one from the other, but no fewer than three."""
     if isinstance(a, int):  # a fingerprint
         return str(a), str(b)
@@ -195,7 +200,11 @@ def json_number(value: float) -> float | str:
 
 def _plain(finding: Finding) -> dict[str, Any]:
     plain = {
-        key: json_number(value) if isinstance(value, float) else value
+        key: str(value)
+        if isinstance(value, complex)
+        else json_number(value)
+        if isinstance(value, float)
+        else value
         for key, value in asdict(finding).items()
     }
     lists = {"index": list(finding.index), "sides": list(finding.sides)}

@@ -4,6 +4,7 @@ Every entry of the ledger is measured as one number a step, the largest absolute
 leaf, and held against one allowance a step. NaN is within no allowance.
 """
 
+import cmath
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
 from twinstep.judge.structure import Structure, pairs, structure
-from twinstep.trace import evaluation
+from twinstep.trace import dtypes, evaluation
 from twinstep.trace.ledger import Leaves, Trace
 from twinstep.trace.stages import STAGES
 
@@ -85,7 +86,7 @@ class Judge:
                 return one_step
             # the step evaluates many times, and carries each one's rounding on to the next
             carried = tolerance.ROUNDING_NOISE_FACTOR * replayed.rounding_noise[f"{stage}/{leaf}"]
-            limit = tolerance.max_noise_share(self.dtype) * measure.largest(array)
+            limit = tolerance.max_noise_share(dtypes.name(array.dtype)) * measure.largest(array)
             return one_step + np.minimum(carried, limit)
 
         self._measure("gate", recorded, replayed, allowed)
@@ -119,7 +120,8 @@ class Judge:
                 return np.zeros(len(array))
             if f"{stage}/{leaf}" not in rounding_noise:
                 sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
-                return self._plain_bound(stage, leaf, sizes, steps)
+                kind = tolerance.precision(reference, stage, array)
+                return self._plain_bound(stage, leaf, sizes, steps, kind)
             carried = self._running(
                 ("rounding_noise", stage, leaf), rounding_noise[f"{stage}/{leaf}"]
             )
@@ -165,9 +167,10 @@ class Judge:
         array: np.ndarray,
     ) -> np.ndarray:
         """(T,) what a single step may round, entry by entry."""
-        if STAGES[stage].exact:
+        kind = tolerance.precision(trace, stage, array)
+        if STAGES[stage].exact or not tolerance.eps(kind):
             return np.zeros(len(array))
-        amount, floor = STAGES[stage].one_step, tolerance.floor(self.dtype)
+        amount, floor = STAGES[stage].one_step, tolerance.floor(kind)
         if f"{stage}/{leaf}" in rounding_scale:
             return amount * rounding_scale[f"{stage}/{leaf}"].astype(float) + floor
         if stage == "params":
@@ -177,20 +180,18 @@ class Judge:
             sizes = np.fmax(np.maximum(sizes[1:], sizes[:-1]), move)
         else:
             sizes = self._and_before((mode, stage, leaf), measure.largest(array))
-        return amount * tolerance.eps(self.dtype) * sizes + floor
+        return amount * tolerance.eps(kind) * sizes + floor
 
     def _plain_bound(
-        self, stage: str, leaf: str, sizes: np.ndarray, steps: np.ndarray
+        self, stage: str, leaf: str, sizes: np.ndarray, steps: np.ndarray, dtype: str
     ) -> np.ndarray:
-        """(T,) the allowance of a free run of which no rounding noise is known; `steps`: their
-        numbers.
+        """(T,) the allowance of a free run of which no rounding noise is known.
 
         sizes: the leaf's largest entries, in the trace in which they are smaller: it must not
             matter which trace is named first
         """
         sizes = self._running(("plain", stage, leaf), sizes)
-        amount = tolerance.PLAIN_EPS + tolerance.PLAIN_EPS_A_STEP * steps
-        return amount * tolerance.eps(self.dtype) * sizes + tolerance.floor(self.dtype)
+        return tolerance.plain_bound(sizes, steps, dtype)
 
     def note(self, says: str) -> None:
         """What is to be known of the judgement beside it; said once."""
@@ -230,7 +231,7 @@ class Judge:
             return Verdict.MISMATCH, f"different structure: {self._structure}", None
         if not max(self._steps.values()):
             return Verdict.INVALID, "no steps", None
-        if first and not math.isfinite(first.reference) and not math.isfinite(first.candidate):
+        if first and not any(map(cmath.isfinite, (first.reference, first.candidate))):
             return (
                 Verdict.INVALID,
                 f"step {first.step}: {first.stage} {first.leaf} is {first.reference} "
@@ -356,7 +357,8 @@ class Judge:
             return self._of_outputs(rounding, rounding_noise)
         size = min(measure.largest(e["outputs"][None]).item() for e in both)
         steps = reference.start + len(reference)
-        bound = self._plain_bound("evaluation", "outputs", np.array([size]), np.array([steps]))
+        key = "evaluation", "outputs"
+        bound = self._plain_bound(*key, np.array([size]), np.array([steps]), self.dtype)
         return float(bound.item())
 
     def _evaluate(
@@ -369,11 +371,10 @@ class Judge:
         figures = {name: (mine[name], theirs[name]) for name in mine if name in theirs}
         step = reference.start + len(reference)
         for finding in measure.of_evaluations(step, one, other, figures, limit, self._sides):
-            numbers = math.isfinite(finding.reference) and math.isfinite(finding.candidate)
-            if beyond and numbers:
+            if beyond and finding.numbers:
                 continue
             self._note(mode, finding)
-            if finding.difference > 0 and not math.isfinite(finding.allowed) and numbers:
+            if finding.difference > 0 and not math.isfinite(finding.allowed) and finding.numbers:
                 self._unproved = self._unproved or finding
             elif finding.ratio > 1:
                 self._first.setdefault(mode, finding)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from twinstep.judge.findings import Finding
+from twinstep.trace import dtypes
 from twinstep.trace.ledger import Leaves
 
 
@@ -28,24 +29,26 @@ def _blocks(array: np.ndarray) -> Iterator[slice]:
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(T,) the largest absolute difference of each step; nan where either has a nan or an inf."""
-    if not np.issubdtype(a.dtype, np.floating):  # fingerprints, counters
+    if dtypes.name(a.dtype) not in dtypes.PRECISIONS:  # fingerprints, counters
         return np.where((a != b).any(axis=tuple(range(1, a.ndim))), np.inf, 0.0)
     result = np.empty(len(a))
     # inf - inf is nan by intent, and a difference that overflows is inf
     with np.errstate(invalid="ignore", over="ignore"):
         for rows in _blocks(a):
-            gap = (a[rows] - b[rows]).reshape(len(a[rows]), -1)
-            np.abs(gap, out=gap)
+            gap = (dtypes.numbers(a[rows]) - dtypes.numbers(b[rows])).reshape(len(a[rows]), -1)
+            gap = np.abs(gap, out=gap if gap.dtype.kind == "f" else None)  # complex: the modulus
             result[rows] = gap.max(axis=1, initial=0)
     for row in np.flatnonzero(np.isinf(result)):
-        if not (np.isfinite(a[row]).all() and np.isfinite(b[row]).all()):
+        if not all(np.isfinite(dtypes.numbers(array[row])).all() for array in (a, b)):
             result[row] = np.nan
     return result
 
 
 def largest(array: np.ndarray) -> np.ndarray:
     """(T,) the largest absolute entry of each step."""
-    flat = array.reshape(len(array), -1)
+    flat = dtypes.numbers(array).reshape(len(array), -1)
+    if flat.dtype.kind == "c":
+        return np.abs(flat).max(axis=1, initial=0).astype(float)
     flat = flat.astype(float) if flat.dtype.kind in "bu" else flat  # whose negatives are none
     return np.maximum(flat.max(axis=1, initial=0), -flat.min(axis=1, initial=0)).astype(float)
 
@@ -63,9 +66,18 @@ def same_bits(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> bool:
     """Whether no bit differs; 0 and -0 do, though their difference is 0."""
     if not np.all(difference == 0):
         return False
-    if not np.issubdtype(a.dtype, np.floating):
+    if dtypes.name(a.dtype) not in dtypes.PRECISIONS:
         return True
-    return bool(np.array_equal(np.signbit(a), np.signbit(b)))
+    a, b = dtypes.numbers(a), dtypes.numbers(b)
+    return all(
+        np.array_equal(np.signbit(x), np.signbit(y))
+        for x, y in zip(_parts(a), _parts(b), strict=True)
+    )
+
+
+def _parts(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The real numbers that it is made of."""
+    return (array.real, array.imag) if array.dtype.kind == "c" else (array,)
 
 
 def finding(
@@ -79,11 +91,12 @@ def finding(
     sides: tuple[str, str] = ("first", "second"),
 ) -> Finding:
     """The worst entry of one leaf at one step; `sides`: whose `a` and `b` are."""
-    a, b = np.asarray(a), np.asarray(b)
+    kind = dtypes.name(np.asarray(a).dtype)
+    a, b = dtypes.numbers(np.asarray(a)), dtypes.numbers(np.asarray(b))
     if a.size == 0:
         return Finding(step, stage, leaf, (), 0.0, 0.0, 0.0, float(limit), 0.0, sides)
     with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.abs(np.subtract(a, b, dtype=float))
+        gap = np.abs(np.subtract(a, b, dtype=complex if a.dtype.kind == "c" else float))
     # a nan is the worst entry there is (argmax agrees), and worse on one side than on both
     one_sided = np.isfinite(a) != np.isfinite(b)
     badness = one_sided if one_sided.any() else gap
@@ -99,7 +112,7 @@ def finding(
         candidate=y.item(),
         difference=float(difference) if finite else math.inf,
         allowed=float(limit),
-        ulps=_ulps(x, y),
+        ulps=_ulps(x, y, kind),
         sides=sides,
     )
 
@@ -140,16 +153,24 @@ def of_evaluations(
     return found
 
 
-def _ulps(x: np.floating, y: np.floating) -> float:
-    """How many numbers of the dtype lie between two; the bits, as integers, count them."""
+def _ulps(x: np.generic, y: np.generic, dtype: str) -> float:
+    """How many numbers of the dtype lie between two; the bits, as integers, count them.
+
+    Of complex numbers, in the part in which that is more.
+    """
+    if np.iscomplexobj(x):
+        return max(_ulps(x.real, y.real, ""), _ulps(x.imag, y.imag, ""))
     if not np.issubdtype(x.dtype, np.floating):
         return 0.0 if x == y else math.inf
     if not (np.isfinite(x) and np.isfinite(y)):
         return math.inf
+    if dtype == "float16":
+        x, y = np.float16(x), np.float16(y)
     kind = f"i{x.dtype.itemsize}"
+    between = 1 << 16 if dtype == "bfloat16" else 1  # of float32's, in which they are given
 
-    def ordered(value: np.floating) -> int:
+    def ordered(value: np.generic) -> int:
         bits = int(np.asarray(value).view(kind))
         return bits if bits >= 0 else -(bits & np.iinfo(kind).max)
 
-    return float(abs(ordered(x) - ordered(y)))
+    return float(abs(ordered(x) - ordered(y)) // between)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from twinstep.trace import evaluation
+from twinstep.trace import dtypes, evaluation
 from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import STAGES, STEPS
 
@@ -41,8 +41,9 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
             return Structure(*key, f"shapes {a.shape[1:]} and {b.shape[1:]}")
         if len(a) != len(b):
             return Structure(*key, f"{len(a)} rows and {len(b)} rows")
-        if a.dtype != b.dtype:
-            return Structure(*key, f"dtypes {a.dtype} and {b.dtype}")
+        kinds = dtypes.name(a.dtype), dtypes.name(b.dtype)
+        if kinds[0] != kinds[1]:
+            return Structure(*key, f"dtypes {kinds[0]} and {kinds[1]}")
     one, other = reference.evaluation, candidate.evaluation
     for name in evaluation.NAMES:
         if (name in one) != (name in other):

@@ -6,6 +6,9 @@ step itself. The same figures serve float64 and float32: rounding is the same in
 
 import numpy as np
 
+from twinstep.trace import dtypes
+from twinstep.trace.ledger import Trace
+
 # What one step may round, from the same state (teacher-forced), stands with its stage in
 # `trace.stages`: 4 to 64 eps of
 # loss: itself, and its first-order dependence on the parameters
@@ -45,7 +48,7 @@ GRADIENT_PERTURBATION = 4
 # float32 half. The same bounds what else is measured on the very numbers that it is to excuse.
 def max_noise_share(dtype: str) -> float:
     """How far a measured loss of digits may excuse an entry, as a part of the largest one."""
-    return float(np.finfo(dtype).eps ** 0.25)
+    return eps(dtype) ** 0.25
 
 
 def max_perturbation_share(judged: str, measures: str) -> float:
@@ -72,26 +75,48 @@ def max_growth(dtype: str) -> float:
 # passes other peaks at other times. From there on only single steps are judged; the report says so.
 def chaos_threshold(dtype: str) -> float:
     """The relative rounding noise of the loss from which on a free run is not judged."""
-    return float(np.sqrt(np.finfo(dtype).eps))
+    return eps(dtype) ** 0.5
 
 
 # Two saved traces that bring no rounding noise are judged by this plain bound: eps of the leaf's
 # largest entry so far, times PLAIN_EPS + PLAIN_EPS_A_STEP * steps made. Typical training amplifies
 # rounding to 25 eps at 100 steps and 50 at 300; chaotic runs need the measured rounding noise.
+# In bfloat16 64 eps are half of the largest entry, and would excuse nearly anything: as above, at
+# most three quarters of the digits may go (`max_noise_share`: .3 of the largest entry in bfloat16,
+# .18 in float16), after which there is little left to be judged by.
 PLAIN_EPS = 64
 PLAIN_EPS_A_STEP = 4
 
+# Each leaf is judged by the eps of its own dtype; the loss, which is made of all parameters, by the
+# coarsest of theirs. A complex leaf is judged by modulus, not by part: a product of two complex
+# numbers errs by an eps of its modulus, also in a part that nearly cancels.
+
 
 def eps(dtype: str) -> float:
-    """The distance from 1 to the next larger number of `dtype`."""
-    return float(np.finfo(dtype).eps)
+    """The distance from 1 to the next larger number of `dtype`; 0 for integers, which are exact."""
+    return dtypes.precision(dtype).eps
+
+
+def precision(trace: Trace, stage: str, array: np.ndarray) -> str:
+    """The dtype by whose eps a leaf is judged."""
+    if stage != "loss":
+        return dtypes.name(array.dtype)
+    kinds = [trace.metadata.dtype, *(dtypes.name(leaf.dtype) for leaf in trace.params.values())]
+    return max(kinds, key=eps)
 
 
 def floor(dtype: str) -> float:
-    """What is allowed of any entry: 1e-292 in float64, 1e-31 in float32.
+    """What is allowed of any entry: 1e-292 in float64, 1e-31 in float32; nothing of integers.
 
     On a CPU XLA flushes numbers below `tiny` to 0, PyTorch does not. What was flushed may have gone
     into the entry, times other numbers: their product is taken to be up to 1 / eps. Met with
     weights that a strong decay had made 1e-307, where a gradient was 20 times `tiny` on one side.
     """
-    return float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
+    found = dtypes.precision(dtype)
+    return found.lost / found.eps if found.eps else 0.0
+
+
+def plain_bound(sizes: np.ndarray, steps: np.ndarray, dtype: str) -> np.ndarray:
+    """(T,) the allowance of a free run after so many steps, of entries of these sizes."""
+    share = (PLAIN_EPS + PLAIN_EPS_A_STEP * steps) * eps(dtype)
+    return np.minimum(share, max_noise_share(dtype)) * sizes + floor(dtype)

@@ -378,7 +378,7 @@ def share(ratio: float) -> str:
     return f"{ratio:.0f}" if ratio < 1000 else f"{ratio:.1e}"
 
 
-def _value(value: float, stage: str, dtype: str) -> str:
+def _value(value: complex, stage: str, dtype: str) -> str:
     """A number in as many digits as tell it from its neighbours."""
     if stage == "batch":
         return f"{value:.0f}"

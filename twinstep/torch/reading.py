@@ -1,24 +1,31 @@
 """What a recorder reads off PyTorch: arrays, gradients, an optimizer's numbers, what runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from twinstep.errors import InputError
 from twinstep.torch import devices
+from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata
 
+_FLOAT8 = {d for n in dir(torch) if n.startswith("float8_") for d in [getattr(torch, n)]}
 _MANNERS = ("foreach", "fused", "capturable", "differentiable")
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's own memory, where it is the CPU's."""
+    """A tensor's own memory, where it is the CPU's; of a dtype that NumPy lacks, its bits."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    return (tensor if tensor.is_cpu else tensor.cpu()).numpy()
+    tensor = (tensor if tensor.is_cpu else tensor.cpu()).resolve_conj().resolve_neg()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(dtypes.bfloat16())
+    if tensor.dtype in _FLOAT8:  # under their name, by which they are refused
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return tensor.view(torch.uint8).numpy().view([(kind, "u1")])
+    return tensor.numpy()
 
 
 def grad(parameter: nn.Parameter) -> np.ndarray:
@@ -99,15 +106,12 @@ def numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return found
 
 
-def metadata(parameters: list[nn.Parameter]) -> Metadata:
+def metadata(parameters: Mapping[nn.Parameter, str]) -> Metadata:
     """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
-    kinds = {str(p.dtype).removeprefix("torch."): p for p in parameters}
-    if len(kinds) > 1 or not kinds.keys() <= {"float32", "float64"}:
-        raise InputError(
-            f"parameters are {' and '.join(sorted(kinds))}, expected all float32 or all float64"
-        )
-    (dtype,) = kinds
-    device = parameters[0].device
+    dtype = dtypes.of_run(
+        {name: str(p.dtype).removeprefix("torch.") for p, name in parameters.items()}
+    )
+    device = next(iter(parameters)).device
     return Metadata(
         example=None,
         spec=None,

@@ -381,7 +381,7 @@ class Recorder:
     def _open(self) -> Rows:
         """The rows of this step; what there is before the first one is put there first."""
         if self._rows is None:
-            self._metadata = self._metadata or reading.metadata(list(self._names))
+            self._metadata = self._metadata or reading.metadata(self._names)
             dtype = self._metadata.dtype
             bytes_a_step = sum(4 * p.numel() for p in self._names) * np.dtype(dtype).itemsize
             self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)

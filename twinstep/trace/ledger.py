@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace import evaluation
+from twinstep.trace import validation
 from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
 from twinstep.trace.writing import TraceWriter
 
@@ -42,7 +42,8 @@ class Metadata:
         example, spec: Of a documents' example, its name and hyper-parameters; None: of a loop of
             one's own.
         framework: "torch" or "jax".
-        dtype: "float32" or "float64".
+        dtype: "float32" or "float64", of losses, counters and most leaves; a leaf may be of 16
+            bits, complex or an integer beside it.
         device, precision: Where it computed, and how precisely; see `DeviceConfig`.
         versions: {package: its version}.
     """
@@ -280,32 +281,12 @@ class Trace:
         return "\n".join(lines)
 
     def validation_error(self) -> str | None:
-        """What keeps this from being T steps of one dtype.
+        """What keeps this from being T steps of dtypes that are judged.
 
         Returns:
             It in a few words; None: nothing does.
         """
-        if self.losses.ndim != 1:
-            return f"loss has shape {self.losses.shape}, expected one number a step"
-        if problem := evaluation.validation_error(self.evaluation, self.metadata.dtype):
-            return f"evaluation, {problem}"
-        for stage in STEPS:
-            for leaf, array in self.leaves(stage).items():
-                key = f"{stage.name}/{leaf}"
-                late = min(len(self), max(0, self.appears_at.get(key, 0) - self.start))
-                rows = len(self) - late + stage.before
-                if array.shape[:1] != (rows,):
-                    return f"{stage.name}, {leaf} has shape {array.shape}, expected {rows} rows"
-                if stage.numbers and array.dtype != self.metadata.dtype:
-                    return f"{stage.name}, {leaf} is {array.dtype}, expected {self.metadata.dtype}"
-                measured = [self.rounding_noise] if stage.noisy else []
-                measured += [self.rounding_scale] if stage.name in ("loss", "raw_grads") else []
-                for sizes in measured:
-                    size = None if sizes is None else sizes.get(key)
-                    if sizes is not None and (size is None or size.shape != (len(self),)):
-                        what = f"{stage.name}, {leaf}"
-                        return f"{what}: what rounding does to it is not known for every step"
-        return None
+        return validation.error(self)
 
     def save(self, folder: "str | PathLike[str]") -> None:
         """Writes the trace to a folder, which `load_trace` reads.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.errors import InputError
+from twinstep.trace import dtypes, validation
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Leaves, Metadata, Trace
 from twinstep.trace.stages import LEAVES, STAGES
@@ -78,8 +79,19 @@ class Rows:
                 f"step {self.step}: {stage}, {name} has shape {array.shape}, before it had "
                 f"{leaf.shape}"
             )
+        if leaf.array.dtype != array.dtype:
+            self._check_dtype(
+                stage, name, leaf.array.dtype, self._kept(stage, array.dtype, array.ndim)
+            )
         leaf.array[self.made + leaf.shift] = array
         leaf.filled = self.made
+
+    def _check_dtype(self, stage: str, name: str, before: np.dtype, now: np.dtype) -> None:
+        if before != now:
+            raise InputError(
+                f"step {self.step}: {stage}, {name} is {dtypes.name(now)}, before it was "
+                f"{dtypes.name(before)}"
+            )
 
     def given(self, name: str, array: np.ndarray) -> None:
         """Copies the gradient that the optimizer is given, unless it is what was backpropagated.
@@ -88,12 +100,16 @@ class Rows:
         """
         held, raw = self._held["grads"], self._held["raw_grads"].get(name)
         self._given += 1
-        if raw is not None and held.get(name, raw) is raw:
+        known = held.get(name)
+        apart = raw is not None and raw.array.dtype != array.dtype  # scaled back into a wider one
+        if raw is not None and (known is raw or (known is None and not apart)):
             if (
                 name not in held
                 and (first := self._appears_at.get(f"raw_grads/{name}")) is not None
             ):
                 self._appears_at[f"grads/{name}"] = first
+            if apart:
+                self._check_dtype("grads", name, raw.array.dtype, array.dtype)
             if _same(raw.array[self.made + raw.shift], array):
                 held[name] = raw
                 return
@@ -197,6 +213,7 @@ class Rows:
                 odd = min(held.keys() ^ leaves[stage].keys())
                 raise InputError(f"step {self.step}: {stage}, {odd} is not what was there before")
             for name, array in leaves[stage].items():
+                self._check_dtype(stage, name, held[name].dtype, array.dtype)
                 if held[name].shape[1:] != array.shape[1:]:
                     raise InputError(
                         f"step {self.step}: {stage}, {name} has shape {array.shape[1:]}, before it "
@@ -206,13 +223,13 @@ class Rows:
                 held[name][0] = array[-1]
         for name, array in leaves["grads"].items():
             raw = leaves["raw_grads"].get(name)
-            if array is not raw and raw is not None and np.array_equal(array, raw):
-                leaves["grads"][name] = raw
-        kinds = {stage.field for stage in LEAVES if stage.numbers}
-        for stage in kinds & leaves.keys():
-            for name, array in leaves[stage].items():
-                if array.ndim == 1 and array.dtype != self._dtype:  # counters, as rows keep them
-                    leaves[stage][name] = array.astype(self._dtype)
+            if array is not raw and raw is not None and array.dtype == raw.dtype:
+                leaves["grads"][name] = raw if np.array_equal(array, raw) else array
+        for one in LEAVES:
+            for name, array in leaves[one.field].items():
+                kept = self._kept(one.name, array.dtype, array.ndim - 1)
+                if kept != array.dtype:  # counters, as rows keep them
+                    leaves[one.field][name] = array.astype(kept)
         new = {(stage.name, name) for stage in LEAVES for name in leaves[stage.field]}
         known = {(stage, name) for stage, held in self._held.items() for name in held}
         if self.start:
@@ -250,17 +267,23 @@ class Rows:
                 array[0] = last
             leaf.array, leaf.shift, leaf.filled = array, stage.before, -1
 
+    def _kept(self, stage: str, dtype: np.dtype, ndim: int) -> np.dtype:
+        """The dtype in which a leaf of `ndim` axes is kept.
+
+        A counter's is the run's, whatever it is counted in: by fused Adam in float32, by optax in
+        int32.
+        """
+        counter = ndim == 0 and (dtype.kind in "biu" or dtypes.name(dtype) in dtypes.WIDE)
+        return self._dtype if counter and STAGES[stage].numbers else dtype
+
     def _open(self, stage: str, name: str, array: np.ndarray | np.generic) -> _Leaf:
         """Rows for a leaf that comes now for the first time."""
-        floating = np.issubdtype(array.dtype, np.floating)
-        kept = STAGES[stage].numbers and (array.ndim == 0 or floating)
-        if STAGES[stage].numbers and array.ndim and array.dtype != self._dtype:
+        dtype, run = self._kept(stage, array.dtype, array.ndim), self._dtype.name
+        if not validation.may_be(STAGES[stage], dtype, run):
             raise InputError(
-                f"step {self.step}: {stage}, {name} is {array.dtype}, expected {self._dtype} as "
-                "the parameters"
+                f"step {self.step}: {stage}, {name} is {dtypes.name(dtype)}, expected "
+                f"{validation.expected(STAGES[stage], run)}"
             )
-        # a counter is kept in the run's dtype, whatever it is counted in (by fused Adam, float32)
-        dtype = self._dtype if kept else array.dtype
         if (now := self.start + self.made) and (stage, name) not in self._stacked:
             self._appears_at[f"{stage}/{name}"] = now
         else:

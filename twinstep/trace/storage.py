@@ -17,6 +17,7 @@ import numpy as np
 from twinstep import files, memory
 from twinstep.device_config import Dtype
 from twinstep.errors import InputError
+from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata, Trace, concatenate
 from twinstep.trace.stages import LEAVES
 from twinstep.trace.writing import (
@@ -29,6 +30,9 @@ from twinstep.trace.writing import (
     seal,
     shard_name,
 )
+
+SIDES = ("torch", "jax")
+"""What `twinstep run --out FOLDER` calls its traces."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,15 @@ class StoredTrace:
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
             raise InputError(f"trace shard {path} is damaged: its bytes are not those written")
         try:
-            tensors = load(content)
+            arrays = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
+        try:
+            tensors = dict(dtypes.read(name, array) for name, array in arrays.items())
+        except ValueError as error:
+            raise InputError(f"trace shard {path} holds no trace: {error}") from None
+        if len(tensors) != len(arrays):
+            raise InputError(f"trace shard {path} holds no trace: a leaf is there twice")
         others = {name: a for name, a in tensors.items() if name.startswith((EVALUATION, INPUTS))}
         raw = {f"grads/{leaf}": f"raw_grads/{leaf}" for leaf in shard["held_once"]}
         held = tensors | {name: tensors[of] for name, of in raw.items() if of in tensors}
@@ -157,7 +167,11 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
     try:
         manifest = json.loads(files.read(path, MAX_MANIFEST).decode())
     except FileNotFoundError:
-        raise InputError(f"{folder} is no trace: it has no {MANIFEST}") from None
+        below = [
+            str(path.parent / side) for side in SIDES if (path.parent / side / MANIFEST).exists()
+        ]
+        hint = f"; {' and '.join(below)} {'are' if below[1:] else 'is'}" if below else ""
+        raise InputError(f"{folder} is no trace: it has no {MANIFEST}{hint}") from None
     except NotADirectoryError:
         raise InputError(f"{folder} is no trace: expected a folder") from None
     except OSError as error:

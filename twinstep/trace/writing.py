@@ -18,10 +18,11 @@ import numpy as np
 
 from twinstep import files
 from twinstep.errors import InputError
+from twinstep.trace import dtypes
 from twinstep.trace.stages import LEAVES
 
 MANIFEST = "manifest.json"
-FORMAT = 4
+FORMAT = 5
 MAX_MANIFEST = 64 * 2**20
 """Bytes of a manifest: some 300,000 shards."""
 EVALUATION = "evaluation/"
@@ -83,15 +84,16 @@ class TraceWriter:
         """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
         from safetensors.numpy import save
 
-        tensors, late = _tensors(chunk), late_leaves(chunk.appears_at, chunk.start)
         shards = self._manifest["shards"]
         expected = sum(shard["steps"] for shard in shards)
         problem = chunk.validation_error()
-        if not len(chunk):
+        tensors = {} if problem else _tensors(chunk)
+        late = late_leaves(chunk.appears_at, chunk.start)
+        if not problem and not len(chunk):
             problem = "it has no steps"
-        elif chunk.start != expected:
+        elif not problem and chunk.start != expected:
             problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
+        elif not problem and shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
             problem = "its leaves are not those of the steps before"
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
@@ -99,7 +101,7 @@ class TraceWriter:
         self._manifest["appears_at"] = dict(chunk.appears_at)
         once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
         stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
-        content = save(stored | _others(chunk))
+        content = save(dict(dtypes.stored(n, a) for n, a in (stored | _others(chunk)).items()))
         name = shard_name(chunk.start, len(chunk))
         self._put(name, content)
         shards.append(
@@ -170,7 +172,7 @@ def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
     for measured in _MEASURED:
         leaves = (getattr(chunk, measured) or {}).items()
         tensors |= {f"{measured}/{name}": array for name, array in leaves}
-    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    return tensors
 
 
 def _others(chunk: Trace) -> dict[str, np.ndarray]:
