@@ -40,8 +40,11 @@ rate; "last bits" are up to 16 eps. A twin's `lr` is the learning rate that is g
 optimizer.
 
 A schedule is a function of the updates made so far, so where `scheduler.step()` is called once an
-epoch, give the optimizer `lambda count: schedule(count // updates_per_epoch)`. `cyclic_lr` and
-`one_cycle_lr` move the momentum too: `sgd(lr=s, momentum=s.momentum)`, or
+epoch, give the optimizer `schedule.every(updates)`, the updates of an epoch; where a second one is
+called with each batch, `chained_scheduler([warmup, decay.every(updates)])`. `step(epoch + i / iters)`
+is `lambda count: schedule(count / iters)`. A function with an `if` on the count has to be tabulated:
+`lambda_lr(0.1, f).tabulate(steps)`. Where updates are skipped and `scheduler.step()` is not, there is
+`own_clock`. `cyclic_lr` and `one_cycle_lr` move the momentum too: `sgd(lr=s, momentum=s.momentum)`, or
 `adam(lr=s, betas=(s.momentum, 0.999))`. `reduce_lr_on_plateau` follows a metric: its `init()` and
 `update(state, metric)` give a state whose `lr` is the rate.
 

@@ -77,6 +77,11 @@ def keywords(options: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value!r}" for name, value in options.items()]
 
 
+def by_name(one: Case) -> str:
+    """What a test of it is called."""
+    return one.name
+
+
 def case(name: str, *parts: Case, lr: float = LR, **settings: Any) -> Case:
     """A Case by its words."""
     return Case(name, settings, parts, lr)
@@ -141,6 +146,17 @@ def stepped(schedule: Any, steps: int = 1000) -> np.ndarray:
     return np.asarray(table())
 
 
+def moved(optimizer: Any, steps: int) -> np.ndarray:
+    """(steps,) by how much a compiled loop moves a parameter whose gradient is 1: SGD's rates."""
+    params = jnp.zeros(())
+
+    def body(state: Any, _: None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(jnp.ones(()), state, params)
+        return state, -updates
+
+    return np.asarray(jax.lax.scan(body, optimizer.init(params), length=steps)[1])
+
+
 def worst(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest gap in units of what is allowed; 1 or less is right, NaN never is."""
     if ours.shape != theirs.shape:
@@ -157,3 +173,34 @@ def twin_of(scheduler: Any, lr: float = LR) -> Any:
     make = getattr(schedules, name)
     names = set(inspect.signature(make).parameters) - {"lr", "last_epoch", "min_lr"}
     return make(lr, **{argument: getattr(scheduler, argument) for argument in names})
+
+
+# one of each kind, and more where a kind has several forms
+E9, LINE = case("exponential_lr", gamma=0.9), case("linear_lr", total_iters=30)
+WAVES: dict[str, Any] = {"base_lr": LR, "max_lr": 0.3, "step_size_up": 3}
+CYCLE = case("cyclic_lr", **WAVES, step_size_down=4, mode="exp_range", gamma=0.98)
+ONE = case("one_cycle_lr", max_lr=0.3, total_steps=60, pct_start=0.25)
+BY_EPOCH = [  # PyTorch's step(epoch) gives a rate that hangs on the epoch alone
+    case("lambda_lr", lr_lambda=lambda count: 1 / (1 + count)),
+    case("step_lr", step_size=4, gamma=0.7),
+    case("multi_step_lr", milestones=[3, 3, 9], gamma=0.8),
+    case("constant_lr", total_iters=7),
+    LINE,
+    E9,
+    case("polynomial_lr", total_iters=29, power=1.5),
+    case("cosine_annealing_lr", T_max=9, eta_min=0.01),
+    case("cosine_annealing_warm_restarts", T_0=5, eta_min=0.01),
+    case("cosine_annealing_warm_restarts", T_0=3, T_mult=2),
+    CYCLE,
+    case("cyclic_lr", base_lr=LR, max_lr=0.3, step_size_up=2.5, mode="triangular2"),
+    case("cyclic_lr", **WAVES, scale_fn=lambda x: 1 / (1 + x)),
+    ONE,
+    case("one_cycle_lr", max_lr=0.3, total_steps=60, three_phase=True, anneal_strategy="linear"),
+]
+BY_STEP = [  # and here it hangs on the steps before, or is an error
+    case("multiplicative_lr", lr_lambda=lambda count: 0.9 + count % 3 / 50),
+    case("chained_scheduler", E9, LINE),
+    case("chained_scheduler", E9, case("cosine_annealing_lr", T_max=9, eta_min=0.01)),
+    case("sequential_lr", LINE, E9, milestones=[5]),
+]
+KINDS = [*BY_EPOCH, *BY_STEP]

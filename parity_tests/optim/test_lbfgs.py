@@ -8,8 +8,11 @@ import importlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import torch
 from helpers.optimizer_runs import OPTIM_DB
 from helpers.training import (
     FULL,
@@ -97,6 +100,54 @@ def test_schedule_gives_each_steps_learning_rate() -> None:
         theirs += torch_steps(model, optimizer, batch[None])
     ours = lbfgs(lambda count: 0.5 / (count + 1), max_iter=4)
     assert gap(theirs, ours, FULL[:3], plain_parts) <= BAR
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_complex_parameters_are_torchs(search: str | None) -> None:
+    """|A z - b|^2 of a complex and a real parameter; the closure's gradients as PyTorch's are."""
+    numbers = np.random.RandomState(0)
+    matrix, target = (numbers.randn(*shape, 2) @ [1, 1j] for shape in ((6, 4), (6,)))
+    start = [numbers.randn(3, 2) @ [1, 1j], numbers.randn(1)]
+    options: dict[str, Any] = {"max_iter": 4, "line_search_fn": search}
+    theirs = [torch.nn.Parameter(torch.tensor(array)) for array in start]
+    optimizer = torch.optim.LBFGS(theirs, **options)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        both = torch.cat([theirs[0], theirs[1].to(theirs[0].dtype)])
+        loss = ((torch.tensor(matrix) @ both - torch.tensor(target)).abs() ** 2).sum()
+        loss.backward()
+        return loss
+
+    with settings():
+        ours, twin = [jnp.asarray(array) for array in start], lbfgs(**options)
+
+        def loss(params: Any) -> jax.Array:
+            both = jnp.concatenate([params[0], params[1].astype(complex)])
+            return jnp.sum(jnp.abs(matrix @ both - target) ** 2)
+
+        def value_and_grad(params: Any) -> tuple[jax.Array, Any]:
+            value, grads = jax.value_and_grad(loss)(params)
+            return value, jax.tree.map(jnp.conj, grads)
+
+        state = twin.init(ours)
+        for _ in range(3):
+            optimizer.step(closure)
+            value, grads = value_and_grad(ours)
+            updates, state = twin.update(
+                grads, state, ours, value=value, value_and_grad_fn=value_and_grad
+            )
+            ours = optax.apply_updates(ours, updates)
+            for p, q in zip(theirs, ours, strict=True):
+                assert np.abs(p.detach().numpy() - q).max() <= BAR
+        kept = optimizer.state[theirs[0]]
+        assert (int(state.n_iter), int(state.func_evals)) == (kept["n_iter"], kept["func_evals"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_parameters_are_refused(dtype: str) -> None:
+    with pytest.raises(InputError, match=f"lbfgs: parameter 'w' has dtype {dtype}, expected"):
+        lbfgs().init({"w": jnp.ones(2, dtype)})
 
 
 # what PyTorch has, and what is wrong beside it

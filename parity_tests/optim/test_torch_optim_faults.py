@@ -37,56 +37,64 @@ STEPS = 60
 _FIRST = "bias_correction(beta1, step)"
 _SECOND = "bias_correction(beta2, step)"
 _SECOND_LATE = "bias_correction(beta2, step + 1)"
-_ADAM_DENOM = "jnp.sqrt(largest[0] if amsgrad else v) / cast(root, g) + eps"
-_NADAM_DENOM = "jnp.sqrt(v / cast(correction, g)) + eps"
-_RADAM_RATIO = "cast(root, g) / (jnp.sqrt(v) + eps)"
-_COUPLED, _NOT_COUPLED = "if not decoupled_weight_decay:", "if False:"
-_REGULARIZED = "l2_regularized(descent(grads, maximize), params, weight_decay)"
-_REGULARIZED_FIRST = "descent(l2_regularized(grads, params, weight_decay), maximize)"
-_MOVED = "optax.apply_updates(params, updates)"
+_ADAM_DENOM = "ops.add(ops.div(ops.sqrt(kept[0] if amsgrad else v), root), eps)"
+_NADAM_DENOM = "ops.add(ops.sqrt(ops.div(v, correction)), eps)"
+_RADAM_RATIO = "ops.mul(ops.rounded(1 / ops.add(ops.sqrt(v), eps)), root)"
+_SQUARE = "ops.addcmul(ops.mul(v, beta2), g, g, 1 - beta2)"
+_CHOSEN, _COUPLED = "(0.0, decay) if decoupled_weight_decay", "(decay, 0.0) if True"
+_LEFT_OUT = ("else (decay, 0.0)", "else (0.0, 0.0)")
+_GRADIENT = "g = ops.gradient(g, p, maximize, decay)"
+_REGULARIZED_FIRST = "g = ops.gradient(ops.gradient(g, p, False, decay), p, maximize)"
+_START = ", start=start)"
 _UP: Options = {"maximize": True}
 
 # what is wrong: what the source has and what it gets, and options over the probe's
 FAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "SGD": {
-        "first buffer dampened": ("(step == 1, g, cast", "(step == 0, g, cast"),
-        "first buffer 0": ("(step == 1, g, cast", "(step == 1, 0 * g, cast"),
-        "no dampening": ("(1 - dampening) * g", "g"),
-        "weight decay, then maximized": (_REGULARIZED, _REGULARIZED_FIRST, _UP),
+        "first buffer dampened": ("(step == 1, g, ops", "(step == 0, g, ops"),
+        "first buffer 0": ("(step == 1, g, ops", "(step == 1, 0 * g, ops"),
+        "no dampening": ("g, 1 - dampening)", "g, 1)"),
+        "weight decay, then maximized": (_GRADIENT, _REGULARIZED_FIRST, _UP),
         "Nesterov's look-ahead left out": (
-            "g + cast(beta, g) * b if nesterov else b",
+            "ops.add(g, b, beta) if nesterov else b",
             "b",
             {"dampening": 0.0, "nesterov": True},
         ),
     },
     "Adam": {
-        "eps under the root": (_ADAM_DENOM, "jnp.sqrt(v / cast(root, g) ** 2 + eps)"),
-        "eps before the correction": (_ADAM_DENOM, "(jnp.sqrt(v) + eps) / cast(root, g)"),
+        "eps under the root": (_ADAM_DENOM, "jnp.sqrt(v / root ** 2 + eps)"),
+        "eps before the correction": (_ADAM_DENOM, "(jnp.sqrt(v) + eps) / root"),
         "no first correction": (f"rate / {_FIRST}", "rate"),
         "second correction a step late": (_SECOND, _SECOND_LATE),
-        "moments swapped": ("for beta in betas)", "for beta in betas[::-1])"),
-        "decay left out": (_COUPLED, _NOT_COUPLED),
-        "second moment of the mean": ("(1 - b2) * (g * g)", "(1 - b2) * (m * m)"),
+        "moments swapped": (
+            "for beta in betas)\n        step",
+            "for beta in betas[::-1])\n        step",
+        ),
+        "decay left out": _LEFT_OUT,
+        "second moment of the mean": (_SQUARE, _SQUARE.replace("g, g", "m, m")),
         "largest corrected moment": (
-            "jnp.maximum(rest[0], v)",
-            "jnp.maximum(rest[0], v / cast(root, g) ** 2) * cast(root, g) ** 2",
+            "jnp.maximum(old, v)",
+            "jnp.maximum(old, v / root ** 2) * root ** 2",
             {"amsgrad": True},
         ),
     },
     "AdamW": {
         "decay coupled": (", decoupled_weight_decay=True", ""),
-        "decay of the corrected rate": ("params, rate, weight", "params, step_size, weight"),
-        "decay without the rate": ("params, rate, weight", "params, rate / lr, weight"),
+        "decay of the corrected rate": ("decayed(p, rate", "decayed(p, step_size"),
+        "decay without the rate": ("decayed(p, rate", "decayed(p, rate / lr"),
         "decay after the step": (
-            "decoupled_weight_decay(updates, params",
-            f"decoupled_weight_decay(updates, {_MOVED}",
+            f"ops.update(p, change{_START}",
+            "ops.update(p, change, start=ops.decayed(p + change, rate, decoupled) - change)",
         ),
     },
     "Adamax": {
-        "eps added last": ("jnp.abs(g) + eps)", "jnp.abs(g)) + eps"),
+        "eps added last": (
+            "ops.mul(u, beta2), ops.add(jnp.abs(g), eps))",
+            "ops.mul(u, beta2), jnp.abs(g)) + eps",
+        ),
         "no correction": (f" / {_FIRST}", ""),
-        "norm not forgotten": ("cast(beta2, g) * u", "u"),
-        "weight decay, then maximized": (_REGULARIZED, _REGULARIZED_FIRST, _UP),
+        "norm not forgotten": ("ops.mul(u, beta2)", "u"),
+        "weight decay, then maximized": (_GRADIENT, _REGULARIZED_FIRST, _UP),
     },
     "NAdam": {
         "first moment's factor constant": ("(1.0 - 0.5 * 0.96 **", "(1.0 - 0 * 0.96 **"),
@@ -94,43 +102,44 @@ FAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "product of the next step": ("(1.0 - mu_product)", "(1.0 - mu_product * mu_next)"),
         "powers in place of the product": ("state.mu_product * mu", "mu ** step"),
         "eps before the correction": (_NADAM_DENOM, "(jnp.sqrt(v) + eps) / jnp.sqrt(correction)"),
-        "decay left out": (_COUPLED, _NOT_COUPLED),
+        "decay left out": _LEFT_OUT,
     },
     "RAdam": {
-        "eps after the correction": (_RADAM_RATIO, "1 / (jnp.sqrt(v) / cast(root, g) + eps)"),
-        "no rectification": ("* cast(trust, g)", ""),
+        "eps after the correction": (_RADAM_RATIO, "1 / (jnp.sqrt(v) / root + eps)"),
+        "no rectification": ("ops.mul(ops.mul(plain, ratio), trust)", "ops.mul(plain, ratio)"),
         "rectified from another step on": ("rho > 5", "rho > 4"),
         "rectified a step early": (
             "= rectification(beta2, step)",
             "= rectification(beta2, step + 1)",
         ),
-        "first steps uncorrected": ("adapted, plain)", "adapted, m * cast(rate, g))"),
-        "decay coupled": (_COUPLED, "if True:", {"decoupled_weight_decay": True}),
+        "first steps uncorrected": ("adapted, plain)", "adapted, ops.mul(m, rate))"),
+        "decay coupled": (_CHOSEN, _COUPLED, {"decoupled_weight_decay": True}),
     },
     "Adagrad": {
-        "eps under the root": ("jnp.sqrt(s) + eps", "jnp.sqrt(s + eps)"),
-        "sum of the steps before": ("g / (jnp.sqrt(s)", "g / (jnp.sqrt(s - g * g)"),
+        "eps under the root": ("ops.add(ops.sqrt(s), eps)", "jnp.sqrt(s + eps)"),
+        "sum of the steps before": ("ops.sqrt(s)", "ops.sqrt(s - g * g)"),
         "rate decays a step early": ("(step - 1).astype", "step.astype"),
-        "decay left out": (_REGULARIZED, "descent(grads, maximize)"),
+        "decay left out": ("maximize, decay)", "maximize)"),
     },
     "Adadelta": {
-        "eps beside the root": ("jnp.sqrt(acc + eps)", "(jnp.sqrt(acc) + eps)"),
-        "sums, not means": ("(1 - rho) * (g * g)", "g * g"),
-        "the step's own delta counts": (
-            "rho * acc + (1 - rho) * (delta * delta)",
-            "rho * acc + (1 - rho) * (g * g)",
+        "eps beside the root": ("ops.sqrt(ops.add(acc, eps))", "(jnp.sqrt(acc) + eps)"),
+        "sums, not means": ("g, g, 1 - rho)", "g, g, 1)"),
+        "the step's own delta counts": ("delta, delta, 1 - rho)", "g, g, 1 - rho)"),
+        "rate within the mean": (
+            "delta, delta, 1",
+            "rate * delta, rate * delta, 1",
+            {"lr": 0.5},
         ),
-        "rate within the mean": ("(delta * delta)", "(rate * delta) ** 2", {"lr": 0.5}),
     },
     "RMSprop": {
-        "eps under the root": ("else square) + eps", "else square + eps)"),
-        "buffer dampened": ("+ g / root]", "+ (1 - cast(beta, g)) * g / root]"),
+        "eps under the root": ("ops.add(ops.sqrt(below), eps)", "jnp.sqrt(below + eps)"),
+        "buffer dampened": ("beta), g, root)", "beta), (1 - beta) * g, root)"),
         "alpha for its complement": (
-            "alpha * square + (1 - alpha)",
-            "(1 - alpha) * square + alpha",
+            "ops.mul(square, alpha), g, g, 1 - alpha)",
+            "ops.mul(square, 1 - alpha), g, g, alpha)",
             {"alpha": 0.9},
         ),
-        "not centred": ("square - mean[0] * mean[0] if", "square if", {"centered": True}),
+        "not centred": ("mean[0], -1)", "mean[0], 0)", {"centered": True}),
         "mean's factor as momentum's": (
             "lerp(rest[-1], g, 1 - alpha)",
             "lerp(rest[-1], g, 1 - momentum)",
@@ -138,10 +147,10 @@ FAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
         ),
     },
     "Rprop": {
-        "turned entries move": ("jnp.where(turn < 0, jnp.zeros_like(g), g)", "g"),
-        "moves by the step before": ("-jnp.sign(g) * size, g", "-jnp.sign(prev) * size, g"),
-        "factors swapped": ("shorter, longer = etas", "longer, shorter = etas"),
-        "step sizes without bounds": ("*step_sizes)", "0, 1e9)"),
+        "turned entries move": ("jnp.where(turn < 0, 0.0, g)", "g"),
+        "moves by the step before": ("(g > 0, 1.0", "(prev > 0, 1.0"),
+        "factors swapped": ("shorter, longer = map", "longer, shorter = map"),
+        "step sizes without bounds": ("*map(ops.alpha, step_sizes))", "0, 1e9)"),
     },
     "ASGD": {
         "eta of this step": (
@@ -149,35 +158,41 @@ FAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
             "mu = state.mu; eta = rate_at(lr, 1) / (1 + lambd * lr * (state.step + 1.0)) ** alpha",
         ),
         "decay after the step": (
-            "p * cast(1 - lambd * eta, p) - cast(eta, p) * g",
-            "(p - cast(eta, p) * g) * cast(1 - lambd * eta, p)",
+            "start = ops.decayed(p, eta, lambd)",
+            "start = ops.decayed(p + ops.scaled(g, -eta), eta, lambd) - ops.scaled(g, -eta)",
         ),
         "average a step early": ("t - t0)", "t - t0 + 1)"),
         "average of the parameters before": ("(new - ax)", "(p - ax)"),
     },
     "Adafactor": {
-        "eps added": ("jnp.maximum(estimate, eps1 * eps1)", "estimate + eps1 * eps1"),
-        "no clipping": ("jnp.maximum(1.0, _rms(change) / d)", "1.0"),
-        "means of rows alone": ("row * col / size", "row + 0 * col"),
-        "decay of the falling rate": ("1 - lr_now * weight", "1 - rho * weight", {"lr": 0.5}),
+        "eps added": (
+            "jnp.maximum(estimate, ops.alpha(eps1 * eps1))",
+            "estimate + eps1 * eps1",
+        ),
+        "no clipping": ("jnp.maximum(1.0, rms(change) / d)", "1.0"),
+        "means of rows alone": (
+            "ops.div(ops.mul(row, col), jnp.maximum(size, ops.alpha(eps1)))",
+            "row + 0 * col",
+        ),
+        "decay of the falling rate": ("decayed(p, rate", "decayed(p, rho", {"lr": 0.5}),
         "decay of a step later": ("t**beta2_decay", "(t + 1) ** beta2_decay"),
-        "steps of absolute size": ("jnp.maximum(eps[1], _rms(p)) * cast", "cast"),
+        "steps of absolute size": ("jnp.maximum(eps[1], rms(p)) * ops", "ops"),
     },
     "Muon": {
         "Nesterov's of the old buffer": (
-            "lerp(g, b, momentum) if nesterov else b",
+            "ops.lerp(g, b, momentum) if nesterov else b",
             "b",
             {"nesterov": True},
         ),
-        "momentum undamped": ("lerp(b, g, 1 - momentum)", "momentum * b + g"),
-        "decay of the adjusted rate": ("1 - rate * weight_decay", "1 - adjusted * weight_decay"),
+        "momentum undamped": ("ops.lerp(b, g, 1 - momentum)", "momentum * b + g"),
+        "decay of the adjusted rate": ("decayed(p, rate", "decayed(p, -adjusted"),
         "one iteration less": ("range(steps)", "range(steps - 1)"),
         "columns over rows": ("shape[0] / shape[1])", "shape[1] / shape[0])"),
     },
     "SparseAdam": {
-        "all rows move": ("jnp.where(here, new, old)", "new"),
-        "moments of all rows decay": ("(new_m, m), (new_v, v)", "(new_m, new_m), (new_v, new_v)"),
-        "eps after the correction": ("jnp.sqrt(new_v) + eps", "jnp.sqrt(new_v) + eps * root"),
+        "all rows move": ("jnp.where(here, ops.update(p, change), 0.0)", "ops.update(p, change)"),
+        "moments of all rows decay": ("jnp.where(here, moved, old), moved", "moved, moved"),
+        "eps after the correction": ("ops.sqrt(new_v), eps)", "ops.sqrt(new_v), eps * root)"),
         "second correction a step late": (_SECOND, _SECOND_LATE),
     },
 }

@@ -7,7 +7,7 @@ in `lr_scheduler`.
 """
 
 from twinstep.jax.optim import lr_scheduler
-from twinstep.jax.optim._accumulate import accumulate
+from twinstep.jax.optim._accumulate import accumulate, zero_grad
 from twinstep.jax.optim._adadelta import adadelta
 from twinstep.jax.optim._adafactor import adafactor
 from twinstep.jax.optim._adagrad import adagrad
@@ -24,7 +24,15 @@ from twinstep.jax.optim._rmsprop import rmsprop
 from twinstep.jax.optim._rprop import rprop
 from twinstep.jax.optim._sgd import sgd
 from twinstep.jax.optim._sparse_adam import sparse_adam
-from twinstep.jax.optim.averaging import averaged, ema_avg, swa_avg, swa_lr, update_averaged
+from twinstep.jax.optim.averaging import (
+    averaged,
+    ema_avg,
+    ema_multi_avg,
+    swa_avg,
+    swa_lr,
+    swa_multi_avg,
+    update_averaged,
+)
 from twinstep.jax.optim.clipping import clip_grad_norm, clip_grad_value, total_norm
 from twinstep.jax.optim.groups import frozen, param_groups
 from twinstep.jax.optim.state_dict import opt_state_from_torch, opt_state_to_torch
@@ -44,6 +52,7 @@ __all__ = [
     "clip_grad_value",
     "conj_grads",
     "ema_avg",
+    "ema_multi_avg",
     "from_torch",
     "frozen",
     "in_torch_layout",
@@ -61,7 +70,9 @@ __all__ = [
     "sparse_adam",
     "swa_avg",
     "swa_lr",
+    "swa_multi_avg",
     "torch_options",
     "total_norm",
     "update_averaged",
+    "zero_grad",
 ]

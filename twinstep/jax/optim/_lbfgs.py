@@ -20,7 +20,9 @@ from twinstep.jax.optim.base import (
     require_params,
     value_at,
 )
+from twinstep.jax.optim.ops import Ops, as_real, in_dtype
 from twinstep.jax.optim.strong_wolfe import strong_wolfe
+from twinstep.jax.trees import by_path, dotted, paired
 
 ValueAndGrad = Callable[[Any], tuple[jax.Array, Any]]
 """What PyTorch calls the closure: parameters -> (loss, gradients like them)."""
@@ -81,8 +83,9 @@ def lbfgs(
 
     `update(grads, state, params, value=loss, value_and_grad_fn=closure)`: loss and grads are the
     closure's at params, which PyTorch's step calls first; it is called again within the step.
-    All parameters are one vector, in the order of the tree's leaves; PyTorch's has the order they
-    were given in. That changes how sums round, and nothing else.
+    All parameters are one vector, in the order of the tree's leaves, a complex entry as two real
+    ones; PyTorch's has the order they were given in. That changes how sums round, nothing else.
+    bfloat16 and float16 are refused: PyTorch's rounding within a step is not this one's.
     optax.lbfgs has another first step, and makes one iteration an update.
 
     Args:
@@ -138,7 +141,7 @@ def lbfgs(
         check_arguments("lbfgs", max_eval=(most_evals, "1 or more for a search", lambda v: v >= 1))
 
     def init(params: optax.Params) -> LBFGSState:
-        flat, _ = ravel_pytree(params)
+        flat, _ = raveled(params)
         zero = jnp.zeros((), flat.dtype)
         return LBFGSState(
             count=jnp.zeros((), jnp.int32) if callable(lr) else None,
@@ -164,16 +167,20 @@ def lbfgs(
         value_and_grad_fn: ValueAndGrad,
         **_: Any,
     ) -> tuple[optax.Updates, LBFGSState]:
-        start, unravel = ravel_pytree(require_params(params))
+        start, unravel = raveled(require_params(params))
         sign = -1 if maximize else 1  # of the loss and its gradient, in the state too
         rate = lr
         if state.count is not None:
             state = state._replace(count=state.count + 1)
             rate = value_at(lr, state.count)
 
+        def flat_like(grads: optax.Updates) -> jax.Array:
+            leaves = paired(params, grads, "the gradients")
+            return raveled(leaves)[0].astype(start.dtype)
+
         def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
             loss, grad = value_and_grad_fn(unravel(x))
-            return sign * loss.astype(x.dtype), sign * ravel_pytree(grad)[0].astype(x.dtype)
+            return sign * loss.astype(x.dtype), sign * flat_like(grad)
 
         def level(grad: jax.Array) -> jax.Array:
             return jnp.max(jnp.abs(grad)) <= tolerance_grad
@@ -220,7 +227,7 @@ def lbfgs(
             state = state._replace(t=t, func_evals=state.func_evals + used)
             return _Loop(x + t * state.d, loss, grad, state, now.iterations, evals, done)
 
-        grad = sign * ravel_pytree(grads)[0].astype(start.dtype)
+        grad = sign * flat_like(grads)
         one, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         state = state._replace(func_evals=state.func_evals + 1)
         first = _Loop(start, sign * value.astype(start.dtype), grad, state, zero, one, level(grad))
@@ -230,6 +237,23 @@ def lbfgs(
         return unravel(end.x - start), _oldest_first(end.state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def raveled(tree: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+    """All entries as one vector, (n,), a complex one as two; and the way back.
+
+    Raises InputError for bfloat16 and float16: within a step one rounding leads elsewhere.
+    """
+    for path, leaf in by_path(tree).items():
+        if Ops(leaf.dtype).narrow:
+            raise InputError(
+                f"lbfgs: parameter {dotted(path)!r} has dtype {leaf.dtype}, expected one of 32 "
+                "bits or more"
+            )
+    flat, unravel = ravel_pytree(jax.tree.map(as_real, tree))
+    return flat, lambda flat: jax.tree.map(
+        lambda part, leaf: in_dtype(part, leaf.dtype), unravel(flat), tree
+    )
 
 
 def _remembered(state: LBFGSState, grad: jax.Array) -> LBFGSState:

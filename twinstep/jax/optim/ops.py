@@ -192,7 +192,7 @@ def _on_one(
     """
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise InputError(f"parameter {dotted(path)!r} has dtype {dtype}, expected a float")
-    ops, is_complex = Ops(dtype), jnp.issubdtype(dtype, jnp.complexfloating)
+    ops = Ops(dtype)
     if ops.narrow and p is None:
         raise InputError(
             f"params is None, expected the parameters: {dotted(path)!r} has dtype {dtype}, in "
@@ -203,19 +203,27 @@ def _on_one(
         if array is None:
             return None
         # the gradient is rounded to the parameter's dtype, as PyTorch's autograd does
-        array = array.astype(dtype)
-        if is_complex:
-            array = jnp.stack([array.real, array.imag], axis=-1)
-        return array.astype(ops.computed)
-
-    def given(array: Any, like: Any) -> Any:
-        if array is None:
-            return None
-        return (jax.lax.complex(array[..., 0], array[..., 1]) if is_complex else array).astype(like)
+        return as_real(array.astype(dtype)).astype(ops.computed)
 
     update, *new = rule(ops, seen(g), seen(p), *beside, *map(seen, state))
     wider = jnp.promote_types(jnp.promote_types(g.dtype, dtype), jnp.float32)
-    return [given(update, wider)] + [
-        given(array, dtype if old is None else old.dtype)
+    return [in_dtype(update, wider)] + [
+        in_dtype(array, dtype if old is None else old.dtype)
         for array, old in zip(new, state, strict=True)
     ]
+
+
+def as_real(array: jax.Array) -> jax.Array:
+    """A complex array with its parts on a last axis, as torch.view_as_real; a real one as it is."""
+    if not jnp.iscomplexobj(array):
+        return array
+    return jnp.stack([array.real, array.imag], axis=-1)
+
+
+def in_dtype(array: Any, dtype: Any) -> Any:
+    """Back from `as_real`, and from what is computed, to a dtype; None as it is."""
+    if array is None:
+        return None
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        array = jax.lax.complex(array[..., 0], array[..., 1])
+    return array.astype(dtype)

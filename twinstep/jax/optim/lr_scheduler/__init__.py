@@ -5,6 +5,7 @@ gives a `Schedule`: a function of the updates made so far, to be an optimizer's 
 """
 
 from twinstep.jax.optim.lr_scheduler.base import Schedule
+from twinstep.jax.optim.lr_scheduler.clocks import own_clock
 from twinstep.jax.optim.lr_scheduler.combined import chained_scheduler, sequential_lr
 from twinstep.jax.optim.lr_scheduler.cyclic import (
     cosine_annealing_lr,
@@ -38,6 +39,7 @@ __all__ = [
     "multi_step_lr",
     "multiplicative_lr",
     "one_cycle_lr",
+    "own_clock",
     "polynomial_lr",
     "reduce_lr_on_plateau",
     "sequential_lr",

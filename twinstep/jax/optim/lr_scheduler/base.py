@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.errors import Check
+from twinstep.errors import Check, check_arguments
+from twinstep.jax.optim.lr_scheduler.counts import Count, clock, whole_count
 
 Rate = Any
 """A learning rate, ()."""
-Count = Any
-"""Calls of PyTorch's scheduler.step() so far, () int."""
 
 TABLE = 2**14
 """Counts over which a table holds what PyTorch's recursion makes of its rounding."""
@@ -31,16 +30,16 @@ _NEVER = -(2.0**100)  # below all that is computed here, which XLA does not know
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A function of the updates made so far, () int: the learning rate of the next one, () float.
+    """A function of the updates made so far, int: the learning rate of the next one, float.
 
     It is an optax schedule, made by the functions beside it: give it to an optimizer as its `lr`.
-    It counts updates; where PyTorch's `scheduler.step()` comes once an epoch, give the optimizer
-    `lambda count: schedule(count // updates_per_epoch)`.
+    It counts the updates that were made, so that it waits where `optax.apply_if_finite` skips one;
+    `own_clock` goes on. Where PyTorch's `scheduler.step()` comes once an epoch, see `every`.
 
     Args:
         name: Of the function that made it.
         lr: The learning rate of the optimizer, which that was given.
-        at: The rate after so many steps: () int -> () float.
+        at: The rate after so many steps: int -> float, of any shape.
         step: (rate, count) -> the rate that PyTorch's step number `count`, from 1, leaves of the
             rate before it.
         first: What PyTorch's construction leaves of a rate.
@@ -48,9 +47,14 @@ class Schedule:
             it cannot.
         initial: The rate that PyTorch's optimizer keeps as its initial one.
         factor: `at` is lr * factor, where there is nothing else to it.
+        fraction: What PyTorch's `step(epoch)` gives for a fraction of an epoch: float -> float.
+            None where that hangs on the steps before, or is an error.
         momentum: As `at`, for the momentum or Adam's first beta, where it moves that too:
             `sgd(lr=s, momentum=s.momentum)`, `adam(lr=s, betas=(s.momentum, 0.999))`.
         reentered: What construction inside of so many sequential_lr makes of it. None means itself.
+        on_host: The same with tables of so many values in the place of functions that it was given.
+            None where it was given none.
+        updates: Updates to one step of its own, see `every`.
         parts: The schedules that it combines.
 
     Example:
@@ -78,51 +82,113 @@ class Schedule:
     restart: Callable[[Rate], Rate] | None
     initial: float
     factor: Callable[[Count], Rate] | None = None
+    fraction: Callable[[Any], Rate] | None = None
     momentum: Callable[[Count], Any] | None = None
     reentered: Callable[[int], "Schedule"] | None = None
+    on_host: Callable[[int], "Schedule"] | None = None
+    updates: int = 1
     parts: tuple["Schedule", ...] = ()
 
     def __call__(self, count: Count) -> jax.Array:
         """The learning rate of the update after `count` others.
 
         Args:
-            count: Updates made so far, () int.
+            count: Updates made so far, an int of any shape; where PyTorch's `step(epoch)` takes a
+                fraction, as `cosine_annealing_warm_restarts` does, a float too.
 
         Returns:
-            The rate, () float, of the widest type that is enabled.
+            The rate, of the count's shape, of the widest float that is enabled.
+
+        Raises:
+            InputError: For a fraction, or an array of floats, where PyTorch has no rate for it.
 
         Example:
             >>> from twinstep.jax.optim.lr_scheduler import exponential_lr
             >>> round(float(exponential_lr(0.1, gamma=0.5)(2)), 4)
             0.025
         """
-        return jnp.asarray(self.at(whole_count(count)), float)
+        now = clock(self.name, count, fractions=self.fraction is not None)
+        at = self.at if jnp.issubdtype(now.dtype, jnp.integer) else self.fraction
+        assert at is not None
+        rate = jnp.asarray(at(now), float)
+        return jnp.broadcast_to(rate, jnp.broadcast_shapes(rate.shape, now.shape))
+
+    def every(self, updates: int) -> "Schedule":
+        """The same on a slower clock: one step of PyTorch's scheduler every so many updates.
+
+        So two clocks are one schedule. PyTorch's loop that calls `warmup.step()` after each batch
+        and `decay.step()` after each epoch has the rates of
+        `chained_scheduler([warmup, decay.every(batches)])`, the two in the order of their calls.
+
+        Args:
+            updates: Updates to a step, such as those of an epoch, an int, 1 or more.
+
+        Returns:
+            A `Schedule` of the updates made.
+
+        Raises:
+            InputError: For what is no int above 0.
+
+        Example:
+            >>> from twinstep.jax.optim.lr_scheduler import step_lr
+            >>> schedule = step_lr(0.1, step_size=1, gamma=0.5).every(3)
+            >>> [round(float(schedule(count)), 4) for count in range(7)]
+            [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025]
+        """
+        check_arguments(f"{self.name}.every", updates=whole(updates, 1, strict=True))
+        factor, momentum, on_host = self.factor, self.momentum, self.on_host
+        return replace(
+            self,
+            at=lambda count: self.at(count // updates),
+            step=lambda rate, count: jnp.where(
+                count % updates == 0, self.step(rate, count // updates), rate
+            ),
+            restart=None,
+            factor=factor and (lambda count: factor(count // updates)),
+            fraction=None,
+            momentum=momentum and (lambda count: momentum(clock(self.name, count) // updates)),
+            reentered=None,
+            on_host=on_host and (lambda steps: on_host(-(-steps // updates)).every(updates)),
+            updates=self.updates * int(updates),
+        )
 
     def tabulate(self, steps: int) -> "Schedule":
         """The same from a table of the first `steps` rates; NaN after them.
 
         For those that have no closed form and take the longer, the further they have come. Each
-        rate of the table is made of the one before.
+        rate of the table is made of the one before. And for functions that no compiled step can
+        call, such as those with an `if` on the count: `lr_lambda` and `scale_fn` are called here
+        with Python's ints, as PyTorch calls them.
 
         Args:
-            steps: How many rates, an int.
+            steps: How many rates, an int, 1 or more.
 
         Returns:
             A schedule that looks its rates up.
 
+        Raises:
+            InputError: For what is no int above 0.
+
         Example:
             >>> from twinstep.jax.optim.lr_scheduler import multiplicative_lr
-            >>> schedule = multiplicative_lr(0.1, lambda count: 0.5).tabulate(3)
-            >>> [round(float(schedule(count)), 4) for count in range(4)]
-            [0.1, 0.05, 0.025, nan]
+            >>> halved_twice = lambda count: 0.5 if count < 3 else 1.0
+            >>> schedule = multiplicative_lr(0.1, halved_twice).tabulate(4)
+            >>> [round(float(schedule(count)), 4) for count in range(5)]
+            [0.1, 0.05, 0.025, 0.025, nan]
         """
+        check_arguments(f"{self.name}.tabulate", steps=whole(steps, 1, strict=True))
+        known = self.on_host(int(steps)) if self.on_host else self
 
         def body(rate: Rate, count: Count) -> tuple[Rate, Rate]:
-            return jnp.asarray(self.step(rate, count + 1), float), rate
+            return jnp.asarray(known.step(rate, count + 1), float), rate
 
-        start = jnp.asarray(self.first(self.lr), float)
+        start = jnp.asarray(known.first(self.lr), float)
         _, table = jax.lax.scan(body, start, jnp.arange(steps, dtype=int))
-        return replace(self, at=lambda count: table.at[count].get(mode="fill", fill_value=math.nan))
+        return replace(
+            known,
+            at=lambda count: table.at[count].get(mode="fill", fill_value=math.nan),
+            fraction=None,
+        )
 
 
 def absolute(name: str, lr: float, at: Callable[[Count], Rate], **fields: Any) -> Schedule:
@@ -134,7 +200,7 @@ def absolute(name: str, lr: float, at: Callable[[Count], Rate], **fields: Any) -
         step=lambda rate, count: at(count),
         first=lambda rate: at(whole_count(0)),
         restart=lambda rate: at(whole_count(0)),
-        **{"initial": lr, **fields},
+        **{"initial": lr, "fraction": at, **fields},
     )
 
 
@@ -159,29 +225,26 @@ def scaled(
         restart=lambda rate: lr * factor(whole_count(0)),
         initial=lr,
         factor=factor,
+        fraction=lambda count: lr * factor(count),
     )
 
 
 def recursion(
     start: Callable[[], Rate], step: Callable[[Rate, Count], Rate]
 ) -> Callable[[Count], Rate]:
-    """The rate by as many steps as were made: a loop of that length in each call."""
+    """The rate by as many steps as were made: a loop of the longest length in each call."""
 
     def at(count: Count) -> Rate:
         def body(t: Count, rate: Rate) -> Rate:
-            return jnp.asarray(step(rate, t), float)
+            return jnp.where(t <= count, jnp.asarray(step(rate, t), float), rate)
 
-        return jax.lax.fori_loop(whole_count(1), count + 1, body, jnp.asarray(start(), float))
+        rates = jnp.broadcast_to(jnp.asarray(start(), float), count.shape)
+        return jax.lax.fori_loop(whole_count(1), jnp.max(count, initial=0) + 1, body, rates)
 
     return at
 
 
 # ------------------------------------------------------------------------------------- arithmetic
-
-
-def whole_count(count: Any) -> jax.Array:
-    """A count in the widest integer, whose quotients are of the widest float."""
-    return jnp.asarray(count, int)
 
 
 def wide() -> bool:

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
-    Count,
     Rate,
     Schedule,
     from_the_start,
     recursion,
     whole,
-    whole_count,
 )
+from twinstep.jax.optim.lr_scheduler.counts import Count, clock, whole_count
 
 
 def chained_scheduler(schedules: Iterable[Schedule]) -> Schedule:
@@ -29,6 +28,8 @@ def chained_scheduler(schedules: Iterable[Schedule]) -> Schedule:
     Where all of them only multiply, their product; else a loop over the counts in each call, which
     `tabulate` makes once. So a cosine with `eta_min` pulls towards it from wherever the others have
     come: a product of optax's schedules is something else.
+
+    One with a slower clock, `every`, steps along only as its own clock does.
 
     Args:
         schedules: Schedules of one initial rate, in the order of PyTorch's construction.
@@ -77,6 +78,8 @@ def _chain(given: Sequence[Schedule], entries: int) -> Schedule:
     def factor(count: Count) -> Any:
         return math.prod(part(count) for part in multipliers)
 
+    moving = next((part.momentum for part in schedules if part.momentum), None)
+
     return Schedule(
         name="chained_scheduler",
         lr=lr,
@@ -86,8 +89,9 @@ def _chain(given: Sequence[Schedule], entries: int) -> Schedule:
         restart=None,
         initial=given[0].initial,
         factor=factor if multiplied else None,
-        momentum=next((part.momentum for part in schedules if part.momentum), None),
+        momentum=moving and (lambda count: moving(clock("chained_scheduler", count))),
         reentered=lambda more: _chain(given, entries + more),
+        on_host=lambda steps: _chain(_on_host(given, steps), entries),
         parts=tuple(given),
     )
 
@@ -113,7 +117,7 @@ def sequential_lr(
     Raises:
         InputError: For milestones that are not one less than the schedules or not in order, and for
             a chained_scheduler or sequential_lr that is not the first: PyTorch cannot turn to it.
-            For schedules, as `chained_scheduler` does.
+            For one with a slower clock (`every`). For schedules, as `chained_scheduler` does.
 
     Example:
         >>> from twinstep.jax.optim.lr_scheduler import exponential_lr, linear_lr, sequential_lr
@@ -142,6 +146,11 @@ def sequential_lr(
     check_arguments(
         name, milestones=(marks, "increasing numbers", lambda values: values == sorted(values))
     )
+    if slowed := [i for i, schedule in enumerate(given) if _slowed(schedule)]:
+        raise InputError(
+            f"{name}: schedules[{slowed[0]}] has a clock of its own, expected one for all: PyTorch "
+            "steps them together (call `every` on the sequential_lr, or chain the schedules)"
+        )
     for i, schedule in enumerate(given[bisect_right(marks, 0) + 1 :], bisect_right(marks, 0) + 1):
         if schedule.restart is None:
             raise InputError(
@@ -196,6 +205,7 @@ def _sequence(given: Sequence[Schedule], milestones: list[int], entries: int) ->
         initial=initial,
         momentum=_sequence_momentum(schedules, begins, entries),
         reentered=lambda more: _sequence(given, milestones, entries + more),
+        on_host=lambda steps: _sequence(_on_host(given, steps), milestones, entries),
         parts=tuple(given),
     )
 
@@ -210,13 +220,24 @@ def _sequence_momentum(
             begin = max(begins[i - 1] - entries if i else 0, 0)
             end = begins[i] - entries if i < len(begins) else 2**31 - 1
             length = max(end - begin, 1)
-            return lambda count: momentum(jnp.clip(jnp.asarray(count, int) - begin, 0, length - 1))
+            return lambda count: momentum(
+                jnp.clip(clock("sequential_lr", count) - begin, 0, length - 1)
+            )
     return None
 
 
 def _entered(schedule: Schedule, entries: int) -> Schedule:
     """A schedule as it is after the construction of the sequential_lr around it."""
     return schedule.reentered(entries) if schedule.reentered and entries else schedule
+
+
+def _on_host(schedules: Iterable[Schedule], steps: int) -> list[Schedule]:
+    return [s.on_host(steps) if s.on_host else s for s in schedules]
+
+
+def _slowed(schedule: Schedule) -> bool:
+    """Whether a clock in it is not that of the updates."""
+    return schedule.updates > 1 or any(map(_slowed, schedule.parts))
 
 
 def _leaves(schedules: Iterable[Schedule]) -> list[Schedule]:

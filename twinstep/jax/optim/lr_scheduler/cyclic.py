@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
-    Count,
     Rate,
     Schedule,
     absolute,
@@ -25,6 +25,7 @@ from twinstep.jax.optim.lr_scheduler.base import (
     whole,
     wide,
 )
+from twinstep.jax.optim.lr_scheduler.counts import Count, called, clock, table_of
 
 
 def _half_cosine(count: Count, size: Any) -> Any:
@@ -107,9 +108,11 @@ def cosine_annealing_lr(
     def half_wave(count: Count) -> Any:
         return from_table(_half_cosines(size), count, _half_cosine(count, size))
 
+    def closed(count: Any) -> Any:
+        return eta_min + height * _half_cosine(count, size)
+
     def at(count: Count) -> Any:
-        closed = eta_min + height * _half_cosine(count, size)
-        return from_table(_annealed(float(lr), float(eta_min), size), count, closed)
+        return from_table(_annealed(float(lr), float(eta_min), size), count, closed(count))
 
     def step(before: Rate, count: Count) -> Any:
         ratio = half_wave(count) / half_wave(jnp.abs(count - 1))
@@ -126,6 +129,7 @@ def cosine_annealing_lr(
         first=lambda before: before,
         restart=lambda before: jnp.asarray(lr, float),
         initial=lr,
+        fraction=closed,
     )
 
 
@@ -138,7 +142,9 @@ def cosine_annealing_warm_restarts(
 ) -> Schedule:
     """Down to eta_min in half a cosine and back at once, each time T_mult times as long.
 
-    In optax, `join_schedules` of a `cosine_decay_schedule` for each cycle.
+    A count may be a fraction: PyTorch's `scheduler.step(epoch + i / iters)` is
+    `lambda count: schedule(count / iters)`. In optax, `join_schedules` of a `cosine_decay_schedule`
+    for each cycle.
 
     Args:
         lr: The optimizer's learning rate, 0 or more.
@@ -148,7 +154,7 @@ def cosine_annealing_warm_restarts(
         last_epoch: -1 only: the optimizer's state keeps the count.
 
     Returns:
-        A `Schedule`: the rate, () float, after so many updates, () int.
+        A `Schedule`: the rate, () float, after so many updates, () int or float.
 
     Raises:
         InputError: For T_0 or T_mult that is no int above 0.
@@ -188,7 +194,42 @@ def cosine_annealing_warm_restarts(
             size = jnp.array(sizes, int)[cycle]
         return eta_min + (lr - eta_min) * _half_cosine(position, size)
 
-    return absolute(name, lr, at)
+    turns = [_turn(T_0, T_mult, cycle) for cycle in range(1, len(sizes))]
+
+    def fraction(count: Any) -> Any:
+        if T_mult == 1:
+            return eta_min + (lr - eta_min) * _half_cosine(count % T_0, T_0)
+        cycle = sum((count >= _up(turn) for turn in turns), start=jnp.zeros((), int))
+        position = count - jnp.array([0, *ends[:-1]], float)[cycle]
+        return eta_min + (lr - eta_min) * _half_cosine(position, jnp.array(sizes, float)[cycle])
+
+    return absolute(name, lr, at, fraction=fraction)
+
+
+def _turn(first: int, times: int, cycle: int) -> float:
+    """The least epoch that PyTorch's step(epoch) has in a cycle: about its beginning.
+
+    Which cycle it is in, PyTorch reads off a logarithm, whose last bit may be a cycle's difference.
+    """
+
+    def is_there(epoch: float) -> bool:
+        reached = int(math.log(epoch / first * (times - 1) + 1, times))
+        return epoch >= first and reached >= cycle
+
+    begin = first * (times**cycle - 1) / (times - 1)
+    below, above = begin * (1 - 1e-9), begin * (1 + 1e-9)
+    middle = begin
+    while middle not in (below, above):
+        below, above = (below, middle) if is_there(middle) else (middle, above)
+        middle = (below + above) / 2
+    return float(above)
+
+
+def _up(bound: float) -> Any:
+    """The least number not below a bound in the float that counts are in."""
+    kind = jnp.result_type(float).type
+    near = kind(bound)
+    return near if near >= bound else np.nextafter(near, kind(np.inf))
 
 
 def cyclic_lr(
@@ -220,7 +261,7 @@ def cyclic_lr(
             multiplies it by `gamma` each count.
         gamma: The factor of "exp_range".
         scale_fn: The factor of the height, in place of `mode`: called with a traced integer, the
-            number of the cycle from 1 or the count.
+            number of the cycle from 1 or the count; `tabulate` calls it with Python's ints.
         scale_mode: "cycle" gives `scale_fn` the number of the cycle, anything else the count.
         cycle_momentum: Whether there is a `.momentum`.
         base_momentum, max_momentum: The momentum at the top and at the foot.
@@ -259,7 +300,7 @@ def cyclic_lr(
         last_epoch=from_the_start(last_epoch),
     )
     total = float(step_size_up) + float(down)
-    up = float(step_size_up) / total
+    up, by_cycle = float(step_size_up) / total, scale_mode == "cycle"
 
     def triangle(count: Count, span: float) -> Any:
         """Where the count is between 0 and span."""
@@ -270,21 +311,37 @@ def cyclic_lr(
             rises, rising = position <= up, quotient(position, up)
             falling = quotient(position - 1, up - 1 or -1.0)
         else:
-            cycle, position = 1 + count // int(total), count % int(total)
+            cycle, position = (1 + count // int(total)).astype(int), count % int(total)
             rises, rising = position <= step_size_up, quotient(position, step_size_up)
             falling = quotient(int(total) - position, down or 1.0)
         height = span * jnp.where(rises, rising, falling)
         if scale_fn is not None:
-            scale = jnp.asarray(scale_fn(cycle if scale_mode == "cycle" else count), float)
+            scale = called(name, "scale_fn", scale_fn, cycle if by_cycle else count)
         elif mode == "exp_range":
             scale = power(gamma, count)
         else:
             scale = power(0.5 if mode == "triangular2" else 1.0, cycle - 1)
         return rounded(height * scale)
 
-    def momentum(count: Count) -> Any:
-        moved = triangle(jnp.asarray(count, int), max_momentum - base_momentum)
+    def momentum(count: Any) -> Any:
+        moved = triangle(clock(name, count, fractions=True), max_momentum - base_momentum)
         return jnp.asarray(max_momentum - moved, float)
+
+    def on_host(steps: int) -> Schedule:
+        assert scale_fn is not None
+        last = math.floor(1 + (steps - 1) / total) if by_cycle else steps - 1
+        return cyclic_lr(
+            lr,
+            base_lr,
+            max_lr,
+            step_size_up,
+            down,
+            scale_fn=table_of(scale_fn, last + 1, needed_from=int(by_cycle)),
+            scale_mode=scale_mode,
+            cycle_momentum=cycle_momentum,
+            base_momentum=base_momentum,
+            max_momentum=max_momentum,
+        )
 
     return absolute(
         name,
@@ -292,4 +349,5 @@ def cyclic_lr(
         lambda count: base_lr + triangle(count, max_lr - base_lr),
         initial=base_lr,
         momentum=momentum if cycle_momentum else None,
+        on_host=on_host if scale_fn else None,
     )

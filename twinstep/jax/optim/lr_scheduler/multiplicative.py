@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
-    Count,
     Rate,
     Schedule,
     absolute,
@@ -19,8 +18,8 @@ from twinstep.jax.optim.lr_scheduler.base import (
     recursion,
     scaled,
     whole,
-    whole_count,
 )
+from twinstep.jax.optim.lr_scheduler.counts import Count, called, table_of, whole_count
 
 
 def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) -> Schedule:
@@ -31,8 +30,8 @@ def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) 
 
     Args:
         lr: The optimizer's learning rate, 0 or more.
-        lr_lambda: Count -> factor, () each. The count is a traced integer: `jnp.where` instead of
-            `if`.
+        lr_lambda: Count -> factor. The count is a traced integer: `jnp.where` in the place of `if`,
+            or `tabulate`, which calls it with Python's ints beforehand.
         last_epoch: -1 only: the optimizer's state keeps the count.
 
     Returns:
@@ -55,7 +54,12 @@ def lambda_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) 
     check_arguments(
         name, lr=rate(lr), lr_lambda=function(lr_lambda), last_epoch=from_the_start(last_epoch)
     )
-    return absolute(name, lr, lambda count: lr * jnp.asarray(lr_lambda(count), float))
+    return absolute(
+        name,
+        lr,
+        lambda count: lr * called(name, "lr_lambda", lr_lambda, count),
+        on_host=lambda steps: lambda_lr(lr, table_of(lr_lambda, steps)),
+    )
 
 
 def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: int = -1) -> Schedule:
@@ -66,8 +70,8 @@ def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: in
 
     Args:
         lr: The optimizer's learning rate, 0 or more.
-        lr_lambda: Count -> factor, () each. The count is a traced integer: `jnp.where` instead of
-            `if`.
+        lr_lambda: Count -> factor. The count is a traced integer: `jnp.where` in the place of `if`,
+            or `tabulate`, which calls it with Python's ints beforehand.
         last_epoch: -1 only: the optimizer's state keeps the count.
 
     Returns:
@@ -94,7 +98,7 @@ def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: in
     )
 
     def step(before: Rate, count: Count) -> Rate:
-        return before * jnp.asarray(lr_lambda(count), float)
+        return before * called(name, "lr_lambda", lr_lambda, count)
 
     return Schedule(
         name=name,
@@ -105,6 +109,7 @@ def multiplicative_lr(lr: float, lr_lambda: Callable[[Any], Any], last_epoch: in
         # without a closed form of its own PyTorch takes a step, from where the one before ended
         restart=lambda before: step(before, whole_count(0)),
         initial=lr,
+        on_host=lambda steps: multiplicative_lr(lr, table_of(lr_lambda, steps, needed_from=1)),
     )
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from twinstep.errors import Check, InputError, check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
-    Count,
     Schedule,
     absolute,
     from_the_start,
@@ -19,6 +18,7 @@ from twinstep.jax.optim.lr_scheduler.base import (
     whole,
     wide,
 )
+from twinstep.jax.optim.lr_scheduler.counts import Count, clock
 
 
 def one_cycle_lr(
@@ -121,11 +121,12 @@ def one_cycle_lr(
         begins = [0.0, *(phase[0] for phase in phases[:-2])]
         for begin, (last, *ranges) in reversed(list(zip(begins, phases[:-1], strict=True))):
             here = _between(count, begin, last, *ranges[which], anneal_strategy)
-            value = jnp.where(count <= math.floor(last), here, value)
+            counted = jnp.issubdtype(count.dtype, jnp.integer)
+            value = jnp.where(count <= (math.floor(last) if counted else last), here, value)
         return jnp.where(count > total, math.nan, value)
 
-    def momentum(count: Count) -> Any:
-        return jnp.asarray(annealed(jnp.asarray(count, int), 1), float)
+    def momentum(count: Any) -> Any:
+        return jnp.asarray(annealed(clock(name, count, fractions=True), 1), float)
 
     return absolute(
         name,

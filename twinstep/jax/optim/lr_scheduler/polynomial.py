@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from twinstep.errors import check_arguments
 from twinstep.jax.optim.lr_scheduler.base import (
     TABLE,
-    Count,
     Schedule,
     from_table,
     from_the_start,
@@ -21,6 +20,7 @@ from twinstep.jax.optim.lr_scheduler.base import (
     whole,
     wide,
 )
+from twinstep.jax.optim.lr_scheduler.counts import Count
 
 
 def linear_lr(
