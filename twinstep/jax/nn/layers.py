@@ -126,9 +126,8 @@ class Embedding(nnx.Module):
                 raise InputError(
                     f"Embedding: number {odd[0]} is no row's, expected 0 to {len(table) - 1}"
                 )
-        found: jax.Array = table.at[rows].get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
-        )
+        rows = jnp.where(rows < 0, len(table), rows)  # which JAX would count from the end
+        found: jax.Array = table.at[rows].get(mode="fill", fill_value=jnp.nan)
         return found
 
 
