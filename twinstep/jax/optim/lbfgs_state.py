@@ -101,6 +101,11 @@ def _order(part: Any, names: Sequence[str], shape: tuple[int, ...]) -> np.ndarra
     if where.keys() != set(names):
         odd = sorted(where.keys() ^ set(names))[0]
         raise InputError(f"lbfgs: parameter {odd!r} is on one side only, expected on both")
+    order = np.concatenate([where[name] for name in names])
+    if shape == (2 * first,):  # complex entries are two real ones each
+        return np.stack([2 * order, 2 * order + 1], axis=-1).ravel()
     if shape != (first,):
-        raise InputError(f"lbfgs: d has shape {shape}, expected {(first,)} of these parameters")
-    return np.concatenate([where[name] for name in names])
+        raise InputError(
+            f"lbfgs: d has shape {shape}, expected {(first,)}, or twice that of complex parameters"
+        )
+    return order
