@@ -175,6 +175,12 @@ def lr(count: Any) -> Any:
 COUNTED: dict[str, tuple[str, dict[str, Any], Any]] = {
     "SGD": ("SGD", {}, lambda: optim.sgd(lr=lr)),
     "LBFGS": ("LBFGS", {}, lambda: optim.lbfgs(lr=lr)),
+    "momentum": ("SGD", {"momentum": 0.9}, lambda: optim.sgd(lr=lr, momentum=0.9)),
+    "scheduled decay": (
+        "SGD",
+        {"momentum": 0.9},
+        lambda: optim.sgd(lr=0.1, momentum=0.9, weight_decay=lr),
+    ),
     "optax's sgd": ("SGD", {}, lambda: optax.sgd(lr)),
     "optax's momentum": ("SGD", {"momentum": 0.9}, lambda: optax.sgd(lr, momentum=0.9)),
 }
@@ -193,17 +199,19 @@ def test_a_schedules_count_is_asked_for(kind: str) -> None:
     assert [int(leaf) for key, leaf in by_name(found).items() if key.endswith("count")] == [STEPS]
 
 
-@pytest.mark.parametrize("name", ["SGD", "Muon"])
-def test_the_count_of_an_optimizer_with_a_scheduler_is_asked_for(name: str) -> None:
+def test_muons_count_is_asked_for() -> None:
+    """Of a schedule alone, as SGD's."""
     given = torch_params()[:1]
-    optimizer = getattr(torch.optim, name)(given, lr=0.1, momentum=0.9)
-    torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    state_dict = torch_state(optimizer, given)
+    state_dict = torch_state(torch.optim.Muon(given, lr=0.1), given)
     with settings():
         params = {"w": jnp.zeros(SHAPES["w"])}
-        state = from_torch(name, lr=0.1, momentum=0.9).init(params)
+        layout = tree_layout(params)
+        scheduled, constant = (optim.muon(lr=rate).init(params) for rate in (lr, 0.1))
         with pytest.raises(InputError, match="count is None"):
-            opt_state_from_torch(state_dict, state, tree_layout(params), names=["w"])
+            opt_state_from_torch(state_dict, scheduled, layout, names=["w"])
+        for state, count in ((scheduled, STEPS), (constant, None)):
+            found = opt_state_from_torch(state_dict, state, layout, names=["w"], count=count)
+            assert found.count == (STEPS if count else True)
 
 
 def test_the_step_that_torch_keeps_is_the_count() -> None:

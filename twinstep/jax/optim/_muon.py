@@ -14,7 +14,9 @@ from twinstep.jax.optim.base import (
     at_least_0,
     check_arguments,
     check_real,
+    first_count,
     is_known,
+    next_count,
     number,
     rate_at,
     value_at,
@@ -27,7 +29,10 @@ _RULES = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
 class MuonState(NamedTuple):
-    """count: () int32, updates made; momentum_buffer: like params."""
+    """momentum_buffer: like params.
+
+    count: () int32, updates made, where a schedule asks for them; else () bool, whether any was
+    """
 
     count: Any
     momentum_buffer: Any
@@ -105,7 +110,7 @@ def muon(
                 raise InputError(
                     f"muon: parameter {dotted(path)!r} has shape {p.shape}, expected a matrix"
                 )
-        return MuonState(jnp.zeros((), jnp.int32), zeros_like(params))
+        return MuonState(first_count(callable(lr) or callable(weight_decay)), zeros_like(params))
 
     def update(
         grads: optax.Updates, state: MuonState, params: optax.Params | None = None
@@ -127,7 +132,7 @@ def muon(
         updates, buffer = per_parameter(
             rule, grads, params, state.momentum_buffer, needs_params=True
         )
-        return updates, MuonState(step, buffer)
+        return updates, MuonState(next_count(state.count), buffer)
 
     return optax.GradientTransformation(init, update)
 

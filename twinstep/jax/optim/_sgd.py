@@ -10,8 +10,10 @@ from twinstep.errors import InputError
 from twinstep.jax.optim.base import (
     Scheduled,
     check_arguments,
+    first_count,
     is_known,
     is_zero,
+    next_count,
     number,
     rate_at,
     value_at,
@@ -21,7 +23,8 @@ from twinstep.jax.optim.ops import Array, Ops, per_parameter
 
 
 class SGDState(NamedTuple):
-    """count: () int32, updates made, where something asks for it; else None.
+    """count: () int32, updates made, where a schedule asks for them; else None, or with a buffer
+    () bool, whether any was.
 
     momentum_buffer: like params with momentum, else None
     """
@@ -84,18 +87,18 @@ def sgd(
     buffered = not is_zero(momentum)
     if nesterov and (not buffered or (is_known(dampening) and dampening != 0)):
         raise InputError("sgd: nesterov is True, expected momentum above 0 and dampening 0 with it")
-    counted = callable(lr) or callable(weight_decay) or buffered
+    scheduled = any(map(callable, (lr, weight_decay, momentum)))
 
     def init(params: optax.Params) -> SGDState:
         return SGDState(
-            count=jnp.zeros((), jnp.int32) if counted else None,
+            count=first_count(scheduled) if scheduled or buffered else None,
             momentum_buffer=zeros_like(params) if buffered else None,
         )
 
     def update(
         grads: optax.Updates, state: SGDState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, SGDState]:
-        step = state.count + 1 if counted else jnp.ones((), jnp.int32)
+        step = jnp.ones((), jnp.int32) if state.count is None else state.count + 1
         rate, decay = rate_at(lr, step), value_at(weight_decay, step)
         beta = value_at(momentum, step)
 
@@ -114,7 +117,7 @@ def sgd(
         updates, *kept = per_parameter(
             rule, grads, params, *kept, needs_params=not is_zero(weight_decay)
         )
-        return updates, SGDState(step if counted else None, *kept)
+        return updates, SGDState(next_count(state.count), *kept)
 
     return optax.GradientTransformation(init, update)
 

@@ -29,6 +29,18 @@ def rate_at(lr: Scheduled, step: jax.Array) -> jax.Array:
     return jnp.asarray(value_at(lr, step), float)
 
 
+def first_count(scheduled: bool) -> jax.Array:
+    """The updates made so far: () int32 where a schedule asks for them, else () bool: whether any
+    was, which is all that a state handed over has to say.
+    """
+    return jnp.zeros((), jnp.int32 if scheduled else bool)
+
+
+def next_count(count: Any) -> Any:
+    """The same after one more; None where nothing is counted."""
+    return None if count is None else (count + 1).astype(count.dtype)
+
+
 def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
     """From start towards end, from the nearer of the two: weight 1 gives the very end.
 

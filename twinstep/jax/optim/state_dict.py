@@ -161,13 +161,8 @@ def opt_state_from_torch(
         if name not in called.values():
             raise InputError(f"optimizer state of parameter {number} is unknown, in no group")
         given |= {f"{name}.{key}": value for key, value in entries.items() if value is not None}
-    read = _Read(
-        given,
-        list(called.values()),
-        count,
-        scheduled=any("initial_lr" in group for group in groups),
-        unbuffered=all(group.get("momentum") == 0 for group in groups),
-    )
+    unbuffered = all(group.get("momentum") == 0 for group in groups)
+    read = _Read(given, list(called.values()), count, unbuffered)
     filled = mapped(opt_state, layout.tree, read.state, read.clock)
     if odd := sorted(given.keys() - read.used):
         raise InputError(f"optimizer state {odd[0]!r} is unknown, {nearest(odd[0], read.used)}")
@@ -207,21 +202,15 @@ def _entries(
 class _Read:
     """What is given by name, {parameter.key: tensor or number}, put into states.
 
-    names: in PyTorch's order; scheduled: whether PyTorch's optimizer had a scheduler; unbuffered:
-    whether its momentum is 0, for which it keeps no buffer, where an array of 0 has one here
+    names: in PyTorch's order; unbuffered: whether PyTorch's momentum is 0, for which it keeps no
+    buffer, where an array of 0 has one here
     """
 
     def __init__(
-        self,
-        given: dict[str, Any],
-        names: Sequence[str],
-        count: int | None,
-        *,
-        scheduled: bool,
-        unbuffered: bool,
+        self, given: dict[str, Any], names: Sequence[str], count: int | None, unbuffered: bool
     ) -> None:
         self.given, self.names, self.count = given, names, count
-        self.scheduled, self.unbuffered = scheduled, unbuffered
+        self.unbuffered = unbuffered
         self.used: set[str] = set()
         self.owners: set[str] = set()
 
@@ -248,20 +237,25 @@ class _Read:
         named = layout.to_torch(theirs)
         self.used |= named.keys()
         for slot in layout.slots:
-            value = self._value(slot.names, mine, alone=len(layout.slots) == 1)
+            dtype, alone = named[slot.names[0]].dtype, len(layout.slots) == 1
+            if slot.names[0].endswith(".count"):
+                value = self._count(mine, dtype, alone=alone)
+            else:
+                value = self._value(slot.names, mine)
             if value is not None:
-                dtype = named[slot.names[0]].dtype
                 named |= dict.fromkeys(slot.names, jnp.array(value, dtype))
         filled = layout.to_jax(named)
         return type(state)(*filled) if is_of_optax(state) else filled
 
-    def _value(self, names: Sequence[str], mine: abc.Mapping[str, Any], *, alone: bool) -> Any:
-        """What is given for one leaf of a state; None where nothing is. alone: it has no others"""
+    def _count(self, mine: abc.Mapping[str, Any], dtype: Any, *, alone: bool) -> int | bool:
+        """Updates made, or whether any was. alone: PyTorch keeps nothing that would say so"""
+        if jnp.issubdtype(dtype, bool):
+            return bool(mine)
+        return self._made(mine) if mine or alone or self.count is not None else 0
+
+    def _value(self, names: Sequence[str], mine: abc.Mapping[str, Any]) -> Any:
+        """What is given for one leaf of a state; None where nothing is."""
         key = names[0].rpartition(".")[2]
-        if key == "count":
-            if alone or self.count is not None or (self.scheduled and mine):
-                return self._made(mine)
-            return bool(mine)  # a momentum buffer asks whether it is one yet
         absent = key == "momentum_buffer" and self.unbuffered and not mine.keys() & {*names}
         if not mine or absent:
             return None
