@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from helpers.optimizer_pairs import NAMES, REAL, Pair, rows
 from helpers.optimizer_runs import BAR, Options, default_dtype
 
 from twinstep.errors import InputError
-from twinstep.jax.optim import ops
+from twinstep.jax.optim import adam, ops
 from twinstep.jax.optim._from_torch import TORCH
 
 pytestmark = pytest.mark.quick_to_compile
@@ -104,6 +105,36 @@ def test_a_comparison_sees_what_is_rounded_otherwise(
     monkeypatch.setattr(ops.Ops, *PLANTED[planted])
     found = [narrow_steps("RAdam", {"weight_decay": w}, dtype) for w in (0.1, 0.7)]
     assert any(share < ALIKE or most > 1 for share, most in found)
+
+
+@pytest.mark.parametrize("given", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_state_and_parameters_keep_their_dtype(name: str, given: str) -> None:
+    """As a scan asks for: whatever the gradients have, which are rounded to the parameters'."""
+    twin = optax.with_extra_args_support(TORCH[name](lr=10.0))
+    params = {"w": jnp.ones((2, 2), "bfloat16")}
+    grads = {"w": jnp.full((2, 2), 0.3, given)}
+    more = {"touched": {"w": jnp.ones(2, bool)}} if name == "SparseAdam" else {}
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        updates, state = twin.update(grads, carry[1], carry[0], **more)
+        return (optax.apply_updates(carry[0], updates), state), None
+
+    (moved, state), _ = jax.lax.scan(step, (params, twin.init(params)), length=2)
+    floats = [leaf for leaf in jax.tree.leaves((moved, state)) if leaf.ndim]
+    assert {str(leaf.dtype) for leaf in floats} == {"bfloat16"}
+    assert jnp.all(moved["w"] != 1)
+
+
+def test_apply_if_finite_of_narrow_parameters_takes_float32_gradients() -> None:
+    twin, params = optax.apply_if_finite(adam(lr=0.1), 5), jnp.ones(3, "bfloat16")
+    grads = jnp.array([0.25, jnp.nan, 1.0])
+    for finite in (False, True):
+        given = jnp.nan_to_num(grads) if finite else grads
+        updates, _ = jax.jit(twin.update)(given, twin.init(params), params)
+        moved = optax.apply_updates(params, updates)
+        assert moved.dtype == "bfloat16"
+        assert list(moved != 1) == ([True, False, True] if finite else [False] * 3)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -7,7 +7,8 @@ in `lr_scheduler`.
 
 Parameters are of any float dtype, and complex where PyTorch's optimizer takes them (`conj_grads`
 turns JAX's gradients). In bfloat16 and float16 each operation rounds as PyTorch's, `update` needs
-the parameters, and updates are float32: `optax.apply_updates` gives the parameters' dtype. What
+the parameters, and updates are float32: `optax.apply_updates` gives the parameters' dtype, and
+`optax.apply_if_finite`, whose two ways out have to be alike, wants gradients in float32. What
 belongs together is paired by the keys of its leaves. Each number may be an array, traced or not, as
 `optax.inject_hyperparams` makes them: in the parameters' dtype, so that narrow ones want its
 `hyperparam_dtype=jnp.float32`.
