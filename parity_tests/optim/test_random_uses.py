@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 pytestmark = pytest.mark.quick_to_compile
 
-LOOKED_AT = int(os.environ.get("SEARCH", "100")) // len(BARS)
+LOOKED_AT = int(os.environ.get("SEARCH", "50")) // len(BARS)
 UNHURRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
