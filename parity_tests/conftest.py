@@ -54,6 +54,13 @@ def _compile_quickly(request: pytest.FixtureRequest, _leave_no_programs: None) -
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """JAX in float64, for the tests of a file that asks for it."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was() -> Iterator[None]:
     dtype = torch.get_default_dtype()

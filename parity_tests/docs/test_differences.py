@@ -74,6 +74,7 @@ def test_the_difference_is_there_and_the_fix_fixes_it(entry: Entry) -> None:
 def test_the_index_and_the_links_lead_to_every_entry_and_nowhere_else() -> None:
     index, pages = differences.index(ENTRIES), differences.pages()
     assert index in INDEX.read_text(), "python -m parity_tests.helpers.differences --write"
+    assert f"{len(ENTRIES)} differences" in (INDEX.parents[1] / "README.md").read_text()
     assert sorted(pages) == sorted((INDEX.parent / "differences").glob("*.md"))
     assert {Path(entry.page).name for entry in ENTRIES} == {page.name for page in pages}
     assert len({entry.title for entry in ENTRIES}) == len(ENTRIES)

@@ -18,17 +18,11 @@ from torch.nn import functional
 
 from twinstep.jax.nn import functional as kit
 
-pytestmark = pytest.mark.quick_to_compile
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 REDUCTIONS = ("mean", "sum", "none")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Any:
-    with jax.enable_x64(True):
-        yield
 
 
 def numbers(array: Any) -> np.ndarray:

@@ -13,19 +13,13 @@ from helpers.synthetic_traces import refused
 
 from twinstep.jax.optim import accumulate, adam, clip_grad_norm, sgd, zero_grad
 
-pytestmark = pytest.mark.quick_to_compile
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 N, BATCHES, EPOCHS = 3, 7, 3  # an epoch leaves one over
 NUMBERS = np.random.RandomState(0)
 CURVES = NUMBERS.uniform(0.2, 2.0, (EPOCHS, BATCHES, 4))
 TOKENS = NUMBERS.randint(1, 9, (EPOCHS, BATCHES))
 START = NUMBERS.randn(4)
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Any:
-    with jax.enable_x64(True):
-        yield
 
 
 # ------------------------------------------------------------------------------------ whole epochs

@@ -73,17 +73,16 @@ def test_a_number_may_change_from_step_to_step(name: str, key: str) -> None:
     scheduled = {**options, key: lambda count: jnp.asarray(values)[count]}
     assert apart(name, options, scheduled, changes) <= BAR
     late = {**options, key: lambda count: jnp.asarray(values)[jnp.maximum(count - 1, 0)]}
-    assert apart(name, options, late, changes) > BAR or (name, key) in UNSEEN
+    assert (apart(name, options, late, changes) > BAR) is ((name, key) not in UNSEEN)
 
 
 UNSEEN = {
-    ("Rprop", "lr"),
-    ("ASGD", "t0"),
-    ("ASGD", "lr"),
-    ("Muon", "eps"),
-    ("SGD", "dampening"),
-    ("Adafactor", "d"),
+    ("ASGD", "t0"),  # of a step that is not reached
+    ("Adafactor", "d"),  # of updates larger than these
+    ("Muon", "eps"),  # of norms smaller than these
+    ("Rprop", "lr"),  # read when the state is made
 }
+"""What a change of does not show here, a step late."""
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "betas" in torch_options(n)])

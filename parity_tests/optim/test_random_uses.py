@@ -5,9 +5,14 @@
 
 import os
 
+import jax
+import jax.numpy as jnp
 import pytest
-from helpers.random_uses import BARS, Use, apart, uses
+from helpers import random_uses
+from helpers.random_uses import BARS, HANDED, Use, apart, uses
 from hypothesis import HealthCheck, given, settings
+
+from twinstep.jax.optim import ops
 
 pytestmark = pytest.mark.quick_to_compile
 
@@ -23,3 +28,27 @@ def test_any_use_agrees(dtype: str) -> None:
         assert apart(use) <= 1
 
     agrees()
+
+
+@pytest.mark.parametrize("dtype", BARS)
+def test_a_fault_is_seen_in_every_dtype(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    use = Use("Adam", {"lr": 0.3}, dtype)
+    assert apart(use) <= 1
+    monkeypatch.setattr(ops.Ops, "sqrt", lambda self, x: jnp.abs(x))
+    assert apart(use) > 1
+
+
+@pytest.mark.parametrize("handed", ["pickle", "msgpack", "torch"])
+def test_a_state_that_is_not_handed_over_is_seen(
+    monkeypatch: pytest.MonkeyPatch, handed: str
+) -> None:
+    use = Use("Adam", {}, "float64", handed=handed)
+    assert apart(use) <= 1
+    if handed == "torch":
+        theirs = random_uses.opt_state_to_torch
+        monkeypatch.setattr(
+            random_uses, "opt_state_to_torch", lambda *a, **k: {**theirs(*a, **k), "state": {}}
+        )
+    else:
+        monkeypatch.setitem(HANDED, handed, lambda s: jax.tree.map(jnp.zeros_like, s))
+    assert apart(use) > 1

@@ -4,7 +4,7 @@ The bar is `torch_schedules.worst`: 1e-14 of the rate, beside 1e-16 of the large
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,15 +30,9 @@ from hypothesis import strategies as st
 
 from twinstep.jax.optim import lr_scheduler
 
-pytestmark = pytest.mark.quick_to_compile
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 STEPS = 1000
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def _halving(count: Any) -> Any:

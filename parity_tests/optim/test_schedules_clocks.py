@@ -5,7 +5,7 @@ schedulers in loops that step them that way.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,13 +37,7 @@ from helpers.torch_schedules import (
 from twinstep.jax import optim
 from twinstep.jax.optim import lr_scheduler
 
-pytestmark = pytest.mark.quick_to_compile
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 
 # ----------------------------------------------------------------------------------- several clocks

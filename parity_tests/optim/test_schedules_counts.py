@@ -3,7 +3,7 @@
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,13 +32,7 @@ from helpers.torch_schedules import (
 from twinstep.jax import optim
 from twinstep.jax.optim import swa_lr
 
-pytestmark = pytest.mark.quick_to_compile
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 
 def test_every_schedule_is_here() -> None:
@@ -79,7 +73,7 @@ def test_a_fraction_of_an_epoch_is_pytorchs(one: Case) -> None:
 
 
 @pytest.mark.parametrize(("T_0", "T_mult"), [(1, 10), (3, 2), (7, 3), (5, 5), (2, 6), (10, 2)])
-def test_a_restart_is_where_pytorchs_logarithm_has_it(T_0: int, T_mult: int) -> None:  # noqa: N803
+def test_a_restart_is_where_pytorchs_logarithm_has_it(T_0: int, T_mult: int) -> None:  # noqa: N803  # PyTorch's names
     """A bit before its epoch, or after it: PyTorch's log(1000, 10) is below 3."""
     begins = [T_0 * (T_mult**cycle - 1) // (T_mult - 1) for cycle in range(1, 7)]
     beside = [(np.nextafter(b, 0), b, np.nextafter(b, 1e9), b + 0.5) for b in begins]

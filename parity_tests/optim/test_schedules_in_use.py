@@ -1,7 +1,7 @@
 """The schedules at work: in optimizers and compiled loops, with a metric, in float32, refused."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,14 +31,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from twinstep.errors import InputError
 from twinstep.jax.optim import adam, lr_scheduler, sgd
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 CURVE = np.diag([1.0, 3.0, 0.5])
 START = np.array([1.0, -2.0, 0.5])
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 # --------------------------------------------------------------------------------------- optimizers

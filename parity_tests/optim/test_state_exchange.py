@@ -17,6 +17,7 @@ from helpers.given_gradients import (
     torch_params,
     torch_state,
 )
+from helpers.optimizer_pairs import REAL
 from helpers.training import (
     BATCHES,
     NAMES,
@@ -58,11 +59,10 @@ def test_state_of_any_dtype_comes_back_bit_for_bit(name: str, dtype: torch.dtype
     given = torch_params(dtype)
     if name in _OF_MATRICES:
         given = given[:1]
-    try:
-        optimizer = getattr(torch.optim, name)(given, lr=0.1)
-        before = torch_state(optimizer, given)
-    except (RuntimeError, ValueError) as error:
-        pytest.skip(f"PyTorch: {error}")
+    if dtype.is_complex and name in REAL:
+        pytest.skip("PyTorch takes no complex parameters")
+    optimizer = getattr(torch.optim, name)(given, lr=0.1)
+    before = torch_state(optimizer, given)
     names = list(SHAPES)[: len(given)]
     with settings():
         kind = str(dtype).removeprefix("torch.")

@@ -125,12 +125,12 @@ def test_what_is_not_reproduced_is_refused(arguments: dict[str, Any], message: s
         (lambda: TorchRandomSampler(5), "TorchRandomSampler: default_generator is None"),
         (lambda: TorchRandomSampler(0, generator=G), "n is 0"),
         (lambda: TorchRandomSampler(5, num_samples=0, generator=G), "num_samples is 0"),
-        (lambda: TorchRandomSampler(5, 1, generator=G), "replacement is 1"),  # type: ignore[arg-type]
+        (lambda: TorchRandomSampler(5, 1, generator=G), "replacement is 1"),  # type: ignore[arg-type]  # refused
         (lambda: TorchSubsetRandomSampler([1]), "TorchSubsetRandomSampler: default_generator"),
         (lambda: TorchWeightedRandomSampler([[1.0]], 1, generator=G), "expected a vector"),
         (lambda: TorchWeightedRandomSampler([1.0], 0, generator=G), "num_samples is 0"),
         (lambda: list(TorchDataLoader(3, sampler=[5], generator=G)), "sampler gives [5]"),
-        (lambda: list(TorchDataLoader(3, sampler=[0.5], generator=G)), "sampler gives [0.5]"),  # type: ignore[list-item]
+        (lambda: list(TorchDataLoader(3, sampler=[0.5], generator=G)), "sampler gives [0.5]"),  # type: ignore[list-item]  # refused
     ],
 )
 def test_a_sampler_that_cannot_draw_is_refused(call: Callable[[], object], message: str) -> None:

@@ -158,8 +158,6 @@ class Mapping:
 
     def _leaves(self, tree: Tree) -> list[tuple[str, Any]]:
         """(name in the tree, leaf) in the order of the slots."""
-        if jax.tree.structure(tree) == self.treedef:
-            return list(by_name(tree).items())
         wanted, found = by_name(self.tree, is_slot), by_name(tree)
         if odd := [name for name in (*wanted, *found) if (name in wanted) != (name in found)]:
             side = "missing" if odd[0] in wanted else "unknown"

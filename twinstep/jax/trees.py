@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
@@ -85,6 +86,17 @@ def paired(
         if path not in wanted:
             raise InputError(f"{what}: {dotted(path)!r} is unknown")
     return [found.get(path) for path in wanted]
+
+
+def leaves_like(like: Tree, tree: Tree, what: str) -> list[jax.Array]:
+    """The same of arrays, each of the shape of its own in `like`."""
+    leaves = [jnp.asarray(leaf) for leaf in paired(like, tree, what)]
+    for (path, wanted), leaf in zip(by_path(like).items(), leaves, strict=True):
+        if leaf.shape != jnp.shape(wanted):
+            raise InputError(
+                f"{what}: {dotted(path)!r} has shape {leaf.shape}, expected {jnp.shape(wanted)}"
+            )
+    return leaves
 
 
 def in_structure_of(tree: Tree, like: Tree, leaves: Sequence[Any]) -> Tree:

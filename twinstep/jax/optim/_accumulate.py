@@ -9,7 +9,8 @@ import optax
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.optim.base import zeros_like
 from twinstep.jax.optim.lr_scheduler.base import whole
-from twinstep.jax.optim.narrow import divided, leaves_like, rounded
+from twinstep.jax.optim.narrow import divided, rounded
+from twinstep.jax.trees import leaves_like
 
 
 class AccumulateState(NamedTuple):

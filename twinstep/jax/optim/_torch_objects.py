@@ -17,7 +17,7 @@ def torch_name(optimizer: Any, known: Collection[str]) -> str:
     """
     if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
         raise InputError(f"from_torch: optimizer is {optimizer!r}, expected a name or an optimizer")
-    kinds = type(optimizer).__mro__
+    kinds: tuple[Any, ...] = type(optimizer).__mro__
     called = f"{kinds[0].__module__}.{kinds[0].__qualname__}"
     for kind in kinds:
         if f"{kind.__module__}.".startswith(_HOME) and kind.__name__ in known:
@@ -35,9 +35,10 @@ def torch_name(optimizer: Any, known: Collection[str]) -> str:
                 "expected one of torch.optim's own"
             )
     patched = vars(optimizer).get("step")
-    if patched is not None and _root(patched) is not _root(kind.step):  # type: ignore[attr-defined]
+    if patched is not None and _root(patched) is not _root(kind.step):
         raise InputError("from_torch: optimizer has a step of its own, expected torch.optim's")
-    return kind.__name__
+    name: str = kind.__name__
+    return name
 
 
 def check_scheduler(optimizer: Any, scheduler: Any) -> None:

@@ -17,8 +17,8 @@ from twinstep.errors import InputError
 from twinstep.jax.optim.base import Scheduled, check_arguments, lerp, value_at
 from twinstep.jax.optim.lr_scheduler.base import whole
 from twinstep.jax.optim.lr_scheduler.counts import clock, whole_count
-from twinstep.jax.optim.narrow import divided, leaves_like, rounded, times, wide
-from twinstep.jax.trees import by_path, dotted
+from twinstep.jax.optim.narrow import divided, rounded, times, wide
+from twinstep.jax.trees import by_path, dotted, leaves_like
 
 AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(averaged parameter, current parameter, models averaged so far) -> new averaged parameter"""

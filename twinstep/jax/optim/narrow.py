@@ -10,9 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from twinstep.errors import InputError
-from twinstep.jax.trees import by_path, dotted, paired
-
 
 def wide(x: jax.Array) -> jax.Array:
     """In the dtype that PyTorch computes it in: float32 for what is narrower."""
@@ -67,17 +64,3 @@ def divided(x: jax.Array, number: Any) -> jax.Array:
     return rounded(
         above / jnp.where(jnp.isnan(above), 1, jnp.asarray(number, above.dtype)), x.dtype
     )
-
-
-def leaves_like(like: Any, tree: Any, what: str) -> list[jax.Array]:
-    """The leaves of a tree in the order of those of `like`, each of the same shape.
-
-    what: what tree is, for the InputError that names the leaf that differs
-    """
-    leaves = [jnp.asarray(leaf) for leaf in paired(like, tree, what)]
-    for (path, wanted), leaf in zip(by_path(like).items(), leaves, strict=True):
-        if leaf.shape != jnp.shape(wanted):
-            raise InputError(
-                f"{what}: {dotted(path)!r} has shape {leaf.shape}, expected {jnp.shape(wanted)}"
-            )
-    return leaves

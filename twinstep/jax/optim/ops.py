@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from twinstep.errors import InputError
 from twinstep.jax.optim.base import is_known, is_zero, lerp, require_params
 from twinstep.jax.optim.narrow import is_narrow, nearest
-from twinstep.jax.trees import by_path, dotted, in_structure_of, paired
+from twinstep.jax.trees import by_path, dotted, in_structure_of, leaves_like, paired
 
 Tree = Any
 Array = Any
@@ -151,19 +151,17 @@ def per_parameter(
         raise InputError("params has no leaves, expected at least one parameter")
     if needs_params:
         require_params(params)
-    columns = [[None] * len(named) if params is None else paired(grads, params, "params")]
-    columns += [paired(grads, tree, "the state", optional=factored) for tree in state]
+    columns = [[None] * len(named) if params is None else leaves_like(grads, params, "params")]
+    for tree in state:
+        columns.append(
+            paired(grads, tree, "the state", optional=True)
+            if factored
+            else leaves_like(grads, tree, "the state")
+        )
     extra = [paired(grads, tree, "what is beside the gradients") for tree in beside]
     results = []
     for index, (path, g) in enumerate(named.items()):
         p, *moments = (column[index] for column in columns)
-        for leaf in (p,) if factored else (p, *moments):
-            if leaf is not None and leaf.shape != g.shape:
-                what = "parameter" if leaf is p else "state"
-                raise InputError(
-                    f"the gradient of {dotted(path)!r} has shape {g.shape}, "
-                    f"its {what} has {leaf.shape}"
-                )
         like = next((leaf for leaf in (p, *moments) if leaf is not None), g)
         results.append(
             _on_one(rule, path, like.dtype, g, p, [column[index] for column in extra], moments)
