@@ -34,7 +34,7 @@ def bits(trace: Trace) -> dict[str, Any]:
         "rounding_noise": trace.rounding_noise and leaves(trace.rounding_noise),
         "rounding_scale": trace.rounding_scale and leaves(trace.rounding_scale),
         "start": trace.start,
-        "appears_at": dict(trace.appears_at),
+        "rows": {name: steps.tolist() for name, steps in sorted(trace.rows.items())},
         "inputs": {name: leaves(dict(sorted(a.items()))) for name, a in trace.inputs.items()},
         "metrics": dict(trace.metrics),
         "evaluation": leaves(dict(sorted(trace.evaluation.items()))),

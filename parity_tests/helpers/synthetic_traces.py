@@ -120,14 +120,14 @@ def with_fault(trace: Trace, stage: str, leaf: str, step: int, value: float) -> 
     Step 0 is what was there before the first update; only params and buffers have it.
     """
     array = leaf_of(trace, stage, leaf).copy()
-    row = array[step - 1 + STAGES[stage].before, ...]
+    row = array[step - 1 + STAGES[stage].initial, ...]
     row[(-1,) * row.ndim] = value
     return with_leaf(trace, stage, leaf, array)
 
 
 def entry(trace: Trace, stage: str, leaf: str, step: int) -> float:
     """The entry that `with_fault` would replace."""
-    row = leaf_of(trace, stage, leaf)[step - 1 + STAGES[stage].before]
+    row = leaf_of(trace, stage, leaf)[step - 1 + STAGES[stage].initial]
     return float(row[(-1,) * row.ndim])
 
 

@@ -98,9 +98,9 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "format true": (b'{"format": true}', "format"),
     "format as text": (b'{"format": "1"}', "format"),
     "oldest format": (b'{"format": 1}', "an older twinstep wrote it"),
-    "older format": (b'{"format": 4}', "has format 4, expected 5: an older twinstep wrote it"),
-    "newer format": (b'{"format": 6}', "use a newer twinstep"),
-    "format alone": (b'{"format": 5}', "sha256"),
+    "older format": (b'{"format": 5}', "has format 5, expected 6: an older twinstep wrote it"),
+    "newer format": (b'{"format": 7}', "use a newer twinstep"),
+    "format alone": (b'{"format": 6}', "sha256"),
 }
 
 
@@ -123,7 +123,7 @@ def _second(**changes: Any) -> Change:
 
 
 FORGED: dict[str, tuple[Change, str]] = {
-    "newer format": (_with(format=6), "newer"),
+    "newer format": (_with(format=7), "newer"),
     "no metadata": (lambda m: m.pop("metadata"), "metadata"),
     "metadata a list": (_with(metadata=[]), "metadata"),
     "a field more": (lambda m: m["metadata"].update(more=1), "more"),
@@ -168,12 +168,15 @@ FORGED: dict[str, tuple[Change, str]] = {
     "held once null": (_second(held_once=None), "held_once"),
     "held once no names": (_second(held_once=[1]), "held_once"),
     "one held twice": (lambda m: m["shards"][1]["held_once"].remove("bias"), "leaves"),
-    "appears_at missing": (lambda m: m.pop("appears_at"), "appears_at"),
-    "appears_at a list": (_with(appears_at=[]), "appears_at"),
-    "appears_at no leaf": (_with(appears_at={"params/more": 2}), "params/more"),
-    "appears_at at a fraction": (_with(appears_at={"params/bias": 1.5}), "params/bias"),
-    "appears_at at the start": (_with(appears_at={"params/bias": 0}), "params/bias"),
-    "appears_at after it was there": (_with(appears_at={"params/bias": 2}), "leaves"),
+    "absent missing": (lambda m: m["shards"][1].pop("absent"), "absent"),
+    "absent null": (_second(absent=None), "absent"),
+    "absent no names": (_second(absent=[1]), "absent"),
+    "a leaf absent that is there": (_second(absent=["params/bias"]), "leaves"),
+    "leaves of a shard missing": (lambda m: m["shards"][1].pop("leaves"), "leaves"),
+    "leaves of a shard a fraction": (_second(leaves=1.5), "leaves"),
+    "no leaves of a shard": (_second(leaves=0), "has 0 leaves"),
+    "fewer leaves of a shard": (_second(leaves=3), "leaves"),
+    "more leaves of a shard": (_second(leaves=10**30), "leaves"),
     "leaves missing": (lambda m: m.pop("leaves"), "leaves"),
     "no loss": (lambda m: m["leaves"].remove("loss"), "loss"),
     "leaves no names": (lambda m: m["leaves"].append([]), "name"),
@@ -247,6 +250,12 @@ CONTENTS: dict[str, bytes] = {
     "rounding noise too short": first_shard({"rounding_noise/loss/loss": np.zeros(1)}),
     "rounding scale a table": first_shard({"rounding_scale/loss/loss": np.zeros((2, 2))}),
     "other steps": first_shard(steps=3),
+    "rows of no leaf": first_shard({"rows/params/more": np.arange(2)}),
+    "rows of steps to come": first_shard({"rows/raw_grads/bias": np.arange(1, 3)}),
+    "rows in no order": first_shard({"rows/raw_grads/bias": np.array([1, 0])}),
+    "more rows than steps": first_shard({"rows/raw_grads/bias": np.array([0, 0, 1])}),
+    "rows in fractions": first_shard({"rows/raw_grads/bias": np.zeros(2)}),
+    "rows a table": first_shard({"rows/raw_grads/bias": np.zeros((2, 1), int)}),
 }
 
 

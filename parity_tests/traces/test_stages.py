@@ -1,7 +1,7 @@
 """One table says what a step leaves: by its row a stage is recorded, saved, judged and shown.
 
-Traces that hold every stage, and leaves that come late, are saved, sliced and concatenated without
-loss; what is held once stays one array.
+Traces that hold every stage, and leaves with rows at some steps, are saved, sliced and concatenated
+without loss; what is held once stays one array.
 """
 
 import dataclasses
@@ -41,9 +41,12 @@ from twinstep.trace.streaming import Stream
 
 AT = 3
 LEAF = {
+    "update": "optimizer",
+    "before": "params/bias",
     "batch": "x",
     "rng": "torch",
     "activations": "relu",
+    "micro_losses": "loss",
     "loss": "loss",
     "raw_grads": "bias",
     "grads": "bias",
@@ -69,6 +72,9 @@ def full(rounding_noise: float | None = None, length: int = LENGTH) -> Trace:
             "norm.num_batches_tracked": np.arange(length + 1),
             "mask": draw.uniform(size=(length + 1, 2)) < 0.5,
         },
+        update={"optimizer": np.arange(1, length + 1)},
+        before={"params/bias": draw.uniform(1, 2, (length, 3))},
+        micro_losses={"loss": draw.uniform(1, 2, length)},
         inputs={"x": {int(number): draw.uniform(size=(2, 3)) for number in trace.batch["x"]}},
     )
 
@@ -78,7 +84,7 @@ def changed(trace: Trace, stage: Stage, leaf: str, value: float) -> Trace:
     if not np.issubdtype(leaf_of(trace, stage.name, leaf).dtype, np.integer):
         return with_fault(trace, stage.name, leaf, AT, value)
     array = leaf_of(trace, stage.name, leaf).copy()
-    array[AT - 1 + stage.before, ...] ^= 1
+    array[AT - 1 + stage.initial, ...] ^= 1
     return with_leaf(trace, stage.name, leaf, array)
 
 
@@ -118,16 +124,16 @@ def test_a_stage_is_walked_saved_and_found_by_its_row(stage: Stage, tmp_path: Pa
 
 @each_stage
 def test_rows_before_the_first_step(stage: Stage) -> None:
-    """before: one row more, which is the state from which the first step is made."""
+    """initial: one row more, which is the state from which the first step is made."""
     trace, leaf = full(), LEAF[stage.name]
     array = leaf_of(trace, stage.name, leaf)
-    assert len(array) == LENGTH + stage.before
+    assert len(array) == LENGTH + stage.initial
     assert trace.validation_error() is None
     longer = with_leaf(trace, stage.name, leaf, np.concatenate([array, array[:1]]))
     if stage.name != "loss":
         assert f"{stage.name}, {leaf}" in str(longer.validation_error())
     cut = leaf_of(trace.slice(2, 4), stage.name, leaf)
-    assert cut.tobytes() == array[2 : 4 + stage.before].tobytes()
+    assert cut.tobytes() == array[2 : 4 + stage.initial].tobytes()
 
 
 @each_stage
@@ -156,7 +162,7 @@ def test_what_one_step_may_be_off(stage: Stage) -> None:
             assert comparison.first is not None
             assert comparison.first.allowed == 0
         return
-    one, two = array[AT - 2 + stage.before : AT + stage.before]
+    one, two = array[AT - 2 + stage.initial : AT + stage.initial]
     made_of = [one, two, two - one] if stage.name == "params" else [one, two]
     size = float(np.max(np.abs(made_of)))
     if stage.name in ("loss", "raw_grads"):
@@ -214,18 +220,29 @@ def test_the_page_says_what_a_stage_holds() -> None:
 # ----------------------------------------------------------------------- held once, and coming late
 
 
-def late(rounding_noise: float | None = None) -> Trace:
-    """A trace in which a parameter comes with step 3 and its optimizer state with step 4."""
+def ragged(rounding_noise: float | None = None) -> Trace:
+    """A trace in which leaves come late, are there at some steps, or several times at one."""
     trace, draw = full(rounding_noise), np.random.default_rng(2)
-    grad = draw.uniform(1, 2, (LENGTH - 2, 3))
+    grad, odd = draw.uniform(1, 2, (LENGTH - 2, 3)), draw.uniform(1, 2, (2, 3))
+    rows = {"late": [2, 3, 4, 5], "late.exp_avg": [3, 4, 5], "odd": [1, 4], "loss": [0, 0, 4, 4, 4]}
     return dataclasses.replace(
         trace,
-        raw_grads={**trace.raw_grads, "late": grad},
-        grads={**trace.grads, "late": grad},
+        raw_grads={**trace.raw_grads, "odd": odd, "late": grad},
+        grads={**trace.grads, "odd": odd, "late": grad},
         opt_state={**trace.opt_state, "late.exp_avg": draw.uniform(1, 2, (LENGTH - 3, 3))},
-        params={**trace.params, "late": draw.uniform(1, 2, (LENGTH - 1, 3))},
-        appears_at=dict.fromkeys(("raw_grads/late", "grads/late", "params/late"), 2)
-        | {"opt_state/late.exp_avg": 3},
+        params={
+            **trace.params,
+            "odd": np.concatenate([odd[:1], odd * 2]),  # in the order in which they come
+            "late": draw.uniform(1, 2, (LENGTH - 1, 3)),
+        },
+        micro_losses={"loss": draw.uniform(1, 2, 5)},
+        rows={
+            f"{stage}/{leaf}": np.array(steps)
+            for leaf, steps in rows.items()
+            for stage in ("raw_grads", "grads", "params", "opt_state", "micro_losses")
+            if (stage == "opt_state") == ("exp" in leaf)
+            and (stage == "micro_losses") == (leaf == "loss")
+        },
     )
 
 
@@ -266,26 +283,24 @@ def test_what_is_once_of_some_shards_alone_is_joined_as_two(tmp_path: Path) -> N
 
 @SEARCH
 @given(cuts=st.sets(st.integers(1, LENGTH - 1)))
-def test_leaves_that_come_late_keep_their_rows(
-    tmp_path_factory: pytest.TempPathFactory, cuts: set[int]
-) -> None:
-    trace = late()
+def test_leaves_keep_their_rows(tmp_path_factory: pytest.TempPathFactory, cuts: set[int]) -> None:
+    trace = ragged()
     bounds = list(itertools.pairwise([0, *sorted(cuts), LENGTH]))
     pieces = [trace.slice(low, high) for low, high in bounds]
     assert bits(concatenate(pieces)) == bits(trace)
     for piece, (low, high) in zip(pieces, bounds, strict=True):
         assert piece.validation_error() is None
-        for key, first in trace.appears_at.items():
+        for key, steps in trace.rows.items():
             name, _, leaf = key.partition("/")
             held = piece.leaves(STAGES[name]).get(leaf)
+            first, end = np.searchsorted(steps, (low, high))
+            assert (held is None) is bool(first == end)
             if held is not None:
-                rows = trace.leaves(STAGES[name])[leaf][max(0, low - first) :]
-                assert len(held) == max(0, high - max(low, first)) + STAGES[name].before
-                assert held.tobytes() == rows[: len(held)].tobytes()
-            else:
-                assert first >= high
+                rows = trace.leaves(STAGES[name])[leaf][first : end + STAGES[name].initial]
+                assert (held.shape, held.tobytes()) == (rows.shape, rows.tobytes())
+                assert piece.steps_of(name, leaf).tolist() == steps[first:end].tolist()
         assert ("late" not in piece.grads) or piece.held_once("late")
-    folder = tmp_path_factory.mktemp("late") / "trace"
+    folder = tmp_path_factory.mktemp("ragged") / "trace"
     write(folder, trace, tuple(bounds))
     assert bits(load_trace(folder)) == bits(trace)
     for piece, chunk in zip(pieces, open_trace(folder).chunks(), strict=True):
@@ -293,34 +308,84 @@ def test_leaves_that_come_late_keep_their_rows(
     assert compare(trace, load_trace(folder)).verdict is Verdict.EQUAL
 
 
-def test_before_it_comes_a_leaf_is_nothing_on_either_side() -> None:
-    trace = late()
+def test_rows_have_their_steps() -> None:
+    trace = ragged()
     rows = {(stage, leaf): array for stage, leaf, array in trace.entries()}
-    assert not rows["params", "late"][:2].any()
-    assert rows["params", "late"][2:].tobytes() == trace.params["late"][1:].tobytes()
-    assert {len(array) for array in rows.values()} == {LENGTH}
-    whole = dataclasses.replace(trace, appears_at={})
+    assert rows["params", "late"].tobytes() == trace.params["late"][1:].tobytes()
+    assert trace.steps_of("params", "late").tolist() == [2, 3, 4, 5]
+    assert trace.steps_of("params", "bias").tolist() == list(range(LENGTH))
+    whole = dataclasses.replace(trace, rows={})
     assert "rows" in str(whole.validation_error())
     early = rows_of("params", "late", slice(1, None))(trace)
     assert "params, late" in str(early.validation_error())
 
 
+@pytest.mark.parametrize(
+    ("key", "steps", "says"),
+    [
+        ("raw_grads/odd", [1, 3], "raw_grads, odd: at step 4 only the second trace has it"),
+        ("params/late", [1, 3, 4, 5], "params, late: at step 2 only the second trace has it"),
+        (
+            "micro_losses/loss",
+            [0, 0, 0, 4, 4],
+            "at step 1 the first trace has 2 rows, the second 3",
+        ),
+    ],
+)
+def test_rows_at_other_steps_are_another_structure(key: str, steps: list[int], says: str) -> None:
+    trace = ragged()
+    other = dataclasses.replace(trace, rows={**trace.rows, key: np.array(steps)})
+    refused(lambda: compare(trace, other), says)
+
+
+@pytest.mark.parametrize(
+    ("stage", "leaf", "row", "step"),
+    [("raw_grads", "odd", 1, 5), ("params", "late", 2, 4), ("micro_losses", "loss", 3, 5)],
+)
+def test_a_fault_in_a_leaf_of_some_steps_is_found_at_its_step(
+    stage: str, leaf: str, row: int, step: int
+) -> None:
+    trace = ragged()
+    array = leaf_of(trace, stage, leaf).copy()
+    array[row] *= 2
+    off = with_leaf(trace, stage, leaf, array)
+    if stage == "raw_grads":
+        off = with_leaf(off, "grads", leaf, array)
+    assert where(compare(trace, off).first) == (step, stage, leaf)
+
+
+def test_a_loss_that_is_not_known_is_not_compared() -> None:
+    trace = full()
+    unknown = {"loss/loss": np.array([0, 1, 2, 4, 5])}
+    losses = np.where(np.arange(LENGTH) == 3, np.nan, trace.losses)
+    one = dataclasses.replace(trace, losses=losses, rows=unknown)
+    assert compare(one, one).verdict is Verdict.EQUAL
+    refused(lambda: compare(one, trace), "loss, loss: at step 4 only the second trace has it")
+
+
 def filled(max_rows: int) -> list[Trace]:
-    """What `Rows` gives away of six steps, `most` at a time: a leaf comes with the third."""
+    """What `Rows` gives away of six steps, `most` at a time: one leaf comes with the third.
+
+    Another is not given at the fifth, and is not put at the sixth.
+    """
     rows, stream = Rows(max_rows, "float64"), Stream(None)
     pieces, draw = list[Trace](), np.random.default_rng(3)
-    rows.before("params", "w", np.zeros(2))
+    rows.initial("params", "w", np.zeros(2))
     for step in range(LENGTH):
-        for name in ("w", "late") if step >= 2 else ("w",):
-            if name == "late" and step == 2:
-                rows.before("params", name, np.ones(2))
+        for name in ["w"] + ["late"] * (step >= 2) + ["odd"] * (step != 5):
+            if name != "w" and step == {"late": 2, "odd": 0}[name]:
+                rows.initial("params", name, np.ones(2))
             grad = draw.uniform(1, 2, 2)
             rows.put("raw_grads", name, grad)
-            rows.given(name, grad if name == "late" or step != 4 else grad / 2)
+            if name != "odd" or step != 4:
+                rows.given(name, grad if name != "w" or step != 4 else grad / 2)
             rows.put("params", name, draw.uniform(1, 2, 2))
+        for part in range(step % 3):
+            rows.put("micro_losses", "loss", np.array(float(part)), more=True)
         rows.batch({"x": np.full(3, step, float)}, values=True)
-        rows.hyper_parameters({"0.lr": 0.5**step})
-        rows.finish(float(step))
+        of = "odd." if step % 2 else ""
+        rows.hyper_parameters({f"{of}0.lr": 0.5**step}, of)
+        rows.finish(float(step) if step != 3 else None)
         if rows.full or step == LENGTH - 1:
             rows.flush(made().metadata, stream)
             pieces.append(stream.take())
@@ -330,8 +395,20 @@ def filled(max_rows: int) -> list[Trace]:
 @pytest.mark.parametrize("max_rows", range(1, LENGTH + 1))
 def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path: Path) -> None:
     (whole,) = filled(LENGTH)
-    assert whole.appears_at == {"raw_grads/late": 2, "grads/late": 2, "params/late": 2}
-    assert [whole.held_once(leaf) for leaf in ("w", "late")] == [False, True]
+    late, odd = [2, 3, 4, 5], [0, 1, 2, 3, 4]
+    assert {key: steps.tolist() for key, steps in whole.rows.items()} == {
+        "raw_grads/late": late,
+        "grads/late": late,
+        "params/late": late,
+        "raw_grads/odd": odd,
+        "grads/odd": odd[:4],
+        "params/odd": odd,
+        "hyper_parameters/0.lr": [0, 2, 4],
+        "hyper_parameters/odd.0.lr": [1, 3, 5],
+        "micro_losses/loss": [1, 2, 2, 4, 5, 5],
+        "loss/loss": [0, 1, 2, 4, 5],
+    }
+    assert [whole.held_once(leaf) for leaf in ("w", "late", "odd")] == [False, True, False]
     pieces = filled(max_rows)
     assert bits(concatenate(pieces)) == bits(whole)
     assert bits(load_trace(write_pieces(tmp_path / "trace", *pieces))) == bits(whole)

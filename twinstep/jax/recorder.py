@@ -106,8 +106,9 @@ class Recorder:
         self._rows = Rows(max_rows, self._metadata.dtype)
         for stage, leaves in before.items():
             for leaf, array in leaves.items():
-                self._rows.before(stage, leaf, array)
+                self._rows.initial(stage, leaf, array)
         self._last: list[Any] = []
+        self._form: dict[str, set[str]] = {}
         self._optimizer: str | None = None
 
     @property
@@ -259,6 +260,13 @@ class Recorder:
         found["params"] = self._named(params, lead)
         found["buffers"] = self._named(buffers, lead)
         found["rng"] = _by_path(jax.tree.map(_key_data, rng))
+        for stage, named in found.items():
+            if missing := self._form.get(stage, set()) - named.keys():
+                raise InputError(
+                    f"step {self._rows.step}: {stage}, {min(missing)} is missing, the steps before "
+                    "had it"
+                )
+        self._form = {stage: set(named) for stage, named in found.items()}
         return found
 
     def _named(self, tree: Tree, lead: int = 0) -> Named:

@@ -121,7 +121,9 @@ class Judge:
             if f"{stage}/{leaf}" not in rounding_noise:
                 sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
                 kind = tolerance.precision(reference, stage, array)
-                return self._plain_bound(stage, leaf, sizes, steps, kind)
+                return self._plain_bound(
+                    stage, leaf, sizes, reference.steps_of(stage, leaf) + 1, kind
+                )
             carried = self._running(
                 ("rounding_noise", stage, leaf), rounding_noise[f"{stage}/{leaf}"]
             )
@@ -298,26 +300,27 @@ class Judge:
         worst = np.zeros(len(steps))
         for stage, leaf, a, b in pairs(reference, candidate):
             exact = STAGES[stage].exact
+            rows = reference.steps_of(stage, leaf) - reference.start
             with np.errstate(over="ignore"):  # a limit that overflows is inf
                 difference, limit = measure.differences(a, b), allowed(stage, leaf, a)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
-            if not exact:  # what is drawn, not computed, has no chaos in it
-                limit = np.where(beyond, np.inf, limit)
+            past = beyond[rows] & (not exact)  # what is drawn, not computed, has no chaos in it
+            limit = np.where(past, np.inf, limit)
             ratio = measure.ratios(difference, limit)
-            no_number, past = np.isnan(difference), beyond & (not exact)
+            no_number = np.isnan(difference)
             ratio[past & ~no_number] = 0
             open_ended = (difference > 0) & ~np.isfinite(limit) & ~past
             outside = no_number | ((difference > 0) & ~past & ~open_ended & ~(difference <= limit))
-            worst = np.maximum(worst, ratio)
-            leaves = np.full(len(steps), leaf)
-            self.history.add(mode, stage, Curve(steps, difference, limit, leaves), ratio)
+            np.maximum.at(worst, rows, ratio)
+            leaves = np.full(len(rows), leaf)
+            self.history.add(mode, stage, Curve(steps[rows], difference, limit, leaves), ratio)
             judged = np.flatnonzero(~past | no_number)
             picks = {int(judged[np.argmax(ratio[judged])])} if len(judged) else set()
-            for rows in (outside, open_ended):
-                picks |= {int(np.argmax(rows))} if rows.any() else set()
+            for odd in (outside, open_ended):
+                picks |= {int(np.argmax(odd))} if odd.any() else set()
             for pick in sorted(picks):
                 finding = measure.finding(
-                    int(steps[pick]),
+                    int(steps[rows[pick]]),
                     stage,
                     leaf,
                     a[pick],

@@ -1,5 +1,6 @@
 """Names, shapes, dtypes and lengths are compared before values; nothing is broadcast."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
             return Structure(*key, f"only the {'second' if a is None else 'first'} trace has it")
         if a.shape[1:] != b.shape[1:]:
             return Structure(*key, f"shapes {a.shape[1:]} and {b.shape[1:]}")
+        one, other = (trace.steps_of(*key).tolist() for trace in (reference, candidate))
+        if one != other:
+            return Structure(*key, _at_other_steps(one, other))
         if len(a) != len(b):
             return Structure(*key, f"{len(a)} rows and {len(b)} rows")
         kinds = dtypes.name(a.dtype), dtypes.name(b.dtype)
@@ -53,6 +57,16 @@ def structure(reference: Trace, candidate: Trace) -> Structure | None:
             says = f"shapes {one[name].shape} and {other[name].shape}"
             return Structure("evaluation", name, says)
     return None
+
+
+def _at_other_steps(one: list[int], other: list[int]) -> str:
+    """How the steps differ at which two leaves have rows."""
+    step = min((Counter(one) - Counter(other)) + (Counter(other) - Counter(one)))
+    counts = one.count(step), other.count(step)
+    if 0 in counts:
+        which = "second" if counts[0] == 0 else "first"
+        return f"at step {step + 1} only the {which} trace has it"
+    return f"at step {step + 1} the first trace has {counts[0]} rows, the second {counts[1]}"
 
 
 def pairs(reference: Trace, candidate: Trace) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:

@@ -349,7 +349,7 @@ class Recorder:
         for parameter, name in owned.items():
             if parameter not in self._names:
                 self._names[parameter] = name
-                self._open().before("params", name, reading.array(parameter))
+                self._open().initial("params", name, reading.array(parameter))
         self._counted = optimizer, count
         return True
 
@@ -386,10 +386,10 @@ class Recorder:
             bytes_a_step = sum(4 * p.numel() for p in self._names) * np.dtype(dtype).itemsize
             self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)
             for parameter, name in self._names.items():
-                self._rows.before("params", name, reading.array(parameter))
+                self._rows.initial("params", name, reading.array(parameter))
             for name, buffer in self._each("named_buffers"):
                 self._buffers = True
-                self._rows.before("buffers", name, reading.array(buffer))
+                self._rows.initial("buffers", name, reading.array(buffer))
         return self._rows
 
     def _flush(self) -> None:

@@ -7,7 +7,7 @@ framework wrote the trace.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace import validation
-from twinstep.trace.stages import LEAVES, STAGES, STEPS, Stage
+from twinstep.trace.stages import LEAVES, STEPS, Stage
 from twinstep.trace.writing import TraceWriter
 
 if TYPE_CHECKING:
@@ -83,8 +83,14 @@ class Trace:
         buffers: {name: (T + 1, ...)} of any type, such as BatchNorm's running mean.
         hyper_parameters: {"group.name": (T,)} of the optimizer, before each update, if it has any.
         inputs: {name: {fingerprint: array}}, what the batches were, if that is kept.
-        appears_at: {"stage/name": step} of leaves that came later; they have rows from that step
-            on.
+        before: {"params/weight": (n, ...)}, what a parameter, buffer or optimizer state was before
+            an update, where that is not what the update recorded last has left.
+        micro_losses: {"loss": (n,)} of updates that sum several backward passes, one after the
+            other.
+        update: {name: (n,)}: of each optimizer, which of its updates it is, from 1; and
+            "skipped", "discarded", "changed_outside", "by_hand" of those that are so.
+        rows: {"stage/name": (n,)}, at which steps a leaf has rows, where it has not one at each:
+            it came later, had no gradient, is another optimizer's. Of losses, which are known.
 
     Example:
         >>> import twinstep
@@ -112,7 +118,10 @@ class Trace:
     buffers: Leaves = field(default_factory=dict)
     hyper_parameters: Leaves = field(default_factory=dict)
     inputs: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
-    appears_at: Mapping[str, int] = field(default_factory=dict)
+    before: Leaves = field(default_factory=dict)
+    micro_losses: Leaves = field(default_factory=dict)
+    update: Leaves = field(default_factory=dict)
+    rows: Leaves = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -129,19 +138,32 @@ class Trace:
         held: Leaves = {"loss": self.losses} if stage.name == "loss" else getattr(self, stage.field)
         return held
 
+    def steps_of(self, stage: str, leaf: str) -> np.ndarray:
+        """At which steps a leaf has rows.
+
+        Args:
+            stage, leaf: Their names.
+
+        Returns:
+            (n,) the numbers of the steps, from 0; a step may have several.
+        """
+        every = np.arange(self.start, self.start + len(self))
+        return self.rows.get(f"{stage}/{leaf}", every)
+
     def entries(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """All that the steps left, in the ledger's order.
 
         Yields:
-            (stage, leaf, (T, ...) array); params without the initial ones.
+            (stage, leaf, (n, ...) array), a row for each of `steps_of`; params without the
+            initial ones.
         """
         for stage in STEPS:
             for leaf, array in self.leaves(stage).items():
-                late = max(0, self.appears_at.get(f"{stage.name}/{leaf}", 0) - self.start)
-                rows = array[stage.before :]
-                if late:  # nothing was there, on either side, or the structure differs
-                    rows = np.concatenate([np.zeros((late, *rows.shape[1:]), rows.dtype), rows])
-                yield stage.name, leaf, rows
+                if stage.name == "loss":
+                    array = array[self.steps_of("loss", leaf) - self.start]
+                rows = array[stage.initial :]
+                if len(rows) or len(self) == 0:
+                    yield stage.name, leaf, rows
 
     def held_once(self, leaf: str) -> bool:
         """Whether the optimizer was given what was backpropagated, bit for bit.
@@ -154,14 +176,14 @@ class Trace:
         """
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
-    def inputs_of(self, step: int) -> dict[str, np.ndarray]:
+    def inputs_of(self, step: int) -> dict[str, Any]:
         """What a step was made on.
 
         Args:
             step: Its row of this trace, from 0.
 
         Returns:
-            {name: array}.
+            {name: array}; of several calls whose shapes differ, a list of arrays.
 
         Raises:
             InputError: For a step that it does not have, or inputs that were not kept.
@@ -170,7 +192,13 @@ class Trace:
             raise InputError(f"step {step} of a trace that has {len(self)}")
         if missing := [name for name in self.batch if name not in self.inputs]:
             raise InputError(f"the trace has no values of batch {missing[0]}, a fingerprint alone")
-        return {name: self.inputs[name][int(self.batch[name][step])] for name in self.batch}
+        found: dict[str, Any] = {}
+        for name, numbers in self.batch.items():
+            of_step = numbers[self.steps_of("batch", name) == self.start + step]
+            arrays = [self.inputs[name][int(number)] for number in of_step]
+            if arrays:
+                found[name] = arrays[0] if len(arrays) == 1 else arrays
+        return found
 
     def slice(self, low: int, high: int) -> "Trace":
         """A part of the steps, as views.
@@ -179,49 +207,45 @@ class Trace:
             low, high: Its first row of this trace, from 0, and the one after its last.
 
         Returns:
-            The trace of steps low to high - 1; without leaves that come after them.
+            The trace of steps low to high - 1; without leaves that have no row in them.
 
         Raises:
             InputError: For steps that it does not have.
         """
         if not 0 <= low <= high <= len(self):
             raise InputError(f"steps {low} to {high} of a trace that has {len(self)}")
-        later = {key for key, first in self.appears_at.items() if first >= self.start + high}
+        ends = {
+            key: np.searchsorted(steps, (self.start + low, self.start + high))
+            for key, steps in self.rows.items()
+        }
 
-        def rows(key: str, array: np.ndarray, before: int) -> np.ndarray:
-            late = max(0, self.appears_at.get(key, 0) - self.start)
-            return array[max(0, low - late) : max(0, high - late) + before]
+        def part(key: str, array: np.ndarray, initial: int = 0) -> np.ndarray:
+            first, end = ends.get(key, (low, high))
+            return array[first : end + initial]
 
         def measured(leaves: Leaves | None) -> Leaves | None:
-            return leaves and {name: array[low:high] for name, array in leaves.items()}
+            return leaves and {name: part(name, array) for name, array in leaves.items()}
 
-        return self._each(
-            rows,
-            later,
+        every = np.arange(self.start + low, self.start + high)
+        rows = {key: part(key, steps) for key, steps in self.rows.items()}
+        changed: dict[str, Any] = {}
+        for stage in LEAVES:
+            changed[stage.field] = {
+                leaf: changed["raw_grads"][leaf]
+                if stage.name == "grads" and self.held_once(leaf)
+                else part(f"{stage.name}/{leaf}", array, stage.initial)
+                for leaf, array in self.leaves(stage).items()
+                if len(rows.get(f"{stage.name}/{leaf}", "any"))
+            }
+        return dataclasses.replace(
+            self,
+            **changed,
+            losses=self.losses[low:high],
             rounding_noise=measured(self.rounding_noise),
             rounding_scale=measured(self.rounding_scale),
             start=self.start + low,
-            appears_at={key: first for key, first in self.appears_at.items() if key not in later},
+            rows={key: steps for key, steps in rows.items() if _kept(key, steps, every)},
         )
-
-    def _each(
-        self,
-        change: Callable[[str, np.ndarray, int], np.ndarray],
-        without: Collection[str] = (),
-        **others: Any,
-    ) -> "Trace":
-        """With the rows of every leaf changed, but for some; what is held once stays so."""
-        changed: dict[str, Any] = {}
-        for stage in STEPS:
-            made = {
-                leaf: changed["raw_grads"][leaf]
-                if stage.name == "grads" and self.held_once(leaf)
-                else change(f"{stage.name}/{leaf}", array, stage.before)
-                for leaf, array in self.leaves(stage).items()
-                if f"{stage.name}/{leaf}" not in without
-            }
-            changed[stage.field] = made["loss"] if stage.name == "loss" else made
-        return dataclasses.replace(self, **changed, **others)
 
     def with_rounding_noise_of(self, exact: "Trace") -> "Trace":
         """This trace with the rounding that was measured on another run of the same problem.
@@ -276,8 +300,16 @@ class Trace:
                 lines.append(f"{stage.name}: {len(leaves)} leaves, {numbers} numbers a step")
         if changed := [leaf for leaf in self.grads if not self.held_once(leaf)]:
             lines.append(f"given gradients differ from raw ones: {len(changed)} leaves")
-        for key, step in self.appears_at.items():
-            lines.append(f"{key} from step {step + 1} on")
+        odd: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for key, at in self.rows.items():
+            name, _, leaf = key.partition("/")
+            odd.setdefault((name, tuple(at.tolist())), []).append(leaf)
+        end = self.start + len(self)
+        for (name, steps), names in odd.items():
+            late = steps == tuple(range(end - len(steps), end))
+            when = f"from step {steps[0] + 1} on" if late else f"in {len(set(steps))} steps"
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            lines.append(f"{name}/{names[0]}{more} {when}")
         return "\n".join(lines)
 
     def validation_error(self) -> str | None:
@@ -313,48 +345,62 @@ def concatenate(chunks: Sequence[Trace]) -> Trace:
             raise InputError(
                 f"steps {after.start} follow steps that end at {before.start + len(before)}"
             )
-        for stage in LEAVES:
-            ours, theirs = (_like(piece, stage) for piece in (before, after))
-            for leaf in ours.keys() | theirs.keys():
-                late = after.appears_at.get(f"{stage.name}/{leaf}", 0) >= after.start
-                if ours.get(leaf) != theirs.get(leaf) and not (leaf not in ours and late):
+    joined: dict[str, Any] = {}
+    rows: dict[str, np.ndarray] = {}
+    every = np.arange(first.start, last.start + len(last))
+    for stage in LEAVES:
+        joined[stage.field] = {}
+        for leaf in dict.fromkeys(leaf for chunk in chunks for leaf in chunk.leaves(stage)):
+            held = [chunk for chunk in chunks if leaf in chunk.leaves(stage)]
+            arrays = [chunk.leaves(stage)[leaf] for chunk in held]
+            forms = [(array.shape[1:], array.dtype) for array in arrays]
+            for chunk, form in zip(held, forms, strict=True):
+                if form != forms[0]:
                     raise InputError(
-                        f"the {stage.name} of steps {after.start} on are not of the names, shapes "
-                        "and dtypes of those before"
+                        f"the {stage.name} of {leaf} are from step {chunk.start} on not of the "
+                        "shape and dtype that they had"
                     )
-
-    def rows(key: str, last_rows: np.ndarray, before: int) -> np.ndarray:
-        name, _, leaf = key.partition("/")
-        every = [chunk.leaves(STAGES[name]) for chunk in chunks]
-        held = [leaves[leaf] for leaves in every if leaf in leaves]
-        return np.concatenate([held[0][:before], *(array[before:] for array in held)])
+            steps = np.concatenate([chunk.steps_of(stage.name, leaf) for chunk in held])
+            if _kept(f"{stage.name}/{leaf}", steps, every):
+                rows[f"{stage.name}/{leaf}"] = steps
+            once = stage.name == "grads" and all(
+                chunk.held_once(leaf)
+                for chunk in chunks
+                if leaf in chunk.grads or leaf in chunk.raw_grads
+            )
+            joined[stage.field][leaf] = (
+                joined["raw_grads"][leaf]
+                if once
+                else np.concatenate(
+                    [arrays[0][: stage.initial], *(array[stage.initial :] for array in arrays)]
+                )
+            )
+    known = np.concatenate([chunk.steps_of("loss", "loss") for chunk in chunks])
+    if len(known) < len(every):
+        rows["loss/loss"] = known
 
     def measured(pick: str) -> Any:
         pieces = [getattr(chunk, pick) for chunk in chunks]
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
-    known = all(
+    noisy = all(
         chunk.rounding_noise is not None and chunk.rounding_scale is not None for chunk in chunks
     )
-    once = {
-        leaf for leaf in last.grads if all(c.held_once(leaf) for c in chunks if leaf in c.grads)
-    }
-    grads = {n: last.raw_grads[n] if n in once else np.array(a) for n, a in last.grads.items()}
-    return dataclasses.replace(last, grads=grads)._each(
-        rows,
-        rounding_noise=measured("rounding_noise") if known else None,
-        rounding_scale=measured("rounding_scale") if known else None,
+    return dataclasses.replace(
+        last,
+        **joined,
+        losses=np.concatenate([chunk.losses for chunk in chunks]),
+        rounding_noise=measured("rounding_noise") if noisy else None,
+        rounding_scale=measured("rounding_scale") if noisy else None,
         inputs={
             name: {n: a for chunk in chunks for n, a in chunk.inputs.get(name, {}).items()}
-            for name in last.inputs
+            for name in dict.fromkeys(name for chunk in chunks for name in chunk.inputs)
         },
         start=first.start,
-        metrics=last.metrics,
-        evaluation=last.evaluation,
+        rows=rows,
     )
 
 
-def _like(trace: Trace, stage: Stage) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """What the pieces of one run have in common: names, shapes of a step and dtypes."""
-    leaves = trace.leaves(stage).items()
-    return {name: (array.shape[1:], array.dtype) for name, array in leaves}
+def _kept(key: str, steps: np.ndarray, every: np.ndarray) -> bool:
+    """Whether it is to be kept at which steps a leaf has rows: not one at each; if it has any."""
+    return (len(steps) > 0 or key == "loss/loss") and not np.array_equal(steps, every)

@@ -19,6 +19,7 @@ from twinstep.trace.streaming import Stream
 
 MAX_BYTES = 16 * 2**20
 MAX_ROWS = 4096
+Batch = Mapping[str, np.ndarray] | Mapping[str, int] | Mapping[str, list[np.ndarray]]
 
 
 def rows_at_once(bytes_a_step: int) -> int:
@@ -26,23 +27,39 @@ def rows_at_once(bytes_a_step: int) -> int:
     return max(1, min(MAX_ROWS, MAX_BYTES // max(1, bytes_a_step)))
 
 
-_BEFORE = [stage.name for stage in LEAVES if stage.before]
+_INITIAL = [stage.name for stage in LEAVES if stage.initial]
 
 
 class _Leaf:
-    """The rows of one leaf. shift: of which row is a step's; filled: the last step that has one"""
+    """The rows of one leaf. initial: how many stand before the first step's; steps: whose they are
 
-    __slots__ = ("array", "filled", "shape", "shift")
+    steps counts from the first that is held.
+    """
 
-    def __init__(self, array: np.ndarray, shift: int) -> None:
-        self.array, self.shift, self.filled = array, shift, -1
+    __slots__ = ("array", "initial", "shape", "steps")
+
+    def __init__(self, array: np.ndarray, initial: int, steps: list[int] | None = None) -> None:
+        self.array, self.initial, self.steps = array, initial, steps or []
         self.shape = array.shape[1:]
+
+    def row(self, step: int) -> np.ndarray | None:
+        """What it is at the last step that has a row, if that is this one; a view."""
+        at = self.steps and self.steps[-1] == step
+        return self.array[len(self.steps) - 1 + self.initial, ...] if at else None
+
+    def write(self, step: int, array: Any) -> None:
+        """A row of a step that has none yet."""
+        at = len(self.steps) + self.initial
+        if at == len(self.array):  # a step may have several
+            self.array = np.concatenate([self.array, np.empty_like(self.array)])
+        self.array[at] = array
+        self.steps.append(step)
 
 
 class Rows:
     """The entries of up to `max_rows` steps at a time; `flush` gives them away and goes on.
 
-    Each leaf keeps the shape that it comes with; one that comes late has rows from then on.
+    Each leaf keeps the shape that it comes with, and has rows at the steps at which it is put.
     start: how many steps were given away; made: how many there are since
     """
 
@@ -50,13 +67,11 @@ class Rows:
         self.max_rows, self.start, self.made = max_rows, 0, 0
         self._dtype = np.dtype(dtype)
         self._losses = np.empty(max_rows, dtype)
+        self._known: list[int] = []
         self._held: dict[str, dict[str, _Leaf]] = {stage.name: {} for stage in LEAVES}
-        self._appears_at: dict[str, int] = {}
-        self._stacked: set[tuple[str, str]] = set()
         self._inputs: dict[str, dict[int, np.ndarray]] = {}
-        self._given = 0
-        self._settings: Mapping[str, float] = {}
-        self._since = 0
+        self._given: set[str] = set()
+        self._settings: dict[str, tuple[Mapping[str, float], list[int]]] = {}
 
     @property
     def step(self) -> int:
@@ -67,12 +82,20 @@ class Rows:
     def full(self) -> bool:
         return self.made == self.max_rows
 
-    def before(self, stage: str, name: str, array: np.ndarray) -> None:
+    def initial(self, stage: str, name: str, array: np.ndarray) -> None:
         """What a parameter or buffer is before the step that is being filled, the first it has."""
         self._open(stage, name, array).array[0] = array
 
-    def put(self, stage: str, name: str, array: np.ndarray) -> None:
-        """Copies what a leaf is at this step. InputError for another shape than it had."""
+    def last(self, stage: str, name: str) -> np.ndarray | None:
+        """What a leaf was after the last step that has it, or before its first; a view."""
+        leaf = self._held[stage].get(name)
+        return None if leaf is None else leaf.array[len(leaf.steps) - 1 + leaf.initial, ...]
+
+    def put(self, stage: str, name: str, array: np.ndarray, more: bool = False) -> None:
+        """Copies what a leaf is at this step, or that it is this too, with `more`.
+
+        InputError for another shape than it had.
+        """
         leaf = self._held[stage].get(name) or self._open(stage, name, array)
         if leaf.shape != array.shape:
             raise InputError(
@@ -83,8 +106,11 @@ class Rows:
             self._check_dtype(
                 stage, name, leaf.array.dtype, self._kept(stage, array.dtype, array.ndim)
             )
-        leaf.array[self.made + leaf.shift] = array
-        leaf.filled = self.made
+        row = None if more else leaf.row(self.made)
+        if row is None:
+            leaf.write(self.made, array)
+        else:
+            row[...] = array
 
     def _check_dtype(self, stage: str, name: str, before: np.dtype, now: np.dtype) -> None:
         if before != now:
@@ -98,98 +124,106 @@ class Rows:
 
         As long as it is, both are one array.
         """
-        held, raw = self._held["grads"], self._held["raw_grads"].get(name)
-        self._given += 1
-        known = held.get(name)
-        apart = raw is not None and raw.array.dtype != array.dtype  # scaled back into a wider one
-        if raw is not None and (known is raw or (known is None and not apart)):
-            if (
-                name not in held
-                and (first := self._appears_at.get(f"raw_grads/{name}")) is not None
-            ):
-                self._appears_at[f"grads/{name}"] = first
-            if apart:
+        self._given.add(name)
+        known, raw = self._held["grads"].get(name), self._held["raw_grads"].get(name)
+        row = None if raw is None else raw.row(self.made)
+        if raw is not None and row is not None and known in (None, raw):
+            # it may be scaled back into a wider dtype
+            if known is raw:
                 self._check_dtype("grads", name, raw.array.dtype, array.dtype)
-            if _same(raw.array[self.made + raw.shift], array):
-                held[name] = raw
+            if (
+                row.dtype == array.dtype
+                and (known is raw or raw.steps == [self.made])
+                and _same(row, array)
+            ):
+                self._held["grads"][name] = raw
                 return
-            held[name] = _Leaf(raw.array.copy(), raw.shift)
+        if known is not None and known is raw:
+            self._part(name, len(raw.steps) - (row is not None))
         self.put("grads", name, array)
 
-    def batch(self, arrays: Mapping[str, np.ndarray] | Mapping[str, int], values: bool) -> None:
-        """What the step was made on: its fingerprints, and with `values` the arrays, each once."""
-        for name, array in arrays.items():
-            number = array if isinstance(array, int) else fingerprint(array)
-            leaf = self._held["batch"].get(name) or self._open("batch", name, np.uint32(number))
-            leaf.array[self.made + leaf.shift] = number
-            leaf.filled = self.made
-            if values and not isinstance(array, int):
-                known = self._inputs.setdefault(name, {})
-                if number not in known:
-                    known[number] = np.array(array)
+    def _part(self, name: str, rows: int) -> None:
+        """Of a leaf that is held once, makes two; the first rows of what was given stay."""
+        raw = self._held["raw_grads"][name]
+        self._held["grads"][name] = _Leaf(raw.array.copy(), 0, raw.steps[:rows])
 
-    def hyper_parameters(self, values: Mapping[str, float]) -> None:
-        """The optimizer's, at this update; the very same mapping where none has changed."""
-        if values is self._settings:
-            return
-        if missing := self._settings.keys() - values.keys():
-            raise InputError(
-                f"step {self.step}: hyper_parameters, {min(missing)} is missing, the steps before "
-                "had it"
-            )
-        self._settle()
-        self._settings = values
-        for name in values:  # in the optimizer's order
-            if name not in self._held["hyper_parameters"]:
-                self._open("hyper_parameters", name, np.float64(0))
+    def batch(self, arrays: Batch, values: bool) -> None:
+        """What the step was made on: its fingerprints, and with `values` the arrays, each once.
 
-    def _settle(self) -> None:
-        """Fills the rows of the hyper-parameters, which are kept as they are until they change."""
-        for name, value in self._settings.items():
+        Of several calls whose shapes differ, a list.
+        """
+        for name, given in arrays.items():
+            for array in given if isinstance(given, list) else [given]:
+                number = array if isinstance(array, int) else fingerprint(array)
+                self.put("batch", name, np.array(number, np.uint32), more=True)
+                if values and not isinstance(array, int):
+                    known = self._inputs.setdefault(name, {})
+                    if number not in known:
+                        known[number] = np.array(array)
+
+    def hyper_parameters(self, values: Mapping[str, float], of: str = "") -> None:
+        """An optimizer's, at this update; the very same mapping where none has changed."""
+        known, since = self._settings.get(of, ({}, []))
+        if values is not known:
+            self._settle(of)
+            since = []
+            self._settings[of] = values, since
+            for name in values:  # in the optimizer's order
+                if name not in self._held["hyper_parameters"]:
+                    self._open("hyper_parameters", name, np.float64(0))
+        since.append(self.made)
+
+    def _settle(self, of: str) -> None:
+        """Fills the rows of hyper-parameters, which are kept as they are until they change."""
+        values, since = self._settings.get(of, ({}, []))
+        for name, value in values.items():
             leaf = self._held["hyper_parameters"][name]
-            leaf.array[self._since + leaf.shift : self.made + leaf.shift] = value
-        self._since = self.made
+            leaf.array[len(leaf.steps) : len(leaf.steps) + len(since)] = value
+            leaf.steps.extend(since)
+        since.clear()
 
-    def finish(self, loss: float) -> None:
-        """The step is over. InputError for a leaf that it lacks."""
-        for stage, leaves in self._held.items():
-            if stage == "hyper_parameters":
-                continue
-            raw = self._held["raw_grads"] if stage == "grads" else {}
-            for name, leaf in leaves.items():
-                if leaf.filled != self.made and raw.get(name) is not leaf:
-                    raise InputError(
-                        f"step {self.step}: {stage}, {name} is missing, the steps before had it"
-                    )
-        if self._given != len(self._held["grads"]):
-            raise InputError(
-                f"step {self.step}: the optimizer is given {self._given} gradients, before it was "
-                f"given {len(self._held['grads'])}"
-            )
-        self._losses[self.made] = loss
-        self._given = 0
+    def finish(self, loss: float | None) -> None:
+        """The step is over. loss: None where nobody knows it"""
+        for name, given in self._held["grads"].items():
+            raw = self._held["raw_grads"].get(name)
+            if given is raw and name not in self._given and given.row(self.made) is not None:
+                self._part(name, len(given.steps) - 1)
+        self._losses[self.made] = np.nan if loss is None else loss
+        self._known += [] if loss is None else [self.made]
+        self._given.clear()
         self.made += 1
 
     def flush(self, metadata: Metadata, to: Stream) -> None:
         """Gives the finished steps away; if they are written, their memory is filled anew."""
         if not self.made:
             return
-        self._settle()
+        for of in self._settings:
+            self._settle(of)
         found: dict[str, Any] = {}
+        rows: dict[str, np.ndarray] = {}
+        every = list(range(self.made))
         for stage in LEAVES:
-            held, raw = self._held[stage.name], self._held["raw_grads"]
-            found[stage.field] = {
-                name: found["raw_grads"][name]
-                if stage.name == "grads" and raw.get(name) is leaf
-                else leaf.array[: self.made + leaf.shift]
-                for name, leaf in held.items()
-            }
+            found[stage.field] = {}
+            raw = self._held["raw_grads"]
+            for name, leaf in self._held[stage.name].items():
+                if not leaf.steps:
+                    continue
+                once = stage.name == "grads" and raw.get(name) is leaf
+                found[stage.field][name] = (
+                    found["raw_grads"][name]
+                    if once
+                    else leaf.array[: len(leaf.steps) + stage.initial]
+                )
+                if leaf.steps != every:
+                    rows[f"{stage.name}/{name}"] = self.start + np.array(leaf.steps)
+        if self._known != every:
+            rows["loss/loss"] = self.start + np.array(self._known, int)
         trace = Trace(
             metadata=metadata,
             losses=self._losses[: self.made],
             start=self.start,
             inputs=self._inputs,
-            appears_at=dict(self._appears_at),
+            rows=rows,
             **found,
         )
         to.add(trace)
@@ -206,21 +240,21 @@ class Rows:
 
         losses: (T,); found: {stage: {leaf: (T, ...)}}. InputError for another form than before.
         """
-        before = {s: {n: leaf.array for n, leaf in self._held[s].items()} for s in _BEFORE}
         leaves: dict[str, Any] = {stage.field: dict(found.get(stage.name, {})) for stage in LEAVES}
-        for stage, held in before.items():
+        for stage in _INITIAL:
+            held = self._held[stage]
             if held.keys() != leaves[stage].keys():
                 odd = min(held.keys() ^ leaves[stage].keys())
                 raise InputError(f"step {self.step}: {stage}, {odd} is not what was there before")
             for name, array in leaves[stage].items():
-                self._check_dtype(stage, name, held[name].dtype, array.dtype)
-                if held[name].shape[1:] != array.shape[1:]:
+                self._check_dtype(stage, name, held[name].array.dtype, array.dtype)
+                if held[name].shape != array.shape[1:]:
                     raise InputError(
                         f"step {self.step}: {stage}, {name} has shape {array.shape[1:]}, before it "
-                        f"had {held[name].shape[1:]}"
+                        f"had {held[name].shape}"
                     )
-                leaves[stage][name] = np.concatenate([held[name][:1], array])
-                held[name][0] = array[-1]
+                leaves[stage][name] = np.concatenate([held[name].array[:1], array])
+                held[name].array[0] = array[-1]
         for name, array in leaves["grads"].items():
             raw = leaves["raw_grads"].get(name)
             if array is not raw and raw is not None and array.dtype == raw.dtype:
@@ -230,19 +264,11 @@ class Rows:
                 kept = self._kept(one.name, array.dtype, array.ndim - 1)
                 if kept != array.dtype:  # counters, as rows keep them
                     leaves[one.field][name] = array.astype(kept)
-        new = {(stage.name, name) for stage in LEAVES for name in leaves[stage.field]}
-        known = {(stage, name) for stage, held in self._held.items() for name in held}
-        if self.start:
-            self._appears_at |= {
-                f"{stage}/{name}": self.start for stage, name in new - known - self._stacked
-            }
-        self._stacked |= new
         trace = Trace(
             metadata=metadata,
             losses=losses.astype(self._dtype),
             start=self.start,
             inputs=inputs,
-            appears_at=dict(self._appears_at),
             **leaves,
         )
         if problem := trace.validation_error():
@@ -252,20 +278,20 @@ class Rows:
 
     def _go_on(self, reuse: bool) -> None:
         """Makes room for the steps that follow those that are given away."""
-        made, self.made, self._since, self._inputs = self.made, 0, 0, {}
+        made, self.made, self._inputs, self._known = self.made, 0, {}, []
         self.start += made
         if not reuse:
             self._losses = np.empty_like(self._losses)
-        every = {id(leaf): (s, leaf) for s in LEAVES for leaf in self._held[s.name].values()}
-        for stage, leaf in every.values():  # what is held once, once
-            last = leaf.array[made + leaf.shift - 1] if stage.before else None
-            rows = self.max_rows + stage.before
-            array = leaf.array
-            if not (reuse and len(array) == rows):
-                array = np.empty((rows, *leaf.shape), leaf.array.dtype)
-            if last is not None:
+        every = {id(leaf): leaf for held in self._held.values() for leaf in held.values()}
+        for leaf in every.values():  # what is held once, once
+            if not leaf.steps:
+                continue
+            array, last = leaf.array, leaf.array[len(leaf.steps) - 1 + leaf.initial, ...]
+            if not reuse:
+                array = np.empty((self.max_rows + leaf.initial, *leaf.shape), leaf.array.dtype)
+            if leaf.initial:
                 array[0] = last
-            leaf.array, leaf.shift, leaf.filled = array, stage.before, -1
+            leaf.array, leaf.steps = array, []
 
     def _kept(self, stage: str, dtype: np.dtype, ndim: int) -> np.dtype:
         """The dtype in which a leaf of `ndim` axes is kept.
@@ -284,13 +310,9 @@ class Rows:
                 f"step {self.step}: {stage}, {name} is {dtypes.name(dtype)}, expected "
                 f"{validation.expected(STAGES[stage], run)}"
             )
-        if (now := self.start + self.made) and (stage, name) not in self._stacked:
-            self._appears_at[f"{stage}/{name}"] = now
-        else:
-            now = 0
-        late, before = (self.made if now else 0), STAGES[stage].before
-        empty = np.empty((self.max_rows - late + before, *array.shape), dtype)
-        leaf = self._held[stage][name] = _Leaf(empty, before - late)
+        initial = STAGES[stage].initial
+        empty = np.empty((self.max_rows + initial, *array.shape), dtype)
+        leaf = self._held[stage][name] = _Leaf(empty, initial)
         return leaf
 
 

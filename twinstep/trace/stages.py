@@ -13,7 +13,7 @@ class Stage(NamedTuple):
     name: as findings, files and reports have it
     holds: what it is, for people
     field: of `Trace`
-    before: rows that stand before the first step's
+    initial: rows that stand before the first step's
     numbers: whether it is in the run's dtype; else each leaf has its own
     exact: compared bit for bit: it is drawn or chosen, not computed
     one_step: what one step may round, in eps of the leaf's largest entry or, where it is measured
@@ -26,7 +26,7 @@ class Stage(NamedTuple):
     name: str
     holds: str
     field: str
-    before: int = 0
+    initial: int = 0
     numbers: bool = True
     exact: bool = False
     one_step: float = 0
@@ -36,9 +36,26 @@ class Stage(NamedTuple):
 
 
 _TABLE = (
+    Stage(
+        "update", "which it is, of which optimizer", "update", numbers=False, exact=True, both=True
+    ),
+    Stage(
+        "before",
+        "what is not as the last update left it",
+        "before",
+        numbers=False,
+        one_step=8,
+    ),
     Stage("batch", "what the step trained on", "batch", numbers=False, exact=True),
     Stage("rng", "the state of random numbers", "rng", numbers=False, exact=True, both=True),
     Stage("activations", "what a layer put out", "activations", one_step=64, both=True),
+    Stage(
+        "micro_losses",
+        "of the backward passes that are summed",
+        "micro_losses",
+        one_step=16,
+        both=True,
+    ),
     Stage("loss", "as the update found it", "losses", one_step=16, noisy=True, column=6),
     Stage(
         "raw_grads",
@@ -58,8 +75,8 @@ _TABLE = (
         both=True,
     ),
     Stage("opt_state", "after the update", "opt_state", one_step=8, noisy=True, column=3),
-    Stage("params", "after the update", "params", before=1, one_step=4, noisy=True, column=5),
-    Stage("buffers", "after the update", "buffers", before=1, numbers=False, one_step=8),
+    Stage("params", "after the update", "params", initial=1, one_step=4, noisy=True, column=5),
+    Stage("buffers", "after the update", "buffers", initial=1, numbers=False, one_step=8),
     Stage(
         "evaluation", "what a test makes of the last ones", "evaluation", one_step=64, noisy=True
     ),

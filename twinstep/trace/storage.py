@@ -26,7 +26,7 @@ from twinstep.trace.writing import (
     INPUTS,
     MANIFEST,
     MAX_MANIFEST,
-    late_leaves,
+    ROWS,
     seal,
     shard_name,
 )
@@ -44,8 +44,7 @@ class StoredTrace:
         metadata: What ran.
         metrics: {name: value} measured when the training was over.
         complete: Whether the run that wrote it came to its end.
-        leaves: The names of a shard's arrays, in the ledger's order.
-        appears_at: {leaf: step} of those that came later.
+        leaves: The names of the shards' arrays, in the ledger's order as far as they came at once.
         shards: The manifest's entry of each file.
     """
 
@@ -54,7 +53,6 @@ class StoredTrace:
     metrics: Mapping[str, float]
     complete: bool
     leaves: tuple[str, ...]
-    appears_at: Mapping[str, int]
     shards: tuple[Mapping[str, Any], ...]
 
     @property
@@ -102,16 +100,16 @@ class StoredTrace:
             raise InputError(f"trace shard {path} holds no trace: {error}") from None
         if len(tensors) != len(arrays):
             raise InputError(f"trace shard {path} holds no trace: a leaf is there twice")
-        others = {name: a for name, a in tensors.items() if name.startswith((EVALUATION, INPUTS))}
+        kinds = EVALUATION, INPUTS, ROWS
+        others = {name: array for name, array in tensors.items() if name.startswith(kinds)}
         raw = {f"grads/{leaf}": f"raw_grads/{leaf}" for leaf in shard["held_once"]}
         held = tensors | {name: tensors[of] for name, of in raw.items() if of in tensors}
-        end = shard["start"] + shard["steps"]
-        expected = set(self.leaves) - late_leaves(self.appears_at, end)
+        expected = set(self.leaves[: shard["leaves"]]) - set(shard["absent"])
         if held.keys() - others.keys() != expected:
             raise InputError(f"trace shard {path} does not hold the leaves that are listed")
         # a safetensors file has an order of its own
         ordered = {name: held[name] for name in self.leaves if name in expected}
-        chunk = self._trace(ordered, others, shard["start"], end)
+        chunk = self._trace(ordered, others, shard["start"])
         if problem := chunk.validation_error():
             raise InputError(f"trace shard {path} holds no trace: {problem}")
         if len(chunk) != shard["steps"]:
@@ -121,7 +119,7 @@ class StoredTrace:
         return chunk
 
     def _trace(
-        self, held: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], start: int, end: int
+        self, held: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], start: int
     ) -> Trace:
         leaves: dict[str, Any] = {stage.field: _below(f"{stage.name}/", held) for stage in LEAVES}
         return Trace(
@@ -134,7 +132,7 @@ class StoredTrace:
             metrics=self.metrics,
             evaluation=_below(EVALUATION, others),
             inputs=_inputs(others),
-            appears_at={name: step for name, step in self.appears_at.items() if step < end},
+            rows=_below(ROWS, others),
         )
 
 
@@ -242,12 +240,6 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
     shards = _get(manifest, "shards", list)
     if shards and ("loss" not in leaves or not all(isinstance(name, str) for name in leaves)):
         raise ValueError("leaves lists no loss, or what is no name")
-    appears_at = _get(manifest, "appears_at", dict)
-    for name in appears_at:
-        if _get(appears_at, name, int) < 1 or name not in leaves:
-            raise ValueError(
-                f"appears_at has {name!r} at {appears_at[name]}, expected a leaf and a step"
-            )
     expected = 0
     for shard in shards:
         if not isinstance(shard, dict):
@@ -255,8 +247,11 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         file, start = _get(shard, "file", str), _get(shard, "start", int)
         steps = _get(shard, "steps", int)
         _get(shard, "sha256", str)
-        if not all(isinstance(leaf, str) for leaf in _get(shard, "held_once", list)):
-            raise ValueError("held_once lists what is no name")
+        for listed in ("held_once", "absent"):
+            if not all(isinstance(leaf, str) for leaf in _get(shard, listed, list)):
+                raise ValueError(f"{listed} lists what is no name")
+        if not 1 <= _get(shard, "leaves", int) <= len(leaves):
+            raise ValueError(f"{file!r} has {shard['leaves']} leaves, expected 1 to {len(leaves)}")
         if start != expected:
             raise ValueError(f"{file!r} starts at step {start}, expected {expected}")
         if _get(shard, "bytes", int) < 0:
@@ -266,13 +261,14 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         if file != shard_name(start, steps):  # and so no path leads out of the folder
             raise ValueError(f"a shard is named {file!r}, expected {shard_name(start, steps)!r}")
         expected += steps
+    if shards and shards[-1]["leaves"] != len(leaves):
+        raise ValueError(f"it lists {len(leaves)} leaves, its shards have {shards[-1]['leaves']}")
     return StoredTrace(
         folder=folder,
         metadata=Metadata(**metadata),
         metrics=metrics,
         complete=_get(manifest, "complete", bool),
         leaves=tuple(leaves),
-        appears_at=appears_at,
         shards=tuple(shards),
     )
 

@@ -16,6 +16,9 @@ def error(trace: Trace) -> str | None:
     if problem := _no_array(trace):
         return problem
     dtype, losses = trace.metadata.dtype, trace.losses
+    known = {f"{stage.name}/{leaf}" for stage in STEPS for leaf in trace.leaves(stage)}
+    if odd := [key for key in trace.rows if key not in known]:
+        return f"rows names {odd[0]!r}, which is none of its leaves"
     if losses.ndim != 1:
         return f"loss has shape {losses.shape}, expected one number a step"
     if problem := evaluation.validation_error(trace.evaluation, dtype):
@@ -23,18 +26,29 @@ def error(trace: Trace) -> str | None:
     for stage in STEPS:
         for leaf, array in trace.leaves(stage).items():
             what, key = f"{stage.name}, {leaf}", f"{stage.name}/{leaf}"
-            late = min(len(trace), max(0, trace.appears_at.get(key, 0) - trace.start))
-            rows = len(trace) - late + stage.before
+            steps = trace.steps_of(stage.name, leaf)
+            rows = len(trace) if stage.name == "loss" else len(steps) + stage.initial
             if array.shape[:1] != (rows,):
                 return f"{what} has shape {array.shape}, expected {rows} rows"
+            if problem := _no_steps(steps, trace.start, trace.start + len(trace)):
+                return f"{what}: {problem}"
             if not may_be(stage, array.dtype, dtype):
                 return f"{what} is {dtypes.name(array.dtype)}, expected {expected(stage, dtype)}"
             measured = [trace.rounding_noise] if stage.noisy else []
             measured += [trace.rounding_scale] if stage.name in ("loss", "raw_grads") else []
             for sizes in measured:
                 size = None if sizes is None else sizes.get(key)
-                if sizes is not None and (size is None or size.shape != (len(trace),)):
+                if sizes is not None and (size is None or size.shape != (len(steps),)):
                     return f"{what}: what rounding does to it is not known for every step"
+    return None
+
+
+def _no_steps(steps: np.ndarray, start: int, end: int) -> str | None:
+    """What keeps numbers from being those of a leaf's steps, in their order."""
+    if not isinstance(steps, np.ndarray) or steps.ndim != 1 or steps.dtype.kind not in "iu":
+        return "the steps of its rows are no whole numbers, one a row"
+    if np.any(steps[1:] < steps[:-1]) or (len(steps) and not start <= steps[0] <= steps[-1] < end):
+        return f"its rows are of steps {steps.tolist()}, expected an order within {start} to {end}"
     return None
 
 

@@ -22,13 +22,15 @@ from twinstep.trace import dtypes
 from twinstep.trace.stages import LEAVES
 
 MANIFEST = "manifest.json"
-FORMAT = 5
+FORMAT = 6
 MAX_MANIFEST = 64 * 2**20
 """Bytes of a manifest: some 300,000 shards."""
 EVALUATION = "evaluation/"
 """Of a shard's arrays, those of the test; in the last shard, where there is one."""
 INPUTS = "inputs/"
 """And the batches, by NAME/FINGERPRINT, of a recording that keeps them."""
+ROWS = "rows/"
+"""And the steps of a leaf that has not one row at each."""
 _MEASURED = ("rounding_noise", "rounding_scale")
 
 Metadata = Any
@@ -75,7 +77,6 @@ class TraceWriter:
             "metadata": dataclasses.asdict(metadata),
             "metrics": {},
             "leaves": [],
-            "appears_at": {},
             "shards": [],
         }
         self._write_manifest()
@@ -88,17 +89,18 @@ class TraceWriter:
         expected = sum(shard["steps"] for shard in shards)
         problem = chunk.validation_error()
         tensors = {} if problem else _tensors(chunk)
-        late = late_leaves(chunk.appears_at, chunk.start)
         if not problem and not len(chunk):
             problem = "it has no steps"
         elif not problem and chunk.start != expected:
             problem = f"it starts at step {chunk.start}, expected {expected}"
-        elif not problem and shards and set(self._manifest["leaves"]) ^ tensors.keys() - late:
-            problem = "its leaves are not those of the steps before"
+        measured = any(name.startswith(_MEASURED) for name in self._manifest["leaves"])
+        if not problem and shards and measured is (chunk.rounding_noise is None):
+            problem = "what rounding does to its leaves is known of some steps alone"
         if problem:
             raise InputError(f"{self.folder}: a trace cannot be saved: {problem}")
-        self._manifest["leaves"] = list(dict.fromkeys([*self._manifest["leaves"], *tensors]))
-        self._manifest["appears_at"] = dict(chunk.appears_at)
+        leaves = self._manifest["leaves"] = list(
+            dict.fromkeys([*self._manifest["leaves"], *tensors])
+        )
         once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
         stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
         content = save(dict(dtypes.stored(n, a) for n, a in (stored | _others(chunk)).items()))
@@ -112,6 +114,8 @@ class TraceWriter:
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "held_once": once,
+                "leaves": len(leaves),
+                "absent": [leaf for leaf in leaves if leaf not in tensors],
             }
         )
         self._write_manifest()
@@ -158,11 +162,6 @@ def shard_name(start: int, steps: int) -> str:
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
 
 
-def late_leaves(appears_at: Mapping[str, int], step: int) -> set[str]:
-    """The leaves that come with a step, or after it."""
-    return {name for name, first in appears_at.items() if first >= step}
-
-
 def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
     """Every array of a chunk under "stage/name", or under "rounding_noise/stage/name"."""
     tensors = {"loss": chunk.losses}
@@ -178,6 +177,7 @@ def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
 def _others(chunk: Trace) -> dict[str, np.ndarray]:
     """What is not of every step."""
     others = {EVALUATION + name: np.asarray(array) for name, array in chunk.evaluation.items()}
+    others |= {ROWS + name: np.asarray(steps) for name, steps in chunk.rows.items()}
     for name, arrays in chunk.inputs.items():
         others |= {f"{INPUTS}{name}/{number}": np.asarray(a) for number, a in arrays.items()}
     return others
