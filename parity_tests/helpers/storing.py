@@ -36,6 +36,7 @@ def bits(trace: Trace) -> dict[str, Any]:
         "start": trace.start,
         "rows": {name: steps.tolist() for name, steps in sorted(trace.rows.items())},
         "inputs": {name: leaves(dict(sorted(a.items()))) for name, a in trace.inputs.items()},
+        "program": dict(trace.program),
         "metrics": dict(trace.metrics),
         "evaluation": leaves(dict(sorted(trace.evaluation.items()))),
     }

@@ -52,7 +52,7 @@ class Driver:
     def chunks(self, max_steps: int | None = None) -> Iterator[Trace]:
         """Trains; the steps in pieces of at most `max_steps`."""
         batches, max_steps = self.spec.batches(), max_steps or self.spec.steps_at_once
-        recorder = Recorder(self.start[0], metadata=self.metadata, rows=max_steps)
+        recorder = Recorder({"": self.start[0]}, metadata=self.metadata, rows=max_steps)
         for chunk in batches.chunks(max_steps):
             with self.settings():
                 trace = self._run(recorder, chunk)

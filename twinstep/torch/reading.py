@@ -12,6 +12,7 @@ from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata
 
 _FLOAT8 = {d for n in dir(torch) if n.startswith("float8_") for d in [getattr(torch, n)]}
+_PLAIN = (bool, str, type(None))
 _MANNERS = ("foreach", "fused", "capturable", "differentiable")
 
 
@@ -28,26 +29,29 @@ def array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def grad(parameter: nn.Parameter) -> np.ndarray:
-    """What backpropagation left; zeros where it left nothing."""
-    grad = parameter.grad
-    if grad is None:
-        return np.zeros(tuple(parameter.shape), array(parameter.new_empty(0)).dtype)
-    if grad.is_sparse:  # summed as by the optimizer
-        grad = grad.coalesce().to_dense()
-    return array(grad)
+def backpropagated(tensors: Any, weights: Any) -> float | None:
+    """The sum of what `backward` is called on, each times the gradient that it is given.
 
-
-def backpropagated(tensors: Any, weights: Any) -> float:
-    """The sum of what `backward` is called on, each times the gradient that it is given."""
+    None where that is no number.
+    """
     if isinstance(tensors, torch.Tensor) and weights is None:
-        return tensors.item()
+        return tensors.item() if tensors.numel() == 1 else None
     outputs = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
     weights_of = weights if isinstance(weights, Sequence) else [weights] * len(outputs)
     return sum(
         output.item() if factor is None else (output * factor).detach().sum().item()
         for output, factor in zip(outputs, weights_of, strict=True)
     )
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one shape have the same bits; a NaN is itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if not (one.flags.c_contiguous and other.flags.c_contiguous):
+        return one.tobytes() == other.tobytes()
+    kind = f"u{min(8, one.dtype.itemsize)}"
+    return np.array_equal(one.reshape(-1).view(kind), other.reshape(-1).view(kind))
 
 
 class Views:
@@ -71,10 +75,12 @@ class Views:
         return view
 
     def grad(self, parameter: nn.Parameter) -> np.ndarray:
-        """A gradient's; of a sparse one, and where there is none, as `grad` has it."""
-        tensor = parameter.grad
-        if tensor is None or tensor.is_sparse or not tensor.is_cpu:
-            return grad(parameter)
+        """A gradient's; there has to be one."""
+        tensor: Any = parameter.grad
+        if tensor.is_sparse:  # summed as by the optimizer
+            return array(tensor.coalesce().to_dense())
+        if not tensor.is_cpu:
+            return array(tensor)
         seen, view = self._grads.get(parameter, (None, None))
         if view is None or seen is not tensor:
             view = array(tensor)
@@ -86,10 +92,13 @@ class Views:
         self._grads.clear()
 
 
-def concatenated(parts: list[torch.Tensor]) -> np.ndarray:
-    """The parts of a batch one after the other, (N, ...)."""
-    arrays = [array(part) for part in parts]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(list(map(np.atleast_1d, arrays)))
+def joined(parts: list[torch.Tensor]) -> np.ndarray | list[np.ndarray]:
+    """The parts of a batch one after the other, (N, ...); as they are where shapes differ."""
+    arrays = [np.atleast_1d(array(part)) if parts[1:] else array(part) for part in parts]
+    if not arrays[1:]:
+        return arrays[0]
+    alike = len({(one.shape[1:], one.dtype) for one in arrays}) == 1
+    return np.concatenate(arrays) if alike else arrays
 
 
 def numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -104,6 +113,16 @@ def numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
                 if isinstance(number, int | float):
                     found[f"{i}.{key}" if k is None else f"{i}.{key}.{k}"] = float(number)
     return found
+
+
+def settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What of its first group is no number: in which manner it computes, and words."""
+    group = optimizer.param_groups[0].items()
+    return {
+        key: value
+        for key, value in group
+        if (key in _MANNERS or not isinstance(value, float | int)) and type(value) in _PLAIN
+    }
 
 
 def metadata(parameters: Mapping[nn.Parameter, str]) -> Metadata:

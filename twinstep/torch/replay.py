@@ -127,7 +127,7 @@ class Replay:
                 parameter.data.copy_(torch.tensor(params[name]))
                 kept = before.get(name)  # cleared by the loop, if it clears at all
                 parameter.grad = None if kept is None else torch.tensor(kept)
-            recorder = Recorder(model, metadata=driver.metadata, rows=1)
+            recorder = Recorder({"": model}, metadata=driver.metadata, rows=1)
             with recorder:
                 driver.train(model, criterion, optimizer, [batch])
             trace = recorder.take()

@@ -88,7 +88,9 @@ class Trace:
         micro_losses: {"loss": (n,)} of updates that sum several backward passes, one after the
             other.
         update: {name: (n,)}: of each optimizer, which of its updates it is, from 1; and
-            "skipped", "discarded", "changed_outside", "by_hand" of those that are so.
+            "renewed", "changed_outside", "by_hand" of those that are so.
+        program: What the recorder saw of it, JSON values: "modules" {path: class and settings},
+            "optimizers" {name: {"class", "settings", "groups": the names of their parameters}}.
         rows: {"stage/name": (n,)}, at which steps a leaf has rows, where it has not one at each:
             it came later, had no gradient, is another optimizer's. Of losses, which are known.
 
@@ -121,6 +123,7 @@ class Trace:
     before: Leaves = field(default_factory=dict)
     micro_losses: Leaves = field(default_factory=dict)
     update: Leaves = field(default_factory=dict)
+    program: Mapping[str, Any] = field(default_factory=dict)
     rows: Leaves = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -61,10 +61,12 @@ class Rows:
 
     Each leaf keeps the shape that it comes with, and has rows at the steps at which it is put.
     start: how many steps were given away; made: how many there are since
+    program: what is known of the one that makes them
     """
 
     def __init__(self, max_rows: int, dtype: str) -> None:
         self.max_rows, self.start, self.made = max_rows, 0, 0
+        self.program: Mapping[str, Any] = {}
         self._dtype = np.dtype(dtype)
         self._losses = np.empty(max_rows, dtype)
         self._known: list[int] = []
@@ -193,6 +195,20 @@ class Rows:
         self._given.clear()
         self.made += 1
 
+    def has(self, stage: str) -> bool:
+        """Whether anything of a stage is there at this step."""
+        return any(leaf.row(self.made) is not None for leaf in self._held[stage].values())
+
+    def discard(self) -> None:
+        """Takes away what is there of this step: it is none."""
+        for leaf in {id(x): x for held in self._held.values() for x in held.values()}.values():
+            while leaf.steps and leaf.steps[-1] == self.made:
+                leaf.steps.pop()
+        for _, since in self._settings.values():
+            if since and since[-1] == self.made:
+                since.pop()
+        self._given.clear()
+
     def flush(self, metadata: Metadata, to: Stream) -> None:
         """Gives the finished steps away; if they are written, their memory is filled anew."""
         if not self.made:
@@ -223,6 +239,7 @@ class Rows:
             losses=self._losses[: self.made],
             start=self.start,
             inputs=self._inputs,
+            program=self.program,
             rows=rows,
             **found,
         )
@@ -269,6 +286,7 @@ class Rows:
             losses=losses.astype(self._dtype),
             start=self.start,
             inputs=inputs,
+            program=self.program,
             **leaves,
         )
         if problem := trace.validation_error():

@@ -44,6 +44,7 @@ class StoredTrace:
         metadata: What ran.
         metrics: {name: value} measured when the training was over.
         complete: Whether the run that wrote it came to its end.
+        program: What the recorder saw of the program.
         leaves: The names of the shards' arrays, in the ledger's order as far as they came at once.
         shards: The manifest's entry of each file.
     """
@@ -52,6 +53,7 @@ class StoredTrace:
     metadata: Metadata
     metrics: Mapping[str, float]
     complete: bool
+    program: Mapping[str, Any]
     leaves: tuple[str, ...]
     shards: tuple[Mapping[str, Any], ...]
 
@@ -132,6 +134,7 @@ class StoredTrace:
             metrics=self.metrics,
             evaluation=_below(EVALUATION, others),
             inputs=_inputs(others),
+            program=self.program,
             rows=_below(ROWS, others),
         )
 
@@ -268,6 +271,7 @@ def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
         metadata=Metadata(**metadata),
         metrics=metrics,
         complete=_get(manifest, "complete", bool),
+        program=_get(manifest, "program", dict),
         leaves=tuple(leaves),
         shards=tuple(shards),
     )

@@ -76,6 +76,7 @@ class TraceWriter:
             "complete": False,
             "metadata": dataclasses.asdict(metadata),
             "metrics": {},
+            "program": {},
             "leaves": [],
             "shards": [],
         }
@@ -101,6 +102,7 @@ class TraceWriter:
         leaves = self._manifest["leaves"] = list(
             dict.fromkeys([*self._manifest["leaves"], *tensors])
         )
+        self._manifest["program"] = dict(chunk.program)
         once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
         stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
         content = save(dict(dtypes.stored(n, a) for n, a in (stored | _others(chunk)).items()))

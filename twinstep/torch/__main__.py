@@ -1,0 +1,102 @@
+"""`python -m twinstep.torch --out FOLDER train.py ...` records a program as it is.
+
+The program runs as by `python train.py ...`, in this process; its exit code is this one's.
+"""
+
+import argparse
+import contextlib
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from twinstep.errors import InputError
+
+
+class Finished(BaseException):
+    """Ends a program of which enough is recorded: no `except Exception` stops it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m twinstep.torch",
+        usage="%(prog)s --out FOLDER [options] program.py [arguments ...]\n"
+        "       %(prog)s --out FOLDER [options] -m module [arguments ...]",
+        description="Records every update of a PyTorch program, which stays as it is.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--out", required=True, metavar="FOLDER", help="a new folder for the trace")
+    add("--steps", type=int, metavar="N", help="end the program after so many updates")
+    add("--every", type=int, default=1, metavar="N", help="record one update in so many")
+    add(
+        "--batch", default="values", metavar="KIND", help="values, or fingerprint: a number of each"
+    )
+    add("--no-raw-grads", action="store_true", help="not the gradients before clipping")
+    add("--no-opt-state", action="store_true", help="not the optimizers' state")
+    add("--exclude", action="append", default=[], metavar="PATTERN", help="leave out such names")
+    add("-m", action="store_true", help="the program is a module")
+    add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a program, recorded. Returns 2 for what cannot be; else the program ends the process."""
+    try:
+        options = _parser().parse_args([*arguments])
+        if not options.program:
+            raise InputError("expected a program to run: program.py, or -m module")
+        program, *rest = options.program
+        if not options.m and not os.path.isfile(program):
+            raise InputError(f"program {program!r} is no file")
+        from twinstep.torch.recorder import record
+
+        recorder = record(
+            out=options.out,
+            steps=options.steps,
+            every=options.every,
+            batch=options.batch,
+            raw_grads=not options.no_raw_grads,
+            opt_state=not options.no_opt_state,
+            exclude=options.exclude,
+        )
+    except InputError as error:
+        print(f"twinstep: {error}", file=sys.stderr)
+        return 2
+    recorder.on_last = _finish
+    try:
+        with recorder, contextlib.suppress(Finished):
+            _run(program, rest, options.m)
+    except Exception as error:
+        if error is not recorder.failed and not isinstance(error, InputError):
+            raise  # the program's own
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        says = " ".join(f"{kind}{error}".split())
+        print(f"twinstep: recording ended after {recorder.steps} updates: {says}", file=sys.stderr)
+        return 0 if recorder.steps else 2
+    return 0
+
+
+def _run(program: str, arguments: list[str], module: bool) -> None:
+    """As `python program` does."""
+    sys.argv = [program, *arguments]
+    if module:
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(os.path.abspath(program))
+        runpy.run_path(program, run_name="__main__")
+
+
+def _finish() -> Any:
+    raise Finished
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

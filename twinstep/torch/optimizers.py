@@ -1,0 +1,158 @@
+"""The optimizers of a program: what each is called, which parameters are its own, its numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from twinstep.torch import naming, reading
+from twinstep.torch.conversion import named_opt_state
+from twinstep.torch.naming import Names
+
+Optimizer = Any  # a torch.optim.Optimizer, or what stands around one
+ONLY = "optimizer"
+"""What the only optimizer is called: it stands in no name of what is its own."""
+
+
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Those that an optimizer updates, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+class Optimizers:
+    """Every optimizer that updates what is recorded.
+
+    names: of the parameters; called: {optimizer: its name}; owner: {parameter: which optimizer's}
+    driven: whether the program is one of ours, with one optimizer
+    """
+
+    def __init__(self, names: Names, driven: bool) -> None:
+        self.names, self._driven = names, driven
+        self.called: dict[Optimizer, str] = {}
+        self.owner: dict[nn.Parameter, str] = {}
+        self._made: dict[Optimizer, None] = {}
+        self._theirs: set[nn.Parameter] = set()
+        self._variables: dict[str, str | None] = {}
+        self._count: dict[Optimizer, int] = {}
+        self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
+
+    def made(self, optimizer: Optimizer) -> None:
+        """One is there; it may never step."""
+        self._made[optimizer] = None
+        self._theirs.update(parameters_of(optimizer))
+
+    def parameters(self) -> dict[nn.Parameter, None]:
+        """All that is known or may be updated."""
+        found = dict.fromkeys(self.names.parameters)
+        for optimizer in self._made:
+            found |= dict.fromkeys(parameters_of(optimizer))
+        return found
+
+    def joins(self, optimizer: Optimizer, everything: bool) -> bool:
+        """Whether it updates what is recorded; what it brings besides is named.
+
+        everything: whether all is recorded that any optimizer updates
+        """
+        parameters = parameters_of(optimizer)
+        if self._count.get(optimizer) == len(parameters):
+            return True
+        if not everything and not self.names.parameters.keys() & set(parameters):
+            return False
+        self.made(optimizer)
+        name = self.called.get(optimizer) or self._name(optimizer, set(parameters))
+        self.called[optimizer] = name
+        others = self.parameters() if everything else dict.fromkeys(parameters)
+        places = {
+            parameter: f"{self.prefix(name)}{g}.{i}"
+            for g, group in enumerate(optimizer.param_groups)
+            for i, parameter in enumerate(group["params"])
+        }
+        if not self._driven:
+            self.names.learn(others, places)
+        for parameter in parameters:
+            self.owner.setdefault(parameter, name)
+        self._count[optimizer] = len(parameters)
+        return True
+
+    def _name(self, optimizer: Optimizer, parameters: set[nn.Parameter]) -> str:
+        """That of the one it renews; "optimizer" where no other is; else its variable's."""
+        if self._driven:
+            return ONLY
+        held_by = naming.variable(optimizer)
+        for other, name in self.called.items():
+            theirs = set(parameters_of(other))
+            if parameters == theirs or (parameters & theirs and held_by == self._variables[name]):
+                return name
+        name = self._new_name(optimizer, parameters, held_by)
+        self._variables[name] = held_by
+        return name
+
+    def _new_name(
+        self, optimizer: Optimizer, parameters: set[nn.Parameter], held_by: str | None
+    ) -> str:
+        rivals = [
+            other
+            for other in naming.alive(torch.optim.Optimizer)
+            if parameters != (theirs := set(parameters_of(other)))
+            and (other in self._made or theirs & self.names.parameters.keys())
+            and not theirs >= parameters  # what stands around it
+        ]
+        for rival in rivals:
+            self.made(rival)
+        taken = set(self.called.values())
+        if not rivals and not taken:
+            return ONLY
+        return naming.free(held_by or type(optimizer).__name__.lower(), taken)
+
+    def prefix(self, name: str) -> str:
+        """What stands before the numbers of an optimizer."""
+        return "" if name == ONLY else f"{name}."
+
+    def in_row(self, name: str, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, str]:
+        """{parameter: its name} of what a row of an optimizer holds: what is no other's, too."""
+        own = set(parameters)
+        return {
+            parameter: called
+            for parameter, called in self.names.parameters.items()
+            if parameter in own or parameter not in self._theirs
+        }
+
+    def described(self) -> dict[str, Any]:
+        """{name: its class, its settings, and the names of the parameters of each group}"""
+        return {
+            name: {
+                "class": type(optimizer).__name__,
+                "settings": reading.settings(optimizer),
+                "groups": [
+                    [self.names.parameters[p] for p in group["params"]]
+                    for group in optimizer.param_groups
+                ],
+            }
+            for optimizer, name in self.called.items()
+        }
+
+    def numbers(self, optimizer: Optimizer) -> dict[str, float]:
+        """The hyper-parameters of its groups; the very same mapping where none has changed."""
+        name = self.called[optimizer]
+        known, numbers = self._settings.get(name, (None, {}))
+        if known != optimizer.param_groups:
+            groups = [dict(group) for group in optimizer.param_groups]
+            prefix = self.prefix(name)
+            numbers = {prefix + key: n for key, n in reading.numbers(optimizer).items()}
+            tensors = any(isinstance(v, torch.Tensor) for group in groups for v in group.values())
+            # a tensor may be changed in place: then all are read at every step
+            self._settings[name] = None if tensors else groups, numbers
+        return numbers
+
+    def state(self, optimizer: Optimizer) -> Mapping[str, torch.Tensor]:
+        """{"weight.exp_avg": tensor}; of a parameter that is another's too, behind its own name."""
+        if not optimizer.state:
+            return {}
+        name = self.called[optimizer]
+        names = {
+            parameter: called if self.owner[parameter] == name else f"{name}.{called}"
+            for parameter, called in self.names.parameters.items()
+            if parameter in self.owner
+        }
+        return named_opt_state(names, optimizer)

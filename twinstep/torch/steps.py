@@ -1,0 +1,333 @@
+"""Follows a program from backward pass to backward pass and from update to update.
+
+Told by the hooks, it says which backward passes an update is made of, and when it is one.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from twinstep.errors import InputError
+from twinstep.torch import reading
+from twinstep.torch.calls import Calls
+from twinstep.torch.naming import Names
+from twinstep.torch.optimizers import Optimizers, parameters_of
+from twinstep.torch.passes import Pass, Passes
+from twinstep.torch.updates import Updates
+
+BY_HAND = "by_hand"
+"""What updates that no optimizer makes are called."""
+
+
+class Options(NamedTuple):
+    """What of a program is recorded, as `record` says it.
+
+    everything: all that any optimizer updates; driven: whether the program is one of ours
+    """
+
+    steps: int | None = None
+    every: int = 1
+    raw_grads: bool = True
+    opt_state: bool = True
+    values: bool = True
+    everything: bool = False
+    driven: bool = False
+
+
+EVERYTHING = Options()
+
+
+class _Step:
+    """An optimizer's step that is running.
+
+    depth: how many of its class's steps are in one another; wraps: whether it has another optimizer
+    step; passes: what its gradients come from, once they are there; losses: of each evaluation
+    """
+
+    def __init__(self, optimizer: Any, name: str, recorded: bool, scale: float) -> None:
+        self.optimizer, self.name, self.recorded, self.scale = optimizer, name, recorded, scale
+        self.depth, self.wraps = 1, False
+        self.passes: list[Pass] | None = None
+        self.losses: list[float | None] = []
+
+
+class Steps:
+    """The updates of a program, as they come.
+
+    ignoring: whether it looks away; failed: what has ended the recording
+    """
+
+    def __init__(
+        self, names: Names, optimizers: Optimizers, updates: Updates, options: Options
+    ) -> None:
+        self.names, self.optimizers, self.updates = names, optimizers, updates
+        self._options = options
+        self.ignoring = False
+        self.passes = Passes()
+        self.calls = Calls(self.passes)
+        self._count: dict[str, int] = {}
+        self._stack: list[_Step] = []
+        self._scale = 1.0
+        self._called: set[nn.Module] = set()
+        self._rng: torch.Tensor | None = None
+        self._warned = False
+        self.on_last: Callable[[], Any] = lambda: None
+        self.failed: Exception | None = None
+        self._described = -1, -1
+
+    @property
+    def over(self) -> bool:
+        """Whether as many updates are recorded as were asked for."""
+        return self._options.steps is not None and self.updates.made >= self._options.steps
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether an update is running that evaluates many times, and has done so."""
+        return any(step.passes is not None for step in self._stack)
+
+    def careful(self, told: Callable[..., Any], otherwise: Any) -> Callable[..., Any]:
+        """What a hook calls: a fault in it ends the recording, never the training.
+
+        otherwise: what it gives back then
+        """
+
+        def careful(*args: Any, **options: Any) -> Any:
+            if self.failed is not None:
+                return otherwise
+            try:
+                return told(*args, **options)
+            except Exception as error:
+                if self._options.driven:
+                    raise
+                self.failed = error
+                return otherwise
+
+        return careful
+
+    def leave(self) -> None:
+        """Nothing is listened to any more."""
+        self._stack = []
+        self.passes.end()
+
+    def first_call(self, module: nn.Module) -> None:
+        """A module is about to be called."""
+        if self._rng is None:
+            self._rng = torch.get_rng_state()
+        if module not in self._called:
+            self._called.add(module)
+            self.updates.called(module)
+
+    def by_hand(self, lr: float | None) -> None:
+        """Parameters were updated by hand."""
+        if not self._is_recorded(BY_HAND):
+            self._end(BY_HAND, list(self.names.parameters))
+            return
+        params = self.optimizers.in_row(BY_HAND, ())
+        self.updates.begin(BY_HAND, {} if lr is None else {f"{BY_HAND}.lr": float(lr)}, {}, {})
+        self.updates.grads(params if self._options.raw_grads else {}, params, 1.0, 1.0)
+        self.updates.end(BY_HAND, params, {})
+        passes = self.passes.of(params)
+        self._finish(BY_HAND, list(params), passes, [one.loss for one in passes], 1.0)
+
+    def before_backward(self, tensors: Any, args: Any, options: Any) -> bool:
+        """A backward pass begins; gives back whether it counts: a checkpoint's is inside one."""
+        if self.passes.current is not None or self.ignoring or self.over:
+            return False
+        weights = options.get("grad_tensors", args[0] if args else None)
+        loss = reading.backpropagated(tensors, weights)
+        self.passes.begin(self.optimizers.parameters(), loss)
+        return True
+
+    def after_backward(self, whole: bool) -> None:
+        """It is over; whole: and came to its end."""
+        if whole:
+            self._reached()
+        self.passes.end()
+
+    def _reached(self) -> None:
+        """Gradients are there; of an update that evaluates many times, the first ones count."""
+        reached = self.passes.reached()
+        if self._options.raw_grads and not self.evaluated:
+            self.updates.backpropagated(reached)
+
+    def made(self, optimizer: Any) -> None:
+        """An optimizer has parameters, or more of them."""
+        if not self.ignoring:
+            self.optimizers.made(optimizer)
+
+    def scaled(self, scale: float) -> None:
+        """The step that follows is a GradScaler's: what was backpropagated is so much larger."""
+        self._scale = scale
+
+    def before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
+        """An optimizer's step begins; of its closure, if any, the first evaluation is kept."""
+        for step in self._stack:
+            if step.optimizer is optimizer:
+                step.depth += 1  # a class whose step calls that of the one it is made from
+                return None
+        if self.ignoring or not self.optimizers.joins(optimizer, self._options.everything):
+            return None
+        for outer in self._stack:
+            if outer.recorded and not outer.wraps:  # the update is that of the one inside
+                self.updates.discard()
+            outer.wraps = True
+        name = self.optimizers.called[optimizer]
+        step = _Step(optimizer, name, self._is_recorded(name), self._scale)
+        self._stack.append(step)
+        if step.recorded:
+            self._begin(step)
+        of, *given = args  # the optimizer itself, and the closure where it takes one
+        closure = given[0] if given else options.get("closure")
+        if closure is None:
+            if self.passes.current is not None:  # in a backward pass
+                self._reached()
+            self._given(step)
+            return None
+
+        given_now = self.careful(self._given, None)
+
+        def evaluated() -> Any:
+            value = closure()
+            given_now(step)
+            return value
+
+        if given:
+            return (of, evaluated, *given[1:]), options
+        return args, {**options, "closure": evaluated}
+
+    def after_step(self, optimizer: Any, args: Any, options: Any) -> None:
+        """It is over."""
+        for step in self._stack:
+            if step.optimizer is optimizer:
+                step.depth -= 1
+                if not step.depth:
+                    self._stack.remove(step)
+                    self._updated(step)
+                return
+
+    # An update
+
+    def _is_recorded(self, name: str) -> bool:
+        return not self.over and self._count.get(name, 0) % self._options.every == 0
+
+    def _begin(self, step: _Step) -> None:
+        optimizers = self.optimizers
+        params = optimizers.in_row(step.name, parameters_of(step.optimizer))
+        state = (
+            optimizers.state(step.optimizer)
+            if self._options.opt_state and not self._options.driven
+            else {}
+        )
+        numbers = optimizers.numbers(step.optimizer)
+        self.updates.begin(step.name, numbers, params, state)
+
+    def _given(self, step: _Step) -> None:
+        """The gradients are there that the step is given."""
+        parameters = parameters_of(step.optimizer)
+        passes = self.passes.of(parameters)
+        step.losses.append(_sum([one.loss for one in passes]))
+        if step.passes is not None:
+            return
+        step.passes = passes
+        if step.recorded:
+            params, own = self.optimizers.in_row(step.name, parameters), set(parameters)
+            scale = getattr(step.optimizer, "grad_scale", None)
+            given = {p: name for p, name in params.items() if p in own}
+            fused = 1.0 if scale is None else float(scale)
+            self.updates.grads(params if self._options.raw_grads else {}, given, step.scale, fused)
+
+    def _updated(self, step: _Step) -> None:
+        """An optimizer's step is over; one that an infinite gradient stopped is none."""
+        parameters, passes = parameters_of(step.optimizer), step.passes or []
+        found_inf = getattr(step.optimizer, "found_inf", None)
+        if step.wraps:
+            return
+        if found_inf is not None and bool(found_inf):
+            if step.recorded:
+                self.updates.discard()
+            self._used(parameters)
+        elif step.recorded:
+            params = self.optimizers.in_row(step.name, parameters)
+            self.updates.end(
+                step.name,
+                params,
+                self.optimizers.state(step.optimizer) if self._options.opt_state else {},
+            )
+            several = len(step.losses) > 1
+            losses = step.losses if several else [one.loss for one in passes]
+            self._finish(step.name, parameters, passes, losses, step.scale, several)
+        else:
+            self._end(step.name, parameters)
+
+    def _finish(
+        self,
+        name: str,
+        parameters: Sequence[nn.Parameter],
+        passes: list[Pass],
+        losses: Sequence[float | None],
+        scale: float,
+        evaluations: bool = False,
+    ) -> None:
+        """The row of an update is complete.
+
+        losses: of the passes that it sums; or of its evaluations, the first of which counts
+        """
+        rows = self.updates.open()
+        scaled = [None if loss is None else loss / scale for loss in losses]
+        loss = scaled[0] if evaluations else _sum(scaled)
+        if loss is None:
+            self._unseen(rows.step)
+        known = len(self.names.parameters), len(self.optimizers.called)
+        if not self._options.driven and known != self._described:
+            self._described = known
+            rows.program = {
+                "modules": self.names.described(),
+                "optimizers": self.optimizers.described(),
+            }
+        rows.batch(self.calls.made_on(passes, self.names), self._options.values)
+        if not self._options.driven:
+            rows.put("update", name, np.array(self._count.get(name, 0) + 1))
+            if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):
+                rows.put("rng", "torch", self._rng.numpy())  # of a step that drew
+            if len(scaled) > 1 and None not in scaled:
+                for one in scaled:
+                    rows.put("micro_losses", "loss", np.array(one), more=True)
+        self._end(name, parameters)
+        self.updates.finish(loss)
+        if self.over:
+            self.updates.flush()
+            self.on_last()
+
+    def _end(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
+        """An update is over, recorded or not."""
+        self._count[name] = self._count.get(name, 0) + 1
+        self._rng = None
+        self.calls.forget()
+        self._used(parameters)
+
+    def _used(self, parameters: Sequence[nn.Parameter]) -> None:
+        """An update ends what its gradients were made of; of what nobody updates too."""
+        every = [*parameters, *self.optimizers.in_row("", ())]
+        self.passes.used(every)
+        self.updates.used(every)
+
+    def _unseen(self, step: int) -> None:
+        says = (
+            f"step {step}: the update's loss is not known: nothing was backpropagated to its "
+            "parameters since the last one, or what is no number"
+        )
+        if self._options.driven:
+            raise InputError(says)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(says, stacklevel=2)
+
+
+def _sum(losses: Sequence[float | None]) -> float | None:
+    """The sum of losses; None where one is not known, or there is none."""
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) if known and len(known) == len(losses) else None

@@ -1,0 +1,181 @@
+"""Writes each update of a program as a row of its trace: what was before, and what it left."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from twinstep.torch import reading
+from twinstep.torch.naming import Names
+from twinstep.trace.ledger import Metadata
+from twinstep.trace.rows import Rows, rows_at_once
+from twinstep.trace.streaming import Stream
+
+Named = Mapping[nn.Parameter, str]
+
+
+class Updates:
+    """The rows of a recording.
+
+    names: of parameters and buffers; exclude: patterns of the names that are left out
+    metadata: of a loop that is driven; rows: how many are held at once, where that is known
+    leaps: whether only some updates are recorded, which then do not start from one another
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        stream: Stream,
+        exclude: Sequence[str],
+        metadata: Metadata | None,
+        rows: int | None,
+        leaps: bool,
+    ) -> None:
+        self._names, self._stream, self._exclude = names, stream, tuple(exclude)
+        self._leaps = leaps
+        self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
+        self._rows: Rows | None = None
+        self._views = reading.Views()
+        self._states: dict[str, set[str]] = {}
+        self._left: dict[str, tuple[torch.Tensor, int]] = {}
+        self._raw: dict[nn.Parameter, np.ndarray] = {}
+        self._memory: dict[nn.Parameter, np.ndarray] = {}
+        self._buffers: dict[torch.Tensor, np.ndarray] = {}
+        self._kept: dict[str, bool] = {}
+
+    @property
+    def made(self) -> int:
+        """How many rows are finished."""
+        return 0 if self._rows is None else self._rows.start + self._rows.made
+
+    def open(self) -> Rows:
+        """The rows; what there is before the first one is put there first."""
+        if self._rows is None:
+            names = self._names.parameters
+            self._metadata = self._metadata or reading.metadata(names)
+            dtype = self._metadata.dtype
+            bytes_a_step = sum(4 * p.numel() for p in names) * np.dtype(dtype).itemsize
+            self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)
+            self._begin("params", {name: self._views.param(p) for p, name in names.items()})
+            self._first_buffers()
+        return self._rows
+
+    def _first_buffers(self) -> None:
+        """What buffers are before the first row: as their modules were called, if they were."""
+        for name, buffer in self._names.buffers() if self._names.has_buffers else ():
+            if self._is_kept(name) and self.open().last("buffers", name) is None:
+                first = self._buffers.get(buffer)
+                array = reading.array(buffer) if first is None else first
+                self.open().initial("buffers", name, array)
+
+    def _begin(self, stage: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """What stands before a leaf's first row; and before this one where it is not the last."""
+        rows = self.open()
+        for name, array in arrays.items():
+            if self._is_kept(name):
+                last = rows.last(stage, name)
+                if last is None:
+                    rows.initial(stage, name, array)
+                elif stage == "params" and not self._driven and not reading.same(last, array):
+                    rows.put("before", f"{stage}/{name}", array)
+
+    def begin(
+        self,
+        of: str,
+        numbers: Mapping[str, float],
+        params: Named,
+        state: Mapping[str, torch.Tensor],
+    ) -> None:
+        """An update begins: its hyper-parameters, and what is not as the last one left it.
+
+        state: its optimizer's; where there is none that was there, that has been renewed
+        """
+        rows = self.open()
+        self._begin("params", {name: self._views.param(p) for p, name in params.items()})
+        self._first_buffers()
+        for key, tensor in () if self._driven else state.items():
+            seen, times = self._left.get(key, (None, 0))
+            if self._is_kept(key) and (seen is not tensor or times != tensor._version):
+                last, array = rows.last("opt_state", key), reading.array(tensor)
+                if last is None or not reading.same(last, array):
+                    rows.put("before", f"opt_state/{key}", array)
+        rows.hyper_parameters(numbers, of)
+        if rows.has("before") and not self._leaps:
+            rows.put("update", "changed_outside", np.array(1))
+        if self._states.get(of, set()) - state.keys():
+            rows.put("update", "renewed", np.array(1))
+
+    def backpropagated(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Keeps gradients as they are now: they may be clipped before they are used."""
+        for parameter in parameters:
+            grad = self._views.grad(parameter)
+            memory = self._memory.get(parameter)
+            if memory is None or memory.shape != grad.shape or memory.dtype != grad.dtype:
+                memory = self._memory[parameter] = np.empty_like(grad)
+            np.copyto(memory, grad)
+            self._raw[parameter] = memory
+
+    def grads(self, params: Named, given: Named, scale: float, fused: float) -> None:
+        """Those that were backpropagated, and those that an optimizer is given.
+
+        scale: by how much a GradScaler has multiplied the first; fused: the second too, where the
+        optimizer itself divides by it
+        """
+        rows = self.open()
+        for parameter, name in params.items():
+            raw = self._raw.get(parameter)
+            if raw is not None and self._is_kept(name):
+                rows.put("raw_grads", name, raw if scale == 1 else raw / raw.dtype.type(scale))
+        for parameter, name in given.items():
+            if parameter.grad is not None and self._is_kept(name):
+                grad = self._views.grad(parameter)
+                rows.given(name, grad if fused == 1 else grad / grad.dtype.type(fused))
+
+    def end(self, of: str, params: Named, state: Mapping[str, torch.Tensor]) -> None:
+        """What an update has left, all but its loss and batch."""
+        rows = self.open()
+        self._states[of] = set(state)
+        for key, tensor in state.items():
+            if self._is_kept(key):
+                rows.put("opt_state", key, reading.array(tensor))
+                self._left[key] = tensor, tensor._version
+        for parameter, name in params.items():
+            if self._is_kept(name):
+                rows.put("params", name, self._views.param(parameter))
+        for name, buffer in self._names.buffers() if self._names.has_buffers else ():
+            if self._is_kept(name):
+                rows.put("buffers", name, reading.array(buffer))
+
+    def called(self, module: nn.Module) -> None:
+        """A module is about to be called for the first time: what its buffers are before."""
+        for buffer in module.buffers():
+            self._buffers.setdefault(buffer, reading.array(buffer).copy())
+
+    def finish(self, loss: float | None) -> None:
+        """The row is complete."""
+        rows = self.open()
+        rows.finish(loss)
+        if rows.full:
+            self.flush()
+
+    def discard(self) -> None:
+        """The row that is being filled is none."""
+        self.open().discard()
+
+    def used(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Gradients are of no use any more: a loop that clears them wants their memory."""
+        for parameter in parameters:
+            self._raw.pop(parameter, None)
+        self._views.forget()
+
+    def flush(self) -> None:
+        """Gives the finished rows away."""
+        if self._rows is not None and self._metadata is not None:
+            self._rows.flush(self._metadata, self._stream)
+
+    def _is_kept(self, name: str) -> bool:
+        if name not in self._kept:
+            self._kept[name] = not any(fnmatch.fnmatch(name, pattern) for pattern in self._exclude)
+        return self._kept[name]
