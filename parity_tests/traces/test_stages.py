@@ -392,6 +392,33 @@ def filled(max_rows: int) -> list[Trace]:
     return pieces
 
 
+def test_a_row_that_is_being_filled_is_given_away_with_its_step() -> None:
+    """However often the finished ones are: of a run that ends in it nothing of it stays."""
+    rows, stream = Rows(LENGTH, "float64"), Stream(None)
+    rows.initial("params", "w", np.zeros(2))
+    for step in range(3):
+        for part in range(2):
+            rows.put("micro_losses", "loss", np.array(float(part)), more=True)
+            rows.flush(made().metadata, stream)
+        rows.put("params", "w", np.full(2, step + 1.0))
+        rows.put("raw_grads", "w", np.full(2, step + 1.0))
+        rows.given("w", np.full(2, step + 1.0))
+        if step < 2:
+            rows.finish(1.0)
+    rows.flush(made().metadata, stream)
+    trace = stream.whole()
+    assert trace.validation_error() is None
+    assert trace.rows["micro_losses/loss"].tolist() == [0, 0, 1, 1]
+    assert trace.params["w"][:, 0].tolist() == [0.0, 1.0, 2.0]
+    assert trace.raw_grads["w"][:, 0].tolist() == [1.0, 2.0]
+    assert trace.held_once("w")
+    rows.discard()
+    rows.put("params", "w", np.full(2, 9.0))
+    rows.finish(1.0)
+    rows.flush(made().metadata, stream)
+    assert stream.whole().params["w"][:, 0].tolist() == [0.0, 1.0, 2.0, 9.0]
+
+
 @pytest.mark.parametrize("max_rows", range(1, LENGTH + 1))
 def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path: Path) -> None:
     (whole,) = filled(LENGTH)

@@ -6,7 +6,7 @@ Mirror: twinstep/jax/recorder.py
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -259,6 +259,9 @@ class Recorder:
         self._undo.close()
         self._steps.leave()
         if self._steps.failed is not None:
+            self._updates.discard()
+            with suppress(InputError):  # of a full disk, say
+                self._updates.flush()
             if kind is None:
                 raise self._steps.failed
             return

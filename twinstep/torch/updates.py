@@ -162,7 +162,8 @@ class Updates:
 
     def discard(self) -> None:
         """The row that is being filled is none."""
-        self.open().discard()
+        if self._rows is not None:
+            self._rows.discard()
 
     def used(self, parameters: Sequence[nn.Parameter]) -> None:
         """Gradients are of no use any more: a loop that clears them wants their memory."""

@@ -5,6 +5,7 @@ gives memory away that a step was said to donate. Rows, not lists of arrays: tho
 Python's garbage collector busy for longer than the copies take.
 """
 
+import bisect
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,10 @@ class _Leaf:
     def __init__(self, array: np.ndarray, initial: int, steps: list[int] | None = None) -> None:
         self.array, self.initial, self.steps = array, initial, steps or []
         self.shape = array.shape[1:]
+
+    def finished(self, made: int) -> list[int]:
+        """The steps of its rows that are over, before the one that is being filled."""
+        return self.steps[: bisect.bisect_left(self.steps, made)]
 
     def row(self, step: int) -> np.ndarray | None:
         """What it is at the last step that has a row, if that is this one; a view."""
@@ -222,16 +227,15 @@ class Rows:
             found[stage.field] = {}
             raw = self._held["raw_grads"]
             for name, leaf in self._held[stage.name].items():
-                if not leaf.steps:
+                steps = leaf.finished(self.made)
+                if not steps:
                     continue
                 once = stage.name == "grads" and raw.get(name) is leaf
                 found[stage.field][name] = (
-                    found["raw_grads"][name]
-                    if once
-                    else leaf.array[: len(leaf.steps) + stage.initial]
+                    found["raw_grads"][name] if once else leaf.array[: len(steps) + stage.initial]
                 )
-                if leaf.steps != every:
-                    rows[f"{stage.name}/{name}"] = self.start + np.array(leaf.steps)
+                if steps != every:
+                    rows[f"{stage.name}/{name}"] = self.start + np.array(steps)
         if self._known != every:
             rows["loss/loss"] = self.start + np.array(self._known, int)
         trace = Trace(
@@ -302,14 +306,17 @@ class Rows:
             self._losses = np.empty_like(self._losses)
         every = {id(leaf): leaf for held in self._held.values() for leaf in held.values()}
         for leaf in every.values():  # what is held once, once
-            if not leaf.steps:
+            count = len(leaf.finished(made))
+            if not count:
+                leaf.steps = [0] * len(leaf.steps)
                 continue
-            array, last = leaf.array, leaf.array[len(leaf.steps) - 1 + leaf.initial, ...]
+            # the last row may be the first of what follows; what is not finished stays
+            kept = leaf.array[count : len(leaf.steps) + leaf.initial].copy()
             if not reuse:
-                array = np.empty((self.max_rows + leaf.initial, *leaf.shape), leaf.array.dtype)
-            if leaf.initial:
-                array[0] = last
-            leaf.array, leaf.steps = array, []
+                rows = max(self.max_rows + leaf.initial, len(kept))
+                leaf.array = np.empty((rows, *leaf.shape), leaf.array.dtype)
+            leaf.array[: len(kept)] = kept
+            leaf.steps = [0] * (len(leaf.steps) - count)
 
     def _kept(self, stage: str, dtype: np.dtype, ndim: int) -> np.dtype:
         """The dtype in which a leaf of `ndim` axes is kept.
