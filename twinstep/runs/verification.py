@@ -27,6 +27,7 @@ from twinstep.runs import launch
 from twinstep.runs.accuracy import Cost, Float64Reference
 from twinstep.runs.gate import Gate
 from twinstep.trace.ledger import Metadata, Outcome, Trace
+from twinstep.trace.ranks import aligned
 from twinstep.trace.storage import open_trace
 from twinstep.trace.writing import TraceWriter, check_new_folder
 
@@ -235,23 +236,11 @@ def judge_stored(
     for which, trace in (("first", a), ("second", b)):
         if not trace.complete:
             judge.note(f"the run of the {which} trace ended early, after {trace.steps} steps")
-    for ours, theirs in _aligned(a.chunks(), b.chunks(), count):
+    for ours, theirs in aligned([a.chunks(), b.chunks()], count):
         if difference := structure(ours, theirs):
             raise InputError(f"the traces differ: {difference}")
         judge.free(ours, theirs)
     return judge
-
-
-def _aligned(a: Iterator[Trace], b: Iterator[Trace], steps: int) -> Iterator[tuple[Trace, Trace]]:
-    """The first `steps` steps of two runs in pairs of pieces of the same steps."""
-    ours, theirs = next(a), next(b)
-    while True:
-        size = min(len(ours), len(theirs), steps - ours.start)
-        yield ours.slice(0, size), theirs.slice(0, size)
-        if ours.start + size == steps:
-            return
-        ours = ours.slice(size, len(ours)) if size < len(ours) else next(a)
-        theirs = theirs.slice(size, len(theirs)) if size < len(theirs) else next(b)
 
 
 class OutcomeBuilder:

@@ -40,7 +40,7 @@ from twinstep.torch import devices, driver
 from twinstep.torch.driver import Feed
 from twinstep.torch.recorder import Recorder
 from twinstep.trace.ledger import Metadata, Trace
-from twinstep.trace.storage import open_trace
+from twinstep.trace.storage import open_part
 from twinstep.trace.writing import MANIFEST, TraceWriter
 from twinstep.workers import PROCESS_ERROR
 
@@ -99,7 +99,7 @@ class Driver(driver.Driver):
             code = ended()  # asked before looking: what was written until then is there
             pieces: list[Trace] = []
             if (trace / MANIFEST).exists():
-                stored = open_trace(trace)
+                stored = open_part(trace)
                 for shard in stored.shards[seen:]:
                     last = shard["start"] + shard["steps"] == self.spec.total_steps
                     if last and not stored.complete:  # its test figures come with the end

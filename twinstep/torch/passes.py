@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from twinstep.torch.reading import local
+
 
 class Pass:
     """A backward pass.
@@ -56,7 +58,7 @@ class Passes:
         known, times = self._left.get(parameter, (None, 0))
         if grad is known and version == times:
             return False
-        return not (grad.is_sparse or grad.any())
+        return not (grad.is_sparse or local(grad).any())
 
     def reached(self) -> list[nn.Parameter]:
         """Whose gradients the current pass has written so far; zeros that were written count."""

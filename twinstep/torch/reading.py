@@ -16,8 +16,27 @@ _PLAIN = (bool, str, type(None))
 _MANNERS = ("foreach", "fused", "capturable", "differentiable")
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Of a tensor that is spread over processes, what this one holds."""
+    here: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return here
+
+
+def place(tensor: Any) -> dict[str, list[int]] | None:
+    """Where what this process holds of a tensor stands in the whole; None: it is the whole."""
+    if not hasattr(tensor, "to_local"):
+        return None
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, at = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    return {"shape": [*tensor.shape], "at": [*at]}
+
+
 def array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's own memory, where it is the CPU's; of a dtype that NumPy lacks, its bits."""
+    tensor = local(tensor)
     if tensor.requires_grad:
         tensor = tensor.detach()
     tensor = (tensor if tensor.is_cpu else tensor.cpu()).resolve_conj().resolve_neg()
@@ -66,7 +85,7 @@ class Views:
 
     def param(self, parameter: nn.Parameter) -> np.ndarray:
         """A parameter's."""
-        if not parameter.is_cpu:
+        if not parameter.is_cpu or hasattr(parameter, "to_local"):
             return array(parameter)
         where, view = self._params.get(parameter, (0, None))
         if view is None or where != parameter.data_ptr():
@@ -79,7 +98,7 @@ class Views:
         tensor: Any = parameter.grad
         if tensor.is_sparse:  # summed as by the optimizer
             return array(tensor.coalesce().to_dense())
-        if not tensor.is_cpu:
+        if not tensor.is_cpu or hasattr(tensor, "to_local"):
             return array(tensor)
         seen, view = self._grads.get(parameter, (None, None))
         if view is None or seen is not tensor:

@@ -5,9 +5,11 @@ called on; what a module is given is noted when it is called.
 Mirror: twinstep/jax/recorder.py
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -22,6 +24,7 @@ from twinstep.torch.optimizers import Optimizers
 from twinstep.torch.steps import EVERYTHING, Options, Steps
 from twinstep.torch.updates import Updates
 from twinstep.trace.ledger import Metadata, Trace
+from twinstep.trace.ranks import folder_of
 from twinstep.trace.streaming import Stream
 
 Batch = Literal["values", "fingerprint"]
@@ -149,7 +152,7 @@ class Recorder:
                     f"optimizer {name!r} updates no parameter of the modules that are recorded"
                 )
         self._activations = {path: _submodule(names, path) for path in activations}
-        self._stream = Stream(out)
+        self._stream = Stream(_part_of(out))
         self._updates = Updates(names, self._stream, exclude, metadata, rows, options.every > 1)
         self._steps = Steps(names, known, self._updates, self._options)
         self._undo = ExitStack()
@@ -277,6 +280,17 @@ class Recorder:
                 self._updates.open().put("activations", name, reading.array(first))
 
         return self._steps.careful(hook, None)
+
+
+def _part_of(out: str | PathLike[str] | None) -> str | PathLike[str] | None:
+    """The folder that this process writes, where several train together."""
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, ranks = (
+        (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        if group
+        else (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    )
+    return out if out is None or ranks == 1 else Path(out) / folder_of(rank, ranks)
 
 
 def _submodule(names: Names, path: str) -> nn.Module:

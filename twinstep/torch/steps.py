@@ -287,6 +287,7 @@ class Steps:
             rows.program = {
                 "modules": self.names.described(),
                 "optimizers": self.optimizers.described(),
+                **({"shards": self.updates.shards} if self.updates.shards else {}),
             }
         rows.batch(self.calls.made_on(passes, self.names), self._options.values)
         if not self._options.driven:

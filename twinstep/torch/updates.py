@@ -44,6 +44,8 @@ class Updates:
         self._memory: dict[nn.Parameter, np.ndarray] = {}
         self._buffers: dict[torch.Tensor, np.ndarray] = {}
         self._kept: dict[str, bool] = {}
+        self._placed: set[str] = set()
+        self.shards: dict[str, dict[str, list[int]]] = {}
 
     @property
     def made(self) -> int:
@@ -93,6 +95,8 @@ class Updates:
         state: its optimizer's; where there is none that was there, that has been renewed
         """
         rows = self.open()
+        for parameter, name in params.items():
+            self._place(parameter, f"raw_grads/{name}", f"grads/{name}", f"params/{name}")
         self._begin("params", {name: self._views.param(p) for p, name in params.items()})
         self._first_buffers()
         for key, tensor in () if self._driven else state.items():
@@ -106,6 +110,13 @@ class Updates:
             rows.put("update", "changed_outside", np.array(1))
         if self._states.get(of, set()) - state.keys():
             rows.put("update", "renewed", np.array(1))
+
+    def _place(self, tensor: torch.Tensor, *keys: str) -> None:
+        """Notes where the shards of leaves stand in the whole, if they are some."""
+        if keys[0] not in self._placed:
+            self._placed.update(keys)
+            if (place := reading.place(tensor)) is not None:
+                self.shards |= dict.fromkeys((*keys, f"before/{keys[-1]}"), place)
 
     def backpropagated(self, parameters: Sequence[nn.Parameter]) -> None:
         """Keeps gradients as they are now: they may be clipped before they are used."""
@@ -139,6 +150,7 @@ class Updates:
         self._states[of] = set(state)
         for key, tensor in state.items():
             if self._is_kept(key):
+                self._place(tensor, f"opt_state/{key}")
                 rows.put("opt_state", key, reading.array(tensor))
                 self._left[key] = tensor, tensor._version
         for parameter, name in params.items():

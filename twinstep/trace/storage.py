@@ -17,7 +17,7 @@ import numpy as np
 from twinstep import files, memory
 from twinstep.device_config import Dtype
 from twinstep.errors import InputError
-from twinstep.trace import dtypes
+from twinstep.trace import dtypes, ranks
 from twinstep.trace.ledger import Metadata, Trace, concatenate
 from twinstep.trace.stages import LEAVES
 from twinstep.trace.writing import (
@@ -139,7 +139,62 @@ class StoredTrace:
         )
 
 
-def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
+@dataclass(frozen=True)
+class RankedTrace:
+    """A saved trace of which each process wrote its part; read as one, as far as all have come.
+
+    Attributes:
+        folder: Where the parts lie.
+        ranks: Their traces, by rank.
+    """
+
+    folder: Path
+    ranks: tuple[StoredTrace, ...]
+
+    @property
+    def metadata(self) -> Metadata:
+        """What ran."""
+        return self.ranks[0].metadata
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """{name: value} measured when the training was over."""
+        return self.ranks[0].metrics
+
+    @property
+    def program(self) -> Mapping[str, Any]:
+        """What the recorder saw of the program."""
+        return {name: seen for name, seen in self.ranks[0].program.items() if name != "shards"}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end on all of them."""
+        return all(rank.complete for rank in self.ranks) and len({r.steps for r in self.ranks}) == 1
+
+    @property
+    def steps(self) -> int:
+        """How many steps all of them hold."""
+        return min(rank.steps for rank in self.ranks)
+
+    @property
+    def shards(self) -> tuple[Mapping[str, Any], ...]:
+        """Files, by rank."""
+        return tuple(shard for rank in self.ranks for shard in rank.shards) if self.steps else ()
+
+    def chunks(self) -> Iterator[Trace]:
+        """The steps, in pieces.
+
+        Yields:
+            The trace of consecutive steps.
+
+        Raises:
+            InputError: As of each part; and where what should be alike on all ranks is not.
+        """
+        for pieces in ranks.aligned([rank.chunks() for rank in self.ranks], self.steps):
+            yield ranks.merged(pieces)
+
+
+def open_trace(folder: str | os.PathLike[str]) -> StoredTrace | RankedTrace:
     """Opens a saved trace: reads its manifest, and no more.
 
     So a trace that is larger than the memory can be read piece by piece.
@@ -164,7 +219,15 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace:
         ...     print(stored.steps, stored.complete, [len(chunk) for chunk in stored.chunks()])
         2 True [2]
     """
-    path = files.checked_path("trace folder", folder) / MANIFEST
+    path = files.checked_path("trace folder", folder)
+    if not (path / MANIFEST).exists() and (parts := ranks.folders(path)):
+        return RankedTrace(path, tuple(open_part(part) for part in parts))
+    return open_part(path)
+
+
+def open_part(folder: Path) -> StoredTrace:
+    """Reads the manifest of one folder."""
+    path = folder / MANIFEST
     try:
         manifest = json.loads(files.read(path, MAX_MANIFEST).decode())
     except FileNotFoundError:
