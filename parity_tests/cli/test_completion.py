@@ -31,6 +31,7 @@ CASES: dict[str, tuple[set[str], set[str]]] = {
     "bench --cores": ({"one", "all", "both"}, set()),
     "show": ({*EXAMPLES}, set()),
     "show zero_grad": ({"--diff"}, {"--epochs"}),
+    "describe": ({"--json"}, set()),
     "compare": ({"--steps", "--json"}, set()),
     "list": ({"--json"}, set()),
     "--print-completion": ({"bash", "zsh", "tcsh"}, set()),

@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 MODULES = ["judge.judge", "judge.activity", "judge.measure", "judge.tolerance", "judge.findings"]
 MODULES += ["judge.comparison", "judge.structure", "trace.evaluation", "judge.history"]
 TESTS = ["allowances", "chaos", "compare", "structure", "evaluation", "findings", "measuring"]
+TESTS += ["dtypes"]
 MAX_CASES = 12  # of one test
 AS_IT_IS = "as it is"  # a mutant that has to live, or the tests fail by themselves
 CPU_SECONDS = 60  # of one mutant, which may loop for ever

@@ -200,3 +200,41 @@ def test_the_first_finding_is_first_in_the_ledger(
     comparison = judge(trace, faulty)
     assert comparison.verdict is Verdict.MISMATCH
     assert where(comparison.first) == min(spots, key=lambda spot: (spot[0], rank(*spot[1:])))
+
+
+def _at(key: str, *steps: int) -> Change:
+    """The trace with a leaf that has rows at these steps alone."""
+
+    def change(trace: Trace) -> Trace:
+        stage, _, leaf = key.partition("/")
+        array = np.arange(len(steps) + (stage == "params"), dtype=float)
+        some = with_leaf(trace, stage, leaf, array)
+        return dataclasses.replace(some, rows={**some.rows, key: np.array(steps)})
+
+    return change
+
+
+@pytest.mark.parametrize("key", ["opt_state/odd", "params/odd"])
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ((0, 2), (0, 2, 5), "at step 6 only the second trace has it"),
+        ((0, 2, 5), (2, 5), "at step 1 only the first trace has it"),
+        ((1, 3), (2, 3), "at step 2 only the first trace has it"),
+        ((2, 3), (1, 3), "at step 2 only the second trace has it"),
+        ((1, 1, 3), (1, 3, 3), "at step 2 the first trace has 2 rows, the second 1"),
+        ((1, 1, 3, 3), (1, 1, 1, 3), "at step 2 the first trace has 2 rows, the second 3"),
+    ],
+)
+def test_rows_at_other_steps_are_another_structure(
+    key: str, one: tuple[int, ...], other: tuple[int, ...], says: str
+) -> None:
+    pair = _at(key, *one)(made()), _at(key, *other)(made())
+    refused(lambda: compare(*pair), f"{key.replace('/', ', ')}: {says}")
+    assert compare(pair[0], pair[0]).verdict is Verdict.EQUAL
+
+
+def test_another_dtype_is_said_in_order() -> None:
+    other = leaf_by("params", "bias", lambda rows: rows.astype(np.float32))(made())
+    difference = structure(made(), other)
+    assert str(difference) == "params, bias: dtypes float64 and float32"

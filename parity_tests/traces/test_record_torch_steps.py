@@ -136,7 +136,7 @@ def test_leaf_that_joins_late_has_rows_from_then_on(tmp_path: Path) -> None:
     assert trace.params["head.weight"].shape == (4, 1, 2)
     assert trace.raw_grads["head.weight"].shape == (3, 1, 2)
     assert trace.rows["opt_state/head.weight.momentum_buffer"].tolist() == [2, 3, 4]
-    assert "params/head.weight and 1 more from step 3 on" in trace.summary()
+    assert "group 1 of 2 parameters: momentum 0.9, lr 0.1" in trace.summary()
     assert twinstep.compare(trace, twinstep.load_trace(tmp_path / "trace")).verdict == "equal"
     again = trace.slice(1, 5)
     assert again.params["head.weight"].shape == (4, 1, 2)

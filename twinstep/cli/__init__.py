@@ -18,6 +18,7 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   list                      the examples: document, model, loss, optimizer, steps
   run EXAMPLE               train it in both frameworks, print the document's own log lines
   verify [EXAMPLE ...]      train in both, judge every step, a verdict a row (default: all)
+  describe TRACE [TRACE]    what was recorded; of two, what cannot be the same
   compare TRACE_A TRACE_B   judge two saved traces
   show EXAMPLE [--diff]     the two implementations, mirrored lines level; or what differs
   bench [EXAMPLE ...]       what each way to train costs, as ratios
@@ -34,7 +35,7 @@ exit code:
   141  a closed pipe, as by `| head`
   143  ended by SIGTERM"""
 
-COMMANDS = ("list", "run", "verify", "compare", "show", "bench")
+COMMANDS = ("list", "run", "verify", "describe", "compare", "show", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +78,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from twinstep.cli.run import command
         case "verify":
             from twinstep.cli.verify import command
+        case "describe":
+            from twinstep.cli.describe import command
         case "compare":
             from twinstep.cli.compare import command
         case "show":

@@ -9,6 +9,7 @@ from typing import Any
 
 from twinstep.cli.bench import BenchFlags, BenchOptions
 from twinstep.cli.compare import CompareOptions
+from twinstep.cli.describe import DescribeOptions
 from twinstep.cli.listing import ListOptions
 from twinstep.cli.parsing import CommonFlags
 from twinstep.cli.run import RunOptions
@@ -26,6 +27,7 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
     "list": (ListOptions,),
     "run": (RunOptions, CommonFlags),
     "verify": (VerifyOptions, CommonFlags),
+    "describe": (DescribeOptions,),
     "compare": (CompareOptions,),
     "show": (ShowOptions,),
     "bench": (BenchOptions, BenchFlags),

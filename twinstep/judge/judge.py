@@ -293,14 +293,14 @@ class Judge:
     ) -> None:
         """beyond: (T,) the steps whose values are not judged; that they are numbers is"""
         self._steps[mode] += len(reference)
-        steps = reference.start + np.arange(1, len(reference) + 1)
-        beyond = np.zeros(len(steps), bool) if beyond is None else beyond
+        beyond = np.zeros(len(reference), bool) if beyond is None else beyond
         known = self._first.get(mode)
         firsts, unproved = [known] if known else [], [self._unproved] if self._unproved else []
-        worst = np.zeros(len(steps))
+        worst = np.zeros(len(reference))
         for stage, leaf, a, b in pairs(reference, candidate):
             exact = STAGES[stage].exact
-            rows = reference.steps_of(stage, leaf) - reference.start
+            steps = reference.steps_of(stage, leaf) + 1
+            rows = steps - 1 - reference.start
             with np.errstate(over="ignore"):  # a limit that overflows is inf
                 difference, limit = measure.differences(a, b), allowed(stage, leaf, a)
             self._same_bits = self._same_bits and measure.same_bits(a, b, difference)
@@ -313,14 +313,14 @@ class Judge:
             outside = no_number | ((difference > 0) & ~past & ~open_ended & ~(difference <= limit))
             np.maximum.at(worst, rows, ratio)
             leaves = np.full(len(rows), leaf)
-            self.history.add(mode, stage, Curve(steps[rows], difference, limit, leaves), ratio)
+            self.history.add(mode, stage, Curve(steps, difference, limit, leaves), ratio)
             judged = np.flatnonzero(~past | no_number)
             picks = {int(judged[np.argmax(ratio[judged])])} if len(judged) else set()
             for odd in (outside, open_ended):
                 picks |= {int(np.argmax(odd))} if odd.any() else set()
             for pick in sorted(picks):
                 finding = measure.finding(
-                    int(steps[rows[pick]]),
+                    int(steps[pick]),
                     stage,
                     leaf,
                     a[pick],
@@ -341,7 +341,7 @@ class Judge:
                 row = self._first[mode].step - 1 - reference.start
                 before = worst[row - 1] if row else self._carried.get(("worst", "", ""), 0.0)
                 grown = worst[row] <= tolerance.max_growth(self.dtype) * max(1.0, before)
-                self._sudden = not beyond[row] and (steps[row] == 1 or not grown)
+                self._sudden = not beyond[row] and (self._first[mode].step == 1 or not grown)
             self._carried["worst", "", ""] = float(worst[-1])
 
     def _of_outputs(self, rounding: float, rounding_noise: float = 0.0) -> float:

@@ -77,8 +77,9 @@ def main(arguments: Sequence[str]) -> int:
         if error is not recorder.failed and not isinstance(error, InputError):
             raise  # the program's own
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        says = " ".join(f"{kind}{error}".split())
-        print(f"twinstep: recording ended after {recorder.steps} updates: {says}", file=sys.stderr)
+        early = error is recorder.failed
+        ended = f"recording ended after {recorder.steps} updates: " if early else ""
+        print(f"twinstep: {ended}{' '.join(f'{kind}{error}'.split())}", file=sys.stderr)
         return 0 if recorder.steps else 2
     return 0
 

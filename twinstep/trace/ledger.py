@@ -6,7 +6,6 @@ framework wrote the trace.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace import validation
+from twinstep.trace import description, validation
 from twinstep.trace.stages import LEAVES, STEPS, Stage
 from twinstep.trace.writing import TraceWriter
 
@@ -287,33 +286,13 @@ class Trace:
         )
 
     def summary(self) -> str:
-        """What was recorded, for people.
+        """What was recorded, for people; `twinstep describe` prints it.
 
         Returns:
-            A line of what ran, one a stage with its leaves and numbers, and one for what is odd.
+            What ran, the model's layers, optimizers with their settings, what was seen of clipping
+            and accumulation, the batch and the stages, a line each.
         """
-        ran, first, last = self.metadata, float(self.losses[0]), float(self.losses[-1])
-        lines = [
-            f"{ran.framework}, {ran.dtype} on {ran.device}: {len(self)} steps, "
-            f"loss {first:.6g} to {last:.6g}"
-        ]
-        for stage in LEAVES:
-            if leaves := self.leaves(stage):
-                numbers = sum(math.prod(array.shape[1:]) for array in leaves.values())
-                lines.append(f"{stage.name}: {len(leaves)} leaves, {numbers} numbers a step")
-        if changed := [leaf for leaf in self.grads if not self.held_once(leaf)]:
-            lines.append(f"given gradients differ from raw ones: {len(changed)} leaves")
-        odd: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-        for key, at in self.rows.items():
-            name, _, leaf = key.partition("/")
-            odd.setdefault((name, tuple(at.tolist())), []).append(leaf)
-        end = self.start + len(self)
-        for (name, steps), names in odd.items():
-            late = steps == tuple(range(end - len(steps), end))
-            when = f"from step {steps[0] + 1} on" if late else f"in {len(set(steps))} steps"
-            more = f" and {len(names) - 1} more" if names[1:] else ""
-            lines.append(f"{name}/{names[0]}{more} {when}")
-        return "\n".join(lines)
+        return "\n".join(description.described(self.metadata, [self]).lines())
 
     def validation_error(self) -> str | None:
         """What keeps this from being T steps of dtypes that are judged.
