@@ -64,15 +64,19 @@ def check_regular_file(name: Name, found: str | None) -> None:
         raise InputError(f"{name} is {found}, expected a regular file")
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all; what was there keeps its permissions. Raises OSError."""
+def replace(path: Path, *content: bytes | memoryview) -> None:
+    """Writes a file whole or not at all; what was there keeps its permissions. Raises OSError.
+
+    content: its parts, one after the other
+    """
     path = Path(os.path.realpath(path))  # of a link, what it points to
     part = path.with_name(f".{os.getpid()}.part")  # short: the name may be as long as any can be
     try:
         with part.open("wb") as file:
             with contextlib.suppress(FileNotFoundError):
                 part.chmod(stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
+            for part_of_it in content:
+                file.write(part_of_it)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

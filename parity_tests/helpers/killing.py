@@ -21,14 +21,15 @@ def kill_at(number: int, moment: str) -> None:
     """Has this process be killed at a moment of its n-th write from now on, counted from 1."""
     done, real = 0, files.replace
 
-    def replace(path: Any, content: bytes) -> None:
+    def replace(path: Any, *parts: Any) -> None:
         nonlocal done
         done += 1
+        content = b"".join(map(bytes, parts))
         if done == number and moment != "moved":
             part = path.with_name(f".{os.getpid()}.part")
             part.write_bytes(content[: len(content) // 2 if moment == "half written" else None])
             os.kill(os.getpid(), signal.SIGKILL)
-        real(path, content)
+        real(path, *parts)
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 

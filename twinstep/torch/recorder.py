@@ -265,10 +265,12 @@ class Recorder:
             self._updates.discard()
             with suppress(InputError):  # of a full disk, say
                 self._updates.flush()
+                self._stream.wait()
             if kind is None:
                 raise self._steps.failed
             return
         self._updates.flush()
+        self._stream.wait()
         if kind is None and not self._options.driven:
             self._stream.close()
 

@@ -37,11 +37,12 @@ class _Leaf:
     steps counts from the first that is held.
     """
 
-    __slots__ = ("array", "initial", "shape", "steps")
+    __slots__ = ("array", "initial", "shape", "spare", "steps")
 
     def __init__(self, array: np.ndarray, initial: int, steps: list[int] | None = None) -> None:
         self.array, self.initial, self.steps = array, initial, steps or []
         self.shape = array.shape[1:]
+        self.spare: np.ndarray | None = None
 
     def finished(self, made: int) -> list[int]:
         """The steps of its rows that are over, before the one that is being filled."""
@@ -215,7 +216,7 @@ class Rows:
         self._given.clear()
 
     def flush(self, metadata: Metadata, to: Stream) -> None:
-        """Gives the finished steps away; if they are written, their memory is filled anew."""
+        """Gives the finished steps away; the memory of those before, if written, is filled anew."""
         if not self.made:
             return
         for of in self._settings:
@@ -302,8 +303,7 @@ class Rows:
         """Makes room for the steps that follow those that are given away."""
         made, self.made, self._inputs, self._known = self.made, 0, {}, []
         self.start += made
-        if not reuse:
-            self._losses = np.empty_like(self._losses)
+        self._losses = np.empty_like(self._losses)
         every = {id(leaf): leaf for held in self._held.values() for leaf in held.values()}
         for leaf in every.values():  # what is held once, once
             count = len(leaf.finished(made))
@@ -311,11 +311,12 @@ class Rows:
                 leaf.steps = [0] * len(leaf.steps)
                 continue
             # the last row may be the first of what follows; what is not finished stays
-            kept = leaf.array[count : len(leaf.steps) + leaf.initial].copy()
-            if not reuse:
+            kept, array = leaf.array[count : len(leaf.steps) + leaf.initial], leaf.spare
+            if not reuse or array is None or len(array) < len(kept):
                 rows = max(self.max_rows + leaf.initial, len(kept))
-                leaf.array = np.empty((rows, *leaf.shape), leaf.array.dtype)
-            leaf.array[: len(kept)] = kept
+                array = np.empty((rows, *leaf.shape), leaf.array.dtype)
+            array[: len(kept)] = kept
+            leaf.array, leaf.spare = array, leaf.array if reuse else None
             leaf.steps = [0] * (len(leaf.steps) - count)
 
     def _kept(self, stage: str, dtype: np.dtype, ndim: int) -> np.dtype:

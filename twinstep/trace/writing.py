@@ -84,8 +84,6 @@ class TraceWriter:
 
     def write(self, chunk: Trace) -> None:
         """Adds consecutive steps, from step 0 on, as one shard. Raises InputError for others."""
-        from safetensors.numpy import save
-
         shards = self._manifest["shards"]
         expected = sum(shard["steps"] for shard in shards)
         problem = chunk.validation_error()
@@ -104,17 +102,21 @@ class TraceWriter:
         )
         self._manifest["program"] = dict(chunk.program)
         once = [leaf for leaf in chunk.grads if chunk.held_once(leaf)]
-        stored = {n: a for n, a in tensors.items() if n not in {f"grads/{leaf}" for leaf in once}}
-        content = save(dict(dtypes.stored(n, a) for n, a in (stored | _others(chunk)).items()))
+        twice = {f"grads/{leaf}" for leaf in once}
+        stored = {n: a for n, a in tensors.items() if n not in twice} | _others(chunk)
+        content = _safetensors(dict(dtypes.stored(n, a) for n, a in stored.items()))
         name = shard_name(chunk.start, len(chunk))
-        self._put(name, content)
+        self._put(name, *content)
+        checksum = hashlib.sha256()
+        for part in content:
+            checksum.update(part)
         shards.append(
             {
                 "file": name,
                 "start": chunk.start,
                 "steps": len(chunk),
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
+                "bytes": sum(part.nbytes for part in content),
+                "sha256": checksum.hexdigest(),
                 "held_once": once,
                 "leaves": len(leaves),
                 "absent": [leaf for leaf in leaves if leaf not in tensors],
@@ -132,12 +134,12 @@ class TraceWriter:
         content = json.dumps(sealed, indent=1).encode()
         if len(content) > MAX_MANIFEST:  # `open_trace` would not read it
             raise InputError(f"{self.folder}: a trace cannot have so many shards: make them longer")
-        self._put(MANIFEST, content)
+        self._put(MANIFEST, memoryview(content))
 
-    def _put(self, name: str, content: bytes) -> None:
+    def _put(self, name: str, *content: memoryview) -> None:
         path = self.folder / name
         try:
-            files.replace(path, content)
+            files.replace(path, *content)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -162,6 +164,35 @@ def seal(manifest: Mapping[str, Any]) -> str:
 def shard_name(start: int, steps: int) -> str:
     """The name of the file that holds these steps."""
     return f"steps-{start:08d}-{start + steps:08d}.safetensors"
+
+
+_KINDS = {
+    **{f"float{n}": f"F{n}" for n in (16, 32, 64)},
+    **{f"{kind}{n}": f"{kind[0].upper()}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)},
+    "bool": "BOOL",
+}
+
+
+def _safetensors(arrays: Mapping[str, np.ndarray]) -> list[memoryview]:
+    """A safetensors file in parts, the arrays' own memory among them: no copy of all is made.
+
+    Source: https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, Any] = {}
+    parts: list[memoryview] = []
+    end = 0
+    # the larger numbers first, so that each stands where it is read without a copy
+    for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
+        array = np.ascontiguousarray(arrays[name])
+        start, end = end, end + array.nbytes
+        shape = list(arrays[name].shape)
+        kind = _KINDS[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        if array.nbytes:
+            parts.append(array.reshape(-1).view(np.uint8).data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little")), memoryview(text), *parts]
 
 
 def _tensors(chunk: Trace) -> dict[str, np.ndarray]:
