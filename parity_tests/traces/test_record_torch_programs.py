@@ -16,6 +16,7 @@ import torch
 from helpers.recording import Unrecorded
 from helpers.replaying import apart
 from helpers.storing import bits
+from helpers.synthetic_traces import refused
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -585,12 +586,17 @@ def test_a_probe_is_ignored() -> None:
     assert leaves_of(rec.trace, "update")["changed_outside"] == [0, 1]
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, 4), (2, None), (3, 2), (5, None)])
-def test_some_updates_are_those_of_all(every: int, steps: int | None) -> None:
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [(1, 4), (2, None), (3, 2), (5, None), (1, (2, 3, 5)), (1, {1}), (2, [3])],
+)
+def test_some_updates_are_those_of_all(every: int, steps: Any) -> None:
     """Of the updates that are recorded all is there, the state before and after."""
     whole, _ = made(clocked)
     part, _ = made(clocked, every=every, steps=steps)
-    kept = list(range(0, 5, every))[:steps]
+    kept = list(range(0, 5, every))
+    kept = kept[:steps] if not isinstance(steps, tuple | set | list) else kept
+    kept = [n for n in kept if not isinstance(steps, tuple | set | list) or n + 1 in steps]
     assert part.update["optimizer"].tolist() == [step + 1 for step in kept]
     assert np.array_equal(part.losses, whole.losses[kept])
     assert apart(part) == {}
@@ -609,6 +615,19 @@ def test_what_is_left_out() -> None:
     assert trace.raw_grads == {}
     assert list(trace.grads) == ["2.weight", "2.bias"]
     assert trace.inputs == {}
+
+
+def test_what_other_processes_change_is_refused() -> None:
+    model = nn.Linear(2, 1).share_memory()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train() -> None:
+        with record():
+            model(torch.ones(3, 2)).sum().backward()
+            optimizer.step()
+
+    refused(train, "parameter 'weight' is in memory that processes share", "hogwild")
+    refused(lambda: record(model), "parameter 'weight' is in memory that processes share")
 
 
 def test_modules_and_optimizers_bear_the_names_that_are_given() -> None:

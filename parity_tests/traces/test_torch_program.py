@@ -84,6 +84,14 @@ def test_it_ends_after_so_many_updates(tmp_path: Path) -> None:
     assert (stored.steps, stored.complete) == (2, True)
 
 
+def test_it_ends_after_the_last_of_some_updates(tmp_path: Path) -> None:
+    done = run(tmp_path, "--steps", "1,4", "train.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    trace = twinstep.load_trace(tmp_path / "trace")
+    assert trace.update["optimizer"].tolist() == [1, 4]
+    assert apart(trace) == {}
+
+
 ENDS = {
     "an exception": ("if step == 3: raise ValueError('its own')", 1, "ValueError: its own"),
     "its own code": ("if step == 3: sys.exit(7)", 7, ""),
@@ -140,7 +148,12 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "no program": ([], "trace", "expected a program to run: program.py, or -m module"),
     "no file": (["nothing.py"], "trace", "program 'nothing.py' is no file"),
     "steps": (["--steps", "0", "train.py"], "trace", "steps is 0, expected a whole number from 1"),
-    "steps in words": (["--steps", "all", "train.py"], "trace", "invalid int value: 'all'"),
+    "steps in words": (["--steps", "all", "train.py"], "trace", "steps is 'all', expected numbers"),
+    "steps among them": (
+        ["--steps", "1,0", "train.py"],
+        "trace",
+        "steps is [1, 0], expected",
+    ),
     "batch": (["--batch", "all", "train.py"], "trace", "unknown batch 'all'"),
     "a flag": (["--outt", "x", "train.py"], "trace", "unrecognized arguments: --outt"),
     "a used folder": (["train.py"], ".", "is not empty"),

@@ -33,7 +33,13 @@ def _parser() -> _Parser:
     )
     add = parser.add_argument
     add("--out", required=True, metavar="FOLDER", help="a new folder for the trace")
-    add("--steps", type=int, metavar="N", help="end the program after so many updates")
+    add(
+        "--steps",
+        type=_steps,
+        metavar="N",
+        help="so many updates; or these of each optimizer's, "
+        "as 1,10,100. The program ends after the last",
+    )
     add("--every", type=int, default=1, metavar="N", help="record one update in so many")
     add(
         "--batch", default="values", metavar="KIND", help="values, or fingerprint: a number of each"
@@ -44,6 +50,15 @@ def _parser() -> _Parser:
     add("-m", action="store_true", help="the program is a module")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def _steps(text: str) -> int | list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        says = f"steps is {text!r}, expected numbers as 20, or 1,10,100"
+        raise argparse.ArgumentTypeError(says) from None
+    return numbers if "," in text else numbers[0]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from twinstep.errors import InputError
 from twinstep.torch import devices
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata
@@ -142,6 +143,16 @@ def settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         for key, value in group
         if (key in _MANNERS or not isinstance(value, float | int)) and type(value) in _PLAIN
     }
+
+
+def check_own(parameters: Mapping[nn.Parameter, str]) -> None:
+    """InputError for what other processes may update meanwhile."""
+    for parameter, name in parameters.items():
+        if parameter.is_cpu and local(parameter).is_shared():
+            raise InputError(
+                f"parameter {name!r} is in memory that processes share (hogwild): what others "
+                "change in it is not seen; record one process that trains by itself"
+            )
 
 
 def metadata(parameters: Mapping[nn.Parameter, str]) -> Metadata:

@@ -6,7 +6,7 @@ Mirror: twinstep/jax/recorder.py
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,7 @@ def record(
     *modules: nn.Module,
     out: str | PathLike[str] | None = None,
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
-    steps: int | None = None,
+    steps: int | Collection[int] | None = None,
     every: int = 1,
     raw_grads: bool = True,
     opt_state: bool = True,
@@ -52,7 +52,7 @@ def record(
         out: A new folder for the trace, written as it comes; None: it stays in memory.
         optimizers: {name: optimizer} of those that are to be called so; the only one is
             "optimizer", others are called by their variables.
-        steps: How many updates are recorded; None: all.
+        steps: How many updates are recorded; or which of each optimizer's, from 1; None: all.
         every: Of each optimizer's updates the first of so many.
         raw_grads: Whether gradients before clipping are kept beside those that are given.
         opt_state: Whether the optimizer's state is kept.
@@ -86,8 +86,10 @@ def record(
     """
     if batch not in get_args(Batch):
         raise InputError(unknown("batch", batch, get_args(Batch)))
+    chosen = frozenset(steps) if isinstance(steps, Collection) else steps
     for name, number in (("steps", steps), ("every", every)):
-        if number is not None and (type(number) is not int or number < 1):
+        numbers = number if isinstance(number, Collection) else [number]
+        if any(n is not None and (type(n) is not int or n < 1) for n in numbers) or not numbers:
             raise InputError(f"{name} is {number!r}, expected a whole number from 1 on")
     several = modules[1:] or named_modules
     given = {f"{i}." if several else "": module for i, module in enumerate(modules)}
@@ -96,7 +98,7 @@ def record(
         given,
         out=out,
         optimizers=optimizers or {},
-        options=Options(steps, every, raw_grads, opt_state, batch == "values", not given),
+        options=Options(chosen, every, raw_grads, opt_state, batch == "values", not given),
         activations=activations,
         exclude=exclude,
     )
@@ -153,7 +155,8 @@ class Recorder:
                 )
         self._activations = {path: _submodule(names, path) for path in activations}
         self._stream = Stream(_part_of(out))
-        self._updates = Updates(names, self._stream, exclude, metadata, rows, options.every > 1)
+        leaps = options.every > 1 or isinstance(options.steps, frozenset)
+        self._updates = Updates(names, self._stream, exclude, metadata, rows, leaps)
         self._steps = Steps(names, known, self._updates, self._options)
         self._undo = ExitStack()
         self.on_last: Callable[[], Any] = lambda: None
@@ -312,4 +315,5 @@ def _named(given: Mapping[str, nn.Module]) -> Names:
     if given and not any(parameter.requires_grad for parameter in names.parameters):
         kinds = ", ".join(type(module).__name__ for module in given.values())
         raise InputError(f"{kinds} has no parameter that learns: there is nothing to record")
+    reading.check_own(names.parameters)
     return names

@@ -26,10 +26,11 @@ BY_HAND = "by_hand"
 class Options(NamedTuple):
     """What of a program is recorded, as `record` says it.
 
+    steps: how many updates, or which of each optimizer's, from 1
     everything: all that any optimizer updates; driven: whether the program is one of ours
     """
 
-    steps: int | None = None
+    steps: int | frozenset[int] | None = None
     every: int = 1
     raw_grads: bool = True
     opt_state: bool = True
@@ -82,7 +83,10 @@ class Steps:
     @property
     def over(self) -> bool:
         """Whether as many updates are recorded as were asked for."""
-        return self._options.steps is not None and self.updates.made >= self._options.steps
+        steps = self._options.steps
+        if isinstance(steps, frozenset):
+            return bool(self._count) and min(self._count.values()) >= max(steps)
+        return steps is not None and self.updates.made >= steps
 
     @property
     def evaluated(self) -> bool:
@@ -212,7 +216,9 @@ class Steps:
     # An update
 
     def _is_recorded(self, name: str) -> bool:
-        return not self.over and self._count.get(name, 0) % self._options.every == 0
+        count, steps = self._count.get(name, 0), self._options.steps
+        chosen = not isinstance(steps, frozenset) or count + 1 in steps
+        return not self.over and chosen and count % self._options.every == 0
 
     def _begin(self, step: _Step) -> None:
         optimizers = self.optimizers

@@ -95,6 +95,7 @@ class Updates:
         state: its optimizer's; where there is none that was there, that has been renewed
         """
         rows = self.open()
+        reading.check_own({p: n for p, n in params.items() if f"params/{n}" not in self._placed})
         for parameter, name in params.items():
             self._place(parameter, f"raw_grads/{name}", f"grads/{name}", f"params/{name}")
         self._begin("params", {name: self._views.param(p) for p, name in params.items()})
