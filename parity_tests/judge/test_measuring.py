@@ -72,6 +72,20 @@ def test_the_same_bits_are_those_of_zeros_too() -> None:
     assert measure.same_bits(marks, marks, np.zeros(2))
 
 
+def test_complex_numbers_are_two_reals_in_their_signs_and_one_in_size() -> None:
+    zero, other = np.array([[0j]]), np.array([[complex(0.0, -0.0)]])
+    apart = measure.differences(zero, other)
+    assert apart.tolist() == [0.0]
+    assert not measure.same_bits(zero, other, apart)
+    assert measure.same_bits(zero, zero, apart)
+    assert measure.largest(np.array([[0.3 + 0.4j, 0.1j], [0j, 0j]])).tolist() == [0.5, 0.0]
+    assert measure.largest(np.zeros((2, 0), complex)).tolist() == [0.0, 0.0]
+
+
+def test_whole_numbers_have_no_floor() -> None:
+    assert tolerance.floor("int64") == tolerance.floor("bool") == 0
+
+
 def test_a_finding_is_the_worst_entry() -> None:
     def found(gap: float) -> Finding:
         return measure.finding(3, "raw_grads", "w", a, b, np.float64(gap), np.float64(0.5))

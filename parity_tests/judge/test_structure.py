@@ -238,3 +238,9 @@ def test_another_dtype_is_said_in_order() -> None:
     other = leaf_by("params", "bias", lambda rows: rows.astype(np.float32))(made())
     difference = structure(made(), other)
     assert str(difference) == "params, bias: dtypes float64 and float32"
+
+
+@pytest.mark.parametrize("what", [[1.0], None, {"loss": np.ones(2)}])
+def test_what_is_no_trace_is_named(what: Any) -> None:
+    refused(lambda: compare(what, made()), f"the first trace is a {type(what).__name__}, expected")
+    refused(lambda: compare(made(), what), f"the second trace is a {type(what).__name__}, expected")

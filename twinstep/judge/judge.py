@@ -108,10 +108,9 @@ class Judge:
             if trace.rounding_noise is not None and trace.rounding_scale is not None
         ]
         self._noise_measured = self._noise_measured and bool(measured)
-        steps = reference.start + np.arange(1, len(reference) + 1)
         rounding_noise = measure.larger([rounding_noise for rounding_noise, _ in measured])
         rounding_scale = measure.larger([rounding_scale for _, rounding_scale in measured])
-        chaotic = self._chaos(reference, rounding_noise, steps)
+        chaotic = self._chaos(reference, rounding_noise)
         self._values_judged = self._values_judged or not chaotic.all()
         theirs = {(stage, leaf): array for stage, leaf, array in candidate.entries()}
 
@@ -135,13 +134,14 @@ class Judge:
             limit = math.inf if chaotic[-1] else self._evaluation_bound(reference, candidate)
             self._evaluate("free", reference, candidate, limit, beyond=bool(chaotic[-1]))
 
-    def _chaos(self, trace: Trace, rounding_noise: Leaves, steps: np.ndarray) -> np.ndarray:
+    def _chaos(self, trace: Trace, rounding_noise: Leaves) -> np.ndarray:
         """(T,) whether rounding alone has carried runs like this one to another course."""
         if not rounding_noise:
             return np.zeros(len(trace), bool)
         carried = self._running(("chaos", "rounding_noise", ""), rounding_noise["loss/loss"])
         size = self._running(("chaos", "size", ""), np.abs(trace.losses))
         chaotic = carried > tolerance.chaos_threshold(self.dtype) * size
+        steps = trace.start + 1 + np.arange(len(trace))
         if self.chaotic_from is None and chaotic.any():
             self.chaotic_from = int(steps[np.argmax(chaotic)])
         # there is no way back: a loss that grows later does not undo it
