@@ -154,7 +154,7 @@ class Form:
                 f"{f'a number a {of}' if self.axes else 'one number'}"
             )
         self._sizes = found.shape
-        return self._steps_first(found)
+        return np.array(self._steps_first(found))
 
     def named(self, step: str, stage: str, leaves: list[Leaf], *, mean: bool = False) -> Named:
         """{name: array}; mean: of replicas that differ, it is taken."""
@@ -183,8 +183,7 @@ class Form:
                 f"{step}: {what} differs along {' and '.join(self.others)}: {np.unique(rows)}, "
                 "expected runs that go together"
             )
-        first: np.ndarray = rows[..., 0]
-        return first
+        return np.array(rows[..., 0])  # kept: its memory may be donated
 
     def shared(self, array: np.ndarray) -> np.ndarray:
         """Without the axes along which it does not differ, the steps apart."""

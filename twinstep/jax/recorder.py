@@ -265,6 +265,7 @@ class Recorder:
             form.losses_by_axes(losses),
             form.inputs(say, "batch", names.by_path(reading.plain(told.batch))),
             numbers,
+            wrappers.mean_is_given(opt_state),
         )
         return found, jax.tree.leaves(params)
 

@@ -26,7 +26,8 @@ class Found(NamedTuple):
     """What was read of one update, or of T with the steps in front.
 
     stages: {stage: {leaf: array}}; held: what MultiSteps has accumulated; losses: "loss", and by
-    the axes beside the steps; numbers: hyper-parameters
+    the axes beside the steps; numbers: hyper-parameters; mean_given: whether what was given is the
+    mean of micro-steps as MultiSteps has made it
     """
 
     stages: Mapping[str, Named]
@@ -35,6 +36,7 @@ class Found(NamedTuple):
     losses: Named
     batch: Named
     numbers: Named
+    mean_given: bool = False
 
     def at(self, t: int) -> "Found":
         """That of one of the T."""
@@ -44,8 +46,10 @@ class Found(NamedTuple):
 
         progress = Progress(*(None if one is None else one[t] for one in self.progress))
         stages = {stage: of(named) for stage, named in self.stages.items()}
+        if self.stages.get("grads") is self.stages.get("raw_grads", {}):
+            stages["grads"] = stages["raw_grads"]
         rest = of(self.held), of(self.losses), of(self.batch), of(self.numbers)
-        return Found(stages, progress, *rest)
+        return Found(stages, progress, *rest, self.mean_given)
 
     @property
     def own(self) -> set[str]:
@@ -228,7 +232,7 @@ class Updates:
         rows, stages, micro = self.rows, dict(found.stages), one.micro
         if len(micro) > 1:
             given, raw = stages.get("grads", {}), stages.get("raw_grads", {})
-            stages["raw_grads"] = micro.grads(raw) if raw else {}
+            stages["raw_grads"] = given if found.mean_given else micro.grads(raw)
             stages["grads"] = stages["raw_grads"] if given is raw else given
         several = len(micro) > 1
         for losses in micro.losses if several else [found.losses]:

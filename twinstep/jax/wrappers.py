@@ -46,6 +46,22 @@ def progress(opt_state: Tree) -> tuple[Progress, Tree]:
     return says, accumulated
 
 
+def mean_is_given(opt_state: Tree) -> bool:
+    """Whether a `watch("grads")` holds what MultiSteps has averaged, and what nothing has changed.
+
+    Made anew from the micro-steps' gradients it may differ in the last bit.
+    """
+    node = opt_state
+    while type(node) in (tuple, list) and len(node) == 1:
+        node = node[0]
+    if not (isinstance(node, WatchState) and isinstance(node.inner, optax.MultiStepsState)):
+        return False
+    node = node.inner.inner_opt_state
+    while type(node) is tuple and node:
+        node = node[0]
+    return isinstance(node, GivenGradsState)
+
+
 def bare(opt_state: Tree) -> Tree:
     """A state without its wrappers: what an optimizer keeps to update by."""
 
