@@ -84,6 +84,14 @@ def test_clipping_around_micro_steps_leaves_the_mean_of_raw_gradients() -> None:
     assert np.abs(np.diff(trace.params["w"], axis=0)).max() < 0.0501
 
 
+def test_watched_micro_steps_are_handed_what_a_rule_asks_for_besides() -> None:
+    """Such as the loss, by which reduce_on_plateau goes."""
+    rule = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    tx = watch(optax.MultiSteps(rule, 2))
+    _, state = tx.update(START, tx.init(START), START, value=jnp.float32(0.5))
+    assert int(state.updates) == 1
+
+
 def test_micro_steps_that_were_not_told_are_refused() -> None:
     tx = watch(optax.MultiSteps(optax.sgd(0.1), 3))
     all_of_them = list(states(tx, 6))

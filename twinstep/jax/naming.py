@@ -1,7 +1,4 @@
-"""Names for what is recorded: of parameters, and of several optimizers' states.
-
-Mirror: twinstep/torch/naming.py
-"""
+"""Names for what is recorded: of parameters, and of several optimizers' states."""
 
 from collections import abc
 from typing import Any

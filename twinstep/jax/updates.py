@@ -1,7 +1,4 @@
-"""Writes each update of a program as a row of its trace, and tells what is one.
-
-Mirror: twinstep/torch/updates.py
-"""
+"""Writes each update of a program as a row of its trace, and tells what is one."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -84,9 +84,7 @@ def watch(
         if optimizer != "grads":
             raise InputError(f"watch takes an optimizer or 'grads', not {optimizer!r}")
         return optax.GradientTransformationExtraArgs(_given_none, _given)
-    if isinstance(
-        optimizer, optax.MultiSteps
-    ):  # which takes further arguments, but does not say so
+    if isinstance(optimizer, optax.MultiSteps):  # takes further arguments, but does not say so
         optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     inner = optax.with_extra_args_support(optimizer)
 
