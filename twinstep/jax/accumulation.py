@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.jax.reading import Named
+from twinstep.jax.states import Named
 
 
 class Micro:

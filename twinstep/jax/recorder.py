@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Self
 import jax
 
 from twinstep.errors import InputError
-from twinstep.jax import reading, wrappers
-from twinstep.jax.naming import ONLY, Layouts, Names
-from twinstep.jax.reading import STEP, Form, Leaf, Named
-from twinstep.jax.updates import Found, Updates
+from twinstep.jax import states, wrappers
+from twinstep.jax.names import ONLY, Layouts, Names
+from twinstep.jax.states import STEP, Form, Leaf, Named
+from twinstep.jax.update_rows import Found, Updates
 from twinstep.jax.watching import gradients, watched
 from twinstep.jax.wrappers import Progress
 from twinstep.trace.ledger import Trace
@@ -105,9 +105,9 @@ class Recorder:
         trees: dict[str, Tree] = {}
         started: dict[str, Progress] = {}
         for name, given in _by_optimizer(params, layout).items():
-            learns, opt_state = reading.parts(given)
-            trees[name] = reading.plain(learns, numbers=False)
-            if watched(plain := reading.plain(opt_state)) is not None:
+            learns, opt_state = states.parts(given)
+            trees[name] = states.plain(learns, numbers=False)
+            if watched(plain := states.plain(opt_state)) is not None:
                 started[name] = _progress(form, say, wrappers.progress(plain)[0])
         learned = form.named(say, "params", self._names.initial(trees))
         if not learned:
@@ -115,9 +115,9 @@ class Recorder:
                 "record was given no parameters that learn: record(params) or record(state), as "
                 "they are before the first update"
             )
-        kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", reading.plain(buffers)))
+        kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", states.plain(buffers)))
         self._names.known(params=learned, buffers=kept)
-        metadata = reading.metadata(trees, learned)
+        metadata = states.metadata(trees, learned)
         self._stream = Stream(out)
         before = {"params": learned, "buffers": kept}
         self._updates = Updates(metadata, self._stream, before, started)
@@ -167,7 +167,7 @@ class Recorder:
                 traced or donated, replicas that differ, a step that was recorded already, updates
                 that were missed.
         """
-        params, opt_state = reading.told(state, params, opt_state)
+        params, opt_state = states.told(state, params, opt_state)
         told = _Told(loss, params, opt_state, buffers, batch, rng)
         found, arrays = self._found(told, Form(self._replicas), name)
         self._updates.told(name, found, arrays)
@@ -210,7 +210,7 @@ class Recorder:
         if axes.count(STEP) != 1 or len(set(axes)) != len(axes):
             raise InputError(f"axes is {axes}, expected names of leading axes, one of them 'step'")
         form = Form(self._replicas, axes)
-        params, opt_state = reading.told(state, params, opt_state)
+        params, opt_state = states.told(state, params, opt_state)
         told = _Told(loss, params, opt_state, buffers, batch, rng)
         found, arrays = self._found(told, form, name)
         if form.others:
@@ -237,7 +237,7 @@ class Recorder:
         losses = form.losses(say, told.loss)
         if told.params is None:
             raise InputError(f"{say}: params is missing")
-        params, opt_state = reading.plain(told.params, numbers=False), reading.plain(told.opt_state)
+        params, opt_state = states.plain(told.params, numbers=False), states.plain(told.opt_state)
         stages: dict[str, Named] = {}
 
         def read(stage: str, tree: Tree, mean: bool = False) -> Named:
@@ -251,8 +251,8 @@ class Recorder:
         bare = names.opt_state(name, wrappers.bare(opt_state), params, form.lead)
         stages["opt_state"] = form.named(say, "opt_state", bare)
         stages["params"] = read("params", params)
-        stages["buffers"] = read("buffers", reading.plain(told.buffers))
-        stages["rng"] = form.inputs(say, "rng", names.by_path(reading.plain(told.rng)))
+        stages["buffers"] = read("buffers", states.plain(told.buffers))
+        stages["rng"] = form.inputs(say, "rng", names.by_path(states.plain(told.rng)))
         progress, accumulated = wrappers.progress(opt_state)
         numbers = {
             key: form.shared(form.named(say, "hyper_parameters", [Leaf((key,), value)])[key])
@@ -263,7 +263,7 @@ class Recorder:
             _progress(form, say, progress),
             read("accumulated", accumulated, mean=True),
             form.losses_by_axes(losses),
-            form.inputs(say, "batch", names.by_path(reading.plain(told.batch))),
+            form.inputs(say, "batch", names.by_path(states.plain(told.batch))),
             numbers,
             wrappers.mean_is_given(opt_state),
         )
@@ -285,7 +285,7 @@ def _by_optimizer(given: Any, layout: Layouts | None) -> dict[str, Any]:
     """{optimizer's name: its parameters or state}, of one or of several."""
     if isinstance(given, abc.Mapping) and given:
         layouts = isinstance(layout, abc.Mapping) and layout.keys() == given.keys()
-        if layouts or all(map(reading.holds_state, given.values())):
+        if layouts or all(map(states.holds_state, given.values())):
             return dict(given)
     return {ONLY: given}
 

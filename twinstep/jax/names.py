@@ -7,7 +7,7 @@ import jax
 
 from twinstep.errors import InputError
 from twinstep.jax.layout import Mapping, opt_state_layout
-from twinstep.jax.reading import Leaf
+from twinstep.jax.states import Leaf
 from twinstep.jax.trees import by_name
 
 Tree = Any

@@ -7,8 +7,8 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.jax.accumulation import Micro
-from twinstep.jax.naming import ONLY, prefix
-from twinstep.jax.reading import Named, unchanged
+from twinstep.jax.names import ONLY, prefix
+from twinstep.jax.states import Named, unchanged
 from twinstep.jax.wrappers import Progress
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.ledger import Metadata
