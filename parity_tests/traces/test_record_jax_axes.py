@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,14 +42,14 @@ def train(tx: Any, params: Any, batches: jax.Array = BATCHES) -> Any:
     return jax.lax.scan(body, (params, tx.init(params)), batches)[1]
 
 
-def seeds(tx: Any, order: str, layout: Any = None) -> Trace:
+def seeds(tx: Any, order: str, layout: Any = None, out: Path | None = None) -> Trace:
     """Every seed's training in one jit; order: which axis comes first."""
-    out = 0 if order == "seed" else 1
-    run = jax.jit(jax.vmap(lambda params: train(tx, params), out_axes=out))
+    front = 0 if order == "seed" else 1
+    run = jax.jit(jax.vmap(lambda params: train(tx, params), out_axes=front))
     state, loss = run(starts())
     axes = ("seed", "step") if order == "seed" else ("step", "seed")
-    batch = jnp.stack([BATCHES] * SEEDS, axis=out)
-    with record(starts(), layout=layout) as rec:
+    batch = jnp.stack([BATCHES] * SEEDS, axis=front)
+    with record(starts(), layout=layout, out=out) as rec:
         rec.steps(state, loss=loss, axes=axes, batch={"x": batch})
     return rec.trace
 
@@ -61,9 +62,9 @@ RULES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_seeds_stay_an_axis_of_every_leaf(rule: Callable[[], Any]) -> None:
+def test_seeds_stay_an_axis_of_every_leaf(rule: Callable[[], Any], tmp_path: Path) -> None:
     tx = watch(rule())
-    trace = seeds(tx, "seed")
+    trace = seeds(tx, "seed", out=tmp_path / "trace")
     same(trace, seeds(tx, "step"))
     assert dict(trace.program) == {"axes": {"seed": SEEDS}}
     rows = len(trace)

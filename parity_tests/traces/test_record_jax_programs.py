@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -171,6 +172,30 @@ def test_rows_of_several_optimizers_are_those_that_each_has_alone() -> None:
     assert gan(True, tree_layout({"gen": START, "disc": START}))["both"].params.keys() == (
         both.params.keys()
     )
+
+
+@pytest.mark.parametrize("laid", [False, True])
+def test_two_optimizers_of_the_same_parameters_keep_states_apart(
+    laid: bool, tmp_path: Path
+) -> None:
+    tx = {"optimizer": watch(optax.adam(0.1)), "slow": watch(optax.adam(0.01))}
+    opt_state, params = {name: tx[name].init(START) for name in tx}, START
+    layout = tree_layout(START) if laid else None
+    with record(params, layout=layout, out=tmp_path / "trace") as rec:
+        for t in range(4):
+            name = "slow" if t % 2 else "optimizer"
+            loss, grads = jax.value_and_grad(loss_fn)(params, X)
+            updates, opt_state[name] = tx[name].update(grads, opt_state[name], params)
+            params = optax.apply_updates(params, updates)
+            rec.step(params=params, opt_state=opt_state[name], loss=loss, name=name)
+    trace = twinstep.load_trace(tmp_path / "trace")
+    same(trace, rec.trace)
+    assert trace.params.keys() == START.keys()
+    assert len(trace.params["w"]) == 5
+    first = "w.mu" if laid else "0.mu.w"
+    assert trace.steps_of("opt_state", first).tolist() == [0, 2]
+    assert trace.steps_of("opt_state", f"slow.{first}").tolist() == [1, 3]
+    assert not trace.before
 
 
 def test_parameters_of_another_optimizer_that_changed_are_said_to_be() -> None:

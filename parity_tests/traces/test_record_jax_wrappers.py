@@ -74,6 +74,31 @@ def test_micro_steps_that_are_summed_are_noticed_where_a_state_tells(
     assert np.allclose(trace.raw_grads["w"] * (1 if sums else k), step, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_micro_steps_are_averaged_in_the_dtype_that_optax_takes(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        start = jax.tree.map(lambda leaf: leaf.astype(dtype), START)
+        rule = optax.chain(watch("grads"), optax.sgd(0.01))
+        outside, both = (
+            watch(optax.MultiSteps(inner, 3, accumulator_dtype=jnp.float32))
+            for inner in (optax.sgd(0.01), rule)
+        )
+        traces = []
+        for tx in (outside, both):
+            params, opt_state = start, tx.init(start)
+            with record(params) as rec:
+                for i in range(6):
+                    loss, grads = jax.value_and_grad(loss_fn)(params, micro(i).astype(dtype))
+                    updates, opt_state = tx.update(grads, opt_state, params)
+                    params = optax.apply_updates(params, updates)
+                    rec.step((params, opt_state), loss=loss)
+            traces.append(rec.trace)
+    made_anew, given = (trace.raw_grads["w"] for trace in traces)
+    assert made_anew.dtype == given.dtype == start["w"].dtype
+    eps = float(jnp.finfo(dtype).eps)
+    assert np.allclose(np.float64(made_anew), np.float64(given), rtol=2 * eps, atol=0)
+
+
 def test_clipping_around_micro_steps_leaves_the_mean_of_raw_gradients() -> None:
     k = 2
     links = optax.clip(0.5), optax.MultiSteps(optax.sgd(0.1), k).gradient_transformation()
