@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +129,25 @@ def test_state_that_record_is_given_tells_what_was_missed_before_the_first_step(
     with record(first[0]) as rec:  # a training that goes on
         rec.step(second[0], loss=second[1])
     assert rec.trace.update["optimizer"].tolist() == [1]
+
+
+def test_parameters_may_be_a_tuple_and_a_state_one_with_names() -> None:
+    class State(NamedTuple):
+        weights: Any
+        of_optimizer: Any
+
+    def loss_of(pair: Any) -> jax.Array:
+        return loss_fn(dict(zip(("w", "b"), pair, strict=True)), X)
+
+    tx, params = watch(optax.adam(0.1)), (START["w"], START["b"])
+    start = State(params, tx.init(params))
+    loss, grads = jax.value_and_grad(loss_of)(params)
+    updates, opt_state = tx.update(grads, start.of_optimizer, params)
+    state = State(optax.apply_updates(params, updates), opt_state)
+    for given in (params, start, (*start, 3)):
+        with record(given) as rec:
+            rec.step(state, loss=loss)
+        assert rec.trace.params.keys() == {"0", "1"}
 
 
 # Several optimizers

@@ -165,6 +165,25 @@ def test_update_that_was_not_finite_is_no_row(tx: Any) -> None:
     assert len(given_up) == 2, "the second in a row is made, not finite as it is"
 
 
+def test_micro_step_that_is_skipped_among_others_leaves_those() -> None:
+    rule = optax.MultiSteps(optax.adam(0.1), 2, should_skip_update_fn=optax.skip_not_finite)
+    batches = [X[:3], X[:3] * jnp.nan, X[3:6], X[6:9], X[9:12]]
+    trace = recorded(watch(rule), 5, batches)
+    same(trace, stacked(watch(rule), 5, batches))
+    plain = recorded(watch(optax.MultiSteps(optax.adam(0.1), 2)), 4, [batches[0], *batches[2:]])
+    assert np.allclose(trace.losses, plain.losses, rtol=1e-5)
+    assert np.allclose(trace.raw_grads["w"], plain.raw_grads["w"], rtol=1e-5)
+    assert trace.update["skipped"].tolist() == [1]
+    ((state, loss, _), *_) = states(watch(rule), 1)
+
+    def twice() -> None:
+        with record(START) as rec:
+            for _ in range(2):
+                rec.step(jax.tree.map(jnp.copy, state), loss=loss)
+
+    refused(twice, "step 1 was recorded already: optimizer 'optimizer' is still at its update 1")
+
+
 def test_update_that_a_loss_scale_has_thrown_away_is_no_row() -> None:
     tx = watch(optax.adam(0.1))
     told = list(states(tx, 4))
@@ -217,3 +236,18 @@ def test_parts_of_an_optimizer_are_each_given_their_own() -> None:
     trace = recorded(watch(optax.multi_transform(parts, {"w": "w", "b": "b"})))
     assert np.abs(trace.grads["w"]).max() == np.float32(0.1)
     assert trace.held_once("b")
+
+
+def test_lookahead_whose_parameters_are_two_trees_changes_none_from_outside() -> None:
+    tx = watch(optax.lookahead(optax.sgd(0.1), 2, 0.5))
+    params = optax.LookaheadParams.init_synced(START)
+    opt_state = tx.init(params)
+    with record(params) as rec:
+        for _ in range(4):
+            loss, grads = jax.value_and_grad(loss_fn)(params.fast, X)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            rec.step((params, opt_state), loss=loss)
+    assert rec.trace.params.keys() == {"fast.w", "fast.b", "slow.w", "slow.b"}
+    assert rec.trace.raw_grads.keys() == START.keys()
+    assert not rec.trace.before

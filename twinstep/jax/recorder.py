@@ -105,7 +105,8 @@ class Recorder:
         trees: dict[str, Tree] = {}
         started: dict[str, Progress] = {}
         for name, given in _by_optimizer(params, layout).items():
-            learns, opt_state = states.parts(given)
+            held = states.holds_state(given)  # parameters may be a tuple too
+            learns, opt_state = states.parts(given) if held else (given, None)
             trees[name] = states.plain(learns, numbers=False)
             if watched(plain := states.plain(opt_state)) is not None:
                 started[name] = _progress(form, say, wrappers.progress(plain)[0])

@@ -50,8 +50,9 @@ class Found(NamedTuple):
 
     @property
     def own(self) -> set[str]:
-        """The parameters that the optimizer updates; of one that is not watched, all it is with."""
-        return set(self.stages.get("raw_grads") or self.stages["params"])
+        """The parameters that the optimizer updates; all of them where no gradients say which."""
+        raw, params = self.stages.get("raw_grads", {}), self.stages["params"]
+        return set(raw if raw and raw.keys() <= params.keys() else params)
 
 
 class Optimizer:
@@ -120,9 +121,9 @@ class Updates:
             self.rows.discard()
             raise
         one.progress, one.arrays = found.progress, arrays
-        if kind is not MICRO:
+        one.skipped += kind is NONE
+        if not found.progress.mini_step:  # one that is skipped among others leaves those
             one.micro.clear()
-            one.skipped += kind is NONE
         if self.rows.full:
             self.flush()
 
@@ -178,10 +179,12 @@ class Updates:
         assert one.progress is not None
         count, before = int(found.progress.updates), int(one.progress.updates)
         if count == before:
-            if one.updates and (_same(arrays, one.arrays) or found.losses["loss"] == one.loss):
+            told = one.loss is not None
+            if told and (_same(arrays, one.arrays) or found.losses["loss"] == one.loss):
+                step = self.rows.step if one.micro else one.last
                 raise InputError(
-                    f"step {one.last} was recorded already: optimizer {name!r} is still at its "
-                    f"update {count}"
+                    f"step {step} was recorded already: optimizer {name!r} is still at its update "
+                    f"{count}"
                 )
             return True
         if count > before + 1:
@@ -215,7 +218,7 @@ class Updates:
         if unseen > 0:
             raise InputError(
                 f"step {self.rows.step}: {unseen} micro-steps of MultiSteps were made before the "
-                "recording began: begin it where an update is complete"
+                "recording began: begin it where an update is complete, by record(state)"
             )
         return MICRO if at else UPDATE if made else NONE
 
