@@ -311,9 +311,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "the layout has no leaf 'w'",
     ),
     "params": (told({"loss": 1.0}), "step 1: params is missing"),
-    "two optimizers": (
-        told(ONCE | {"name": "a"}, ONCE | {"name": "b"}),
-        "step 2 is of optimizer 'b', those before of 'a': a trace is of one",
+    "new": (
+        told({"loss": 1.0, "params": {"w": PARAMS["w"], "v": jnp.ones(2)}}),
+        "step 1: params, v was not there before the first update: record(state)",
+    ),
+    "new buffers": (
+        told(ONCE | {"buffers": {"mean": jnp.ones(2)}}),
+        "step 1: buffers, mean was not there before the first update: record(..., buffers=...)",
     ),
 }
 

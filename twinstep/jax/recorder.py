@@ -4,51 +4,55 @@ The gradients come in the optimizer's state, from `watch`; nothing else in a ste
 Mirror: twinstep/torch/recorder.py
 """
 
+from collections import abc
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 from twinstep.errors import InputError
-from twinstep.jax import devices
-from twinstep.jax.layout import Mapping, opt_state_layout
-from twinstep.jax.watching import WatchState, gradients, unwatched
-from twinstep.trace import dtypes
-from twinstep.trace.fingerprint import fingerprint
-from twinstep.trace.ledger import Metadata, Trace
-from twinstep.trace.rows import Rows, rows_at_once
+from twinstep.jax import states, wrappers
+from twinstep.jax.names import ONLY, Layouts, Names
+from twinstep.jax.states import STEP, Form, Leaf, Named
+from twinstep.jax.update_rows import Found, Updates
+from twinstep.jax.watching import gradients, watched
+from twinstep.jax.wrappers import Progress
+from twinstep.trace.ledger import Trace
 from twinstep.trace.streaming import Stream
 
 Tree = Any
-Named = dict[str, np.ndarray]
 
 
 def record(
     params: Tree = None,
     *,
     out: str | PathLike[str] | None = None,
-    layout: Mapping | None = None,
+    layout: Layouts | None = None,
     buffers: Tree = None,
+    replicas: int | None = None,
 ) -> "Recorder":
     """What records, in a `with` block, the updates that it is told of.
 
     Args:
-        params: The parameters before the first update, a tree of arrays or an nnx module.
+        params: Before the first update: the parameters, a tree of arrays, an nnx module or an
+            equinox one, or a state that holds them, as `step` takes it. Of several optimizers,
+            {name: its parameters or state}.
         out: A new folder for the trace, written as it comes; None: it stays in memory.
-        layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`. With
-            None a leaf's name is its path in the tree, with dots.
+        layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`; of
+            several optimizers one of all parameters, or {name: its own}. With None a leaf's name
+            is its path in the tree, with dots.
         buffers: What layers keep beside parameters (BatchNorm's means), before the first update.
+        replicas: How many copies `pmap` keeps of everything, along the first axis of parameters,
+            states and buffers. They have to agree bit for bit; one is recorded. Losses and raw
+            gradients, which may be each device's own, are averaged.
 
     Returns:
         A context manager; its `trace` is what was recorded.
 
     Raises:
         InputError: For parameters that are none, or of float32 beside float64, an `out` that
-            exists, and in the block for what cannot be recorded.
+            exists, replicas that differ, and in the block for what cannot be recorded.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -67,14 +71,14 @@ def record(
 
     Source: https://optax.readthedocs.io/en/latest/getting_started.html
     """
-    return Recorder(params, out=out, layout=layout, buffers=buffers)
+    return Recorder(params, out=out, layout=layout, buffers=buffers, replicas=replicas)
 
 
 class Recorder:
     """What `record` makes: told of each update, it keeps what that has left.
 
     Args:
-        params, out, layout, buffers: As of `record`.
+        params, out, layout, buffers, replicas: As of `record`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -92,24 +96,32 @@ class Recorder:
         params: Tree = None,
         *,
         out: str | PathLike[str] | None = None,
-        layout: Mapping | None = None,
+        layout: Layouts | None = None,
         buffers: Tree = None,
+        replicas: int | None = None,
     ) -> None:
-        self._layout = layout
-        before = {"params": self._named(params), "buffers": self._named(buffers)}
-        if not before["params"]:
-            raise InputError("record was given no parameters that learn: record(params, ...)")
-        self._metadata = _metadata(params, before["params"])
+        self._names, self._replicas = Names(layout), replicas
+        form, say = Form(replicas), "before step 1"
+        trees: dict[str, Tree] = {}
+        started: dict[str, Progress] = {}
+        for name, given in _by_optimizer(params, layout).items():
+            held = states.holds_state(given)  # parameters may be a tuple too
+            learns, opt_state = states.parts(given) if held else (given, None)
+            trees[name] = states.plain(learns, numbers=False)
+            if watched(plain := states.plain(opt_state)) is not None:
+                started[name] = _progress(form, say, wrappers.progress(plain)[0])
+        learned = form.named(say, "params", self._names.initial(trees))
+        if not learned:
+            raise InputError(
+                "record was given no parameters that learn: record(params) or record(state), as "
+                "they are before the first update"
+            )
+        kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", states.plain(buffers)))
+        self._names.known(params=learned, buffers=kept)
+        metadata = states.metadata(trees, learned)
         self._stream = Stream(out)
-        entries = sum(4 * array.size for array in before["params"].values())
-        max_rows = rows_at_once(entries * np.dtype(self._metadata.dtype).itemsize)
-        self._rows = Rows(max_rows, self._metadata.dtype)
-        for stage, leaves in before.items():
-            for leaf, array in leaves.items():
-                self._rows.initial(stage, leaf, array)
-        self._last: list[Any] = []
-        self._form: dict[str, set[str]] = {}
-        self._optimizer: str | None = None
+        before = {"params": learned, "buffers": kept}
+        self._updates = Updates(metadata, self._stream, before, started)
 
     @property
     def trace(self) -> Trace:
@@ -118,7 +130,7 @@ class Recorder:
         Raises:
             InputError: Where nothing was.
         """
-        self._flush()
+        self._updates.flush()
         return self._stream.whole()
 
     def step(
@@ -131,40 +143,35 @@ class Recorder:
         buffers: Tree = None,
         batch: Tree = None,
         rng: Tree = None,
-        name: str = "optimizer",
+        name: str = ONLY,
     ) -> None:
         """Says what an update has left.
 
+        A micro-step of `optax.MultiSteps` that does not update makes no row: the one that does
+        sums them up. Nor does what `optax.apply_if_finite` or a loss scale has thrown away: the
+        next row says how many were, as `skipped`.
+
         Args:
-            state: What holds `params` and `opt_state`: a train state, or a tuple that begins so.
-            loss: As the update found it, (); of accumulated gradients, the sum.
+            state: What holds parameters and optimizer's state: a train state, an
+                `nnx.ModelAndOptimizer`, or a tuple that begins so, as (model, nnx.Optimizer); or
+                parameters alone.
+            loss: As the update found it, (); of accumulated gradients, what was differentiated.
             params, opt_state, buffers: After the update. Gradients are read from an optimizer's
                 state that is watched.
             batch: What the update trained on, a tree of arrays, (N, ...) each.
             rng: Keys that the step used.
-            name: Which optimizer made it; a trace is of one.
+            name: Which optimizer made it. All but "optimizer" stand before the names of what is
+                theirs; parameters that `record` was given under other names keep those.
 
         Raises:
             InputError: For a loss that is no number, a leaf whose shape changed or that is missing,
-                a step that was recorded already, another optimizer than before.
+                traced or donated, replicas that differ, a step that was recorded already, updates
+                that were missed.
         """
-        value = dtypes.numbers(np.asarray(loss))
-        if value.shape != () or value.dtype.kind not in "fiu":
-            raise InputError(
-                f"step {self._rows.step}: loss is {value.dtype} of shape {value.shape}, expected "
-                "one number"
-            )
-        found = self._found(state, params, opt_state, buffers, rng, name, lead=0)
-        for stage, leaves in found.items():
-            for leaf, array in leaves.items():
-                if stage == "grads":
-                    self._rows.given(leaf, array)
-                else:
-                    self._rows.put(stage, leaf, array)
-        self._rows.batch(_by_path(batch), values=True)
-        self._rows.finish(value.item())
-        if self._rows.full:
-            self._flush()
+        params, opt_state = states.told(state, params, opt_state)
+        told = _Told(loss, params, opt_state, buffers, batch, rng)
+        found, arrays = self._found(told, Form(self._replicas), name)
+        self._updates.told(name, found, arrays)
 
     def steps(
         self,
@@ -176,16 +183,21 @@ class Recorder:
         buffers: Tree = None,
         batch: Tree = None,
         rng: Tree = None,
-        name: str = "optimizer",
+        name: str = ONLY,
+        axes: tuple[str, ...] = (STEP,),
     ) -> None:
         """Says what T updates have left that a compiled scan has stacked.
 
         Args:
-            state, loss, params, opt_state, buffers, batch, rng, name: As of `step`, with an axis
-                of the steps in front of each array, (T,) of the loss, (T, ...) of params.
+            state, loss, params, opt_state, buffers, batch, rng, name: As of `step`, with the axes
+                in front of each array, (T,) of the loss, (T, ...) of params.
+            axes: The names of the leading axes, "step" among them, at any place. Runs beside each
+                other that a `vmap` made, ("seed", "step"), stay an axis of each leaf. The loss of
+                a row is then their mean, and theirs are a micro-loss, "loss.seed".
 
         Raises:
-            InputError: As `step` does; and for stacks of different lengths.
+            InputError: As `step` does; and for stacks of different lengths, and axes that have no
+                "step".
 
         Example:
             >>> import jax.numpy as jnp
@@ -195,21 +207,17 @@ class Recorder:
             >>> rec.trace.losses.tolist()
             [0.5, 0.25]
         """
-        losses = dtypes.numbers(np.asarray(loss))
-        if losses.ndim != 1 or losses.dtype.kind not in "fiu" or not len(losses):
-            raise InputError(
-                f"step {self._rows.step}: loss is {losses.dtype} of shape {losses.shape}, expected "
-                "a number a step"
-            )
-        found = self._found(state, params, opt_state, buffers, rng, name, lead=1)
-        found["batch"] = {}
-        inputs: dict[str, dict[int, np.ndarray]] = {}
-        for leaf, array in _by_path(batch).items():
-            numbers = [fingerprint(one) for one in array]
-            found["batch"][leaf] = np.array(numbers, np.uint32)
-            inputs[leaf] = dict(zip(numbers, array, strict=True))
-        self._flush()
-        self._stream.add(self._rows.stacked(self._metadata, losses, found, inputs))
+        axes = (axes,) if isinstance(axes, str) else tuple(axes)
+        if axes.count(STEP) != 1 or len(set(axes)) != len(axes):
+            raise InputError(f"axes is {axes}, expected names of leading axes, one of them 'step'")
+        form = Form(self._replicas, axes)
+        params, opt_state = states.told(state, params, opt_state)
+        told = _Told(loss, params, opt_state, buffers, batch, rng)
+        found, arrays = self._found(told, form, name)
+        if form.others:
+            rows = self._updates.rows
+            rows.program = {**rows.program, "axes": form.others}
+        self._updates.told_many(name, found, arrays)
 
     def __enter__(self) -> Self:
         return self
@@ -220,143 +228,69 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._flush()
+        self._updates.flush()
         if kind is None:
             self._stream.close()
 
-    def _found(
-        self,
-        state: Any,
-        params: Tree,
-        opt_state: Tree,
-        buffers: Tree,
-        rng: Tree,
-        name: str,
-        lead: int,
-    ) -> dict[str, Named]:
-        """{stage: {leaf: array}} of what an update has left; lead: axes that stand in front"""
-        if self._optimizer not in (None, name):
-            raise InputError(
-                f"step {self._rows.step} is of optimizer {name!r}, those before of "
-                f"{self._optimizer!r}: a trace is of one"
-            )
-        self._optimizer = name
-        if state is not None:
-            params, opt_state = _parts(state)
-        if params is None:
-            raise InputError(f"step {self._rows.step}: params is missing")
-        leaves = jax.tree.leaves(_plain(params))
-        if self._last and all(a is b for a, b in zip(leaves, self._last, strict=False)):
-            raise InputError(
-                f"step {self._rows.step - 1} was recorded already: params are the very same arrays"
-            )
-        self._last = leaves
-        found: dict[str, Named] = {}
-        if _watched(opt_state):
+    def _found(self, told: "_Told", form: Form, name: str) -> tuple[Found, list[Any]]:
+        """What an update has left, or T; and the parameters' arrays as they are given."""
+        say, names = f"step {self._updates.rows.step}", self._names
+        losses = form.losses(say, told.loss)
+        if told.params is None:
+            raise InputError(f"{say}: params is missing")
+        params, opt_state = states.plain(told.params, numbers=False), states.plain(told.opt_state)
+        stages: dict[str, Named] = {}
+
+        def read(stage: str, tree: Tree, mean: bool = False) -> Named:
+            of = "buffers" if stage == "buffers" else "params"
+            return form.named(say, stage, names.of(name, of, tree), mean=mean)
+
+        if watched(opt_state) is not None:
             raw, given = gradients(opt_state)
-            found["raw_grads"] = self._named(raw, lead)
-            found["grads"] = found["raw_grads"] if given is raw else self._named(given, lead)
-        found["opt_state"] = self._of_optimizer(opt_state, lead)
-        found["params"] = self._named(params, lead)
-        found["buffers"] = self._named(buffers, lead)
-        found["rng"] = _by_path(jax.tree.map(_key_data, rng))
-        for stage, named in found.items():
-            if missing := self._form.get(stage, set()) - named.keys():
-                raise InputError(
-                    f"step {self._rows.step}: {stage}, {min(missing)} is missing, the steps before "
-                    "had it"
-                )
-        self._form = {stage: set(named) for stage, named in found.items()}
-        return found
-
-    def _named(self, tree: Tree, lead: int = 0) -> Named:
-        """Parameters, or what has their form, by name."""
-        plain = _plain(tree)
-        if self._layout is None or not jax.tree.leaves(plain):
-            return _by_path(plain)
-        return _by_slots(self._layout.part(plain), plain, lead)
-
-    def _of_optimizer(self, opt_state: Tree, lead: int) -> Named:
-        """The optimizer's state by name, without the gradients that it carries."""
-        plain = _plain(unwatched(opt_state))
-        if self._layout is not None:
-            one = jax.eval_shape(lambda s: jax.tree.map(lambda a: a[(0,) * lead], s), plain)
-            try:
-                layout = opt_state_layout(one, self._layout)
-            except (TypeError, ValueError, LookupError):  # no state that it knows
-                return _by_path(plain)
-            names = [name for slot in layout.slots for name in slot.names]
-            if len(set(names)) == len(names):
-                return _by_slots(layout, plain, lead)
-        return _by_path(plain)
-
-    def _flush(self) -> None:
-        """Gives the finished rows away."""
-        self._rows.flush(self._metadata, self._stream)
+            stages["raw_grads"] = read("raw_grads", raw, mean=True)
+            stages["grads"] = stages["raw_grads"] if given is raw else read("grads", given)
+        bare = names.opt_state(name, wrappers.bare(opt_state), params, form.lead)
+        stages["opt_state"] = form.named(say, "opt_state", bare)
+        stages["params"] = read("params", params)
+        stages["buffers"] = read("buffers", states.plain(told.buffers))
+        stages["rng"] = form.inputs(say, "rng", names.by_path(states.plain(told.rng)))
+        progress, accumulated = wrappers.progress(opt_state)
+        numbers = {
+            key: form.shared(form.named(say, "hyper_parameters", [Leaf((key,), value)])[key])
+            for key, value in wrappers.hyper_parameters(opt_state).items()
+        }
+        found = Found(
+            stages,
+            _progress(form, say, progress),
+            read("accumulated", accumulated, mean=True),
+            form.losses_by_axes(losses),
+            form.inputs(say, "batch", names.by_path(states.plain(told.batch))),
+            numbers,
+            wrappers.mean_is_given(opt_state),
+        )
+        return found, jax.tree.leaves(params)
 
 
-def _parts(state: Any) -> tuple[Tree, Tree]:
-    """The parameters and the optimizer's state that something holds."""
-    if isinstance(state, tuple) and not hasattr(state, "params"):
-        params, opt_state, *_ = state
-        return params, opt_state
-    return state.params, state.opt_state
+class _Told(NamedTuple):
+    """What a call of `rec.step` or `rec.steps` was given."""
+
+    loss: Any
+    params: Tree
+    opt_state: Tree
+    buffers: Tree
+    batch: Tree
+    rng: Tree
 
 
-def _plain(tree: Tree) -> Tree:
-    """A tree without what nnx puts around arrays."""
-
-    def plain(node: Any) -> Any:
-        if isinstance(node, nnx.Module):
-            node = nnx.state(node, nnx.Param)
-        return nnx.to_pure_dict(node) if isinstance(node, nnx.State) else node
-
-    return jax.tree.map(plain, tree, is_leaf=lambda node: isinstance(node, nnx.Module | nnx.State))
+def _by_optimizer(given: Any, layout: Layouts | None) -> dict[str, Any]:
+    """{optimizer's name: its parameters or state}, of one or of several."""
+    if isinstance(given, abc.Mapping) and given:
+        layouts = isinstance(layout, abc.Mapping) and layout.keys() == given.keys()
+        if layouts or all(map(states.holds_state, given.values())):
+            return dict(given)
+    return {ONLY: given}
 
 
-def _by_path(tree: Tree) -> Named:
-    """{the leaf's path, with dots: array}"""
-    named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(tree)):
-        name = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
-        named[name] = np.asarray(leaf)
-    return named
-
-
-def _by_slots(layout: Mapping, tree: Tree, lead: int) -> Named:
-    """{PyTorch's name: array in its layout}; lead: axes that stand in front"""
-    named: Named = {}
-    front = tuple(range(lead))
-    for slot, leaf in zip(layout.slots, jax.tree.leaves(tree), strict=True):
-        array = np.asarray(leaf)
-        if slot.axes is not None:
-            array = array.transpose(*front, *(axis + lead for axis in slot.axes))
-        named |= dict.fromkeys(slot.names, array)
-    return named
-
-
-def _watched(opt_state: Tree) -> bool:
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WatchState))
-    return any(isinstance(node, WatchState) for node in nodes)
-
-
-def _key_data(leaf: Any) -> Any:
-    """A key of JAX's own type as numbers."""
-    typed = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if typed else leaf
-
-
-def _metadata(params: Tree, named: Named) -> Metadata:
-    """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
-    dtype = dtypes.of_run({name: dtypes.name(array.dtype) for name, array in named.items()})
-    arrays = [leaf for leaf in jax.tree.leaves(_plain(params)) if isinstance(leaf, jax.Array)]
-    device = next(iter(arrays[0].devices())) if arrays else jax.devices()[0]
-    return Metadata(
-        example=None,
-        spec=None,
-        framework="jax",
-        dtype=dtype,
-        device=device.device_kind,
-        precision=devices.in_force(dtype, device),
-        versions=devices.versions(),
-    )
+def _progress(form: Form, say: str, said: Progress) -> Progress:
+    """How far an optimizer is, as NumPy's numbers."""
+    return Progress(*(form.numbers(say, what, one) for what, one in said._asdict().items()))

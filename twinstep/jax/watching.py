@@ -13,6 +13,15 @@ import optax
 from twinstep.errors import InputError
 
 Tree = Any
+_AROUND = "tx = watch(...) around"
+_MADE_BY = {  # what a state is of, for people
+    "tuple": "an optax.chain",
+    "MultiStepsState": "optax.MultiSteps",
+    "ApplyIfFiniteState": "optax.apply_if_finite",
+    "PartitionState": "optax.multi_transform",
+    "MaskedState": "optax.masked",
+    "InjectStatefulHyperparamsState": "optax.inject_hyperparams",
+}
 
 
 class WatchState(NamedTuple):
@@ -21,10 +30,12 @@ class WatchState(NamedTuple):
     Args:
         grads: The gradients of its last update, a tree like the parameters.
         inner: What the optimizer itself keeps.
+        updates: () int32, how many it has made.
     """
 
     grads: Tree
     inner: optax.OptState
+    updates: jax.Array
 
 
 class GivenGradsState(NamedTuple):
@@ -38,13 +49,17 @@ class GivenGradsState(NamedTuple):
 
 
 def watch(
-    optimizer: optax.GradientTransformation | str,
+    optimizer: optax.GradientTransformation | optax.MultiSteps | str,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose state also holds the gradients of its last update.
 
+    It stands around everything: what is inside another one, such as a link of a chain behind a
+    clipping, is not given what was backpropagated, and is refused when the state is read.
+
     Args:
-        optimizer: Any of optax's or the kit's. Or "grads": a link of a chain that holds what comes
-            by there, and changes nothing; before the rule itself that is what the rule is given.
+        optimizer: Any of optax's or the kit's, `optax.MultiSteps` too. Or "grads": a link of a
+            chain that holds what comes by there, and changes nothing; before the rule itself that
+            is what the rule is given.
 
     Returns:
         An optimizer that makes the same updates, bit for bit; but behind a clipping whose factors
@@ -69,14 +84,16 @@ def watch(
         if optimizer != "grads":
             raise InputError(f"watch takes an optimizer or 'grads', not {optimizer!r}")
         return optax.GradientTransformationExtraArgs(_given_none, _given)
+    if isinstance(optimizer, optax.MultiSteps):  # takes further arguments, but does not say so
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> WatchState:
-        return WatchState(_zeros(params), inner.init(params))
+        return WatchState(_zeros(params), inner.init(params), jnp.asarray(np.int32(0)))
 
     def update(grads: Tree, state: WatchState, params: Tree = None, **extra: Any) -> Any:
         updates, after = inner.update(grads, state.inner, params, **extra)
-        return updates, WatchState(grads, after)
+        return updates, WatchState(grads, after, state.updates + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -85,19 +102,71 @@ def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
     """What a watched optimizer's state holds: what was backpropagated, and what the rule was given.
 
     Args:
-        opt_state: The state of a watched optimizer, which other states may stand around.
+        opt_state: The state of a watched optimizer.
 
     Returns:
-        Two trees like the parameters; one and the same where no link is `watch("grads")`.
+        Two trees like the parameters; one and the same where no link is `watch("grads")`. Such
+        links in the parts of a `multi_transform` have each given its own leaves.
 
     Raises:
-        InputError: For the state of an optimizer that is not watched, or is twice in one place.
+        InputError: For the state of an optimizer that is not watched, that is watched inside, or
+            that has two `watch("grads")` for one parameter.
     """
-    raw = _only(opt_state, WatchState)
-    inner = _found(raw.inner, GivenGradsState)
-    if len(inner) > 1:
-        raise InputError(f"{len(inner)} links are watch('grads'), expected one before the rule")
-    return raw.grads, inner[0].grads if inner else raw.grads
+    state = watched(opt_state)
+    if state is None:
+        raise InputError(
+            f"the optimizer's state has 0 watched optimizers, expected one: {_AROUND} everything"
+        )
+    links = [link.grads for link in _found(state.inner, GivenGradsState)]
+    if not links:
+        return state.grads, state.grads
+
+    def of_leaf(raw: Any, *given: Any) -> Any:
+        there = [leaf for leaf in given if not isinstance(leaf, optax.MaskedNode)]
+        if len(there) > 1:
+            raise InputError(
+                f"{len(there)} links are watch('grads') for one parameter, expected one before the "
+                "rule"
+            )
+        return there[0] if there else raw
+
+    return state.grads, jax.tree.map(of_leaf, state.grads, *links)
+
+
+def watched(opt_state: optax.OptState) -> WatchState | None:
+    """The state of `watch`, which is around everything; None where nothing is watched.
+
+    Args:
+        opt_state: An optimizer's state, of one optimizer.
+
+    Returns:
+        It, or None.
+
+    Raises:
+        InputError: Where it is not the outermost one: its gradients are then not what was
+            backpropagated.
+    """
+    node = opt_state
+    while type(node) in (tuple, list) and len(node) == 1:
+        node = node[0]
+    inside = _found(node.inner if isinstance(node, WatchState) else node, WatchState)
+    if isinstance(node, WatchState):
+        if inside:
+            raise InputError(f"a watch stands inside a watch, expected one: {_AROUND} everything")
+        return node
+    if len(inside) > 1:
+        raise InputError(
+            f"the optimizer's state has {len(inside)} watched optimizers, expected one: {_AROUND} "
+            "what they are parts of; optimizers that have nothing around them are recorded one by "
+            "one, by name="
+        )
+    if inside:
+        kind = type(node).__name__
+        raise InputError(
+            f"watch stands inside {_MADE_BY.get(kind, kind)}, where gradients are not what was "
+            f"backpropagated: {_AROUND} it"
+        )
+    return None
 
 
 def unwatched(opt_state: optax.OptState) -> optax.OptState:
@@ -138,16 +207,6 @@ def _is_watch(node: Any) -> bool:
 def _found(tree: Tree, kind: type) -> list[Any]:
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
-
-
-def _only(opt_state: optax.OptState, kind: type) -> Any:
-    found = _found(opt_state, kind)
-    if len(found) != 1:
-        raise InputError(
-            f"the optimizer's state has {len(found)} watched optimizers, expected one: "
-            "tx = watch(optax.chain(...)) around everything"
-        )
-    return found[0]
 
 
 class TeacherForced(NamedTuple):
