@@ -144,3 +144,24 @@ def refused(call: Callable[[], object], *says: str) -> str:
     assert "\n" not in line
     assert [text for text in says if text not in line] == [], line
     return line
+
+
+def full(rounding_noise: float | None = None, length: int = STEPS) -> Trace:
+    """A trace that holds something of every stage, and what its batches were."""
+    draw = np.random.default_rng(1)
+    trace = made(length, rounding_noise=rounding_noise)
+    return dataclasses.replace(
+        trace,
+        rng={"torch": draw.integers(256, size=(length, 5), dtype=np.uint8)},
+        activations={"relu": draw.uniform(1, 2, (length, 4, 2)), "0": draw.uniform(1, 2, length)},
+        hyper_parameters={"0.lr": draw.uniform(1, 2, length), "0.weight_decay": np.zeros(length)},
+        buffers={
+            "norm.running_mean": draw.uniform(1, 2, (length + 1, 3)),
+            "norm.num_batches_tracked": np.arange(length + 1),
+            "mask": draw.uniform(size=(length + 1, 2)) < 0.5,
+        },
+        update={"optimizer": np.arange(1, length + 1)},
+        before={"params/bias": draw.uniform(1, 2, (length, 3))},
+        micro_losses={"loss": draw.uniform(1, 2, length)},
+        inputs={"x": {int(number): draw.uniform(size=(2, 3)) for number in trace.batch["x"]}},
+    )

@@ -229,6 +229,7 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self._updates.flush()
+        self._stream.wait()
         if kind is None:
             self._stream.close()
 

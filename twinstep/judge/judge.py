@@ -120,9 +120,8 @@ class Judge:
             if f"{stage}/{leaf}" not in rounding_noise:
                 sizes = np.fmin(measure.largest(array), measure.largest(theirs[stage, leaf]))
                 kind = tolerance.precision(reference, stage, array)
-                return self._plain_bound(
-                    stage, leaf, sizes, reference.steps_of(stage, leaf) + 1, kind
-                )
+                steps = reference.steps_of(stage, leaf) + 1
+                return self._plain_bound(stage, leaf, sizes, steps, kind)
             carried = self._running(
                 ("rounding_noise", stage, leaf), rounding_noise[f"{stage}/{leaf}"]
             )
@@ -145,9 +144,7 @@ class Judge:
         if self.chaotic_from is None and chaotic.any():
             self.chaotic_from = int(steps[np.argmax(chaotic)])
         # there is no way back: a loss that grows later does not undo it
-        return (
-            np.full(len(trace), False) if self.chaotic_from is None else steps >= self.chaotic_from
-        )
+        return steps >= (math.inf if self.chaotic_from is None else self.chaotic_from)
 
     def _unexplained(self, recorded: Trace, replayed: Trace, rounding_scale: Leaves) -> np.ndarray:
         """The rows in which a loss or a gradient is further off than the sizes well explain."""

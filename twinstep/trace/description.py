@@ -108,8 +108,8 @@ class Description:
                 self.losses.setdefault(name, Range()).see(trace.losses[rows])
         for name, values in trace.hyper_parameters.items():
             self.settings.setdefault(name, Range()).see(values)
-        for name, arrays in trace.inputs.items():
-            for array in itertools.islice(arrays.values(), 1):
+        for name in trace.batch:
+            for array in itertools.islice(trace.inputs.get(name, {}).values(), 1):
                 self.batch.setdefault(name, array.shape)
         summed = (
             Counter(trace.steps_of("micro_losses", "loss").tolist()) if trace.micro_losses else {}

@@ -85,11 +85,13 @@ class Trace:
         before: {"params/weight": (n, ...)}, what a parameter, buffer or optimizer state was before
             an update, where that is not what the update recorded last has left.
         micro_losses: {"loss": (n,)} of updates that sum several backward passes, one after the
-            other.
+            other; "loss.seed" (T, seeds), where a row's loss is the mean over an axis.
         update: {name: (n,)}: of each optimizer, which of its updates it is, from 1; and
-            "renewed", "changed_outside", "by_hand" of those that are so.
+            "renewed", "changed_outside", "by_hand" of those that are so; "skipped", how many
+            updates before one were thrown away.
         program: What the recorder saw of it, JSON values: "modules" {path: class and settings},
-            "optimizers" {name: {"class", "settings", "groups": the names of their parameters}}.
+            "optimizers" {name: {"class", "settings", "groups": the names of their parameters}},
+            "axes" {name of an axis that all leaves have in front: its length}.
         rows: {"stage/name": (n,)}, at which steps a leaf has rows, where it has not one at each:
             it came later, had no gradient, is another optimizer's. Of losses, which are known.
 
@@ -98,8 +100,8 @@ class Trace:
         >>> trace = twinstep.run(twinstep.examples()["zero_grad"](steps=2), framework="torch")
         >>> trace.losses.shape, trace.grads["2.weight"].shape, trace.params["2.weight"].shape
         ((2,), (2, 1, 5), (3, 1, 5))
-        >>> print(trace.slice(1, 2).summary().splitlines()[0])
-        torch, float32 on cpu: 1 steps, loss 1.47... to 1.47...
+        >>> print(trace.summary().splitlines()[0])
+        torch, float32 on cpu: 2 steps, loss 1.51... to 1.47...
     """
 
     metadata: Metadata
