@@ -189,6 +189,14 @@ def test_what_was_finished_stays_readable(tmp_path: Path) -> None:
     assert (stored.steps, stored.complete) == (2, False)
 
 
+def test_a_twins_trace_holds_what_its_mirrors_does() -> None:
+    """Of a program that is known nothing is looked for that cannot be."""
+    spec = twinstep.examples()["linear_regression_adam"](steps=3)
+    one, two = (twinstep.run(spec, framework=side) for side in ("torch", "jax"))
+    for stage in ("update", "before", "micro_losses", "rng", "rows"):
+        assert getattr(one, stage) == getattr(two, stage) == {}
+
+
 def told(*steps: Callable[[Any], None], **options: Any) -> Callable[[], None]:
     """A loop of some steps, each given the optimizer, with a recorder."""
 

@@ -1,6 +1,6 @@
 """The optimizers of a program: what each is called, which parameters are its own, its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,19 +35,33 @@ class Optimizers:
         self._theirs: set[nn.Parameter] = set()
         self._variables: dict[str, str | None] = {}
         self._count: dict[Optimizer, int] = {}
+        self._rows: dict[tuple[Optimizer | None, bool], dict[nn.Parameter, str]] = {}
+        self._of_state: dict[Optimizer, dict[nn.Parameter, str]] = {}
+        self._all: dict[nn.Parameter, None] = {}
+        self._held = 0
         self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
 
     def made(self, optimizer: Optimizer) -> None:
         """One is there; it may never step."""
         self._made[optimizer] = None
         self._theirs.update(parameters_of(optimizer))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was put together of the parameters is to be so anew."""
+        self._rows.clear()
+        self._of_state.clear()
+        self._all = {}
 
     def parameters(self) -> dict[nn.Parameter, None]:
         """All that is known or may be updated."""
-        found = dict.fromkeys(self.names.parameters)
-        for optimizer in self._made:
-            found |= dict.fromkeys(parameters_of(optimizer))
-        return found
+        held = sum(len(group["params"]) for one in self._made for group in one.param_groups)
+        if not self._all or held != self._held:  # groups may be added, unseen
+            self._held = held
+            self._all = dict.fromkeys(self.names.parameters)
+            for optimizer in self._made:
+                self._all |= dict.fromkeys(parameters_of(optimizer))
+        return self._all
 
     def joins(self, optimizer: Optimizer, everything: bool) -> bool:
         """Whether it updates what is recorded; what it brings besides is named.
@@ -73,6 +87,7 @@ class Optimizers:
         for parameter in parameters:
             self.owner.setdefault(parameter, name)
         self._count[optimizer] = len(parameters)
+        self._forget()
         return True
 
     def _name(self, optimizer: Optimizer, parameters: set[nn.Parameter]) -> str:
@@ -109,14 +124,19 @@ class Optimizers:
         """What stands before the numbers of an optimizer."""
         return "" if name == ONLY else f"{name}."
 
-    def in_row(self, name: str, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, str]:
-        """{parameter: its name} of what a row of an optimizer holds: what is no other's, too."""
-        own = set(parameters)
-        return {
-            parameter: called
-            for parameter, called in self.names.parameters.items()
-            if parameter in own or parameter not in self._theirs
-        }
+    def in_row(self, optimizer: Optimizer | None, alone: bool = False) -> dict[nn.Parameter, str]:
+        """{parameter: its name} of what a row of an optimizer holds: what is nobody's, too.
+
+        None: no optimizer makes it. alone: only what it updates
+        """
+        if (optimizer, alone) not in self._rows:
+            own = set() if optimizer is None else set(parameters_of(optimizer))
+            self._rows[optimizer, alone] = {
+                parameter: called
+                for parameter, called in self.names.parameters.items()
+                if parameter in own or (not alone and parameter not in self._theirs)
+            }
+        return self._rows[optimizer, alone]
 
     def described(self) -> dict[str, Any]:
         """{name: its class, its settings, and the names of the parameters of each group}"""
@@ -149,10 +169,11 @@ class Optimizers:
         """{"weight.exp_avg": tensor}; of a parameter that is another's too, behind its own name."""
         if not optimizer.state:
             return {}
-        name = self.called[optimizer]
-        names = {
-            parameter: called if self.owner[parameter] == name else f"{name}.{called}"
-            for parameter, called in self.names.parameters.items()
-            if parameter in self.owner
-        }
-        return named_opt_state(names, optimizer)
+        if optimizer not in self._of_state:
+            name = self.called[optimizer]
+            self._of_state[optimizer] = {
+                parameter: called if self.owner[parameter] == name else f"{name}.{called}"
+                for parameter, called in self.names.parameters.items()
+                if parameter in self.owner
+            }
+        return named_opt_state(self._of_state[optimizer], optimizer)

@@ -13,19 +13,22 @@ from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata
 
 _FLOAT8 = {d for n in dir(torch) if n.startswith("float8_") for d in [getattr(torch, n)]}
+_WHOLE = (torch.Tensor, nn.Parameter)  # asked first: it is quicker
 _PLAIN = (bool, str, type(None))
 _MANNERS = ("foreach", "fused", "capturable", "differentiable")
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """Of a tensor that is spread over processes, what this one holds."""
-    here: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    if type(tensor) in _WHOLE or not hasattr(tensor, "to_local"):
+        return tensor
+    here: torch.Tensor = tensor.to_local()
     return here
 
 
 def place(tensor: Any) -> dict[str, list[int]] | None:
     """Where what this process holds of a tensor stands in the whole; None: it is the whole."""
-    if not hasattr(tensor, "to_local"):
+    if local(tensor) is tensor:
         return None
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -86,7 +89,7 @@ class Views:
 
     def param(self, parameter: nn.Parameter) -> np.ndarray:
         """A parameter's."""
-        if not parameter.is_cpu or hasattr(parameter, "to_local"):
+        if not parameter.is_cpu or local(parameter) is not parameter:
             return array(parameter)
         where, view = self._params.get(parameter, (0, None))
         if view is None or where != parameter.data_ptr():
@@ -99,7 +102,7 @@ class Views:
         tensor: Any = parameter.grad
         if tensor.is_sparse:  # summed as by the optimizer
             return array(tensor.coalesce().to_dense())
-        if not tensor.is_cpu or hasattr(tensor, "to_local"):
+        if not tensor.is_cpu or local(tensor) is not tensor:
             return array(tensor)
         seen, view = self._grads.get(parameter, (None, None))
         if view is None or seen is not tensor:

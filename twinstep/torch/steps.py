@@ -130,7 +130,7 @@ class Steps:
         if not self._is_recorded(BY_HAND):
             self._end(BY_HAND, list(self.names.parameters))
             return
-        params = self.optimizers.in_row(BY_HAND, ())
+        params = self.optimizers.in_row(None)
         self.updates.begin(BY_HAND, {} if lr is None else {f"{BY_HAND}.lr": float(lr)}, {}, {})
         self.updates.grads(params if self._options.raw_grads else {}, params, 1.0, 1.0)
         self.updates.end(BY_HAND, params, {})
@@ -222,7 +222,7 @@ class Steps:
 
     def _begin(self, step: _Step) -> None:
         optimizers = self.optimizers
-        params = optimizers.in_row(step.name, parameters_of(step.optimizer))
+        params = optimizers.in_row(step.optimizer)
         state = (
             optimizers.state(step.optimizer)
             if self._options.opt_state and not self._options.driven
@@ -240,9 +240,9 @@ class Steps:
             return
         step.passes = passes
         if step.recorded:
-            params, own = self.optimizers.in_row(step.name, parameters), set(parameters)
+            params = self.optimizers.in_row(step.optimizer)
+            given = self.optimizers.in_row(step.optimizer, alone=True)
             scale = getattr(step.optimizer, "grad_scale", None)
-            given = {p: name for p, name in params.items() if p in own}
             fused = 1.0 if scale is None else float(scale)
             self.updates.grads(params if self._options.raw_grads else {}, given, step.scale, fused)
 
@@ -257,7 +257,7 @@ class Steps:
                 self.updates.discard()
             self._used(parameters)
         elif step.recorded:
-            params = self.optimizers.in_row(step.name, parameters)
+            params = self.optimizers.in_row(step.optimizer)
             self.updates.end(
                 step.name,
                 params,
@@ -318,7 +318,7 @@ class Steps:
 
     def _used(self, parameters: Sequence[nn.Parameter]) -> None:
         """An update ends what its gradients were made of; of what nobody updates too."""
-        every = [*parameters, *self.optimizers.in_row("", ())]
+        every = [*parameters, *self.optimizers.in_row(None)]
         self.passes.used(every)
         self.updates.used(every)
 

@@ -80,7 +80,7 @@ class Updates:
                 last = rows.last(stage, name)
                 if last is None:
                     rows.initial(stage, name, array)
-                elif stage == "params" and not self._driven and not reading.same(last, array):
+                elif stage == "params" and not reading.same(last, array):
                     rows.put("before", f"{stage}/{name}", array)
 
     def begin(
@@ -95,18 +95,21 @@ class Updates:
         state: its optimizer's; where there is none that was there, that has been renewed
         """
         rows = self.open()
-        reading.check_own({p: n for p, n in params.items() if f"params/{n}" not in self._placed})
-        for parameter, name in params.items():
-            self._place(parameter, f"raw_grads/{name}", f"grads/{name}", f"params/{name}")
+        if new := {p: n for p, n in params.items() if f"params/{n}" not in self._placed}:
+            reading.check_own(new)
+            for parameter, name in new.items():
+                self._place(parameter, f"raw_grads/{name}", f"grads/{name}", f"params/{name}")
+        rows.hyper_parameters(numbers, of)
+        if self._driven:  # of which no one else changes anything
+            return
         self._begin("params", {name: self._views.param(p) for p, name in params.items()})
         self._first_buffers()
-        for key, tensor in () if self._driven else state.items():
+        for key, tensor in state.items():
             seen, times = self._left.get(key, (None, 0))
             if self._is_kept(key) and (seen is not tensor or times != tensor._version):
                 last, array = rows.last("opt_state", key), reading.array(tensor)
                 if last is None or not reading.same(last, array):
                     rows.put("before", f"opt_state/{key}", array)
-        rows.hyper_parameters(numbers, of)
         if rows.has("before") and not self._leaps:
             rows.put("update", "changed_outside", np.array(1))
         if self._states.get(of, set()) - state.keys():
@@ -121,6 +124,11 @@ class Updates:
 
     def backpropagated(self, parameters: Sequence[nn.Parameter]) -> None:
         """Keeps gradients as they are now: they may be clipped before they are used."""
+        if self._driven:  # whose update comes next is known
+            names, rows = self._names.parameters, self.open()
+            for parameter in parameters:
+                rows.put("raw_grads", names[parameter], self._views.grad(parameter))
+            return
         for parameter in parameters:
             grad = self._views.grad(parameter)
             memory = self._memory.get(parameter)

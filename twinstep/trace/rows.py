@@ -53,14 +53,6 @@ class _Leaf:
         at = self.steps and self.steps[-1] == step
         return self.array[len(self.steps) - 1 + self.initial, ...] if at else None
 
-    def write(self, step: int, array: Any) -> None:
-        """A row of a step that has none yet."""
-        at = len(self.steps) + self.initial
-        if at == len(self.array):  # a step may have several
-            self.array = np.concatenate([self.array, np.empty_like(self.array)])
-        self.array[at] = array
-        self.steps.append(step)
-
 
 class Rows:
     """The entries of up to `max_rows` steps at a time; `flush` gives them away and goes on.
@@ -114,11 +106,14 @@ class Rows:
             self._check_dtype(
                 stage, name, leaf.array.dtype, self._kept(stage, array.dtype, array.ndim)
             )
-        row = None if more else leaf.row(self.made)
-        if row is None:
-            leaf.write(self.made, array)
-        else:
-            row[...] = array
+        steps, at = leaf.steps, len(leaf.steps) + leaf.initial
+        if steps and steps[-1] == self.made and not more:
+            leaf.array[at - 1] = array
+            return
+        if at == len(leaf.array):  # a step may have several
+            leaf.array = np.concatenate([leaf.array, np.empty_like(leaf.array)])
+        leaf.array[at] = array
+        steps.append(self.made)
 
     def _check_dtype(self, stage: str, name: str, before: np.dtype, now: np.dtype) -> None:
         if before != now:
