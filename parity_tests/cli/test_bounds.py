@@ -27,7 +27,7 @@ TRAIN = ("run zero_grad", "verify zero_grad", "verify zero_grad chain_rule")
 # command line -> what its one line says; {blank} stands for an empty name, a|b for either word
 TABLE = {
     # names that are not known, and what is near
-    "frobnicate": "unknown command 'frobnicate': expected one of list, run, verify, compare",
+    "frobnicate": "unknown command 'frobnicate': expected one of list, run, verify, describe",
     "verfy": "unknown command 'verfy': did you mean verify?",
     "run liner_regression": "unknown example 'liner_regression': did you mean linear_regression",
     "show zer_grad": "unknown example 'zer_grad': did you mean zero_grad or ",

@@ -45,7 +45,7 @@ GRADIENTS: Table = {
             lambda before, state: (*state[:2], before[2])
         ),
     },
-    ("torch", ZERO_GRAD, Spot(1, "grads", "0.weight")): {
+    ("torch", ZERO_GRAD, Spot(None, "grads", "0.weight")): {  # none is not a zero one
         "gradients cleared between backward pass and update": in_torch_step(graded=clear_all),
     },
     ("torch", SELECTIVE, Spot(2, "raw_grads", "gru.weight_ih_l0")): {
