@@ -23,7 +23,7 @@ def by_lightning(folder: Path, callbacks: list[Any]) -> nn.Module:
     """Two batches an update, clipped, by a Trainer."""
     lightning = pytest.importorskip("lightning.pytorch")
 
-    class Module(lightning.LightningModule):  # type: ignore[name-defined]
+    class Module(lightning.LightningModule):  # type: ignore[name-defined]  # may be missing
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Linear(3, 1)

@@ -156,3 +156,9 @@ def test_as_far_as_all_ranks_have_come(tmp_path: Path) -> None:
     stored = twinstep.open_trace(folder)
     assert (stored.complete, stored.steps) == (False, 4)
     assert len(twinstep.load_trace(folder)) == 4
+
+
+def test_parts_of_other_runs_are_refused(tmp_path: Path) -> None:
+    folder = ranked(tmp_path / "trace", made(), made())
+    write_pieces(folder / folder_of(2, 3), made())
+    refused(lambda: twinstep.open_trace(folder), "holds parts of runs of [2, 3] processes")

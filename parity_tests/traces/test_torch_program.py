@@ -77,7 +77,9 @@ def test_a_module_is_run_too(tmp_path: Path) -> None:
 
 
 def test_it_ends_after_so_many_updates(tmp_path: Path) -> None:
-    broad = "\n        ".join(["try: model(torch.ones(1, 3))", "except Exception: pass"])
+    once_more = "optimizer.zero_grad(); model(torch.ones(1, 3)).sum().backward(); optimizer.step()"
+    # the second update is the last, and made where a program catches all that it may
+    broad = f"try: {once_more}\n        except Exception: pass"
     done = run(tmp_path, "--steps", "2", "train.py", at_each=broad)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     stored = twinstep.open_trace(tmp_path / "trace")

@@ -70,8 +70,11 @@ def bare(opt_state: Tree) -> Tree:
             return optax.EmptyState()
         return bare(_inside(node)) if _wraps(node) else node
 
-    is_leaf = lambda node: _wraps(node) or isinstance(node, GivenGradsState)  # noqa: E731
-    return jax.tree.map(own, opt_state, is_leaf=is_leaf)
+    return jax.tree.map(
+        own,
+        opt_state,
+        is_leaf=lambda node: _wraps(node) or isinstance(node, GivenGradsState),
+    )
 
 
 def hyper_parameters(opt_state: Tree) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def lightning_callback(out: str | PathLike[str] | None = None, **options: Any) -
     except ImportError:
         from pytorch_lightning import Callback
 
-    class Recording(Callback):  # type: ignore[misc]
+    class Recording(Callback):  # type: ignore[misc]  # Any to mypy
         """Records from the first batch to the end of the training, or what ends it."""
 
         recorder: Recorder | None = None
@@ -77,7 +77,7 @@ def trainer_callback(out: str | PathLike[str] | None = None, **options: Any) -> 
     """
     from transformers import TrainerCallback
 
-    class Recording(TrainerCallback):  # type: ignore[misc]
+    class Recording(TrainerCallback):  # type: ignore[misc]  # Any to mypy
         """Records from the first batch to the end of the training."""
 
         recorder: Recorder | None = None

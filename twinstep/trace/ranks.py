@@ -32,13 +32,17 @@ def folder_of(rank: int, ranks: int) -> str:
 def folders(above: Path) -> list[Path]:
     """The ranks' folders in one, in their order; none where it holds none.
 
-    InputError where one is missing.
+    InputError where one is missing, or they are of several runs.
     """
     found = {}
     for path in above.iterdir() if above.is_dir() else ():
         if match := _NAME.fullmatch(path.name):
             found[int(match[1]), int(match[2])] = path
-    for rank in range(max((ranks for _, ranks in found), default=0)):
+    if len(counts := {ranks for _, ranks in found}) > 1:
+        raise InputError(
+            f"trace {above} holds parts of runs of {sorted(counts)} processes: one run"
+        )
+    for rank in range(max(counts, default=0)):
         if not any(rank == one for one, _ in found):
             raise InputError(f"trace {above} lacks the part of rank {rank}")
     return [found[key] for key in sorted(found)]
