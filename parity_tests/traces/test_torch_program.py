@@ -170,7 +170,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     line = [sys.executable, "-m", "twinstep.torch", *(["--out", out] if out else []), *words]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert done.stderr.startswith("twinstep: ")
+    assert done.stderr.startswith("twinstep: error: ")
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
             exclude=options.exclude,
         )
     except InputError as error:
-        print(f"twinstep: {error}", file=sys.stderr)
+        print(f"twinstep: error: {error}", file=sys.stderr)
         return 2
     recorder.on_last = _finish
     try:
