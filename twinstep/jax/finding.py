@@ -1,0 +1,216 @@
+"""Finds in what a function takes or gives back the optimizers' states, and what they belong to."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from twinstep.errors import InputError
+from twinstep.jax import states
+from twinstep.jax.carrying import CarriedState
+from twinstep.jax.trees import Path, by_path, dotted
+
+Tree = Any
+Leaves = dict[Path, Any]
+_MODULES = nnx.Module | nnx.Optimizer
+_BUFFERS = ("batch_stats", "buffers", "state", "net_state", "model_state")
+"""What programs call what their layers keep beside parameters."""
+
+
+class Held(NamedTuple):
+    """An optimizer's state and what it belongs to.
+
+    place: where it is; params, buffers: {name: array}, params None where they are somewhere else
+    """
+
+    state: CarriedState
+    place: Path
+    params: dict[str, Any] | None
+    buffers: dict[str, Any]
+
+
+def states_in(tree: Tree, applied: frozenset[Path] = frozenset()) -> list[Held]:
+    """All that are in a tree. applied: the places of the parameters that an update has made
+
+    InputError where several trees might be the parameters of one.
+    """
+    leaves = leaves_of(tree)
+    found = list(_of_modules(leaves))
+    for place, state in leaves.items():
+        if isinstance(state, CarriedState):
+            prefix = params_of(state, leaves, place, applied)
+            params = None if prefix is None else _below(leaves, prefix, state)
+            found.append(Held(state, place, params, _buffers(leaves, place[:-1])))
+    return found
+
+
+def leaves_of(tree: Tree) -> Leaves:
+    """{path: what is there}: arrays, whole states, and whole modules of nnx."""
+    try:
+        return by_path(tree, is_leaf=_is_whole)
+    except (InputError, ValueError):  # no tree that is anybody's state
+        return {}
+
+
+def holds_modules(tree: Tree) -> bool:
+    """Whether modules are in it, which a function of nnx changes in place."""
+    return any(isinstance(leaf, _MODULES) for leaf in leaves_of(tree).values())
+
+
+def places_of(leaves: Leaves, which: Callable[[Any], bool]) -> frozenset[Path]:
+    """The paths of some of them."""
+    return frozenset(path for path, leaf in leaves.items() if which(leaf))
+
+
+def form_of(state: CarriedState) -> Leaves:
+    """{path: gradient}, of the parameters that a state is for."""
+    return by_path(state.grads)
+
+
+def params_of(
+    state: CarriedState, leaves: Leaves, place: Path, applied: frozenset[Path]
+) -> Path | None:
+    """The path of its parameters: those that an update has made, or the nearest of their form."""
+    form = form_of(state)
+    found = trees_of_form(form, leaves)
+    if applied:
+        found = [one for one in found if all((*one, *path) in applied for path in form)]
+    if len(found) > 1:
+        beside = [one for one in found if one[:-1] == place[:-1] and one[-1:] == ("params",)]
+        shared = [_shared(one, place) for one in found]
+        nearest = [one for one, n in zip(found, shared, strict=True) if n == max(shared)]
+        found = beside or nearest
+    if len(found) > 1:
+        raise InputError(
+            f"{' and '.join(repr(dotted(one)) for one in found)} have the form of an optimizer's "
+            "parameters, expected one: rec.step of twinstep.jax.record says which"
+        )
+    return found[0] if found else None
+
+
+def trees_of_form(form: Leaves, leaves: Leaves) -> list[Path]:
+    """The paths below which there are arrays of all these names and shapes."""
+    if not form:
+        return []
+    first, like = next(iter(form.items()))
+
+    def has(prefix: Path, path: Path, array: Any) -> bool:
+        leaf = leaves.get((*prefix, *path))
+        return _is_array(leaf) and np.shape(leaf) == np.shape(array)
+
+    starts = [
+        path[: len(path) - len(first)]
+        for path in leaves
+        if path[len(path) - len(first) :] == first and has((), path, like)
+    ]
+    return [one for one in starts if all(has(one, path, array) for path, array in form.items())]
+
+
+def arguments(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """What a function is called with, by the names that it has for it."""
+    try:
+        bound = inspect.signature(function).bind(*args, **options)
+    except (TypeError, ValueError):
+        return {str(i): arg for i, arg in enumerate(args)} | options
+    found: dict[str, Any] = {}
+    for name, given in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found |= given
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            found |= {f"{name}.{i}": arg for i, arg in enumerate(given)}
+        else:
+            found[name] = given
+    return found
+
+
+def batch_of(
+    given: dict[str, Any], forms: list[Leaves]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What of a function's arguments it trains on, and the keys; parameters and states are none."""
+    batch: dict[str, np.ndarray] = {}
+    keys: dict[str, Any] = {}
+    for name, value in given.items():
+        leaves = leaves_of({name: value})
+        if any(map(_is_whole, leaves.values())):
+            continue
+        if any(trees_of_form(form, leaves) for form in forms):
+            continue
+        for path, leaf in leaves.items():
+            if not _is_array(leaf) or (isinstance(leaf, jax.Array) and leaf.is_deleted()):
+                continue
+            if _is_key(path[-1], leaf):
+                keys[dotted(path)] = leaf
+            elif leaf.dtype.kind in "biufcV":
+                batch[dotted(path)] = leaf
+    return batch, keys
+
+
+def _is_key(name: str, leaf: Any) -> bool:
+    """Whether it is a random key: a typed one, or two words by the name of one."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return True
+    words = leaf.dtype == np.uint32 and leaf.shape[-1:] == (2,)
+    return words and any(word in name.lower() for word in ("key", "rng", "seed"))
+
+
+def _of_modules(leaves: Leaves) -> Iterator[Held]:
+    """The optimizers of nnx among modules, each with the one that it updates."""
+    modules: list[tuple[Path, Any]] = []
+    for path, node in leaves.items():
+        if isinstance(node, _MODULES):
+            modules += [
+                ((*path, *map(str, inner)), part)
+                for inner, part in nnx.iter_graph(node)
+                if isinstance(part, _MODULES)
+            ]
+    for path, optimizer in modules:
+        state = getattr(optimizer, "opt_state", None)
+        if not isinstance(optimizer, nnx.Optimizer) or not isinstance(state, CarriedState):
+            continue
+        state = states.plain(state)
+        shapes = {path: np.shape(array) for path, array in form_of(state).items()}
+        for _, model in modules:
+            if model is optimizer or isinstance(model, nnx.Optimizer):
+                continue
+            learns = by_path(states.plain(nnx.state(model, optimizer.wrt)))
+            if {p: np.shape(a) for p, a in learns.items()} == shapes:
+                named = {dotted(name): leaf for name, leaf in learns.items()}
+                kept = by_path(states.plain(nnx.state(model, nnx.BatchStat)))
+                buffers = {dotted(name): leaf for name, leaf in kept.items()}
+                yield Held(state, path, named, buffers)
+                break
+        else:
+            yield Held(state, path, None, {})
+
+
+def _below(leaves: Leaves, prefix: Path, state: CarriedState) -> dict[str, Any]:
+    return {dotted(path): leaves[(*prefix, *path)] for path in form_of(state)}
+
+
+def _buffers(leaves: Leaves, holder: Path) -> dict[str, Any]:
+    """What is beside a state, and called as programs call buffers."""
+    n = len(holder)
+    return {
+        dotted(path[n + 1 :]): leaf
+        for path, leaf in leaves.items()
+        if path[:n] == holder and path[n : n + 1] and path[n] in _BUFFERS and _is_array(leaf)
+    }
+
+
+def _shared(one: Path, other: Path) -> int:
+    """How many keys two paths begin with alike."""
+    same = [a == b for a, b in zip(one, other, strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def _is_whole(node: Any) -> bool:
+    return isinstance(node, CarriedState | nnx.Module | nnx.Optimizer)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)

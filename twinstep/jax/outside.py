@@ -1,0 +1,342 @@
+"""Records a program from outside, no line of which is changed: what its compiled functions give back.
+
+Mirror: twinstep/torch/steps.py
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.extend
+import numpy as np
+
+from twinstep.errors import InputError
+from twinstep.jax import finding, loops
+from twinstep.jax.carrying import CarriedState, Carrying, carried
+from twinstep.jax.entries import Entry, entered
+from twinstep.jax.finding import Held, Leaves
+from twinstep.jax.names import ONLY
+from twinstep.jax.recorder import Recorder, Told
+from twinstep.jax.states import STEP, Form, Named
+from twinstep.jax.watching import WatchState
+from twinstep.trace.keep import Batch, Keep, kept
+from twinstep.trace.writing import check_new_folder
+
+LOOKED_AT = "callbacks in compiled loops: rounding may differ from the program's own"
+"""What a trace says of itself for which a compiled loop was looked into."""
+
+
+def record_program(
+    *,
+    out: str | PathLike[str],
+    steps: int | Collection[int] | None = None,
+    every: int = 1,
+    batch: Batch = "values",
+    raw_grads: bool = True,
+    opt_state: bool = True,
+    exclude: Collection[str] = (),
+) -> "Program":
+    """What records, in a `with` block, every update of optax's optimizers that begin in it.
+
+    Args:
+        out: A new folder for the trace.
+        steps, every, batch, raw_grads, opt_state, exclude: As of `twinstep.torch.record`.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        InputError: For an `out` that exists, and in the block for what cannot be recorded.
+    """
+    check_new_folder(out)
+    return Program(out, kept(steps, every, raw_grads, opt_state, batch, exclude))
+
+
+class _Optimizer:
+    """One of the program's. updates: how many were told; form: {path: gradient} of its parameters
+
+    initial: parameters, buffers and state before the first one that is told
+    left: its parameters after the last one, as the program has them
+    waits: an update whose parameters have not been seen yet, and what it was made on
+    before: parameters and state that the next one begins from, where others may have changed them
+    """
+
+    def __init__(self, name: str, updates: int, form: Leaves) -> None:
+        self.name, self.updates, self.form = name, updates, form
+        self.initial: tuple[Named, Named, Any] | None = None
+        self.left: dict[str, Any] = {}
+        self.waits: tuple[Held, dict[str, Any]] | None = None
+        self.before: tuple[Named, Any] | None = None
+        self.is_known = False
+
+
+class Program:
+    """Listens to a program, and tells a recorder what each of its optimizers does.
+
+    failed: what has ended the recording; on_last: is called when all is recorded that was asked for
+    """
+
+    def __init__(self, out: str | PathLike[str], keep: Keep) -> None:
+        self._out, self._keep = out, keep
+        self._clean = _trace_state()
+        self._running = False
+        self.carrying = Carrying(self._is_clean, self.careful(self._updated))
+        self.failed: Exception | None = None
+        self.on_last: Callable[[], Any] = lambda: None
+        self._recorder: Recorder | None = None
+        self._optimizers: dict[int, _Optimizer] = {}
+        self._turns: dict[int, dict[int, tuple[Held, Any]]] = defaultdict(dict)
+        self._told = threading.RLock()  # a callback comes from a thread of its own
+        self._loops = False
+        self._undo = ExitStack()
+
+    @property
+    def steps(self) -> int:
+        """How many updates are recorded."""
+        return 0 if self._recorder is None else self._recorder.made
+
+    @property
+    def _over(self) -> bool:
+        return self._recorder is not None and self._recorder.over
+
+    def careful(self, told: Callable[..., Any]) -> Callable[..., Any]:
+        """What of a function ends the recording where it raises, and never the training."""
+
+        def careful(*args: Any, **options: Any) -> Any:
+            if self.failed is None and not self._over:
+                try:
+                    return told(*args, **options)
+                except Exception as error:
+                    self.failed = error
+            return None
+
+        return careful
+
+    def __enter__(self) -> Self:
+        self._undo.enter_context(carried(self.carrying))
+        self._undo.enter_context(entered(self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._undo.close()
+        recorder = self._recorder
+        if self.failed is not None:
+            if recorder is not None:
+                with suppress(InputError):  # of a full disk, say
+                    recorder.__exit__(Exception, None, None)
+            if kind is None:
+                raise self.failed
+        elif recorder is not None:
+            recorder.__exit__(kind, error, trace)
+        elif kind is None:
+            raise InputError(
+                "nothing was recorded: no optimizer of optax made an update that was seen"
+            )
+
+    # What the program does
+
+    def called(self, entry: Entry, call: Callable[[], Any], *given: Any) -> Any:
+        """A compiled function is called: what it takes is looked at, and what it gives back."""
+        if self.failed is not None or self._over:
+            return call()
+        arguments = self.careful(self._before)(entry, *given) or {}
+        self._running = True
+        try:
+            out = call()
+        finally:
+            self._running = False
+        self.careful(self._after)(entry, arguments, out)
+        self._end()
+        return out
+
+    def applied(self, params: Any) -> None:
+        """Parameters that an update has left; the one that waits for such is whole."""
+        leaves = finding.leaves_of(params)
+        for one in self._optimizers.values():
+            if one.waits is not None and finding.trees_of_form(one.form, leaves) == [()]:
+                held, batch = one.waits
+                named = {finding.dotted(path): leaves[path] for path in one.form}
+                self._tell(one, held._replace(params=named), batch, {})
+        self._end()
+
+    def turned(self, before: Any, after: Any) -> None:
+        """A turn of a compiled loop is traced."""
+        forms = loops.tell(before, after, self.careful(self._turn))
+        self._loops = self._loops or bool(forms)
+
+    def _end(self) -> None:
+        if self._over:
+            self.on_last()
+
+    def _is_clean(self) -> bool:
+        return not self._running and _trace_state() == self._clean
+
+    def _before(self, entry: Entry, args: Any, options: Any) -> dict[str, Any]:
+        arguments = finding.arguments(entry.function, args, options)
+        for held in finding.states_in(arguments):
+            number, updates = _first(held.state.number), _first(held.state.updates)
+            one = self._optimizers.get(number)
+            if one is None:
+                one = self._begun(held, updates)
+            if held.params is None:
+                continue
+            if one.waits is not None and _first(one.waits[0].state.updates) == updates:
+                self._tell(one, one.waits[0]._replace(params=held.params), one.waits[1], {})
+            if not one.is_known and one.updates == updates:
+                one.initial = _copied((held.params, held.buffers, held.state.watched()))
+            elif self._leaps(one) or not _same(one.left, held.params):
+                one.before = _copied((held.params, held.state.watched()))
+        return arguments
+
+    def _after(self, entry: Entry, arguments: dict[str, Any], out: Any) -> None:
+        if self._loops:
+            jax.effects_barrier()
+        forms = [one.form for one in self._optimizers.values()]
+        batch, keys = finding.batch_of(arguments, forms)
+        modules = {
+            name: given for name, given in arguments.items() if finding.holds_modules(given)
+        }
+        noted = entry.noted(out)
+        for held in [*finding.states_in(modules), *finding.states_in(out, noted.applied)]:
+            one = self._known(held)
+            if _first(held.state.updates) == one.updates:
+                continue
+            if held.params is None:
+                one.waits = held, batch
+            else:
+                self._tell(one, held, batch, keys, entry.replicated)
+        entry.tell(out, batch)
+
+    def _updated(self, state: CarriedState, params: Any, batch: dict[str, Any]) -> None:
+        """An optimizer has updated outside of any trace; the parameters are still to come."""
+        held = Held(state, (), None, {})
+        one = self._known(held)
+        if params is not None:
+            leaves = finding.leaves_of(params)
+            named = {finding.dotted(path): leaves[path] for path in one.form if path in leaves}
+            if one.waits is not None:  # what nobody has seen applied
+                self._tell(one, one.waits[0]._replace(params=named), one.waits[1], {})
+            if one.initial is None:
+                one.initial = _copied(named), {}, WatchState((), (), np.int32(one.updates))
+            elif self._leaps(one) or not _same(one.left, named):
+                one.before = _copied(named), ()
+        one.waits = held, batch
+
+    def _turn(self, held: Held, before: Any) -> None:
+        """A turn of a compiled loop is over; they may come in any order."""
+        with self._told:
+            number, updates = _first(held.state.number), _first(held.state.updates)
+            one = self._optimizers.get(number)
+            if one is None:
+                one = self._begun(held, 0)
+            self._turns[number][updates] = held, before
+            while (next_one := self._turns[number].pop(one.updates + 1, None)) is not None:
+                held, before = next_one
+                if one.initial is None:
+                    one.initial = before, held.buffers, WatchState((), (), np.int32(one.updates))
+                self._tell(one, held, {}, {})
+
+    # What it is told as
+
+    def _known(self, held: Held) -> _Optimizer:
+        number = _first(held.state.number)
+        return self._optimizers.get(number) or self._begun(held, _first(held.state.updates) - 1)
+
+    def _begun(self, held: Held, updates: int) -> _Optimizer:
+        number, name = _first(held.state.number), ONLY
+        if self.carrying.several:
+            words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
+            name = ".".join(words) or f"{ONLY}{number}"
+        one = _Optimizer(name, updates, finding.form_of(held.state))
+        self._optimizers[number] = one
+        return one
+
+    def _leaps(self, one: _Optimizer) -> bool:
+        """Whether the next update is kept, and the one before may not be."""
+        return self._keep.leaps and self._keep.has(one.updates + 1)
+
+    def _tell(
+        self,
+        one: _Optimizer,
+        held: Held,
+        batch: dict[str, Any],
+        keys: dict[str, Any],
+        replicated: bool = False,
+    ) -> None:
+        state, lead = held.state, np.ndim(held.state.updates)
+        axes = () if replicated or not lead else (*_axes(lead), STEP)
+        form = Form(np.shape(state.updates)[0] if replicated and lead else None, axes)
+        is_known = bool(np.all(np.asarray(state.is_known)))
+        loss = np.asarray(state.loss) if is_known else np.full(np.shape(state.loss), np.nan)
+        what = loss, held.params, state.watched(), held.buffers
+        told = Told(*what, batch, keys, one.before, is_known)
+        if axes:
+            told = Told(*_with_steps(what, lead), {}, {}, None, is_known)
+        self._recorder_of(one, form.replicas).told(told, form, one.name)
+        one.updates, one.left = _first(state.updates), dict(held.params or {})
+        one.waits = one.before = None
+
+    def _recorder_of(self, one: _Optimizer, replicas: int | None) -> Recorder:
+        """The recorder, which knows the optimizer."""
+        recorder = self._recorder
+        if one.is_known and recorder is not None:
+            return recorder
+        if one.initial is None:
+            raise InputError(
+                f"optimizer {one.name!r}: its parameters before its first update were not seen"
+            )
+        params, buffers, state = one.initial
+        if recorder is None:
+            recorder = self._recorder = Recorder(
+                {one.name: (params, state)},
+                out=self._out,
+                buffers=buffers,
+                replicas=replicas,
+                keep=self._keep,
+            )
+        else:
+            recorder.join(one.name, (params, state), buffers)
+        if self._loops:
+            recorder.says(looked_at=LOOKED_AT)
+        one.is_known = True
+        return recorder
+
+
+def _trace_state() -> Any:
+    """What JAX traces now, to be compared."""
+    return jax.extend.core.get_opaque_trace_state(convention="flax")
+
+
+def _first(array: Any) -> int:
+    """A number that all have, whatever axes stand in front of it."""
+    return int(np.asarray(array).reshape(-1)[0])
+
+
+def _copied(tree: Any) -> Any:
+    """As it is now: JAX may give its memory away."""
+    return jax.tree.map(np.array, tree)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether each array is the very same."""
+    return len(one) == len(other) and all(one.get(name) is array for name, array in other.items())
+
+
+def _axes(lead: int) -> tuple[str, ...]:
+    """What the axes are called that vmaps have put in front."""
+    return ("vmap",) if lead == 1 else tuple(f"vmap{i}" for i in range(1, lead + 1))
+
+
+def _with_steps(tree: Any, lead: int) -> Any:
+    """With an axis of one step behind those in front."""
+    return jax.tree.map(lambda array: np.expand_dims(np.asarray(array), lead), tree)
