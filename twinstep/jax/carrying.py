@@ -226,11 +226,11 @@ def carried(carrying: Carrying) -> Iterator[None]:
         plain_init(self, *args, **options)
         self.init, self.update = carrying.around(self.init, self.update)
 
-    of.__new__, several.__init__ = new, init  # type: ignore[method-assign,assignment]  # meanwhile
+    of.__new__, several.__init__ = new, init
     try:
         yield
     finally:
-        of.__new__, several.__init__ = plain_new, plain_init  # type: ignore[method-assign]  # again
+        of.__new__, several.__init__ = plain_new, plain_init
 
 
 def _as_wide(grad: Any, slot: Any) -> Any:

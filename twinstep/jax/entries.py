@@ -82,7 +82,7 @@ class Entry:
 
     def noted(self, out: Any) -> Noted:
         """What was seen of such an output when it was traced."""
-        notes = getattr(self.function, _NOTES, (None, {}))[1]
+        notes: dict[Any, Noted] = getattr(self.function, _NOTES, (None, {}))[1]
         return notes.get(jax.tree.structure(out), Noted())
 
     def tell(self, out: Any, batch: dict[str, Any] | None = None) -> None:

@@ -16,7 +16,7 @@ from twinstep.jax.trees import Path, by_path, dotted
 
 Tree = Any
 Leaves = dict[Path, Any]
-_MODULES = nnx.Module | nnx.Optimizer
+_MODULES: Any = (nnx.Module, nnx.Optimizer)
 _BUFFERS = ("batch_stats", "buffers", "state", "net_state", "model_state")
 """What programs call what their layers keep beside parameters."""
 
@@ -100,7 +100,7 @@ def trees_of_form(form: Leaves, leaves: Leaves) -> list[Path]:
 
     def has(prefix: Path, path: Path, array: Any) -> bool:
         leaf = leaves.get((*prefix, *path))
-        return _is_array(leaf) and np.shape(leaf) == np.shape(array)
+        return leaf is not None and _is_array(leaf) and leaf.shape == np.shape(array)
 
     starts = [
         path[: len(path) - len(first)]
@@ -209,7 +209,7 @@ def _shared(one: Path, other: Path) -> int:
 
 
 def _is_whole(node: Any) -> bool:
-    return isinstance(node, CarriedState | nnx.Module | nnx.Optimizer)
+    return isinstance(node, (CarriedState, *_MODULES))
 
 
 def _is_array(leaf: Any) -> bool:

@@ -52,7 +52,7 @@ def _tell(receive: Callable[..., None]) -> Any:
         jax.debug.callback(receive, *arrays)
         return ()
 
-    @once.def_vmap  # type: ignore[untyped-decorator]  # JAX's
+    @once.def_vmap
     def batched(size: int, is_batched: list[bool], *arrays: Any) -> tuple[tuple[()], tuple[()]]:
         whole = [
             array if batched else jnp.broadcast_to(array, (size, *jnp.shape(array)))
@@ -68,5 +68,3 @@ def _words(leaf: Any) -> Any:
     """A random key as numbers, which a callback can be given."""
     is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
-
-

@@ -1,4 +1,4 @@
-"""Records a program from outside, no line of which is changed: what its compiled functions give back.
+"""Records a program from outside: what its compiled functions give back, no line changed.
 
 Mirror: twinstep/torch/steps.py
 """
@@ -203,9 +203,7 @@ class Program:
             jax.effects_barrier()
         forms = [one.form for one in self._optimizers.values()]
         batch, keys = finding.batch_of(arguments, forms)
-        modules = {
-            name: given for name, given in arguments.items() if finding.holds_modules(given)
-        }
+        modules = {name: given for name, given in arguments.items() if finding.holds_modules(given)}
         noted = entry.noted(out)
         for held in [*finding.states_in(modules), *finding.states_in(out, noted.applied)]:
             one = self._known(held)
@@ -227,7 +225,7 @@ class Program:
             if one.waits is not None:  # what nobody has seen applied
                 self._tell(one, one.waits[0]._replace(params=named), one.waits[1], {})
             if one.initial is None:
-                one.initial = _copied(named), {}, WatchState((), (), np.int32(one.updates))
+                one.initial = _copied(named), {}, _counted(one)
             elif self._leaps(one) or not _same(one.left, named):
                 one.before = _copied(named), ()
         one.waits = held, batch
@@ -243,7 +241,7 @@ class Program:
             while (next_one := self._turns[number].pop(one.updates + 1, None)) is not None:
                 held, before = next_one
                 if one.initial is None:
-                    one.initial = before, held.buffers, WatchState((), (), np.int32(one.updates))
+                    one.initial = before, held.buffers, _counted(one)
                 self._tell(one, held, {}, {})
 
     # What it is told as
@@ -278,10 +276,10 @@ class Program:
         form = Form(np.shape(state.updates)[0] if replicated and lead else None, axes)
         is_known = bool(np.all(np.asarray(state.is_known)))
         loss = np.asarray(state.loss) if is_known else np.full(np.shape(state.loss), np.nan)
-        what = loss, held.params, state.watched(), held.buffers
-        told = Told(*what, batch, keys, one.before, is_known)
+        what: Any = loss, held.params, state.watched(), held.buffers
         if axes:
-            told = Told(*_with_steps(what, lead), {}, {}, None, is_known)
+            what, batch, keys = _with_steps(what, lead), {}, {}
+        told = Told(*what, batch, keys, one.before, is_known)
         self._recorder_of(one, form.replicas).told(told, form, one.name)
         one.updates, one.left = _first(state.updates), dict(held.params or {})
         one.waits = one.before = None
@@ -315,6 +313,11 @@ class Program:
 def _trace_state() -> Any:
     """What JAX traces now, to be compared."""
     return jax.extend.core.get_opaque_trace_state(convention="flax")
+
+
+def _counted(one: _Optimizer) -> WatchState:
+    """A state of which nothing is known but how many updates it has made."""
+    return WatchState((), (), jax.numpy.asarray(np.int32(one.updates)))
 
 
 def _first(array: Any) -> int:

@@ -247,7 +247,10 @@ class Recorder:
     def join(self, name: str, state: Any, buffers: Tree = None) -> None:
         """There is an optimizer more, as `record` takes it; its name stands before what is its."""
         params, progress = self._learning(state)
-        named = self._names.by_path(params, prefix(name)), self._names.by_path(buffers, prefix(name))
+        named = (
+            self._names.by_path(params, prefix(name)),
+            self._names.by_path(buffers, prefix(name)),
+        )
         before = self._before(*named)
         self._names.joined(**before)
         self._updates.join(before, {name: progress})

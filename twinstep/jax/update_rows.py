@@ -25,8 +25,8 @@ class Found(NamedTuple):
 
     stages: {stage: {leaf: array}}; held: what MultiSteps has accumulated; losses: "loss", and by
     the axes beside the steps; numbers: hyper-parameters; mean_given: whether what was given is the
-    mean of micro-steps as MultiSteps has made it; before: {stage: {leaf: array}} that an update began
-    from, where that may not be what the last row has
+    mean of micro-steps as MultiSteps has made it; before: {stage: {leaf: array}} that an update
+    began from, where that may not be what the last row has; loss_is_known: else losses are NaN
     """
 
     stages: Mapping[str, Named]
