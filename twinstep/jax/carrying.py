@@ -1,7 +1,10 @@
-"""Optimizers that carry their gradients, whoever makes them: what `watch` does, from outside.
+"""Optimizers whose state says what they do, whoever makes them: what `watch` does, from outside.
 
 An optimizer's state is given back by whatever updates it, and so brings out of jit, scan, vmap and
-pmap what it carries: no callback, and the bits stay as they are.
+pmap what it carries, with no callback. In the program itself it carries a count and nothing else: an
+intermediate result that is given out too, such as a gradient, makes XLA fuse in another way, and
+the last bit of a training may differ. The gradients are carried by a shadow of the program's
+function, which is compiled and called beside it.
 """
 
 import weakref
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from twinstep.jax.trees import Path, by_path
 from twinstep.jax.watching import WatchState
 
 Tree = Any
@@ -26,17 +30,18 @@ class _Carried(NamedTuple):
     grads: Tree
     inner: optax.OptState
     updates: jax.Array
-    loss: jax.Array
-    is_known: jax.Array
+    loss: Any
+    is_known: Any
     number: jax.Array
 
 
 class CarriedState(_Carried):
-    """An optimizer's state with what its last update was made of.
+    """An optimizer's state that counts its updates, and in a shadow has what they are made of.
 
     To the program it is what is inside: it is taken apart, asked and changed as that is.
-    grads, inner, updates: as of `WatchState`; loss: what was differentiated, if that `is_known`
+    grads, inner, updates: as of `WatchState`; loss: what was differentiated, if that `is_known`;
     number: which of the program's optimizers it is, in the order in which they began
+    In the program itself grads, loss and is_known are ().
     """
 
     __slots__ = ()
@@ -56,6 +61,18 @@ class CarriedState(_Carried):
     def __getnewargs__(self) -> tuple[Any, ...]:
         return self.fields()
 
+    def carry(self, grads: Tree, loss: Any, is_known: Any) -> "CarriedState":
+        """The same, carrying these."""
+        return CarriedState(grads, self.inner, self.updates, loss, is_known, self.number)
+
+    def carried(self) -> tuple[Tree, Any, Any]:
+        """What it carries."""
+        return self.grads, self.loss, self.is_known
+
+    def without_inner(self) -> "CarriedState":
+        """What it carries, and of whom."""
+        return CarriedState(self.grads, (), self.updates, self.loss, self.is_known, self.number)
+
     def _asdict(self) -> dict[str, Any]:
         return dict(zip(self._fields, self.fields(), strict=True))
 
@@ -66,12 +83,15 @@ class CarriedState(_Carried):
         """What it is made of."""
         return tuple(tuple.__iter__(self))
 
-    def watched(self) -> WatchState:
+    @property
+    def is_full(self) -> bool:
+        """Whether it carries gradients."""
+        return not (isinstance(self.grads, tuple) and self.grads == ())
+
+    def watched(self, grads: Tree) -> WatchState:
         """The same as `watch` has it, if the program itself does not."""
         inner = self.inner
-        if isinstance(inner, WatchState):
-            return inner
-        return WatchState(self.grads, inner, self.updates)
+        return inner if isinstance(inner, WatchState) else WatchState(grads, inner, self.updates)
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -113,22 +133,38 @@ class Carrying:
     """What the optimizers of a program carry, while it runs.
 
     applied: the parameters that `apply_updates` has made, weakly, by id
-    updated: is called with a state that was updated outside of any trace, the parameters that the
-        update was given, if any, and what its loss was of
+    updated: is called with a state that was updated outside of any trace, its gradients, the
+        parameters that it was given, if any, and its losses
+    is_shadow: whether it is a shadow that runs; traced: how many updates were traced, of either
     """
 
     def __init__(self, is_clean: Callable[[], bool], updated: Callable[..., None]) -> None:
         self.is_clean, self.updated = is_clean, updated
         self.applied: dict[int, Any] = {}
         self.losses: deque[Loss] = deque(maxlen=_KEPT)
-        self._forms: set[Any] = set()
+        self.is_shadow, self.traced = False, 0
+        self._forms: dict[int, Tree] = {}
+        self._different: set[Any] = set()
         self._depth = 0
         self._made = 0
 
     @property
     def several(self) -> bool:
         """Whether more than one optimizer has begun."""
-        return len(self._forms) > 1
+        return len(self._different) > 1
+
+    def form(self, state: CarriedState) -> dict[Path, Any]:
+        """{path: something of the shape} of the parameters of a state, without axes in front."""
+        return by_path(state.grads if state.is_full else self._forms[first(state.number)])
+
+    def filled(self, state: CarriedState) -> CarriedState:
+        """A state for a shadow, which will carry all."""
+        front = jnp.shape(state.updates)
+        grads = jax.tree.map(
+            lambda leaf: jnp.zeros((*front, *leaf.shape), leaf.dtype),
+            self._forms[first(state.number)],
+        )
+        return state.carry(grads, jnp.zeros(front, _loss_dtype()), jnp.zeros(front, bool))
 
     def differentiated(self, loss: Any, grads: Tree, batch: dict[str, Any] | None = None) -> None:
         """A loss has gradients now."""
@@ -177,40 +213,37 @@ class Carrying:
                 return update(updates, state, *args, **extra)
             with self._inside():
                 changes, inner = update(updates, state.inner, *args, **extra)
-            after = self._after(state, updates, inner, args[0] if args else extra.get("params"))
-            return changes, after
+            return changes, self._after(state, updates, inner, *args[:1] or [extra.get("params")])
 
         return init_carrying, update_carrying
 
     def _begun(self, made: object, params: Tree, inner: Any) -> CarriedState:
-        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(params))
+        form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         self._made += 1
+        self._forms[self._made] = form
         one = self._made if self.is_clean() else made  # traced for its shapes, it is none
-        self._forms.add((one, jax.tree.structure(params), shapes))
-        return CarriedState(
-            jax.tree.map(jnp.zeros_like, params),
-            inner,
-            jnp.asarray(np.int32(0)),
-            jnp.asarray(np.zeros((), _loss_dtype())),
-            jnp.asarray(np.bool_(False)),
-            jnp.asarray(np.int32(self._made)),
-        )
+        self._different.add((one, str(form)))
+        updates, number = (jnp.asarray(np.int32(n)) for n in (0, self._made))
+        state = CarriedState((), inner, updates, (), (), number)
+        if not self.is_shadow:
+            return state
+        nothing = jnp.asarray(np.zeros((), _loss_dtype())), jnp.asarray(np.bool_(False))
+        return state.carry(jax.tree.map(jnp.zeros_like, params), *nothing)
 
     def _after(self, state: CarriedState, grads: Tree, inner: Any, params: Tree) -> CarriedState:
+        after = CarriedState((), inner, state.updates + 1, (), (), state.number)
+        self.traced += 1
+        if self.is_clean():
+            self.updated(after, grads, params, self._taken(grads))
+        if not state.is_full:
+            return after
         found = self._taken(grads)
         loss: Any = sum(one.value for one in found)
-        after = CarriedState(
+        return after.carry(
             jax.tree.map(_as_wide, grads, state.grads),
-            inner,
-            state.updates + 1,
-            jnp.asarray(loss, _loss_dtype()) if found else jnp.zeros_like(state.loss),
+            jnp.asarray(loss, state.loss.dtype) if found else jnp.zeros_like(state.loss),
             jnp.full_like(state.is_known, bool(found)),
-            state.number,
         )
-        if self.is_clean():
-            batch = {name: array for one in found for name, array in one.batch.items()}
-            self.updated(after, params, batch)
-        return after
 
 
 @contextmanager
@@ -231,6 +264,11 @@ def carried(carrying: Carrying) -> Iterator[None]:
         yield
     finally:
         of.__new__, several.__init__ = plain_new, plain_init
+
+
+def first(array: Any) -> int:
+    """A number that all have, whatever axes stand in front of it."""
+    return int(np.asarray(array).reshape(-1)[0])
 
 
 def _as_wide(grad: Any, slot: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.nnx
 import jax
+import jax.experimental
 import optax
 
 try:
@@ -15,8 +16,10 @@ try:
 except ImportError:
     equinox = None
 
+from twinstep.errors import InputError
 from twinstep.jax.carrying import Carrying
 from twinstep.jax.finding import leaves_of, places_of
+from twinstep.jax.shadow import Shadow
 from twinstep.jax.trees import Path
 
 _OWN = ("jax", "flax", "optax", "equinox", "haiku")
@@ -59,11 +62,15 @@ class Entry:
     """A function that was compiled, such as by `jax.jit`, in its place.
 
     function: the program's; replicated: whether everything has an axis of devices in front
+    trains: whether it was seen to update anything; None: it was not called yet
     """
 
-    def __init__(self, made: Any, function: Any, listener: Listener, replicated: bool) -> None:
+    def __init__(
+        self, made: Any, function: Any, listener: Listener, shadow: Shadow, replicated: bool
+    ) -> None:
         self._made, self._listener = made, listener
-        self.function, self.replicated = function, replicated
+        self.function, self.shadow, self.replicated = function, shadow, replicated
+        self.trains: bool | None = None
         functools.update_wrapper(self, made, updated=())
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -112,6 +119,12 @@ def entered(listener: Listener) -> Iterator[None]:
         put(jax, "value_and_grad", _differentiating)
         put(jax, "grad", lambda _, to: _gradient(_differentiating(plain, to)))
         put(optax, "apply_updates", _applying)
+        for home, name in (
+            (jax.debug, "callback"),
+            (jax.debug, "print"),
+            (jax.experimental, "io_callback"),
+        ):
+            put(home, name, _calling_back)
         for name, body in (("scan", 0), ("fori_loop", 2), ("while_loop", 1)):
             put(jax.lax, name, _looping, body)
         if equinox is not None:
@@ -130,7 +143,8 @@ def _compiling(plain: Any, to: Listener, notes: bool, replicated: bool = False) 
         if str(getattr(function, "__module__", "")).split(".")[0] in _OWN:
             return plain(function, *rest, **options)
         made = plain(_noting(function, to) if notes else function, *rest, **options)
-        return Entry(made, function, to, replicated)
+        shadow = Shadow(plain, function, tuple(rest), options)
+        return Entry(made, function, to, shadow, replicated)
 
     return compiling
 
@@ -206,6 +220,22 @@ def _applying(plain: Any, to: Listener) -> Any:
         return params
 
     return apply_updates
+
+
+def _calling_back(plain: Any, to: Listener) -> Any:
+    """What calls back into Python, which a shadow must not do a second time."""
+
+    def call_back(*args: Any, **options: Any) -> Any:
+        if not to.carrying.is_shadow:
+            return plain(*args, **options)
+        if plain.__name__ == "io_callback":
+            raise InputError(
+                "an update that calls back into Python, by io_callback, cannot be computed twice: "
+                "twinstep.jax.record, in the program, records it"
+            )
+        return None
+
+    return call_back
 
 
 def _looping(plain: Any, to: Listener, body: int) -> Any:

@@ -16,7 +16,7 @@ from twinstep.jax.trees import Path, by_path, dotted
 
 Tree = Any
 Leaves = dict[Path, Any]
-_MODULES: Any = (nnx.Module, nnx.Optimizer)
+FormOf = Callable[[CarriedState], Leaves]
 _BUFFERS = ("batch_stats", "buffers", "state", "net_state", "model_state")
 """What programs call what their layers keep beside parameters."""
 
@@ -33,17 +33,19 @@ class Held(NamedTuple):
     buffers: dict[str, Any]
 
 
-def states_in(tree: Tree, applied: frozenset[Path] = frozenset()) -> list[Held]:
+def states_in(tree: Tree, form_of: FormOf, applied: frozenset[Path] = frozenset()) -> list[Held]:
     """All that are in a tree. applied: the places of the parameters that an update has made
 
+    form_of: {path: something of the shape} of a state's parameters, without axes in front
     InputError where several trees might be the parameters of one.
     """
     leaves = leaves_of(tree)
-    found = list(_of_modules(leaves))
+    found = list(_of_modules(leaves, form_of))
     for place, state in leaves.items():
         if isinstance(state, CarriedState):
-            prefix = params_of(state, leaves, place, applied)
-            params = None if prefix is None else _below(leaves, prefix, state)
+            form = form_of(state)
+            prefix = _params_of(form, np.ndim(state.updates), leaves, place, applied)
+            params = None if prefix is None else _below(leaves, prefix, form)
             found.append(Held(state, place, params, _buffers(leaves, place[:-1])))
     return found
 
@@ -51,14 +53,14 @@ def states_in(tree: Tree, applied: frozenset[Path] = frozenset()) -> list[Held]:
 def leaves_of(tree: Tree) -> Leaves:
     """{path: what is there}: arrays, whole states, and whole modules of nnx."""
     try:
-        return by_path(tree, is_leaf=_is_whole)
+        return by_path(tree, is_leaf=is_whole)
     except (InputError, ValueError):  # no tree that is anybody's state
         return {}
 
 
 def holds_modules(tree: Tree) -> bool:
     """Whether modules are in it, which a function of nnx changes in place."""
-    return any(isinstance(leaf, _MODULES) for leaf in leaves_of(tree).values())
+    return any(isinstance(leaf, nnx.Pytree) for leaf in leaves_of(tree).values())
 
 
 def places_of(leaves: Leaves, which: Callable[[Any], bool]) -> frozenset[Path]:
@@ -66,17 +68,11 @@ def places_of(leaves: Leaves, which: Callable[[Any], bool]) -> frozenset[Path]:
     return frozenset(path for path, leaf in leaves.items() if which(leaf))
 
 
-def form_of(state: CarriedState) -> Leaves:
-    """{path: gradient}, of the parameters that a state is for."""
-    return by_path(state.grads)
-
-
-def params_of(
-    state: CarriedState, leaves: Leaves, place: Path, applied: frozenset[Path]
+def _params_of(
+    form: Leaves, lead: int, leaves: Leaves, place: Path, applied: frozenset[Path]
 ) -> Path | None:
     """The path of its parameters: those that an update has made, or the nearest of their form."""
-    form = form_of(state)
-    found = trees_of_form(form, leaves)
+    found = trees_of_form(form, leaves, lead)
     if applied:
         found = [one for one in found if all((*one, *path) in applied for path in form)]
     if len(found) > 1:
@@ -92,15 +88,18 @@ def params_of(
     return found[0] if found else None
 
 
-def trees_of_form(form: Leaves, leaves: Leaves) -> list[Path]:
-    """The paths below which there are arrays of all these names and shapes."""
+def trees_of_form(form: Leaves, leaves: Leaves, lead: int = 0) -> list[Path]:
+    """The paths below which there are arrays of all these names and shapes.
+
+    lead: how many axes they have in front
+    """
     if not form:
         return []
     first, like = next(iter(form.items()))
 
     def has(prefix: Path, path: Path, array: Any) -> bool:
         leaf = leaves.get((*prefix, *path))
-        return leaf is not None and _is_array(leaf) and leaf.shape == np.shape(array)
+        return leaf is not None and _is_array(leaf) and leaf.shape[lead:] == array.shape
 
     starts = [
         path[: len(path) - len(first)]
@@ -136,7 +135,7 @@ def batch_of(
     keys: dict[str, Any] = {}
     for name, value in given.items():
         leaves = leaves_of({name: value})
-        if any(map(_is_whole, leaves.values())):
+        if any(map(is_whole, leaves.values())):
             continue
         if any(trees_of_form(form, leaves) for form in forms):
             continue
@@ -158,24 +157,24 @@ def _is_key(name: str, leaf: Any) -> bool:
     return words and any(word in name.lower() for word in ("key", "rng", "seed"))
 
 
-def _of_modules(leaves: Leaves) -> Iterator[Held]:
+def _of_modules(leaves: Leaves, form_of: FormOf) -> Iterator[Held]:
     """The optimizers of nnx among modules, each with the one that it updates."""
     modules: list[tuple[Path, Any]] = []
     for path, node in leaves.items():
-        if isinstance(node, _MODULES):
+        if isinstance(node, nnx.Pytree):
             modules += [
                 ((*path, *map(str, inner)), part)
                 for inner, part in nnx.iter_graph(node)
-                if isinstance(part, _MODULES)
+                if isinstance(part, nnx.Pytree)
             ]
     for path, optimizer in modules:
         state = getattr(optimizer, "opt_state", None)
         if not isinstance(optimizer, nnx.Optimizer) or not isinstance(state, CarriedState):
             continue
         state = states.plain(state)
-        shapes = {path: np.shape(array) for path, array in form_of(state).items()}
+        shapes = {path: array.shape for path, array in form_of(state).items()}
         for _, model in modules:
-            if model is optimizer or isinstance(model, nnx.Optimizer):
+            if not isinstance(model, nnx.Module):
                 continue
             learns = by_path(states.plain(nnx.state(model, optimizer.wrt)))
             if {p: np.shape(a) for p, a in learns.items()} == shapes:
@@ -188,8 +187,8 @@ def _of_modules(leaves: Leaves) -> Iterator[Held]:
             yield Held(state, path, None, {})
 
 
-def _below(leaves: Leaves, prefix: Path, state: CarriedState) -> dict[str, Any]:
-    return {dotted(path): leaves[(*prefix, *path)] for path in form_of(state)}
+def _below(leaves: Leaves, prefix: Path, form: Leaves) -> dict[str, Any]:
+    return {dotted(path): leaves[(*prefix, *path)] for path in form}
 
 
 def _buffers(leaves: Leaves, holder: Path) -> dict[str, Any]:
@@ -208,8 +207,9 @@ def _shared(one: Path, other: Path) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def _is_whole(node: Any) -> bool:
-    return isinstance(node, (CarriedState, *_MODULES))
+def is_whole(node: Any) -> bool:
+    """Whether it is found as it is, and not what is in it."""
+    return isinstance(node, CarriedState | nnx.Pytree)
 
 
 def _is_array(leaf: Any) -> bool:

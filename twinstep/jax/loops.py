@@ -1,7 +1,7 @@
 """Brings what a compiled loop updates out of it, turn by turn, by callbacks.
 
-What a compiled loop carries comes out of it at its end only. A callback makes XLA fuse in another
-way: the last bit may differ from that of the program as it is.
+What a compiled loop carries comes out of it at its end only. It is told by the loop's shadow, whose
+last bit may differ from that of the program itself.
 """
 
 from collections.abc import Callable
@@ -11,22 +11,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.jax.finding import Held, states_in
+from twinstep.jax.finding import FormOf, Held, states_in
 
 Tree = Any
+_CALLBACK = jax.debug.callback
+"""JAX's own: a program's says nothing in a shadow."""
 
 
-def tell(before: Tree, after: Tree, told: Callable[[Held, Any], None]) -> list[Any]:
+def tell(
+    before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any], None]
+) -> list[Any]:
     """Has told each state that one turn of a loop has updated, and its parameters before it.
 
     before, after: what the loop carries, traced; told: is called when the loop runs, with arrays
     Returns the forms of those that will be told.
     """
-    was = {held.place: held for held in states_in(before)}
+    was = {held.place: held for held in states_in(before, form_of)}
     forms = []
-    for held in states_in(after):
+    for held in states_in(after, form_of):
         began = was.get(held.place)
-        if began is None or held.state.updates is began.state.updates or held.params is None:
+        if (
+            began is None
+            or not held.state.is_full
+            or held.state.updates is began.state.updates
+            or held.params is None
+        ):
             continue
         _call(held, began.params, told)
         forms.append(jax.tree.structure(held.state))
@@ -49,7 +58,7 @@ def _tell(receive: Callable[..., None]) -> Any:
 
     @jax.custom_batching.custom_vmap
     def once(*arrays: Any) -> tuple[()]:
-        jax.debug.callback(receive, *arrays)
+        _CALLBACK(receive, *arrays)
         return ()
 
     @once.def_vmap

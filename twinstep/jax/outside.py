@@ -5,11 +5,11 @@ Mirror: twinstep/torch/steps.py
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.extend
@@ -17,7 +17,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.jax import finding, loops
-from twinstep.jax.carrying import CarriedState, Carrying, carried
+from twinstep.jax.carrying import CarriedState, Carrying, Loss, carried, first
 from twinstep.jax.entries import Entry, entered
 from twinstep.jax.finding import Held, Leaves
 from twinstep.jax.names import ONLY
@@ -27,7 +27,7 @@ from twinstep.jax.watching import WatchState
 from twinstep.trace.keep import Batch, Keep, kept
 from twinstep.trace.writing import check_new_folder
 
-LOOKED_AT = "callbacks in compiled loops: rounding may differ from the program's own"
+LOOKED_AT = "callbacks in the shadows of compiled loops: rounding may differ from their own"
 """What a trace says of itself for which a compiled loop was looked into."""
 
 
@@ -57,12 +57,24 @@ def record_program(
     return Program(out, kept(steps, every, raw_grads, opt_state, batch, exclude))
 
 
+class _Update(NamedTuple):
+    """An update that was seen: the state that it has left, and what it was made of."""
+
+    held: Held
+    grads: Any
+    loss: Any
+    is_known: Any
+    batch: dict[str, Any]
+    keys: dict[str, Any]
+    replicated: bool
+
+
 class _Optimizer:
     """One of the program's. updates: how many were told; form: {path: gradient} of its parameters
 
     initial: parameters, buffers and state before the first one that is told
     left: its parameters after the last one, as the program has them
-    waits: an update whose parameters have not been seen yet, and what it was made on
+    waits: an update whose parameters have not been seen yet
     before: parameters and state that the next one begins from, where others may have changed them
     """
 
@@ -70,7 +82,7 @@ class _Optimizer:
         self.name, self.updates, self.form = name, updates, form
         self.initial: tuple[Named, Named, Any] | None = None
         self.left: dict[str, Any] = {}
-        self.waits: tuple[Held, dict[str, Any]] | None = None
+        self.waits: _Update | None = None
         self.before: tuple[Named, Any] | None = None
         self.is_known = False
 
@@ -150,12 +162,18 @@ class Program:
         if self.failed is not None or self._over:
             return call()
         arguments = self.careful(self._before)(entry, *given) or {}
-        self._running = True
-        try:
+        seen, kept = None, None
+        if entry.trains:
+            seen = self.careful(self._shadowed)(entry, given)
+        elif entry.trains is None:
+            kept = self.careful(entry.shadow.kept)(*given)
+        with self._run():
+            traced = self.carrying.traced
             out = call()
-        finally:
-            self._running = False
-        self.careful(self._after)(entry, arguments, out)
+            entry.trains = entry.trains or self.carrying.traced > traced
+        if entry.trains and seen is None:
+            seen = self.careful(self._shadowed)(entry, kept or given)
+        self.careful(self._after)(entry, arguments, out, seen or {})
         self._end()
         return out
 
@@ -163,16 +181,27 @@ class Program:
         """Parameters that an update has left; the one that waits for such is whole."""
         leaves = finding.leaves_of(params)
         for one in self._optimizers.values():
-            if one.waits is not None and finding.trees_of_form(one.form, leaves) == [()]:
-                held, batch = one.waits
-                named = {finding.dotted(path): leaves[path] for path in one.form}
-                self._tell(one, held._replace(params=named), batch, {})
+            if one.waits is not None and () in finding.trees_of_form(one.form, leaves):
+                self._tell(
+                    one, one.waits, {finding.dotted(path): leaves[path] for path in one.form}
+                )
         self._end()
 
     def turned(self, before: Any, after: Any) -> None:
         """A turn of a compiled loop is traced."""
-        forms = loops.tell(before, after, self.careful(self._turn))
+        if not self.carrying.is_shadow:
+            return
+        forms = loops.tell(before, after, self.carrying.form, self.careful(self._turn))
         self._loops = self._loops or bool(forms)
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        """Something of the program's runs, or what is computed beside it."""
+        before, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = before
 
     def _end(self) -> None:
         if self._over:
@@ -181,107 +210,125 @@ class Program:
     def _is_clean(self) -> bool:
         return not self._running and _trace_state() == self._clean
 
+    def _shadowed(self, entry: Entry, given: Any) -> dict[int, CarriedState]:
+        """What a function gives its optimizers."""
+        with self._run():
+            seen = entry.shadow(self.carrying, *given)
+            if self._loops:
+                jax.effects_barrier()
+        return seen
+
     def _before(self, entry: Entry, args: Any, options: Any) -> dict[str, Any]:
         arguments = finding.arguments(entry.function, args, options)
-        for held in finding.states_in(arguments):
-            number, updates = _first(held.state.number), _first(held.state.updates)
-            one = self._optimizers.get(number)
-            if one is None:
-                one = self._begun(held, updates)
+        for held in finding.states_in(arguments, self.carrying.form):
+            updates = first(held.state.updates)
+            one = self._known(held, updates)
             if held.params is None:
                 continue
-            if one.waits is not None and _first(one.waits[0].state.updates) == updates:
-                self._tell(one, one.waits[0]._replace(params=held.params), one.waits[1], {})
+            if one.waits is not None and first(one.waits.held.state.updates) == updates:
+                self._tell(one, one.waits, held.params)
+            began = held.params, held.buffers, held.state.watched(())
             if not one.is_known and one.updates == updates:
-                one.initial = _copied((held.params, held.buffers, held.state.watched()))
+                one.initial = _copied(began)
             elif self._leaps(one) or not _same(one.left, held.params):
-                one.before = _copied((held.params, held.state.watched()))
+                one.before = _copied((held.params, held.state.watched(())))
         return arguments
 
-    def _after(self, entry: Entry, arguments: dict[str, Any], out: Any) -> None:
-        if self._loops:
-            jax.effects_barrier()
+    def _after(
+        self, entry: Entry, arguments: dict[str, Any], out: Any, seen: dict[int, CarriedState]
+    ) -> None:
         forms = [one.form for one in self._optimizers.values()]
         batch, keys = finding.batch_of(arguments, forms)
         modules = {name: given for name, given in arguments.items() if finding.holds_modules(given)}
-        noted = entry.noted(out)
-        for held in [*finding.states_in(modules), *finding.states_in(out, noted.applied)]:
-            one = self._known(held)
-            if _first(held.state.updates) == one.updates:
+        form, noted = self.carrying.form, entry.noted(out)
+        for held in [
+            *finding.states_in(modules, form),
+            *finding.states_in(out, form, noted.applied),
+        ]:
+            updates = first(held.state.updates)
+            one = self._known(held, updates - 1)
+            if updates == one.updates:
                 continue
+            full = seen.get(first(held.state.number))
+            if full is None:
+                raise InputError(
+                    f"optimizer {one.name!r}: its update {updates} was made by a function that was "
+                    "not seen to update"
+                )
+            update = _Update(held, *full.carried(), batch, keys, entry.replicated)
             if held.params is None:
-                one.waits = held, batch
+                one.waits = update
             else:
-                self._tell(one, held, batch, keys, entry.replicated)
+                self._tell(one, update, held.params)
         entry.tell(out, batch)
 
-    def _updated(self, state: CarriedState, params: Any, batch: dict[str, Any]) -> None:
+    def _updated(self, state: CarriedState, grads: Any, params: Any, losses: list[Loss]) -> None:
         """An optimizer has updated outside of any trace; the parameters are still to come."""
         held = Held(state, (), None, {})
-        one = self._known(held)
+        one = self._known(held, first(state.updates) - 1)
         if params is not None:
             leaves = finding.leaves_of(params)
             named = {finding.dotted(path): leaves[path] for path in one.form if path in leaves}
             if one.waits is not None:  # what nobody has seen applied
-                self._tell(one, one.waits[0]._replace(params=named), one.waits[1], {})
+                self._tell(one, one.waits, named)
             if one.initial is None:
                 one.initial = _copied(named), {}, _counted(one)
             elif self._leaps(one) or not _same(one.left, named):
                 one.before = _copied(named), ()
-        one.waits = held, batch
+        loss: Any = sum(loss.value for loss in losses) if losses else np.float32(np.nan)
+        batch = {name: array for loss in losses for name, array in loss.batch.items()}
+        one.waits = _Update(held, grads, loss, bool(losses), batch, {}, False)
 
     def _turn(self, held: Held, before: Any) -> None:
         """A turn of a compiled loop is over; they may come in any order."""
         with self._told:
-            number, updates = _first(held.state.number), _first(held.state.updates)
-            one = self._optimizers.get(number)
-            if one is None:
-                one = self._begun(held, 0)
+            number, updates = first(held.state.number), first(held.state.updates)
+            one = self._known(held, 0)
             self._turns[number][updates] = held, before
-            while (next_one := self._turns[number].pop(one.updates + 1, None)) is not None:
-                held, before = next_one
+            while (turn := self._turns[number].pop(one.updates + 1, None)) is not None:
+                held, before = turn
                 if one.initial is None:
                     one.initial = before, held.buffers, _counted(one)
-                self._tell(one, held, {}, {})
+                self._tell(one, _Update(held, *held.state.carried(), {}, {}, False), held.params)
 
     # What it is told as
 
-    def _known(self, held: Held) -> _Optimizer:
-        number = _first(held.state.number)
-        return self._optimizers.get(number) or self._begun(held, _first(held.state.updates) - 1)
-
-    def _begun(self, held: Held, updates: int) -> _Optimizer:
-        number, name = _first(held.state.number), ONLY
-        if self.carrying.several:
-            words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
-            name = ".".join(words) or f"{ONLY}{number}"
-        one = _Optimizer(name, updates, finding.form_of(held.state))
-        self._optimizers[number] = one
-        return one
+    def _known(self, held: Held, updates: int) -> _Optimizer:
+        """The optimizer whose state it is; one that is new has made so many updates."""
+        number, name = first(held.state.number), ONLY
+        if number not in self._optimizers:
+            if self.carrying.several:
+                words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
+                name = ".".join(words) or f"{ONLY}{number}"
+            one = _Optimizer(name, updates, self.carrying.form(held.state))
+            self._optimizers[number] = one
+        return self._optimizers[number]
 
     def _leaps(self, one: _Optimizer) -> bool:
         """Whether the next update is kept, and the one before may not be."""
         return self._keep.leaps and self._keep.has(one.updates + 1)
 
-    def _tell(
-        self,
-        one: _Optimizer,
-        held: Held,
-        batch: dict[str, Any],
-        keys: dict[str, Any],
-        replicated: bool = False,
-    ) -> None:
-        state, lead = held.state, np.ndim(held.state.updates)
-        axes = () if replicated or not lead else (*_axes(lead), STEP)
-        form = Form(np.shape(state.updates)[0] if replicated and lead else None, axes)
-        is_known = bool(np.all(np.asarray(state.is_known)))
-        loss = np.asarray(state.loss) if is_known else np.full(np.shape(state.loss), np.nan)
-        what: Any = loss, held.params, state.watched(), held.buffers
+    def _tell(self, one: _Optimizer, update: "_Update", params: Any) -> None:
+        state, lead = update.held.state, np.ndim(update.held.state.updates)
+        axes = () if update.replicated or not lead else (*_axes(lead), STEP)
+        form = Form(np.shape(state.updates)[0] if lead and not axes else None, axes)
+        is_known = bool(np.all(np.asarray(update.is_known)))
+        loss = update.loss if is_known else np.full(np.shape(update.loss), np.nan)
+        told = Told(
+            loss,
+            params,
+            state.watched(update.grads),
+            update.held.buffers,
+            update.batch,
+            update.keys,
+            one.before,
+            is_known,
+        )
         if axes:
-            what, batch, keys = _with_steps(what, lead), {}, {}
-        told = Told(*what, batch, keys, one.before, is_known)
+            stacked = _with_steps(told[:4], lead)
+            told = told._replace(**dict(zip(Told._fields, stacked)), batch={}, rng={}, before=None)
         self._recorder_of(one, form.replicas).told(told, form, one.name)
-        one.updates, one.left = _first(state.updates), dict(held.params or {})
+        one.updates, one.left = first(state.updates), dict(params)
         one.waits = one.before = None
 
     def _recorder_of(self, one: _Optimizer, replicas: int | None) -> Recorder:
@@ -318,11 +365,6 @@ def _trace_state() -> Any:
 def _counted(one: _Optimizer) -> WatchState:
     """A state of which nothing is known but how many updates it has made."""
     return WatchState((), (), jax.numpy.asarray(np.int32(one.updates)))
-
-
-def _first(array: Any) -> int:
-    """A number that all have, whatever axes stand in front of it."""
-    return int(np.asarray(array).reshape(-1)[0])
 
 
 def _copied(tree: Any) -> Any:
