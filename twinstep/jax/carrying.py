@@ -1,8 +1,8 @@
 """Optimizers whose state says what they do, whoever makes them: what `watch` does, from outside.
 
 An optimizer's state is given back by whatever updates it, and so brings out of jit, scan, vmap and
-pmap what it carries, with no callback. In the program itself it carries a count and nothing else: an
-intermediate result that is given out too, such as a gradient, makes XLA fuse in another way, and
+pmap what it carries, with no callback. In the program itself it carries a count and nothing else:
+an intermediate result that is given out too, such as a gradient, makes XLA fuse in another way, and
 the last bit of a training may differ. The gradients are carried by a shadow of the program's
 function, which is compiled and called beside it.
 """
@@ -218,6 +218,7 @@ class Carrying:
         return init_carrying, update_carrying
 
     def _begun(self, made: object, params: Tree, inner: Any) -> CarriedState:
+        params = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else None, params)
         form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         self._made += 1
         self._forms[self._made] = form

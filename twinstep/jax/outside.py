@@ -325,8 +325,8 @@ class Program:
             is_known,
         )
         if axes:
-            stacked = _with_steps(told[:4], lead)
-            told = told._replace(**dict(zip(Told._fields, stacked)), batch={}, rng={}, before=None)
+            loss, params, opt_state, buffers = _with_steps(told[:4], lead)
+            told = Told(loss, params, opt_state, buffers, {}, {}, None, is_known)
         self._recorder_of(one, form.replicas).told(told, form, one.name)
         one.updates, one.left = first(state.updates), dict(params)
         one.waits = one.before = None
