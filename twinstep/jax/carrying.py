@@ -7,6 +7,7 @@ the last bit of a training may differ. The gradients are carried by a shadow of 
 function, which is compiled and called beside it.
 """
 
+import copy
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import serialization
+from jax.tree_util import GetAttrKey
 
 from twinstep.jax.trees import Path, by_path
 from twinstep.jax.watching import WatchState
@@ -26,27 +29,52 @@ _KEPT = 64
 """How many losses wait for the update that they belong to: a step has a few."""
 
 
-class _Carried(NamedTuple):
-    grads: Tree
-    inner: optax.OptState
-    updates: jax.Array
-    loss: Any
-    is_known: Any
-    number: jax.Array
+_FIELDS = ("grads", "inner", "updates", "loss", "is_known", "number")
 
 
-class CarriedState(_Carried):
+class CarriedState:
     """An optimizer's state that counts its updates, and in a shadow has what they are made of.
 
-    To the program it is what is inside: it is taken apart, asked and changed as that is.
+    To the program it is what is inside: it is taken apart, asked, changed and saved as that is.
     grads, inner, updates: as of `WatchState`; loss: what was differentiated, if that `is_known`;
     number: which of the program's optimizers it is, in the order in which they began
     In the program itself grads, loss and is_known are ().
     """
 
-    __slots__ = ()
+    __slots__ = _FIELDS
+
+    def __init__(
+        self, grads: Tree, inner: Any, updates: Any, loss: Any, is_known: Any, number: Any
+    ) -> None:
+        self.grads, self.inner, self.updates = grads, inner, updates
+        self.loss, self.is_known, self.number = loss, is_known, number
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it carries gradients."""
+        return not (isinstance(self.grads, tuple) and self.grads == ())
+
+    @property
+    def carried(self) -> tuple[Tree, Any, Any]:
+        """Gradients, the loss, and whether that is known."""
+        return self.grads, self.loss, self.is_known
+
+    def carry(self, grads: Tree, loss: Any, is_known: Any) -> "CarriedState":
+        """The same, carrying these."""
+        return CarriedState(grads, self.inner, self.updates, loss, is_known, self.number)
+
+    def around(self, inner: Any) -> "CarriedState":
+        """The same with another inside."""
+        return CarriedState(self.grads, inner, self.updates, self.loss, self.is_known, self.number)
+
+    def watched(self, grads: Tree) -> WatchState:
+        """The same as `watch` has it, if the program itself does not."""
+        inner = self.inner
+        return inner if isinstance(inner, WatchState) else WatchState(grads, inner, self.updates)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _FIELDS:  # of one that is being made
+            raise AttributeError(name)
         return getattr(self.inner, name)
 
     def __getitem__(self, key: Any) -> Any:
@@ -58,53 +86,28 @@ class CarriedState(_Carried):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return self.fields()
+    def _replace(self, **changes: Any) -> "CarriedState":
+        return self.around(self.inner._replace(**changes))
 
-    def carry(self, grads: Tree, loss: Any, is_known: Any) -> "CarriedState":
-        """The same, carrying these."""
-        return CarriedState(grads, self.inner, self.updates, loss, is_known, self.number)
+    def __copy__(self) -> "CarriedState":
+        return self.around(self.inner)
 
-    def carried(self) -> tuple[Tree, Any, Any]:
-        """What it carries."""
-        return self.grads, self.loss, self.is_known
+    def __deepcopy__(self, memo: Any) -> "CarriedState":
+        return CarriedState(*(copy.deepcopy(getattr(self, name), memo) for name in _FIELDS))
 
-    def without_inner(self) -> "CarriedState":
-        """What it carries, and of whom."""
-        return CarriedState(self.grads, (), self.updates, self.loss, self.is_known, self.number)
-
-    def _asdict(self) -> dict[str, Any]:
-        return dict(zip(self._fields, self.fields(), strict=True))
-
-    def _replace(self, **changes: Any) -> Any:
-        return CarriedState(self.grads, self.inner._replace(**changes), *self.fields()[2:])
-
-    def fields(self) -> tuple[Any, ...]:
-        """What it is made of."""
-        return tuple(tuple.__iter__(self))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it carries gradients."""
-        return not (isinstance(self.grads, tuple) and self.grads == ())
-
-    def watched(self, grads: Tree) -> WatchState:
-        """The same as `watch` has it, if the program itself does not."""
-        inner = self.inner
-        return inner if isinstance(inner, WatchState) else WatchState(grads, inner, self.updates)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.inner.__reduce_ex__(protocol)
 
 
 jax.tree_util.register_pytree_with_keys(
     CarriedState,
-    lambda state: (
-        [
-            (jax.tree_util.GetAttrKey(name), field)
-            for name, field in zip(state._fields, state.fields(), strict=True)
-        ],
-        None,
-    ),
+    lambda state: ([(GetAttrKey(name), getattr(state, name)) for name in _FIELDS], None),
     lambda _, fields: CarriedState(*fields),
-    lambda state: (state.fields(), None),
+)
+serialization.register_serialization_state(  # type: ignore[no-untyped-call]  # of Flax
+    CarriedState,
+    lambda state: serialization.to_state_dict(state.inner),
+    lambda state, saved: state.around(serialization.from_state_dict(state.inner, saved)),
 )
 
 
@@ -129,10 +132,28 @@ class Loss(NamedTuple):
         )
 
 
+class Marked:
+    """Some arrays, which it does not keep."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Any] = {}
+
+    def add(self, tree: Tree) -> None:
+        """All in a tree."""
+        self._held = {key: ref for key, ref in self._held.items() if _held(ref) is not None}
+        self._held |= {id(leaf): _weak(leaf) for leaf in jax.tree.leaves(tree)}
+
+    def has(self, leaf: Any) -> bool:
+        """Whether it is one of them."""
+        return id(leaf) in self._held and _held(self._held[id(leaf)]) is leaf
+
+
 class Carrying:
     """What the optimizers of a program carry, while it runs.
 
-    applied: the parameters that `apply_updates` has made, weakly, by id
+    applied: the parameters that `apply_updates` has made; given: those that were differentiated, or
+        given to an update; changes: what updates add to them, and gradients
+    begun: how many optimizers have begun
     updated: is called with a state that was updated outside of any trace, its gradients, the
         parameters that it was given, if any, and its losses
     is_shadow: whether it is a shadow that runs; traced: how many updates were traced, of either
@@ -140,13 +161,13 @@ class Carrying:
 
     def __init__(self, is_clean: Callable[[], bool], updated: Callable[..., None]) -> None:
         self.is_clean, self.updated = is_clean, updated
-        self.applied: dict[int, Any] = {}
+        self.applied, self.given, self.changes = Marked(), Marked(), Marked()
+        self.begun = 0
         self.losses: deque[Loss] = deque(maxlen=_KEPT)
         self.is_shadow, self.traced = False, 0
         self._forms: dict[int, Tree] = {}
         self._different: set[Any] = set()
         self._depth = 0
-        self._made = 0
 
     @property
     def several(self) -> bool:
@@ -168,16 +189,8 @@ class Carrying:
 
     def differentiated(self, loss: Any, grads: Tree, batch: dict[str, Any] | None = None) -> None:
         """A loss has gradients now."""
+        self.changes.add(grads)
         self.losses.append(Loss(loss, list(map(_weak, jax.tree.leaves(grads))), batch or {}))
-
-    def apply(self, params: Tree) -> None:
-        """These are what an update has left."""
-        self.applied = {key: ref for key, ref in self.applied.items() if _held(ref) is not None}
-        self.applied |= {id(leaf): _weak(leaf) for leaf in jax.tree.leaves(params)}
-
-    def is_applied(self, leaf: Any) -> bool:
-        """Whether it is a parameter that an update has left."""
-        return id(leaf) in self.applied and _held(self.applied[id(leaf)]) is leaf
 
     def _taken(self, grads: Tree) -> list[Loss]:
         """The losses that the gradients of an update are of; they are no other's."""
@@ -213,6 +226,7 @@ class Carrying:
                 return update(updates, state, *args, **extra)
             with self._inside():
                 changes, inner = update(updates, state.inner, *args, **extra)
+            self.changes.add(changes)
             return changes, self._after(state, updates, inner, *args[:1] or [extra.get("params")])
 
         return init_carrying, update_carrying
@@ -220,11 +234,11 @@ class Carrying:
     def _begun(self, made: object, params: Tree, inner: Any) -> CarriedState:
         params = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else None, params)
         form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-        self._made += 1
-        self._forms[self._made] = form
-        one = self._made if self.is_clean() else made  # traced for its shapes, it is none
+        self.begun += 1
+        self._forms[self.begun] = form
+        one = self.begun if self.is_clean() else made  # traced for its shapes, it is none
         self._different.add((one, str(form)))
-        updates, number = (jnp.asarray(np.int32(n)) for n in (0, self._made))
+        updates, number = (jnp.asarray(np.int32(n)) for n in (0, self.begun))
         state = CarriedState((), inner, updates, (), (), number)
         if not self.is_shadow:
             return state
@@ -234,6 +248,7 @@ class Carrying:
     def _after(self, state: CarriedState, grads: Tree, inner: Any, params: Tree) -> CarriedState:
         after = CarriedState((), inner, state.updates + 1, (), (), state.number)
         self.traced += 1
+        self.given.add(params)
         if self.is_clean():
             self.updated(after, grads, params, self._taken(grads))
         if not state.is_full:
@@ -241,7 +256,7 @@ class Carrying:
         found = self._taken(grads)
         loss: Any = sum(one.value for one in found)
         return after.carry(
-            jax.tree.map(_as_wide, grads, state.grads),
+            _as_wide(grads, state.grads),
             jnp.asarray(loss, state.loss.dtype) if found else jnp.zeros_like(state.loss),
             jnp.full_like(state.is_known, bool(found)),
         )
@@ -272,10 +287,16 @@ def first(array: Any) -> int:
     return int(np.asarray(array).reshape(-1)[0])
 
 
-def _as_wide(grad: Any, slot: Any) -> Any:
-    """A gradient in the dtype in which it is carried, if that holds all of it."""
-    wider = grad.dtype != slot.dtype and jnp.promote_types(grad.dtype, slot.dtype) == slot.dtype
-    return grad.astype(slot.dtype) if wider else grad
+def _as_wide(grads: Tree, slots: Tree) -> Tree:
+    """Gradients in the dtypes in which they are carried, where those hold all of them."""
+
+    def wide(grad: Any, slot: Any) -> Any:
+        wider = grad.dtype != slot.dtype and jnp.promote_types(grad.dtype, slot.dtype) == slot.dtype
+        return grad.astype(slot.dtype) if wider else grad
+
+    form: Any = jax.tree.structure(grads)
+    # else some parameters have none
+    return jax.tree.map(wide, grads, slots) if form == jax.tree.structure(slots) else grads
 
 
 def _loss_dtype() -> np.dtype[Any]:

@@ -18,7 +18,7 @@ except ImportError:
 
 from twinstep.errors import InputError
 from twinstep.jax.carrying import Carrying
-from twinstep.jax.finding import leaves_of, places_of
+from twinstep.jax.finding import arguments, leaves_of, places_of
 from twinstep.jax.shadow import Shadow
 from twinstep.jax.trees import Path
 
@@ -51,26 +51,53 @@ class Listener(Protocol):
 class Noted(NamedTuple):
     """What was seen when a function was traced: where in its output is what.
 
-    applied: parameters that an update has left; losses: (where one is, where its gradients are)
+    given: parameters among its arguments; applied: such as an update has left; changes: what is
+        of their form and is none; losses: (where one is, where its gradients are)
     """
 
+    given: frozenset[Path] = frozenset()
     applied: frozenset[Path] = frozenset()
+    changes: frozenset[Path] = frozenset()
     losses: tuple[tuple[Path, list[Path]], ...] = ()
+
+
+class Notes:
+    """What was seen of a function, however often it is compiled.
+
+    trains: whether it updates anything; None: nobody has called it yet
+    by_output: what was seen as it was traced, by the structure of its output
+    noting: the function, so that it is seen; None: it is not looked into
+    """
+
+    def __init__(self) -> None:
+        self.trains: bool | None = None
+        self.by_output: dict[Any, Noted] = {}
+        self.noting: Any = None
+
+    @property
+    def given(self) -> frozenset[Path]:
+        """The places of parameters among its arguments."""
+        return frozenset().union(*(noted.given for noted in self.by_output.values()))
 
 
 class Entry:
     """A function that was compiled, such as by `jax.jit`, in its place.
 
     function: the program's; replicated: whether everything has an axis of devices in front
-    trains: whether it was seen to update anything; None: it was not called yet
     """
 
     def __init__(
-        self, made: Any, function: Any, listener: Listener, shadow: Shadow, replicated: bool
+        self,
+        made: Any,
+        function: Any,
+        notes: Notes,
+        listener: Listener,
+        shadow: Shadow,
+        replicated: bool,
     ) -> None:
         self._made, self._listener = made, listener
-        self.function, self.shadow, self.replicated = function, shadow, replicated
-        self.trains: bool | None = None
+        self.function, self.notes, self.shadow = function, notes, shadow
+        self.replicated = replicated
         functools.update_wrapper(self, made, updated=())
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -89,15 +116,14 @@ class Entry:
 
     def noted(self, out: Any) -> Noted:
         """What was seen of such an output when it was traced."""
-        notes: dict[Any, Noted] = getattr(self.function, _NOTES, (None, {}))[1]
-        return notes.get(jax.tree.structure(out), Noted())
+        return self.notes.by_output.get(jax.tree.structure(out), Noted())
 
     def tell(self, out: Any, batch: dict[str, Any] | None = None) -> None:
         """Says which of what it gave back are losses, gradients and parameters."""
         noted = self.noted(out)
         if noted.applied or noted.losses:
             leaves, carrying = leaves_of(out), self._listener.carrying
-            carrying.apply([leaves[path] for path in noted.applied])
+            carrying.applied.add([leaves[path] for path in noted.applied])
             for loss, grads in noted.losses:
                 carrying.differentiated(leaves[loss], [leaves[path] for path in grads], batch)
 
@@ -142,41 +168,44 @@ def _compiling(plain: Any, to: Listener, notes: bool, replicated: bool = False) 
             return lambda function: compiling(function, *args, **options)
         if str(getattr(function, "__module__", "")).split(".")[0] in _OWN:
             return plain(function, *rest, **options)
-        made = plain(_noting(function, to) if notes else function, *rest, **options)
+        known = getattr(function, "__dict__", {}).get(_NOTES) or Notes()
+        with suppress(AttributeError, TypeError):  # a bound method remembers nothing
+            setattr(function, _NOTES, known)
+        # compiled twice it is to be the same one: JAX knows by that what it has traced
+        if notes and known.noting is None:
+            known.noting = _noting(function, known.by_output, to)
+        made = plain(known.noting if notes else function, *rest, **options)
         shadow = Shadow(plain, function, tuple(rest), options)
-        return Entry(made, function, to, shadow, replicated)
+        return Entry(made, function, known, to, shadow, replicated)
 
     return compiling
 
 
-def _noting(function: Any, to: Listener) -> Any:
-    """A function that notes what it gives back as it is traced, once of each.
+def _noting(function: Any, notes: dict[Any, Noted], to: Listener) -> Any:
+    """A function that notes, as it is traced, what it takes and gives back."""
 
-    Compiled twice it is to be the same one: JAX knows by that what it has traced.
-    """
-    if known := getattr(function, "__dict__", {}).get(_NOTES):
-        return known[0]
-    notes: dict[Any, Noted] = {}
-
-    def note(out: Any) -> None:
+    def note(out: Any, args: Any, options: Any) -> None:
         leaves, carrying = leaves_of(out), to.carrying
+        given = leaves_of(arguments(function, args, options))
         losses = []
         for loss in carrying.losses:
             where = [path for path, leaf in leaves.items() if leaf is loss.value]
             grads = [path for path, leaf in leaves.items() if loss.gave([leaf])]
             if where and grads:
                 losses.append((where[0], grads))
-        applied = places_of(leaves, carrying.is_applied)
-        notes[jax.tree.structure(out)] = Noted(applied, tuple(losses))
+        notes[jax.tree.structure(out)] = Noted(
+            places_of(given, carrying.given.has),
+            places_of(leaves, carrying.applied.has),
+            places_of(leaves, carrying.changes.has),
+            tuple(losses),
+        )
 
     @functools.wraps(function)
     def noting(*args: Any, **options: Any) -> Any:
         out = function(*args, **options)
-        to.careful(note)(out)
+        to.careful(note)(out, args, options)
         return out
 
-    with suppress(AttributeError, TypeError):  # a bound method remembers nothing
-        setattr(function, _NOTES, (noting, notes))
     return noting
 
 
@@ -189,6 +218,8 @@ def _differentiating(plain: Any, to: Listener) -> Any:
             value, grads = whole(*args, **given)
             loss = value[0] if has_aux else value
             to.careful(to.carrying.differentiated)(loss, grads)
+            if isinstance(argnums, int) and -len(args) <= argnums < len(args):
+                to.careful(to.carrying.given.add)(args[argnums])
             return value, grads
 
         return differentiated
@@ -215,7 +246,7 @@ def _gradient(value_and_grad: Any) -> Any:
 def _applying(plain: Any, to: Listener) -> Any:
     def apply_updates(*args: Any, **options: Any) -> Any:
         params = plain(*args, **options)
-        told = to.applied if to.carrying.is_clean() else to.carrying.apply
+        told = to.applied if to.carrying.is_clean() else to.carrying.applied.add
         to.careful(told)(params)
         return params
 

@@ -24,28 +24,40 @@ _BUFFERS = ("batch_stats", "buffers", "state", "net_state", "model_state")
 class Held(NamedTuple):
     """An optimizer's state and what it belongs to.
 
-    place: where it is; params, buffers: {name: array}, params None where they are somewhere else
+    place: where it is; buffers: {name: array}
+    params: {where they are: {name: array}}; several where nothing tells which of them it is
     """
 
     state: CarriedState
     place: Path
-    params: dict[str, Any] | None
+    params: dict[Path, dict[str, Any]]
     buffers: dict[str, Any]
 
+    @property
+    def learned(self) -> dict[str, Any] | None:
+        """Its parameters, if they are known."""
+        return next(iter(self.params.values())) if len(self.params) == 1 else None
 
-def states_in(tree: Tree, form_of: FormOf, applied: frozenset[Path] = frozenset()) -> list[Held]:
-    """All that are in a tree. applied: the places of the parameters that an update has made
+
+def states_in(
+    tree: Tree,
+    form_of: FormOf,
+    applied: frozenset[Path] = frozenset(),
+    changes: frozenset[Path] = frozenset(),
+) -> list[Held]:
+    """All that are in a tree.
+
+    applied: the places of the parameters that an update has made; changes: of what is none
 
     form_of: {path: something of the shape} of a state's parameters, without axes in front
-    InputError where several trees might be the parameters of one.
     """
-    leaves = leaves_of(tree)
+    leaves = {place: leaf for place, leaf in leaves_of(tree).items() if place not in changes}
     found = list(_of_modules(leaves, form_of))
     for place, state in leaves.items():
         if isinstance(state, CarriedState):
             form = form_of(state)
-            prefix = _params_of(form, np.ndim(state.updates), leaves, place, applied)
-            params = None if prefix is None else _below(leaves, prefix, form)
+            prefixes = _params_of(form, np.ndim(state.updates), leaves, place, applied)
+            params = {prefix: _below(leaves, prefix, form) for prefix in prefixes}
             found.append(Held(state, place, params, _buffers(leaves, place[:-1])))
     return found
 
@@ -70,8 +82,8 @@ def places_of(leaves: Leaves, which: Callable[[Any], bool]) -> frozenset[Path]:
 
 def _params_of(
     form: Leaves, lead: int, leaves: Leaves, place: Path, applied: frozenset[Path]
-) -> Path | None:
-    """The path of its parameters: those that an update has made, or the nearest of their form."""
+) -> list[Path]:
+    """The paths of its parameters: those that an update has made, or the nearest of their form."""
     found = trees_of_form(form, leaves, lead)
     if applied:
         found = [one for one in found if all((*one, *path) in applied for path in form)]
@@ -80,12 +92,7 @@ def _params_of(
         shared = [_shared(one, place) for one in found]
         nearest = [one for one, n in zip(found, shared, strict=True) if n == max(shared)]
         found = beside or nearest
-    if len(found) > 1:
-        raise InputError(
-            f"{' and '.join(repr(dotted(one)) for one in found)} have the form of an optimizer's "
-            "parameters, expected one: rec.step of twinstep.jax.record says which"
-        )
-    return found[0] if found else None
+    return found
 
 
 def trees_of_form(form: Leaves, leaves: Leaves, lead: int = 0) -> list[Path]:
@@ -181,10 +188,10 @@ def _of_modules(leaves: Leaves, form_of: FormOf) -> Iterator[Held]:
                 named = {dotted(name): leaf for name, leaf in learns.items()}
                 kept = by_path(states.plain(nnx.state(model, nnx.BatchStat)))
                 buffers = {dotted(name): leaf for name, leaf in kept.items()}
-                yield Held(state, path, named, buffers)
+                yield Held(state, path, {path: named}, buffers)
                 break
         else:
-            yield Held(state, path, None, {})
+            yield Held(state, path, {}, {})
 
 
 def _below(leaves: Leaves, prefix: Path, form: Leaves) -> dict[str, Any]:

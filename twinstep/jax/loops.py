@@ -30,25 +30,23 @@ def tell(
     forms = []
     for held in states_in(after, form_of):
         began = was.get(held.place)
-        if (
-            began is None
-            or not held.state.is_full
-            or held.state.updates is began.state.updates
-            or held.params is None
-        ):
+        stays = began is not None and held.state.updates is began.state.updates
+        if began is None or stays or not held.state.is_full:
             continue
-        _call(held, began.params, told)
+        if held.learned is None or began.learned is None:
+            continue
+        _call(held, began.learned, told)
         forms.append(jax.tree.structure(held.state))
     return forms
 
 
 def _call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> None:
-    payload = (held.state, held.params, held.buffers, began)
+    payload = (held.state, held.learned, held.buffers, began)
     leaves, treedef = jax.tree.flatten(jax.tree.map(_words, payload))
 
     def receive(*arrays: Any) -> None:
         state, params, buffers, before = jax.tree.unflatten(treedef, map(np.array, arrays))
-        told(Held(state, held.place, params, buffers), before)
+        told(Held(state, held.place, {(): params}, buffers), before)
 
     _tell(receive)(*jax.lax.stop_gradient(leaves))
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.extend
+import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
@@ -22,7 +23,8 @@ from twinstep.jax.entries import Entry, entered
 from twinstep.jax.finding import Held, Leaves
 from twinstep.jax.names import ONLY
 from twinstep.jax.recorder import Recorder, Told
-from twinstep.jax.states import STEP, Form, Named
+from twinstep.jax.states import STEP, Form, Named, unchanged
+from twinstep.jax.trees import Path
 from twinstep.jax.watching import WatchState
 from twinstep.trace.keep import Batch, Keep, kept
 from twinstep.trace.writing import check_new_folder
@@ -72,7 +74,7 @@ class _Update(NamedTuple):
 class _Optimizer:
     """One of the program's. updates: how many were told; form: {path: gradient} of its parameters
 
-    initial: parameters, buffers and state before the first one that is told
+    initial: parameters as `Held` has them, buffers and state before the first one that is told
     left: its parameters after the last one, as the program has them
     waits: an update whose parameters have not been seen yet
     before: parameters and state that the next one begins from, where others may have changed them
@@ -80,7 +82,7 @@ class _Optimizer:
 
     def __init__(self, name: str, updates: int, form: Leaves) -> None:
         self.name, self.updates, self.form = name, updates, form
-        self.initial: tuple[Named, Named, Any] | None = None
+        self.initial: tuple[dict[Path, Named], Named, Any] | None = None
         self.left: dict[str, Any] = {}
         self.waits: _Update | None = None
         self.before: tuple[Named, Any] | None = None
@@ -161,18 +163,19 @@ class Program:
         """A compiled function is called: what it takes is looked at, and what it gives back."""
         if self.failed is not None or self._over:
             return call()
+        begun = self.carrying.begun
         arguments = self.careful(self._before)(entry, *given) or {}
         seen, kept = None, None
-        if entry.trains:
-            seen = self.careful(self._shadowed)(entry, given)
-        elif entry.trains is None:
+        if entry.notes.trains:
+            seen = self.careful(self._shadowed)(entry, given, begun)
+        elif entry.notes.trains is None:
             kept = self.careful(entry.shadow.kept)(*given)
         with self._run():
             traced = self.carrying.traced
             out = call()
-            entry.trains = entry.trains or self.carrying.traced > traced
-        if entry.trains and seen is None:
-            seen = self.careful(self._shadowed)(entry, kept or given)
+            entry.notes.trains = entry.notes.trains or self.carrying.traced > traced
+        if entry.notes.trains and seen is None:
+            seen = self.careful(self._shadowed)(entry, kept or given, begun)
         self.careful(self._after)(entry, arguments, out, seen or {})
         self._end()
         return out
@@ -210,28 +213,34 @@ class Program:
     def _is_clean(self) -> bool:
         return not self._running and _trace_state() == self._clean
 
-    def _shadowed(self, entry: Entry, given: Any) -> dict[int, CarriedState]:
-        """What a function gives its optimizers."""
-        with self._run():
-            seen = entry.shadow(self.carrying, *given)
-            if self._loops:
-                jax.effects_barrier()
+    def _shadowed(self, entry: Entry, given: Any, begun: int) -> dict[int, CarriedState]:
+        """What a function gives its optimizers. begun: how many there were before it was called"""
+        carrying = self.carrying
+        saved, carrying.begun = carrying.begun, begun  # it begins the very same ones
+        try:
+            with self._run():
+                seen = entry.shadow(carrying, *given)
+                if self._loops:
+                    jax.effects_barrier()
+        finally:
+            carrying.begun = saved
         return seen
 
     def _before(self, entry: Entry, args: Any, options: Any) -> dict[str, Any]:
         arguments = finding.arguments(entry.function, args, options)
         for held in finding.states_in(arguments, self.carrying.form):
             updates = first(held.state.updates)
-            one = self._known(held, updates)
-            if held.params is None:
-                continue
-            if one.waits is not None and first(one.waits.held.state.updates) == updates:
-                self._tell(one, one.waits, held.params)
-            began = held.params, held.buffers, held.state.watched(())
+            one, params = self._known(held, updates), held.params
+            if len(params) > 1:  # what the last update has left, or what was given to the last
+                left = {place: each for place, each in params.items() if _same(one.left, each)}
+                params = left or _at(params, entry.notes.given)
+            waits = one.waits if len(params) == 1 else None
+            if waits is not None and first(waits.held.state.updates) == updates:
+                self._tell(one, waits, *params.values())
             if not one.is_known and one.updates == updates:
-                one.initial = _copied(began)
-            elif self._leaps(one) or not _same(one.left, held.params):
-                one.before = _copied((held.params, held.state.watched(())))
+                one.initial = _copied((params, held.buffers, held.state.watched(())))
+            elif len(params) == 1 and (self._leaps(one) or not _same(one.left, *params.values())):
+                one.before = _copied((*params.values(), held.state.watched(())))
         return arguments
 
     def _after(
@@ -243,7 +252,7 @@ class Program:
         form, noted = self.carrying.form, entry.noted(out)
         for held in [
             *finding.states_in(modules, form),
-            *finding.states_in(out, form, noted.applied),
+            *finding.states_in(out, form, noted.applied, noted.changes),
         ]:
             updates = first(held.state.updates)
             one = self._known(held, updates - 1)
@@ -255,16 +264,18 @@ class Program:
                     f"optimizer {one.name!r}: its update {updates} was made by a function that was "
                     "not seen to update"
                 )
-            update = _Update(held, *full.carried(), batch, keys, entry.replicated)
-            if held.params is None:
-                one.waits = update
+            if one.initial is not None:
+                one.initial = _one_of(one.initial[0], noted.given), *one.initial[1:]
+            update = _Update(held, *full.carried, batch, keys, entry.replicated)
+            if held.params:
+                self._tell(one, update, *_one_of(held.params, noted.applied).values())
             else:
-                self._tell(one, update, held.params)
+                one.waits = update
         entry.tell(out, batch)
 
     def _updated(self, state: CarriedState, grads: Any, params: Any, losses: list[Loss]) -> None:
         """An optimizer has updated outside of any trace; the parameters are still to come."""
-        held = Held(state, (), None, {})
+        held = Held(state, (), {}, {})
         one = self._known(held, first(state.updates) - 1)
         if params is not None:
             leaves = finding.leaves_of(params)
@@ -272,7 +283,7 @@ class Program:
             if one.waits is not None:  # what nobody has seen applied
                 self._tell(one, one.waits, named)
             if one.initial is None:
-                one.initial = _copied(named), {}, _counted(one)
+                one.initial = {(): _copied(named)}, {}, _counted(one)
             elif self._leaps(one) or not _same(one.left, named):
                 one.before = _copied(named), ()
         loss: Any = sum(loss.value for loss in losses) if losses else np.float32(np.nan)
@@ -288,8 +299,8 @@ class Program:
             while (turn := self._turns[number].pop(one.updates + 1, None)) is not None:
                 held, before = turn
                 if one.initial is None:
-                    one.initial = before, held.buffers, _counted(one)
-                self._tell(one, _Update(held, *held.state.carried(), {}, {}, False), held.params)
+                    one.initial = {(): before}, held.buffers, _counted(one)
+                self._tell(one, _Update(held, *held.state.carried, {}, {}, False), held.learned)
 
     # What it is told as
 
@@ -336,11 +347,12 @@ class Program:
         recorder = self._recorder
         if one.is_known and recorder is not None:
             return recorder
-        if one.initial is None:
+        if one.initial is None or not one.initial[0]:
             raise InputError(
                 f"optimizer {one.name!r}: its parameters before its first update were not seen"
             )
-        params, buffers, state = one.initial
+        several, buffers, state = one.initial
+        params = next(iter(several.values()))
         if recorder is None:
             recorder = self._recorder = Recorder(
                 {one.name: (params, state)},
@@ -364,17 +376,49 @@ def _trace_state() -> Any:
 
 def _counted(one: _Optimizer) -> WatchState:
     """A state of which nothing is known but how many updates it has made."""
-    return WatchState((), (), jax.numpy.asarray(np.int32(one.updates)))
+    return WatchState((), (), jnp.asarray(np.int32(one.updates)))
 
 
 def _copied(tree: Any) -> Any:
     """As it is now: JAX may give its memory away."""
-    return jax.tree.map(np.array, tree)
+
+    def copied(leaf: Any) -> np.ndarray:
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.array(jax.random.key_data(leaf) if is_key else leaf)
+
+    return jax.tree.map(copied, tree)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether each array is the very same."""
     return len(one) == len(other) and all(one.get(name) is array for name, array in other.items())
+
+
+def _at(params: dict[Path, Named], places: frozenset[Path]) -> dict[Path, Named]:
+    """Of several trees those that have some of these places; all where none has."""
+    found = {
+        prefix: named
+        for prefix, named in params.items()
+        if any(place[: len(prefix)] == prefix for place in places)
+    }
+    return found or params
+
+
+def _one_of(params: dict[Path, Named], places: frozenset[Path]) -> dict[Path, Named]:
+    """Of several trees that may be an optimizer's parameters, the one that has these places.
+
+    InputError where nothing tells which it is, and their values differ.
+    """
+    found = _at(params, places)
+    one, *others = [(place, _copied(named)) for place, named in found.items()] or [((), {})]
+    for place, named in others:
+        if not unchanged(named, one[1]):
+            raise InputError(
+                f"{finding.dotted(one[0])!r} and {finding.dotted(place)!r} both have the form of "
+                "an optimizer's parameters, expected one: twinstep.jax.record, in the program, is "
+                "told which"
+            )
+    return {one[0]: found[one[0]]} if found else {}
 
 
 def _axes(lead: int) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _filled(carrying: Carrying, tree: Tree) -> Tree:
     for optimizer in _optimizers(tree):
         state = states.plain(optimizer.opt_state)
         like = optimizer.opt_state.number
-        full = jax.tree.map(type(like), carrying.filled(state).carried())
+        full = jax.tree.map(type(like), carrying.filled(state).carried)
         optimizer.opt_state = nnx.data(optimizer.opt_state.carry(*full))
     return jax.tree.map(
         lambda node: carrying.filled(node) if isinstance(node, CarriedState) else node,
@@ -88,7 +88,7 @@ def _states(tree: Tree) -> dict[str, CarriedState]:
     for path, node in leaves_of(tree).items():
         if isinstance(node, CarriedState):
             found[dotted(path)] = node
-    return {name: state.without_inner() for name, state in found.items() if state.is_full}
+    return {name: state.around(()) for name, state in found.items() if state.is_full}
 
 
 def _optimizers(tree: Tree) -> list[Any]:
