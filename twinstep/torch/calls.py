@@ -16,6 +16,7 @@ from twinstep.errors import InputError
 from twinstep.torch import reading
 from twinstep.torch.naming import Names, unwrapped
 from twinstep.torch.passes import Pass, Passes
+from twinstep.trace.fingerprint import joined
 
 Inputs = dict[str, torch.Tensor]
 
@@ -110,7 +111,7 @@ class Calls:
                 path = self._path(calls[number].module, names)
                 for name, tensor in calls[number].inputs.items():
                     parts.setdefault(path + name, []).append(tensor)
-        return {name: reading.joined(tensors) for name, tensors in parts.items()}
+        return {name: joined([*map(reading.array, tensors)]) for name, tensors in parts.items()}
 
     def _path(self, module: nn.Module, names: Names) -> str:
         """What stands before an argument: its module's path, or class if none leads to it."""

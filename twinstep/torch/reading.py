@@ -115,15 +115,6 @@ class Views:
         self._grads.clear()
 
 
-def joined(parts: list[torch.Tensor]) -> np.ndarray | list[np.ndarray]:
-    """The parts of a batch one after the other, (N, ...); as they are where shapes differ."""
-    arrays = [np.atleast_1d(array(part)) if parts[1:] else array(part) for part in parts]
-    if not arrays[1:]:
-        return arrays[0]
-    alike = len({(one.shape[1:], one.dtype) for one in arrays}) == 1
-    return np.concatenate(arrays) if alike else arrays
-
-
 def numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """{"group.name": value}: each number of each group, but for those that say how to compute."""
     found: dict[str, float] = {}
