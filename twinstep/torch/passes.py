@@ -48,7 +48,7 @@ class Passes:
         self.current = Pass(self._count, loss)
         self.current.calls, self.ahead = self.ahead, {}
         self._before = [(p, p.grad, _version(p.grad)) for p in parameters]
-        for parameter, grad, version in self._before:
+        for parameter, grad, version in self._before if self._of else ():
             if self._of.get(parameter) and self._cleared(parameter, grad, version):
                 self._of[parameter] = []
 
