@@ -1,5 +1,6 @@
 """What a recorder reads off PyTorch: arrays, gradients, an optimizer's numbers, what runs."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,13 +141,30 @@ def settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
+def check_alone() -> None:
+    """InputError where other processes are called to train with this one."""
+    rpc = sys.modules.get("torch.distributed.rpc")
+    if rpc is not None and rpc.is_available() and rpc.api._is_current_rpc_agent_set():
+        raise InputError(
+            "torch.distributed.rpc runs: what is updated through it, in other processes, is not "
+            "seen; record a program that trains without it"
+        )
+
+
 def check_own(parameters: Mapping[nn.Parameter, str]) -> None:
-    """InputError for what other processes may update meanwhile."""
+    """InputError for what other processes may update meanwhile, or hold without a group."""
+    check_alone()
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
     for parameter, name in parameters.items():
         if parameter.is_cpu and local(parameter).is_shared():
             raise InputError(
                 f"parameter {name!r} is in memory that processes share (hogwild): what others "
                 "change in it is not seen; record one process that trains by itself"
+            )
+        if not group and local(parameter) is not parameter:
+            raise InputError(
+                f"parameter {name!r} is sharded, and no process group is there that holds its "
+                "shards: call torch.distributed.init_process_group first"
             )
 
 

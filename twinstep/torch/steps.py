@@ -152,6 +152,7 @@ class Steps:
             self._rng = torch.get_rng_state()
         if module not in self._called:
             self._called.add(module)
+            reading.check_alone()
             self.updates.called(module)
 
     def by_hand(self, lr: float | None) -> None:
