@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.jax.states import Named
+from twinstep.trace.fingerprint import joined
 
 
 class Micro:
@@ -75,9 +76,7 @@ class Micro:
 
     def batch(self) -> dict[str, Any]:
         """Their batches, one after the other; as they are where shapes differ."""
-        found: dict[str, Any] = {}
-        for name in dict.fromkeys(name for batch in self.batches for name in batch):
-            arrays = [batch[name] for batch in self.batches if name in batch]
-            joins = arrays[0].ndim and len({(a.shape[1:], a.dtype) for a in arrays}) == 1
-            found[name] = np.concatenate(arrays) if joins else arrays
-        return found
+        return {
+            name: joined([batch[name] for batch in self.batches if name in batch])
+            for name in dict.fromkeys(name for batch in self.batches for name in batch)
+        }

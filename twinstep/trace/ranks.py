@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace.fingerprint import fingerprint
+from twinstep.trace.fingerprint import fingerprint, joined
 from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import LEAVES
 
@@ -126,9 +126,8 @@ def _batch(
     kept = all(leaf in piece.inputs for piece in pieces)
     for step, *each in zip(pieces[0].steps_of("batch", leaf), *of_rank, strict=True):
         arrays = [p.inputs[leaf][n] for p, n in zip(pieces, each, strict=True)] if kept else []
-        if kept and arrays[0].ndim and len({array.shape[1:] for array in arrays}) == 1:
-            arrays = [np.concatenate(arrays)]
-            each = [fingerprint(arrays[0])]
+        if kept and not isinstance(one := joined(arrays), list):
+            arrays, each = [one], [fingerprint(one)]
         numbers += each
         steps += [int(step)] * len(each)
         whole |= dict(zip(each, arrays, strict=False))
@@ -167,16 +166,13 @@ def _check_replica(trace: Trace, key: str, one: np.ndarray, other: np.ndarray, r
         )
     if one.tobytes() == other.tobytes():
         return
-    row = next(i for i, pair in enumerate(zip(one, other, strict=True)) if _differ(*pair))
+    pairs = enumerate(zip(one, other, strict=True))
+    row = next(i for i, (mine, yours) in pairs if mine.tobytes() != yours.tobytes())
     initial = len(one) - len(trace.steps_of(stage, leaf))
     step = 0 if row < initial else trace.steps_of(stage, leaf)[row - initial] + 1
     raise InputError(
         f"step {step}: {stage}, {leaf} of rank {rank} differs from rank 0's: no replica"
     )
-
-
-def _differ(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.tobytes() != other.tobytes()
 
 
 def _differing(one: Sequence[int], other: Sequence[int]) -> int:
