@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 import torch._dynamo  # by the first optimizer anyway: here the collector rests meanwhile
@@ -21,13 +21,12 @@ from twinstep.errors import InputError, unknown
 from twinstep.torch import hooks, naming, reading
 from twinstep.torch.naming import Names
 from twinstep.torch.optimizers import Optimizers
-from twinstep.torch.steps import EVERYTHING, Options, Steps
+from twinstep.torch.steps import Options, Steps
 from twinstep.torch.updates import Updates
+from twinstep.trace.keep import Batch, kept
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.ranks import folder_of
 from twinstep.trace.streaming import Stream
-
-Batch = Literal["values", "fingerprint"]
 
 
 def record(
@@ -84,13 +83,7 @@ def record(
 
     Source: https://docs.pytorch.org/docs/stable/optim.html
     """
-    if batch not in get_args(Batch):
-        raise InputError(unknown("batch", batch, get_args(Batch)))
-    chosen = frozenset(steps) if isinstance(steps, Collection) else steps
-    for name, number in (("steps", steps), ("every", every)):
-        numbers = number if isinstance(number, Collection) else [number]
-        if any(n is not None and (type(n) is not int or n < 1) for n in numbers) or not numbers:
-            raise InputError(f"{name} is {number!r}, expected a whole number from 1 on")
+    keep = kept(steps, every, raw_grads, opt_state, batch, exclude)
     several = modules[1:] or named_modules
     given = {f"{i}." if several else "": module for i, module in enumerate(modules)}
     given |= {f"{name}.": module for name, module in named_modules.items()}
@@ -98,9 +91,8 @@ def record(
         given,
         out=out,
         optimizers=optimizers or {},
-        options=Options(chosen, every, raw_grads, opt_state, batch == "values", not given),
+        options=Options(keep, everything=not given),
         activations=activations,
-        exclude=exclude,
     )
 
 
@@ -109,7 +101,7 @@ class Recorder:
 
     Args:
         modules: {what stands before the names in it: a module}.
-        out, optimizers, activations, exclude: As of `record`.
+        out, optimizers, activations: As of `record`.
         options: What else it says.
         metadata: Of the trace of a loop that is driven: it says its batches, and ends when it is
             taken. None is for a loop of one's own.
@@ -138,9 +130,8 @@ class Recorder:
         *,
         out: str | PathLike[str] | None = None,
         optimizers: Mapping[str, torch.optim.Optimizer] = {},
-        options: Options = EVERYTHING,
+        options: Options = Options(),
         activations: Sequence[str] = (),
-        exclude: Sequence[str] = (),
         metadata: Metadata | None = None,
         rows: int | None = None,
     ) -> None:
@@ -155,8 +146,7 @@ class Recorder:
                 )
         self._activations = {path: _submodule(names, path) for path in activations}
         self._stream = Stream(_part_of(out))
-        leaps = options.every > 1 or isinstance(options.steps, frozenset)
-        self._updates = Updates(names, self._stream, exclude, metadata, rows, leaps)
+        self._updates = Updates(names, self._stream, options.keep, metadata, rows)
         self._steps = Steps(names, known, self._updates, self._options)
         self._undo = ExitStack()
         self.on_last: Callable[[], Any] = lambda: None

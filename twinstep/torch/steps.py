@@ -20,6 +20,7 @@ from twinstep.torch.naming import Names
 from twinstep.torch.optimizers import Optimizers, parameters_of
 from twinstep.torch.passes import Pass, Passes
 from twinstep.torch.updates import Updates
+from twinstep.trace.keep import EVERYTHING, Keep
 
 _STEP = "torch.optim.optimizer"
 BY_HAND = "by_hand"
@@ -29,20 +30,12 @@ BY_HAND = "by_hand"
 class Options(NamedTuple):
     """What of a program is recorded, as `record` says it.
 
-    steps: how many updates, or which of each optimizer's, from 1
     everything: all that any optimizer updates; driven: whether the program is one of ours
     """
 
-    steps: int | frozenset[int] | None = None
-    every: int = 1
-    raw_grads: bool = True
-    opt_state: bool = True
-    values: bool = True
+    keep: Keep = EVERYTHING
     everything: bool = False
     driven: bool = False
-
-
-EVERYTHING = Options()
 
 
 class _Step:
@@ -87,10 +80,7 @@ class Steps:
     @property
     def over(self) -> bool:
         """Whether as many updates are recorded as were asked for."""
-        steps = self._options.steps
-        if isinstance(steps, frozenset):
-            return bool(self._count) and min(self._count.values()) >= max(steps)
-        return steps is not None and self.updates.made >= steps
+        return self._options.keep.over(self.updates.made, self._count.values())
 
     @property
     def evaluated(self) -> bool:
@@ -163,7 +153,7 @@ class Steps:
             return
         params = self.optimizers.in_row(None)
         self.updates.begin(BY_HAND, {} if lr is None else {f"{BY_HAND}.lr": float(lr)}, {}, {})
-        self.updates.grads(params if self._options.raw_grads else {}, params, 1.0, 1.0)
+        self.updates.grads(params if self._options.keep.raw_grads else {}, params, 1.0, 1.0)
         self.updates.end(BY_HAND, params, {})
         passes = self.passes.of(params)
         self._finish(BY_HAND, list(params), passes, [one.loss for one in passes], 1.0)
@@ -194,7 +184,7 @@ class Steps:
     def _reached(self) -> None:
         """Gradients are there; of an update that evaluates many times, the first ones count."""
         reached = self.passes.reached()
-        if self._options.raw_grads and not self.evaluated:
+        if self._options.keep.raw_grads and not self.evaluated:
             self.updates.backpropagated(reached)
 
     def made(self, optimizer: Any) -> None:
@@ -252,16 +242,14 @@ class Steps:
     # An update
 
     def _is_recorded(self, name: str) -> bool:
-        count, steps = self._count.get(name, 0), self._options.steps
-        chosen = not isinstance(steps, frozenset) or count + 1 in steps
-        return not self.over and chosen and count % self._options.every == 0
+        return not self.over and self._options.keep.has(self._count.get(name, 0) + 1)
 
     def _begin(self, step: _Step) -> None:
         optimizers = self.optimizers
         params = optimizers.in_row(step.optimizer)
         state = (
             optimizers.state(step.optimizer)
-            if self._options.opt_state and not self._options.driven
+            if self._options.keep.opt_state and not self._options.driven
             else {}
         )
         numbers = optimizers.numbers(step.optimizer)
@@ -280,7 +268,9 @@ class Steps:
             given = self.optimizers.in_row(step.optimizer, alone=True)
             scale = getattr(step.optimizer, "grad_scale", None)
             fused = 1.0 if scale is None else float(scale)
-            self.updates.grads(params if self._options.raw_grads else {}, given, step.scale, fused)
+            self.updates.grads(
+                params if self._options.keep.raw_grads else {}, given, step.scale, fused
+            )
 
     def _updated(self, step: _Step) -> None:
         """An optimizer's step is over; one that an infinite gradient stopped is none."""
@@ -298,7 +288,7 @@ class Steps:
             self.updates.end(
                 step.name,
                 params,
-                self.optimizers.state(step.optimizer) if self._options.opt_state else {},
+                self.optimizers.state(step.optimizer) if self._options.keep.opt_state else {},
             )
             several = len(step.losses) > 1
             losses = step.losses if several else [one.loss for one in passes]
@@ -332,7 +322,7 @@ class Steps:
                 "optimizers": self.optimizers.described(),
                 **({"shards": self.updates.shards} if self.updates.shards else {}),
             }
-        rows.batch(self.calls.made_on(passes, self.names), self._options.values)
+        rows.batch(self.calls.made_on(passes, self.names), self._options.keep.values)
         if not self._options.driven:
             rows.put("update", name, np.array(self._count.get(name, 0) + 1))
             if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):

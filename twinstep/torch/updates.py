@@ -1,6 +1,5 @@
 """Writes each update of a program as a row of its trace: what was before, and what it left."""
 
-import fnmatch
 import functools
 from collections.abc import Mapping, Sequence, Set
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from twinstep.torch import reading
 from twinstep.torch.naming import Names
+from twinstep.trace.keep import Keep
 from twinstep.trace.ledger import Metadata
 from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
@@ -20,21 +20,19 @@ Named = Mapping[nn.Parameter, str]
 class Updates:
     """The rows of a recording.
 
-    names: of parameters and buffers; exclude: patterns of the names that are left out
+    names: of parameters and buffers; keep: which leaves are kept
     metadata: of a loop that is driven; rows: how many are held at once, where that is known
-    leaps: whether only some updates are recorded, which then do not start from one another
     """
 
     def __init__(
         self,
         names: Names,
         stream: Stream,
-        exclude: Sequence[str],
+        keep: Keep,
         metadata: Metadata | None,
         rows: int | None,
-        leaps: bool,
     ) -> None:
-        self._names, self._stream, self._leaps = names, stream, leaps
+        self._names, self._stream, self._leaps = names, stream, keep.leaps
         self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
         self._views = reading.Views()
@@ -43,9 +41,7 @@ class Updates:
         self._raw: dict[nn.Parameter, np.ndarray] = {}
         self._memory: dict[nn.Parameter, np.ndarray] = {}
         self._buffers: dict[torch.Tensor, np.ndarray] = {}
-        self._is_kept = functools.cache(
-            lambda name: not any(fnmatch.fnmatch(name, pattern) for pattern in exclude)
-        )
+        self._is_kept = functools.cache(keep.has_leaf)
         self._placed: set[str] = set()
         self.shards: dict[str, dict[str, list[int]]] = {}
 

@@ -41,13 +41,13 @@ class Keep(NamedTuple):
             return bool(updates) and min(updates) >= max(self.steps)
         return self.steps is not None and rows >= self.steps
 
+    def has_leaf(self, name: str) -> bool:
+        """Whether a leaf of that name is kept."""
+        return not any(fnmatch.fnmatch(name, pattern) for pattern in self.exclude)
+
     def of(self, leaves: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """The leaves that are kept."""
-        return [
-            (name, array)
-            for name, array in leaves.items()
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in self.exclude)
-        ]
+        return [(name, array) for name, array in leaves.items() if self.has_leaf(name)]
 
 
 EVERYTHING = Keep()
