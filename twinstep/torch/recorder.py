@@ -130,12 +130,12 @@ class Recorder:
         *,
         out: str | PathLike[str] | None = None,
         optimizers: Mapping[str, torch.optim.Optimizer] = {},
-        options: Options = Options(),
+        options: Options | None = None,
         activations: Sequence[str] = (),
         metadata: Metadata | None = None,
         rows: int | None = None,
     ) -> None:
-        self._options = options._replace(driven=metadata is not None)
+        self._options = options = (options or Options())._replace(driven=metadata is not None)
         names = _named(modules)
         known = Optimizers(names, self._options.driven)
         for name, optimizer in optimizers.items():
