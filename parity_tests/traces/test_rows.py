@@ -252,3 +252,24 @@ def test_parts_of_a_batch_are_one_where_their_shapes_join() -> None:
     assert np.array_equal(joined([np.array(1), np.array(2)]), [1, 2])
     for other in (np.zeros((1, 4)), two.astype(np.float32)):
         assert isinstance(joined([one, other]), list)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_leaf_is_what_it_was_last_also_after_its_rows_were_given_away(
+    on_disk: bool, tmp_path: Path
+) -> None:
+    """Two rows are held: from the fourth step on their memory is filled a second time."""
+    rows, stream = Rows(2, "float64"), Stream(tmp_path / "trace" if on_disk else None)
+    metadata = made().metadata
+    rows.initial("params", "w", np.zeros(3, np.float64))
+    for step in range(1, 8):
+        moment, weight = rows.last("opt_state", "m"), rows.last("params", "w")
+        assert weight is not None
+        assert weight.tolist() == [step - 1] * 3
+        assert (moment is None) == (step == 1)
+        assert moment is None or moment.tolist() == [10 * (step - 1)] * 3
+        rows.put("opt_state", "m", np.full(3, 10 * step, np.float64))
+        rows.put("params", "w", np.full(3, step, np.float64))
+        rows.finish(1.0 / step)
+        if rows.full:
+            rows.flush(metadata, stream)

@@ -34,15 +34,16 @@ _INITIAL = [stage.name for stage in LEAVES if stage.initial]
 class _Leaf:
     """The rows of one leaf. initial: how many stand before the first step's; steps: whose they are
 
-    steps counts from the first that is held.
+    steps counts from the first that is held; given: the last row of those that were given away
     """
 
-    __slots__ = ("array", "initial", "shape", "spare", "steps")
+    __slots__ = ("array", "given", "initial", "shape", "spare", "steps")
 
     def __init__(self, array: np.ndarray, initial: int, steps: list[int] | None = None) -> None:
         self.array, self.initial, self.steps = array, initial, steps or []
         self.shape = array.shape[1:]
         self.spare: np.ndarray | None = None
+        self.given: np.ndarray | None = None
 
     def finished(self, made: int) -> list[int]:
         """The steps of its rows that are over, before the one that is being filled."""
@@ -89,7 +90,10 @@ class Rows:
     def last(self, stage: str, name: str) -> np.ndarray | None:
         """What a leaf was after the last step that has it, or before its first; a view."""
         leaf = self._held[stage].get(name)
-        return None if leaf is None else leaf.array[len(leaf.steps) - 1 + leaf.initial, ...]
+        if leaf is None:
+            return None
+        at = len(leaf.steps) - 1 + leaf.initial
+        return leaf.given if at < 0 else leaf.array[at, ...]
 
     def put(self, stage: str, name: str, array: np.ndarray, more: bool = False) -> None:
         """Copies what a leaf is at this step, or that it is this too, with `more`.
@@ -305,6 +309,7 @@ class Rows:
             if not count:
                 leaf.steps = [0] * len(leaf.steps)
                 continue
+            leaf.given = leaf.array[count - 1 + leaf.initial, ...]
             # the last row may be the first of what follows; what is not finished stays
             kept, array = leaf.array[count : len(leaf.steps) + leaf.initial], leaf.spare
             if not reuse or array is None or len(array) < len(kept):
