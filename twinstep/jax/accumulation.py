@@ -1,6 +1,6 @@
 """Sums up the micro-steps of MultiSteps, which together are one update."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,11 +73,15 @@ class Micro:
         every = [float(losses["loss"]) for losses in self.losses]
         return sum(every) if self.sums else sum(every) / len(every)
 
-    def batch(self) -> dict[str, Any]:
-        """Their batches, one after the other; as they are where shapes differ."""
+    def batch(self, spread: Container[str] = ()) -> dict[str, Any]:
+        """Their batches, one after the other; as they are where shapes differ.
+
+        spread: "batch/name" of those that are as they are until all processes' are put together
+        """
         found: dict[str, Any] = {}
         for name in dict.fromkeys(name for batch in self.batches for name in batch):
             arrays = [batch[name] for batch in self.batches if name in batch]
-            joins = arrays[0].ndim and len({(a.shape[1:], a.dtype) for a in arrays}) == 1
+            alike = len({(a.shape[1:], a.dtype) for a in arrays}) == 1
+            joins = arrays[0].ndim and alike and f"batch/{name}" not in spread
             found[name] = np.concatenate(arrays) if joins else arrays
         return found

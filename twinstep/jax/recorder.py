@@ -13,8 +13,9 @@ import jax
 
 from twinstep.errors import InputError
 from twinstep.jax import states, wrappers
-from twinstep.jax.names import ONLY, Layouts, Names
-from twinstep.jax.states import STEP, Form, Leaf, Named
+from twinstep.jax.names import ONLY, Layouts, Names, prefix
+from twinstep.jax.spread import Places, part_of
+from twinstep.jax.states import STEP, Form, Named
 from twinstep.jax.update_rows import Found, Updates
 from twinstep.jax.watching import gradients, watched
 from twinstep.jax.wrappers import Progress
@@ -38,14 +39,15 @@ def record(
         params: Before the first update: the parameters, a tree of arrays, an nnx module or an
             equinox one, or a state that holds them, as `step` takes it. Of several optimizers,
             {name: its parameters or state}.
-        out: A new folder for the trace, written as it comes; None: it stays in memory.
+        out: A new folder for the trace, written as it comes; None: it stays in memory. Of several
+            processes, as of `jax.distributed`, the same for all: each writes its part.
         layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`; of
             several optimizers one of all parameters, or {name: its own}. With None a leaf's name
             is its path in the tree, with dots.
         buffers: What layers keep beside parameters (BatchNorm's means), before the first update.
-        replicas: How many copies `pmap` keeps of everything, along the first axis of parameters,
-            states and buffers. They have to agree bit for bit; one is recorded. Losses and raw
-            gradients, which may be each device's own, are averaged.
+        replicas: How many copies `pmap` keeps of everything in a process, along the first axis of
+            parameters, states and buffers. They have to agree bit for bit; one is recorded. Losses
+            and raw gradients, which may be each device's own, are averaged.
 
     Returns:
         A context manager; its `trace` is what was recorded.
@@ -101,7 +103,8 @@ class Recorder:
         replicas: int | None = None,
     ) -> None:
         self._names, self._replicas = Names(layout), replicas
-        form, say = Form(replicas), "before step 1"
+        self._places = Places()
+        form, say = Form(replicas, self._places), "before step 1"
         trees: dict[str, Tree] = {}
         started: dict[str, Progress] = {}
         for name, given in _by_optimizer(params, layout).items():
@@ -119,7 +122,7 @@ class Recorder:
         kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", states.plain(buffers)))
         self._names.known(params=learned, buffers=kept)
         metadata = states.metadata(trees, learned)
-        self._stream = Stream(out)
+        self._stream = Stream(part_of(out))
         before = {"params": learned, "buffers": kept}
         self._updates = Updates(metadata, self._stream, before, started)
 
@@ -170,7 +173,7 @@ class Recorder:
         """
         params, opt_state = states.told(state, params, opt_state)
         told = _Told(loss, params, opt_state, buffers, batch, rng)
-        found, arrays = self._found(told, Form(self._replicas), name)
+        found, arrays = self._found(told, Form(self._replicas, self._places), name)
         self._updates.told(name, found, arrays)
 
     def steps(
@@ -210,13 +213,10 @@ class Recorder:
         axes = (axes,) if isinstance(axes, str) else tuple(axes)
         if axes.count(STEP) != 1 or len(set(axes)) != len(axes):
             raise InputError(f"axes is {axes}, expected names of leading axes, one of them 'step'")
-        form = Form(self._replicas, axes)
+        form = Form(self._replicas, self._places, axes)
         params, opt_state = states.told(state, params, opt_state)
         told = _Told(loss, params, opt_state, buffers, batch, rng)
         found, arrays = self._found(told, form, name)
-        if form.others:
-            rows = self._updates.rows
-            rows.program = {**rows.program, "axes": form.others}
         self._updates.told_many(name, found, arrays)
 
     def __enter__(self) -> Self:
@@ -257,7 +257,7 @@ class Recorder:
         stages["rng"] = form.inputs(say, "rng", names.by_path(states.plain(told.rng)))
         progress, accumulated = wrappers.progress(opt_state)
         numbers = {
-            key: form.shared(form.named(say, "hyper_parameters", [Leaf((key,), value)])[key])
+            key: form.hyper_parameter(say, prefix(name) + key, value)
             for key, value in wrappers.hyper_parameters(opt_state).items()
         }
         found = Found(
@@ -269,6 +269,8 @@ class Recorder:
             numbers,
             wrappers.mean_is_given(opt_state),
         )
+        rows = self._updates.rows
+        rows.program = {**rows.program, **form.program}
         return found, jax.tree.leaves(params)
 
 
