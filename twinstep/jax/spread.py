@@ -2,7 +2,6 @@
 
 Nothing is gathered: each process writes what its own devices hold into a part of one folder, of
 what is there twice one copy; `trace.ranks` reads the parts as one.
-Mirror: twinstep/torch/reading.py
 """
 
 from os import PathLike
