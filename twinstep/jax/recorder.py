@@ -14,6 +14,7 @@ import jax
 from twinstep.errors import InputError
 from twinstep.jax import states, wrappers
 from twinstep.jax.names import ONLY, Layouts, Names, prefix
+from twinstep.jax.program import Program, module_in
 from twinstep.jax.spread import Places, part_of
 from twinstep.jax.states import STEP, Form, Named
 from twinstep.jax.update_rows import Found, Updates
@@ -103,15 +104,20 @@ class Recorder:
         replicas: int | None = None,
     ) -> None:
         self._names, self._replicas = Names(layout), replicas
-        self._places = Places()
+        self._places, self._program = Places(), Program(self._names)
         form, say = Form(replicas, self._places), "before step 1"
         trees: dict[str, Tree] = {}
+        models: dict[str, Any] = {}
         started: dict[str, Progress] = {}
         for name, given in _by_optimizer(params, layout).items():
             held = states.holds_state(given)  # parameters may be a tuple too
             learns, opt_state = states.parts(given) if held else (given, None)
-            trees[name] = states.plain(learns, numbers=False)
-            if watched(plain := states.plain(opt_state)) is not None:
+            trees[name], models[name] = (
+                states.plain(learns, numbers=False),
+                module_in(given, learns),
+            )
+            self._program.optimizer(name, plain := states.plain(opt_state))
+            if watched(plain) is not None:
                 started[name] = _progress(form, say, wrappers.progress(plain)[0])
         learned = form.named(say, "params", self._names.initial(trees))
         if not learned:
@@ -121,6 +127,8 @@ class Recorder:
             )
         kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", states.plain(buffers)))
         self._names.known(params=learned, buffers=kept)
+        for name, model in models.items():
+            self._program.model(name, model, trees[name])
         metadata = states.metadata(trees, learned)
         self._stream = Stream(part_of(out))
         before = {"params": learned, "buffers": kept}
@@ -270,7 +278,8 @@ class Recorder:
             wrappers.mean_is_given(opt_state),
         )
         rows = self._updates.rows
-        rows.program = {**rows.program, **form.program}
+        self._program.optimizer(name, opt_state)
+        rows.program = {**rows.program, **self._program.said, **form.program}
         return found, jax.tree.leaves(params)
 
 

@@ -92,8 +92,7 @@ def merged(pieces: Sequence[Trace]) -> Trace:
             if stage.name == "batch":
                 found["batch"][leaf], of_steps, inputs[leaf] = _batch(pieces, leaf)
                 if len(of_steps) != len(steps[0]):
-                    every_step = range(first.start, first.start + len(first))
-                    rows |= {} if of_steps.tolist() == [*every_step] else {key: of_steps}
+                    rows[key] = of_steps
                     continue
             elif stage.name == "micro_losses" and not _places(pieces, key):
                 found["micro_losses"][leaf] = np.mean(held, axis=0, dtype=held[0].dtype)
