@@ -21,7 +21,13 @@ from twinstep.jax import optim, record, states, watch
 from twinstep.jax.layout import module_layout
 from twinstep.jax.program import classes, links
 from twinstep.torch import record as record_torch
-from twinstep.trace.description import apart, described, side_by_side
+from twinstep.trace.description import (
+    MAX_LAYERS,
+    Description,
+    apart,
+    described,
+    side_by_side,
+)
 from twinstep.trace.ledger import Trace
 
 
@@ -70,7 +76,8 @@ def test_a_models_layers_have_their_classes() -> None:
     layers = {"layers.0": "Linear", "layers.1": "Linear"}
     expected = {"": "Model", "layers": "List", "drop": "Dropout", **layers}
     state = optimizer.opt_state
-    for given in (model, (model, optimizer), (optimizer, model), (model, state)):
+    joined = nnx.ModelAndOptimizer(model, optax.adam(0.1), wrt=nnx.Param)
+    for given in (model, (model, optimizer), (optimizer, model), (model, state), joined):
         assert program_of(given)["modules"] == expected
     for alone in (nnx.state(model, nnx.Param), {"layers.0": {"kernel": jnp.ones(2)}}):
         assert "modules" not in program_of(alone), "parameters alone have no class"
@@ -254,6 +261,31 @@ def test_what_both_have_is_laid_side_by_side(tmp_path: Path) -> None:
     ours.save(tmp_path / "b")
     printed = command("describe", tmp_path / "a", tmp_path / "b").printed()
     assert f"as each says it:\n  {both[0]}\n  {both[1]}\n  {both[2]}\nnothing says" in printed
+
+
+def test_optimizers_of_one_name_or_the_only_ones_are_a_pair() -> None:
+    def side(framework: str, known: dict[str, Any], layers: int = 0) -> Description:
+        metadata = dataclasses.replace(trace.metadata, framework=framework)
+        names = [f"{i}.weight" for i in range(layers)]
+        return Description(
+            metadata,
+            {"optimizers": known, "modules": dict.fromkeys(map(str, range(layers)), "Linear")},
+            shapes=dict.fromkeys(names, (2, 2)),
+            optimizers=dict.fromkeys(known, 3),
+        )
+
+    trace, watched = torch_run(), ["raw_grads", "grads"]
+    theirs = {"class": "Adam", "settings": {}, "groups": []}
+    mine = {"state": ["adam"], "watched": watched, "injected": []}
+    torch_side = side("torch", {"of_model": theirs})
+    both = side_by_side(torch_side, side("jax", {"optimizer": mine}))
+    assert both == ["of_model: Adam and state adam"]
+    torch_side = side("torch", {"gen": theirs, "disc": theirs})
+    both = side_by_side(torch_side, side("jax", {"critic": mine, "gen": mine}))
+    assert both == ["gen: Adam and state adam"]
+    both = side_by_side(side("torch", {}, 60), side("jax", {}, 60))
+    assert len(both) == MAX_LAYERS + 1
+    assert both[-1] == f"and {60 - MAX_LAYERS} more layers"
 
 
 def test_what_one_side_cannot_know_is_no_difference() -> None:

@@ -87,8 +87,6 @@ def classes(model: Any) -> dict[str, str]:
 
     None of what is no module, such as a dict of arrays.
     """
-    if isinstance(model, nnx.State | nnx.Variable):
-        return {}
     if isinstance(model, nnx.Module):
         return {
             trees.dotted(tuple(map(str, path))): type(node).__name__
