@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
+from twinstep.trace.fingerprint import joined
 from twinstep.trace.ledger import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import STAGES
@@ -242,3 +243,12 @@ def test_rows_filled_in_pieces_are_those_filled_at_once(max_rows: int, tmp_path:
     pieces = filled(max_rows)
     assert bits(concatenate(pieces)) == bits(whole)
     assert bits(load_trace(write_pieces(tmp_path / "trace", *pieces))) == bits(whole)
+
+
+def test_parts_of_a_batch_are_one_where_their_shapes_join() -> None:
+    one, two = np.ones((2, 3)), np.zeros((1, 3))
+    assert joined([one]) is one
+    assert np.array_equal(joined([one, two]), np.concatenate([one, two]))
+    assert np.array_equal(joined([np.array(1), np.array(2)]), [1, 2])
+    for other in (np.zeros((1, 4)), two.astype(np.float32)):
+        assert isinstance(joined([one, other]), list)

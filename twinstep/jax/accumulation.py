@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.jax.states import Named
+from twinstep.trace.fingerprint import joined
 
 
 class Micro:
@@ -80,8 +81,6 @@ class Micro:
         """
         found: dict[str, Any] = {}
         for name in dict.fromkeys(name for batch in self.batches for name in batch):
-            arrays = [batch[name] for batch in self.batches if name in batch]
-            alike = len({(a.shape[1:], a.dtype) for a in arrays}) == 1
-            joins = arrays[0].ndim and alike and f"batch/{name}" not in spread
-            found[name] = np.concatenate(arrays) if joins else arrays
+            parts = [batch[name] for batch in self.batches if name in batch]
+            found[name] = parts if f"batch/{name}" in spread else joined(parts)
         return found

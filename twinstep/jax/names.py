@@ -41,6 +41,10 @@ class Names:
         self._known = {stage: set(found) for stage, found in names.items()}
         self._of_params.clear()
 
+    def joined(self, **names: abc.Iterable[str]) -> None:
+        """There are these besides."""
+        self.known(**{stage: self._known[stage].union(found) for stage, found in names.items()})
+
     def by_path(self, tree: Tree, before: str = "") -> list[Leaf]:
         """The leaves of a tree by their paths."""
         leaves, treedef = jax.tree.flatten(tree)

@@ -16,10 +16,11 @@ from twinstep.jax import states, wrappers
 from twinstep.jax.names import ONLY, Layouts, Names, prefix
 from twinstep.jax.program import Program, module_in
 from twinstep.jax.spread import Places, part_of
-from twinstep.jax.states import STEP, Form, Named
+from twinstep.jax.states import STEP, Form, Leaf, Named
 from twinstep.jax.update_rows import Found, Updates
 from twinstep.jax.watching import gradients, watched
 from twinstep.jax.wrappers import Progress
+from twinstep.trace.keep import EVERYTHING, Keep
 from twinstep.trace.ledger import Trace
 from twinstep.trace.streaming import Stream
 
@@ -82,6 +83,7 @@ class Recorder:
 
     Args:
         params, out, layout, buffers, replicas: As of `record`.
+        keep: What of each update is kept, and which.
 
     Example:
         >>> import jax.numpy as jnp
@@ -102,37 +104,44 @@ class Recorder:
         layout: Layouts | None = None,
         buffers: Tree = None,
         replicas: int | None = None,
+        keep: Keep = EVERYTHING,
     ) -> None:
-        self._names, self._replicas = Names(layout), replicas
-        self._places, self._program = Places(), Program(self._names)
-        form, say = Form(replicas, self._places), "before step 1"
-        trees: dict[str, Tree] = {}
-        models: dict[str, Any] = {}
-        started: dict[str, Progress] = {}
-        for name, given in _by_optimizer(params, layout).items():
-            held = states.holds_state(given)  # parameters may be a tuple too
-            learns, opt_state = states.parts(given) if held else (given, None)
-            trees[name], models[name] = (
-                states.plain(learns, numbers=False),
-                module_in(given, learns),
-            )
-            self._program.optimizer(name, plain := states.plain(opt_state))
-            if watched(plain) is not None:
-                started[name] = _progress(form, say, wrappers.progress(plain)[0])
-        learned = form.named(say, "params", self._names.initial(trees))
-        if not learned:
+        self._names, self._places, self._stream = Names(layout), Places(), Stream(part_of(out))
+        self._form, self._program = Form(replicas, places=self._places), Program(self._names)
+        trees, models, started = {}, {}, {}
+        for name, one in _by_optimizer(params, layout).items():
+            trees[name], models[name], started[name] = self._learning(name, one)
+        named = self._names.initial(trees)
+        before = self._before(named, self._names.of(ONLY, "buffers", states.plain(buffers)))
+        if not before["params"]:
             raise InputError(
                 "record was given no parameters that learn: record(params) or record(state), as "
                 "they are before the first update"
             )
-        kept = form.named(say, "buffers", self._names.of(ONLY, "buffers", states.plain(buffers)))
-        self._names.known(params=learned, buffers=kept)
+        self._names.known(**before)
         for name, model in models.items():
             self._program.model(name, model, trees[name])
-        metadata = states.metadata(trees, learned)
-        self._stream = Stream(part_of(out))
-        before = {"params": learned, "buffers": kept}
-        self._updates = Updates(metadata, self._stream, before, started)
+        metadata = states.metadata(trees, before["params"])
+        self._updates = Updates(metadata, self._stream, before, started, keep)
+
+    def _learning(self, name: str, given: Any) -> tuple[Tree, Any, Progress | None]:
+        """The parameters of an optimizer's, their model, and how far it is, where that is known."""
+        held = states.holds_state(given)  # parameters may be a tuple too
+        learns, opt_state = states.parts(given) if held else (given, None)
+        params, opt_state = states.plain(learns, numbers=False), states.plain(opt_state)
+        self._program.optimizer(name, opt_state)
+        model, progress = module_in(given, learns), None
+        if watched(opt_state) is not None:
+            said = wrappers.progress(opt_state)[0]
+            progress = _progress(self._form, "before step 1", said)
+        return params, model, progress
+
+    def _before(self, params: list[Leaf], buffers: list[Leaf]) -> dict[str, Named]:
+        step = "before step 1"
+        return {
+            "params": self._form.named(step, "params", params),
+            "buffers": self._form.named(step, "buffers", buffers),
+        }
 
     @property
     def trace(self) -> Trace:
@@ -143,6 +152,16 @@ class Recorder:
         """
         self._updates.flush()
         return self._stream.whole()
+
+    @property
+    def made(self) -> int:
+        """How many updates are recorded."""
+        return self._updates.rows.step - 1
+
+    @property
+    def over(self) -> bool:
+        """Whether as many are as were asked for."""
+        return self._updates.over
 
     def step(
         self,
@@ -180,9 +199,7 @@ class Recorder:
                 that were missed.
         """
         params, opt_state = states.told(state, params, opt_state)
-        told = _Told(loss, params, opt_state, buffers, batch, rng)
-        found, arrays = self._found(told, Form(self._replicas, self._places), name)
-        self._updates.told(name, found, arrays)
+        self.told(Told(loss, params, opt_state, buffers, batch, rng), self._form, name)
 
     def steps(
         self,
@@ -221,11 +238,30 @@ class Recorder:
         axes = (axes,) if isinstance(axes, str) else tuple(axes)
         if axes.count(STEP) != 1 or len(set(axes)) != len(axes):
             raise InputError(f"axes is {axes}, expected names of leading axes, one of them 'step'")
-        form = Form(self._replicas, self._places, axes)
+        form = Form(self._form.replicas, axes)
         params, opt_state = states.told(state, params, opt_state)
-        told = _Told(loss, params, opt_state, buffers, batch, rng)
+        told = Told(loss, params, opt_state, buffers, batch, rng)
         found, arrays = self._found(told, form, name)
         self._updates.told_many(name, found, arrays)
+
+    def told(self, told: "Told", form: Form, name: str = ONLY) -> None:
+        """Of one update, of whatever form; the steps are then the last of its axes, and one."""
+        found, arrays = self._found(told, form, name)
+        if form.axes:
+            found = found.at(0)
+        self._updates.told(name, found, arrays)
+
+    def join(self, name: str, state: Any, buffers: Tree = None) -> None:
+        """There is an optimizer more, as `record` takes it; its name stands before what is its."""
+        params, model, progress = self._learning(name, state)
+        named = (
+            self._names.by_path(params, prefix(name)),
+            self._names.by_path(buffers, prefix(name)),
+        )
+        before = self._before(*named)
+        self._names.joined(**before)
+        self._program.model(name, model, params)
+        self._updates.join(before, {name: progress})
 
     def __enter__(self) -> Self:
         return self
@@ -241,9 +277,24 @@ class Recorder:
         if kind is None:
             self._stream.close()
 
-    def _found(self, told: "_Told", form: Form, name: str) -> tuple[Found, list[Any]]:
+    def _began(self, before: tuple[Tree, Tree], form: Form, name: str) -> dict[str, Named]:
+        """What an update began from, as rows have it."""
+        say, names = f"step {self._updates.rows.step}: before", self._names
+        params, opt_state = states.plain(before[0], numbers=False), states.plain(before[1])
+        state = names.opt_state(name, wrappers.bare(opt_state), params, form.lead)
+        return {
+            "params": form.named(say, "params", names.of(name, "params", params)),
+            "opt_state": form.named(say, "opt_state", state),
+        }
+
+    def says(self, **known: Any) -> None:
+        """What is known of the program."""
+        rows = self._updates.rows
+        rows.program = {**rows.program, **known}
+
+    def _found(self, told: "Told", form: Form, name: str) -> tuple[Found, list[Any]]:
         """What an update has left, or T; and the parameters' arrays as they are given."""
-        say, names = f"step {self._updates.rows.step}", self._names
+        say, names, form.places = f"step {self._updates.rows.step}", self._names, self._places
         losses = form.losses(say, told.loss)
         if told.params is None:
             raise InputError(f"{say}: params is missing")
@@ -276,15 +327,20 @@ class Recorder:
             form.inputs(say, "batch", names.by_path(states.plain(told.batch))),
             numbers,
             wrappers.mean_is_given(opt_state),
+            {} if told.before is None else self._began(told.before, form, name),
+            told.is_known,
         )
-        rows = self._updates.rows
         self._program.optimizer(name, opt_state)
-        rows.program = {**rows.program, **self._program.said, **form.program}
+        self.says(**self._program.said, **form.program)
         return found, jax.tree.leaves(params)
 
 
-class _Told(NamedTuple):
-    """What a call of `rec.step` or `rec.steps` was given."""
+class Told(NamedTuple):
+    """What a call of `rec.step` or `rec.steps` was given.
+
+    before: parameters and optimizer's state as an update found them, where those may not be what
+    the last one has left; is_known: whether the loss is, else it is NaN
+    """
 
     loss: Any
     params: Tree
@@ -292,6 +348,8 @@ class _Told(NamedTuple):
     buffers: Tree
     batch: Tree
     rng: Tree
+    before: tuple[Tree, Tree] | None = None
+    is_known: bool = True
 
 
 def _by_optimizer(given: Any, layout: Layouts | None) -> dict[str, Any]:

@@ -142,5 +142,5 @@ def _write(
     found[f"{stage}/{leaf}"] = written
     if stage == "raw_grads":  # of which those that are given may be no more than a name
         found.setdefault(f"grads/{leaf}", written)
-    if stage == "params":
-        found[f"before/params/{leaf}"] = written
+    if stage in ("params", "opt_state"):
+        found[f"before/{stage}/{leaf}"] = written

@@ -128,8 +128,10 @@ class Form:
     spread over processes what is here, with its place noted in `places`.
     """
 
-    def __init__(self, replicas: int | None, places: Places, axes: tuple[str, ...] = ()) -> None:
-        self.replicas, self.places, self.axes = replicas, places, axes
+    def __init__(
+        self, replicas: int | None, axes: tuple[str, ...] = (), places: Places | None = None
+    ) -> None:
+        self.replicas, self.axes, self.places = replicas, axes, places or Places()
         self._sizes: tuple[int, ...] | None = None
 
     @property
@@ -192,7 +194,7 @@ class Form:
 
     def inputs(self, step: str, stage: str, leaves: list[Leaf]) -> Named:
         """The same of what is no state: replicas do not share it."""
-        return Form(None, self.places, self.axes)._sized(self._sizes).named(step, stage, leaves)
+        return Form(None, self.axes, self.places)._sized(self._sizes).named(step, stage, leaves)
 
     def numbers(self, step: str, what: str, leaf: Any) -> np.ndarray | None:
         """What is one for the whole of a state: () or (T,)."""

@@ -11,6 +11,7 @@ from twinstep.jax.names import ONLY, prefix
 from twinstep.jax.states import Named, unchanged
 from twinstep.jax.wrappers import Progress
 from twinstep.trace.fingerprint import fingerprint
+from twinstep.trace.keep import Keep
 from twinstep.trace.ledger import Metadata
 from twinstep.trace.rows import Rows, rows_at_once
 from twinstep.trace.streaming import Stream
@@ -24,7 +25,8 @@ class Found(NamedTuple):
 
     stages: {stage: {leaf: array}}; held: what MultiSteps has accumulated; losses: "loss", and by
     the axes beside the steps; numbers: hyper-parameters; mean_given: whether what was given is the
-    mean of micro-steps as MultiSteps has made it
+    mean of micro-steps as MultiSteps has made it; before: {stage: {leaf: array}} that an update
+    began from, where that may not be what the last row has; loss_is_known: else losses are NaN
     """
 
     stages: Mapping[str, Named]
@@ -34,6 +36,8 @@ class Found(NamedTuple):
     batch: Named
     numbers: Named
     mean_given: bool = False
+    before: Mapping[str, Named] = {}
+    loss_is_known: bool = True
 
     def at(self, t: int) -> "Found":
         """That of one of the T."""
@@ -46,7 +50,8 @@ class Found(NamedTuple):
         if self.stages.get("grads") is self.stages.get("raw_grads", {}):
             stages["grads"] = stages["raw_grads"]
         rest = of(self.held), of(self.losses), of(self.batch), of(self.numbers)
-        return Found(stages, progress, *rest, self.mean_given)
+        before = {stage: of(named) for stage, named in self.before.items()}
+        return Found(stages, progress, *rest, self.mean_given, before, self.loss_is_known)
 
     @property
     def own(self) -> set[str]:
@@ -78,7 +83,7 @@ class Updates:
     """The rows of a recording.
 
     initial: {stage: {leaf: array}} before the first update; started: of each optimizer, how far it
-    is then, where that is known
+    is then; keep: what of an update is kept, and which
     """
 
     def __init__(
@@ -86,16 +91,30 @@ class Updates:
         metadata: Metadata,
         stream: Stream,
         initial: Mapping[str, Named],
-        started: Mapping[str, Progress],
+        started: Mapping[str, Progress | None],
+        keep: Keep,
     ) -> None:
-        self._metadata, self._stream, self._initial = metadata, stream, initial
+        self._metadata, self._stream, self._keep = metadata, stream, keep
         entries = sum(4 * array.size for array in initial["params"].values())
         max_rows = rows_at_once(entries * np.dtype(metadata.dtype).itemsize)
         self.rows = Rows(max_rows, metadata.dtype)
+        self._known: dict[str, set[str]] = {stage: set() for stage in initial}
+        self._optimizers: dict[str, Optimizer] = {}
+        self.join(initial, started)
+
+    def join(self, initial: Mapping[str, Named], started: Mapping[str, Progress | None]) -> None:
+        """There are these leaves too, and optimizers that have got so far."""
         for stage, leaves in initial.items():
-            for leaf, array in leaves.items():
+            for leaf, array in self._keep.of(leaves):
                 self.rows.initial(stage, leaf, array)
-        self._optimizers = {name: Optimizer(progress) for name, progress in started.items()}
+            self._known[stage] |= leaves.keys()
+        self._optimizers |= {name: Optimizer(progress) for name, progress in started.items()}
+
+    @property
+    def over(self) -> bool:
+        """Whether as many rows are there as are to be kept."""
+        made = [one.updates for one in self._optimizers.values()]
+        return self._keep.over(self.rows.step - 1, made)
 
     def flush(self) -> None:
         """Gives the finished rows away."""
@@ -115,8 +134,10 @@ class Updates:
                 inside = {} if given is None or given is stages["raw_grads"] else given
                 one.micro.saw(found.held if kind is MICRO else inside)
                 one.loss = found.losses["loss"]
-            if kind is UPDATE:
+            if kind is UPDATE and self._keep.has(one.updates + 1):
                 self._write(one, name, found)
+            elif kind is UPDATE:
+                one.updates += 1
         except InputError:
             self.rows.discard()
             raise
@@ -151,7 +172,7 @@ class Updates:
                     f"step {step}: {stage}, {min(missing)} is missing, the steps before had it"
                 )
         for stage, how in (("params", "record(state)"), ("buffers", "record(..., buffers=...)")):
-            for leaf in found.stages[stage].keys() - self._initial[stage].keys():
+            for leaf in found.stages[stage].keys() - self._known[stage]:
                 raise InputError(
                     f"step {step}: {stage}, {leaf} was not there before the first update: {how}"
                 )
@@ -206,7 +227,9 @@ class Updates:
         """What a micro-step of MultiSteps is."""
         now = found.progress
         at, made = int(now.mini_step), int(now.gradient_step)
-        before = None if one.progress is None or one.renewed else one.progress
+        before = None if one.renewed else one.progress
+        if before is not None and before.mini_step is None:
+            before = None
         if before is not None and (at, made) == (before.mini_step, before.gradient_step):
             return NONE  # should_skip_update_fn
         told = len(one.micro)
@@ -242,17 +265,22 @@ class Updates:
         for rng in micro.rngs if several else [stages["rng"]]:
             for leaf, array in rng.items():
                 rows.put("rng", leaf, array, more=True)
-        for leaf, array in stages.get("raw_grads", {}).items():
+        keep = self._keep
+        for stage, leaves in found.before.items():
+            for leaf, array in keep.of(leaves):
+                if not unchanged({leaf: array}, {leaf: rows.last(stage, leaf)}):
+                    rows.put("before", f"{stage}/{leaf}", array)
+        for leaf, array in keep.of(stages.get("raw_grads", {})) if keep.raw_grads else ():
             rows.put("raw_grads", leaf, array)
-        for leaf, array in stages.get("grads", {}).items():
+        for leaf, array in keep.of(stages.get("grads", {})):
             rows.given(leaf, array)
         self._put_numbers(one, name, found)
-        for stage in ("opt_state", "buffers"):
-            for leaf, array in stages[stage].items():
+        for stage in ("opt_state", "buffers") if keep.opt_state else ("buffers",):
+            for leaf, array in keep.of(stages[stage]):
                 rows.put(stage, leaf, array)
         self._put_params(one, name, found)
         flags = {
-            "changed_outside": int(rows.has("before")),
+            "changed_outside": int(rows.has("before") and not keep.leaps),
             "renewed": int(one.renewed),
             "skipped": one.skipped,
             name: one.updates + 1,
@@ -261,10 +289,11 @@ class Updates:
             if value:
                 rows.put("update", flag, np.array(value))
         spread = rows.program.get("shards", {})
-        rows.batch(micro.batch(spread) if several else found.batch, values=True)
+        rows.batch(micro.batch(spread) if several else found.batch, values=keep.values)
         one.last, one.updates, one.own = rows.step, one.updates + 1, found.own
         one.skipped, one.renewed, one.loss = 0, False, found.losses["loss"]
-        rows.finish(micro.loss() if several else float(found.losses["loss"]))
+        loss = micro.loss() if several else float(found.losses["loss"])
+        rows.finish(loss if found.loss_is_known else None)
 
     def _put_params(self, one: Optimizer, name: str, found: Found) -> None:
         """Its own; and of what it does not update, what has changed since, as nobody has told."""
@@ -272,7 +301,7 @@ class Updates:
         others = {
             leaf for other in self._optimizers.values() if other is not one for leaf in other.own
         }
-        for leaf, array in found.stages["params"].items():
+        for leaf, array in self._keep.of(found.stages["params"]):
             if leaf not in own:
                 last = rows.last("params", leaf)
                 if not unchanged({leaf: array}, {leaf: last}):
@@ -297,7 +326,7 @@ class Updates:
 
     def _is_plain(self, one: Optimizer, name: str, found: Found) -> bool:
         """Whether each of T is an update, and all that there is a row."""
-        now, before, known = found.progress, one.progress, self._initial["params"].keys()
+        now, before, known = found.progress, one.progress, self._known["params"]
         if len(self._optimizers) > 1 or one.skipped or now.mini_step is not None:
             return False
         if now.finite is not None and not np.all(now.finite):

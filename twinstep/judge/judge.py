@@ -241,13 +241,9 @@ class Judge:
             return Verdict.MISMATCH, str(first), first
         if self._unproved:
             return Verdict.INVALID, f"{self._unproved}: nothing was judged by that", self._unproved
-        seen = self._activity.values()
-        if not all(activity.gradient_seen for activity in seen):
-            return Verdict.INVALID, "all gradients are zero", None
-        if not all(activity.params_moved for activity in seen):
-            return Verdict.INVALID, "no parameter ever moved", None
-        if not all(activity.loss_moved for activity in seen) and max(self._steps.values()) > 1:
-            return Verdict.INVALID, "the loss never moved", None
+        for activity in self._activity.values():
+            if why := activity.unproved(max(self._steps.values())):
+                return Verdict.INVALID, why, None
         if free:
             return Verdict.DRIFT, f"every step alone is rounding; {free}", free
         if self._same_bits:

@@ -16,6 +16,7 @@ from twinstep.errors import InputError
 from twinstep.torch import reading
 from twinstep.torch.naming import Names, unwrapped
 from twinstep.torch.passes import Pass, Passes
+from twinstep.trace.fingerprint import joined
 
 Inputs = dict[str, torch.Tensor]
 
@@ -34,7 +35,7 @@ class Calls:
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
-        self._count = self._depth = 0
+        self._count, self._inside = 0, False
         self._said: dict[str, list[torch.Tensor]] = {}
         self._paths: dict[nn.Module, str] = {}
         self.fingerprints: dict[str, int] = {}
@@ -60,15 +61,15 @@ class Calls:
         first, noted, watch = (careful(one, None) for one in (first, self._note, self._watch))
 
         def around(module: nn.Module, *args: Any, **options: Any) -> Any:
-            if torch.compiler.is_compiling() or self._depth or not torch.is_grad_enabled():
+            if torch.compiler.is_compiling() or self._inside or not torch.is_grad_enabled():
                 return call(module, *args, **options)
             first(module)
             of_call = noted(module, args, options)
-            self._depth += 1
             try:
+                self._inside = True
                 output = call(module, *args, **options)
             finally:
-                self._depth -= 1
+                self._inside = False
             if of_call is not None:
                 watch(of_call, output)
             return output
@@ -110,7 +111,7 @@ class Calls:
                 path = self._path(calls[number].module, names)
                 for name, tensor in calls[number].inputs.items():
                     parts.setdefault(path + name, []).append(tensor)
-        return {name: reading.joined(tensors) for name, tensors in parts.items()}
+        return {name: joined([*map(reading.array, tensors)]) for name, tensors in parts.items()}
 
     def _path(self, module: nn.Module, names: Names) -> str:
         """What stands before an argument: its module's path, or class if none leads to it."""

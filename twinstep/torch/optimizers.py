@@ -78,7 +78,7 @@ class Optimizers:
         self.called[optimizer] = name
         others = self.parameters() if everything else dict.fromkeys(parameters)
         places = {
-            parameter: f"{self.prefix(name)}{g}.{i}"
+            parameter: f"{_prefix(name)}{g}.{i}"
             for g, group in enumerate(optimizer.param_groups)
             for i, parameter in enumerate(group["params"])
         }
@@ -120,10 +120,6 @@ class Optimizers:
             return ONLY
         return naming.free(held_by or type(optimizer).__name__.lower(), taken)
 
-    def prefix(self, name: str) -> str:
-        """What stands before the numbers of an optimizer."""
-        return "" if name == ONLY else f"{name}."
-
     def in_row(self, optimizer: Optimizer | None, alone: bool = False) -> dict[nn.Parameter, str]:
         """{parameter: its name} of what a row of an optimizer holds: what is nobody's, too.
 
@@ -158,7 +154,7 @@ class Optimizers:
         known, numbers = self._settings.get(name, (None, {}))
         if known != optimizer.param_groups:
             groups = [dict(group) for group in optimizer.param_groups]
-            prefix = self.prefix(name)
+            prefix = _prefix(name)
             numbers = {prefix + key: n for key, n in reading.numbers(optimizer).items()}
             tensors = any(isinstance(v, torch.Tensor) for group in groups for v in group.values())
             # a tensor may be changed in place: then all are read at every step
@@ -177,3 +173,8 @@ class Optimizers:
                 if parameter in self.owner
             }
         return named_opt_state(self._of_state[optimizer], optimizer)
+
+
+def _prefix(name: str) -> str:
+    """What stands before the numbers of an optimizer."""
+    return "" if name == ONLY else f"{name}."

@@ -45,12 +45,13 @@ class Passes:
     def begin(self, parameters: Iterable[nn.Parameter], loss: float | None) -> None:
         """A backward pass begins; what was cleared before it is no part of any sum."""
         self._count += 1
-        self.current = Pass(self._count, loss)
-        self.current.calls, self.ahead = self.ahead, {}
+        begun = Pass(self._count, loss)
+        begun.calls, self.ahead = self.ahead, {}
         self._before = [(p, p.grad, _version(p.grad)) for p in parameters]
-        for parameter, grad, version in self._before:
+        for parameter, grad, version in self._before if self._of else ():
             if self._of.get(parameter) and self._cleared(parameter, grad, version):
                 self._of[parameter] = []
+        self.current = begun  # last: what ends before it has begun none
 
     def _cleared(self, parameter: nn.Parameter, grad: torch.Tensor | None, version: int) -> bool:
         if grad is None:

@@ -1,5 +1,6 @@
 """What a recorder reads off PyTorch: arrays, gradients, an optimizer's numbers, what runs."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,50 +79,42 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 class Views:
-    """The memory of parameters and their gradients as arrays, each made once as long as it stays.
+    """The memory of tensors as arrays, each made once as long as it stays.
 
     A view shows what is written to the tensor afterwards.
     """
 
     def __init__(self) -> None:
-        self._params: dict[nn.Parameter, tuple[int, np.ndarray]] = {}
-        self._grads: dict[nn.Parameter, tuple[torch.Tensor, np.ndarray]] = {}
+        self._kept: dict[str, tuple[torch.Tensor, int, np.ndarray]] = {}
+        self._grads: dict[nn.Parameter, tuple[torch.Tensor, int, np.ndarray]] = {}
 
-    def param(self, parameter: nn.Parameter) -> np.ndarray:
-        """A parameter's."""
-        if not parameter.is_cpu or local(parameter) is not parameter:
-            return array(parameter)
-        where, view = self._params.get(parameter, (0, None))
-        if view is None or where != parameter.data_ptr():
-            view = array(parameter)
-            self._params[parameter] = parameter.data_ptr(), view
-        return view
+    def of(self, name: str, tensor: torch.Tensor) -> np.ndarray:
+        """That of what bears a name."""
+        return _view(self._kept, name, tensor)
 
     def grad(self, parameter: nn.Parameter) -> np.ndarray:
         """A gradient's; there has to be one."""
         tensor: Any = parameter.grad
         if tensor.is_sparse:  # summed as by the optimizer
             return array(tensor.coalesce().to_dense())
-        if not tensor.is_cpu or local(tensor) is not tensor:
-            return array(tensor)
-        seen, view = self._grads.get(parameter, (None, None))
-        if view is None or seen is not tensor:
-            view = array(tensor)
-            self._grads[parameter] = tensor, view
-        return view
+        return _view(self._grads, parameter, tensor)
 
     def forget(self) -> None:
         """Lets the gradients go: a loop that clears them wants their memory."""
         self._grads.clear()
 
 
-def joined(parts: list[torch.Tensor]) -> np.ndarray | list[np.ndarray]:
-    """The parts of a batch one after the other, (N, ...); as they are where shapes differ."""
-    arrays = [np.atleast_1d(array(part)) if parts[1:] else array(part) for part in parts]
-    if not arrays[1:]:
-        return arrays[0]
-    alike = len({(one.shape[1:], one.dtype) for one in arrays}) == 1
-    return np.concatenate(arrays) if alike else arrays
+def _view(held: dict[Any, Any], key: Any, tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's memory, from those that are held if it is that very one: `.data` may move it."""
+    known = held.get(key)
+    if known is not None and known[0] is tensor and known[1] == tensor.data_ptr():
+        found: np.ndarray = known[2]
+        return found
+    found = array(tensor)
+    copied = not tensor.is_cpu or tensor.is_conj() or tensor.is_neg()
+    if not copied and local(tensor) is tensor:
+        held[key] = tensor, tensor.data_ptr(), found
+    return found
 
 
 def numbers(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -148,13 +141,30 @@ def settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
+def check_alone() -> None:
+    """InputError where other processes are called to train with this one."""
+    rpc = sys.modules.get("torch.distributed.rpc")
+    if rpc is not None and rpc.is_available() and rpc.api._is_current_rpc_agent_set():
+        raise InputError(
+            "torch.distributed.rpc runs: what is updated through it, in other processes, is not "
+            "seen; record a program that trains without it"
+        )
+
+
 def check_own(parameters: Mapping[nn.Parameter, str]) -> None:
-    """InputError for what other processes may update meanwhile."""
+    """InputError for what other processes may update meanwhile, or hold without a group."""
+    check_alone()
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
     for parameter, name in parameters.items():
         if parameter.is_cpu and local(parameter).is_shared():
             raise InputError(
                 f"parameter {name!r} is in memory that processes share (hogwild): what others "
                 "change in it is not seen; record one process that trains by itself"
+            )
+        if not group and local(parameter) is not parameter:
+            raise InputError(
+                f"parameter {name!r} is sharded, and no process group is there that holds its "
+                "shards: call torch.distributed.init_process_group first"
             )
 
 

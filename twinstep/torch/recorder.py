@@ -192,7 +192,7 @@ class Recorder:
         Raises:
             InputError: For what is no array of numbers.
         """
-        self._steps.calls.say(tensors)
+        self._steps.say(tensors)
 
     def step(self, lr: float | None = None) -> None:
         """Says that parameters were just updated by hand, with no optimizer.

@@ -3,8 +3,10 @@
 Told by the hooks, it says which backward passes an update is made of, and when it is one.
 """
 
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from twinstep.torch.optimizers import Optimizers, parameters_of
 from twinstep.torch.passes import Pass, Passes
 from twinstep.torch.updates import Updates
 
+_STEP = "torch.optim.optimizer"
 BY_HAND = "by_hand"
 """What updates that no optimizer makes are called."""
 
@@ -45,13 +48,13 @@ EVERYTHING = Options()
 class _Step:
     """An optimizer's step that is running.
 
-    depth: how many of its class's steps are in one another; wraps: whether it has another optimizer
-    step; passes: what its gradients come from, once they are there; losses: of each evaluation
+    frame: its own, which nobody tells of if it raises; wraps: whether it has another optimizer step
+    passes: what its gradients come from, once they are there; losses: of each evaluation
     """
 
     def __init__(self, optimizer: Any, name: str, recorded: bool, scale: float) -> None:
         self.optimizer, self.name, self.recorded, self.scale = optimizer, name, recorded, scale
-        self.depth, self.wraps = 1, False
+        self.frame, self.wraps = _frame(_STEP), False
         self.passes: list[Pass] | None = None
         self.losses: list[float | None] = []
 
@@ -79,6 +82,7 @@ class Steps:
         self.on_last: Callable[[], Any] = lambda: None
         self.failed: Exception | None = None
         self._described = -1, -1
+        self._backward: FrameType | None = None
 
     @property
     def over(self) -> bool:
@@ -91,13 +95,30 @@ class Steps:
     @property
     def evaluated(self) -> bool:
         """Whether an update is running that evaluates many times, and has done so."""
-        return any(step.passes is not None for step in self._stack)
+        return any(step.passes is not None for step in self._running())
+
+    def _running(self) -> list[_Step]:
+        """The steps that are in one another; one that has raised is no update."""
+        if self._stack:
+            frames = _frames()
+            for step in [step for step in self._stack if step.frame not in frames]:
+                self._abandon(step)
+        return self._stack
+
+    def _abandon(self, step: _Step) -> None:
+        """It came to no end; its gradients stay what they are."""
+        self._stack.remove(step)
+        if step.recorded:
+            self.updates.discard()
+        self._forget()
 
     def careful(self, told: Callable[..., Any], otherwise: Any) -> Callable[..., Any]:
         """What a hook calls: a fault in it ends the recording, never the training.
 
         otherwise: what it gives back then
         """
+        if self._options.driven:
+            return told
 
         def careful(*args: Any, **options: Any) -> Any:
             if self.failed is not None:
@@ -105,28 +126,38 @@ class Steps:
             try:
                 return told(*args, **options)
             except Exception as error:
-                if self._options.driven:
-                    raise
                 self.failed = error
                 return otherwise
+            except BaseException:  # Ctrl-C, which a program may catch: no row is half of it
+                self.updates.discard()
+                raise
 
         return careful
 
+    def say(self, batch: Mapping[str, Any]) -> None:
+        """What the next update trains on. InputError for what is no array of numbers."""
+        self._running()
+        self.calls.say(batch)
+
     def leave(self) -> None:
         """Nothing is listened to any more."""
-        self._stack = []
+        for step in [*self._stack]:
+            self._abandon(step)
         self.passes.end()
 
     def first_call(self, module: nn.Module) -> None:
         """A module is about to be called."""
+        self._running()
         if self._rng is None:
             self._rng = torch.get_rng_state()
         if module not in self._called:
             self._called.add(module)
+            reading.check_alone()
             self.updates.called(module)
 
     def by_hand(self, lr: float | None) -> None:
         """Parameters were updated by hand."""
+        self._running()
         if not self._is_recorded(BY_HAND):
             self._end(BY_HAND, list(self.names.parameters))
             return
@@ -139,18 +170,26 @@ class Steps:
 
     def before_backward(self, tensors: Any, args: Any, options: Any) -> bool:
         """A backward pass begins; gives back whether it counts: a checkpoint's is inside one."""
-        if self.passes.current is not None or self.ignoring or self.over:
+        if self._in_backward() or self.ignoring or self.over:
             return False
         weights = options.get("grad_tensors", args[0] if args else None)
         loss = reading.backpropagated(tensors, weights)
+        self._backward = _frame("twinstep.torch.hooks")
         self.passes.begin(self.optimizers.parameters(), loss)
         return True
+
+    def _in_backward(self) -> bool:
+        """Whether a backward pass runs: one whose end Ctrl-C kept from being told does not."""
+        if self.passes.current is not None and self._backward not in _frames():
+            self.after_backward(False)
+        return self.passes.current is not None
 
     def after_backward(self, whole: bool) -> None:
         """It is over; whole: and came to its end."""
         if whole:
             self._reached()
         self.passes.end()
+        self._backward = None
 
     def _reached(self) -> None:
         """Gradients are there; of an update that evaluates many times, the first ones count."""
@@ -169,13 +208,12 @@ class Steps:
 
     def before_step(self, optimizer: Any, args: Any, options: Any) -> Any:
         """An optimizer's step begins; of its closure, if any, the first evaluation is kept."""
-        for step in self._stack:
-            if step.optimizer is optimizer:
-                step.depth += 1  # a class whose step calls that of the one it is made from
-                return None
+        running = self._running()
+        if any(step.optimizer is optimizer for step in running):
+            return None  # a class whose step calls that of the one it is made from
         if self.ignoring or not self.optimizers.joins(optimizer, self._options.everything):
             return None
-        for outer in self._stack:
+        for outer in running:
             if outer.recorded and not outer.wraps:  # the update is that of the one inside
                 self.updates.discard()
             outer.wraps = True
@@ -187,7 +225,7 @@ class Steps:
         of, *given = args  # the optimizer itself, and the closure where it takes one
         closure = given[0] if given else options.get("closure")
         if closure is None:
-            if self.passes.current is not None:  # in a backward pass
+            if self._in_backward():
                 self._reached()
             self._given(step)
             return None
@@ -205,13 +243,11 @@ class Steps:
 
     def after_step(self, optimizer: Any, args: Any, options: Any) -> None:
         """It is over."""
-        for step in self._stack:
-            if step.optimizer is optimizer:
-                step.depth -= 1
-                if not step.depth:
-                    self._stack.remove(step)
-                    self._updated(step)
-                return
+        frame = _frame(_STEP) if self._stack else None
+        for step in [step for step in self._stack if step.frame is frame]:
+            self._running()  # none of those inside
+            self._stack.remove(step)
+            self._updated(step)
 
     # An update
 
@@ -255,6 +291,7 @@ class Steps:
         if found_inf is not None and bool(found_inf):
             if step.recorded:
                 self.updates.discard()
+            self._forget()
             self._used(parameters)
         elif step.recorded:
             params = self.optimizers.in_row(step.optimizer)
@@ -312,9 +349,13 @@ class Steps:
     def _end(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
         """An update is over, recorded or not."""
         self._count[name] = self._count.get(name, 0) + 1
+        self._forget()
+        self._used(parameters)
+
+    def _forget(self) -> None:
+        """What follows draws numbers and has a batch of its own."""
         self._rng = None
         self.calls.forget()
-        self._used(parameters)
 
     def _used(self, parameters: Sequence[nn.Parameter]) -> None:
         """An update ends what its gradients were made of; of what nobody updates too."""
@@ -338,3 +379,22 @@ def _sum(losses: Sequence[float | None]) -> float | None:
     """The sum of losses; None where one is not known, or there is none."""
     known = [loss for loss in losses if loss is not None]
     return sum(known) if known and len(known) == len(losses) else None
+
+
+def _frame(module: str) -> FrameType | None:
+    """The innermost that runs of a module: of what tells of a step, or of a backward pass."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != module:
+        frame = frame.f_back
+    return frame
+
+
+def _frames() -> set[FrameType]:
+    """All that run, in every thread: a GPU's backward pass has its own."""
+    found = set[FrameType]()
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            found.add(frame)
+            frame = frame.f_back
+    return found

@@ -1,7 +1,8 @@
 """Writes each update of a program as a row of its trace: what was before, and what it left."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -33,17 +34,18 @@ class Updates:
         rows: int | None,
         leaps: bool,
     ) -> None:
-        self._names, self._stream, self._exclude = names, stream, tuple(exclude)
-        self._leaps = leaps
+        self._names, self._stream, self._leaps = names, stream, leaps
         self._metadata, self._piece, self._driven = metadata, rows, metadata is not None
         self._rows: Rows | None = None
         self._views = reading.Views()
-        self._states: dict[str, set[str]] = {}
+        self._states: dict[str, Set[str]] = {}
         self._left: dict[str, tuple[torch.Tensor, int]] = {}
         self._raw: dict[nn.Parameter, np.ndarray] = {}
         self._memory: dict[nn.Parameter, np.ndarray] = {}
         self._buffers: dict[torch.Tensor, np.ndarray] = {}
-        self._kept: dict[str, bool] = {}
+        self._is_kept = functools.cache(
+            lambda name: not any(fnmatch.fnmatch(name, pattern) for pattern in exclude)
+        )
         self._placed: set[str] = set()
         self.shards: dict[str, dict[str, list[int]]] = {}
 
@@ -60,7 +62,7 @@ class Updates:
             dtype = self._metadata.dtype
             bytes_a_step = sum(4 * p.numel() for p in names) * np.dtype(dtype).itemsize
             self._rows = Rows(self._piece or rows_at_once(bytes_a_step), dtype)
-            self._begin("params", {name: self._views.param(p) for p, name in names.items()})
+            self._begin("params", {n: self._views.of(n, p) for p, n in names.items()})
             self._first_buffers()
         return self._rows
 
@@ -102,7 +104,7 @@ class Updates:
         rows.hyper_parameters(numbers, of)
         if self._driven:  # of which no one else changes anything
             return
-        self._begin("params", {name: self._views.param(p) for p, name in params.items()})
+        self._begin("params", {n: self._views.of(n, p) for p, n in params.items()})
         self._first_buffers()
         for key, tensor in state.items():
             seen, times = self._left.get(key, (None, 0))
@@ -144,7 +146,7 @@ class Updates:
         optimizer itself divides by it
         """
         rows = self.open()
-        for parameter, name in params.items():
+        for parameter, name in params.items() if self._raw else ():
             raw = self._raw.get(parameter)
             if raw is not None and self._is_kept(name):
                 rows.put("raw_grads", name, raw if scale == 1 else raw / raw.dtype.type(scale))
@@ -156,15 +158,16 @@ class Updates:
     def end(self, of: str, params: Named, state: Mapping[str, torch.Tensor]) -> None:
         """What an update has left, all but its loss and batch."""
         rows = self.open()
-        self._states[of] = set(state)
+        self._states[of] = state.keys()
         for key, tensor in state.items():
             if self._is_kept(key):
-                self._place(tensor, f"opt_state/{key}")
-                rows.put("opt_state", key, reading.array(tensor))
+                if key not in self._left:
+                    self._place(tensor, f"opt_state/{key}")
+                rows.put("opt_state", key, self._views.of(key, tensor))
                 self._left[key] = tensor, tensor._version
         for parameter, name in params.items():
             if self._is_kept(name):
-                rows.put("params", name, self._views.param(parameter))
+                rows.put("params", name, self._views.of(name, parameter))
         for name, buffer in self._names.buffers() if self._names.has_buffers else ():
             if self._is_kept(name):
                 rows.put("buffers", name, reading.array(buffer))
@@ -188,7 +191,7 @@ class Updates:
 
     def used(self, parameters: Sequence[nn.Parameter]) -> None:
         """Gradients are of no use any more: a loop that clears them wants their memory."""
-        for parameter in parameters:
+        for parameter in parameters if self._raw else ():
             self._raw.pop(parameter, None)
         self._views.forget()
 
@@ -196,8 +199,3 @@ class Updates:
         """Gives the finished rows away."""
         if self._rows is not None and self._metadata is not None:
             self._rows.flush(self._metadata, self._stream)
-
-    def _is_kept(self, name: str) -> bool:
-        if name not in self._kept:
-            self._kept[name] = not any(fnmatch.fnmatch(name, pattern) for pattern in self._exclude)
-        return self._kept[name]

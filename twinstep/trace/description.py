@@ -184,6 +184,8 @@ class Description:
         if self.batch:
             parts = ", ".join(f"{name} {_shape(shape)}" for name, shape in self.batch.items())
             lines.append(f"batch: {parts}")
+        if looked_at := self.program.get("looked_at"):
+            lines.append(f"looked at by {looked_at}")
         held = ", ".join(f"{stage} {n} of {k}" for stage, (n, k) in self.numbers.items())
         return [*lines, f"leaves, and numbers a step: {held}"]
 

@@ -34,3 +34,11 @@ def fingerprint(array: np.ndarray, first: int = 0) -> int:
             word * (position * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32
         )
     )
+
+
+def joined(parts: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """A batch's parts one after the other, (N, ...), scalars too; as they are if shapes differ."""
+    if len(parts) == 1:
+        return parts[0]
+    alike = len({(one.shape[1:], one.dtype) for one in parts}) == 1
+    return np.concatenate([np.atleast_1d(one) for one in parts]) if alike else parts

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace.fingerprint import fingerprint
+from twinstep.trace.fingerprint import fingerprint, joined
 from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import LEAVES
 
@@ -149,8 +149,7 @@ def _of_ranks(pieces: Sequence[Trace], leaf: str, each: list[int], kept: bool) -
     """A call of all ranks, rank by rank; the ranks' fingerprints: each"""
     if not kept:
         return [(number, None) for number in each]
-    arrays = [piece.inputs[leaf][n] for piece, n in zip(pieces, each, strict=True)]
-    return _one_after_the_other(arrays) or list(zip(each, arrays, strict=True))
+    return _joined([piece.inputs[leaf][n] for piece, n in zip(pieces, each, strict=True)])
 
 
 def _calls(
@@ -169,21 +168,17 @@ def _calls(
             raise InputError(f"{what} is spread over the ranks in one step, in another it is not")
 
         def check(one: np.ndarray, other: np.ndarray, rank: int, what: str = what) -> None:
-            if _differ(one, other):
+            if one.tobytes() != other.tobytes():
                 raise InputError(f"{what} of rank {rank} differs from rank 0's: no replica")
 
         wholes.append(_put_together(what, places, [array[None] for array in arrays], check)[0])
-    return _one_after_the_other(wholes) or [(fingerprint(one), one) for one in wholes]
+    return _joined(wholes)
 
 
-def _one_after_the_other(arrays: Sequence[np.ndarray]) -> list[_Call]:
-    """Arrays as one; none where they do not join."""
-    if len(arrays) > 1 and not (
-        arrays[0].ndim and len({(array.shape[1:], array.dtype) for array in arrays}) == 1
-    ):
-        return []
-    joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-    return [(fingerprint(joined), joined)]
+def _joined(arrays: list[np.ndarray]) -> list[_Call]:
+    """Arrays as one, if they join."""
+    one = joined(arrays)
+    return [(fingerprint(array), array) for array in (one if isinstance(one, list) else [one])]
 
 
 def _places(pieces: Sequence[Trace], key: str) -> list[Any]:
@@ -254,16 +249,13 @@ def _check_replica(trace: Trace, key: str, one: np.ndarray, other: np.ndarray, r
         )
     if one.tobytes() == other.tobytes():
         return
-    row = next(i for i, pair in enumerate(zip(one, other, strict=True)) if _differ(*pair))
+    pairs = enumerate(zip(one, other, strict=True))
+    row = next(i for i, (mine, yours) in pairs if mine.tobytes() != yours.tobytes())
     initial = len(one) - len(trace.steps_of(stage, leaf))
     step = 0 if row < initial else trace.steps_of(stage, leaf)[row - initial] + 1
     raise InputError(
         f"step {step}: {stage}, {leaf} of rank {rank} differs from rank 0's: no replica"
     )
-
-
-def _differ(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.tobytes() != other.tobytes()
 
 
 def _differing(one: Sequence[int], other: Sequence[int]) -> int:
