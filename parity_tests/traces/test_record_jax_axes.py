@@ -66,7 +66,7 @@ def test_seeds_stay_an_axis_of_every_leaf(rule: Callable[[], Any], tmp_path: Pat
     tx = watch(rule())
     trace = seeds(tx, "seed", out=tmp_path / "trace")
     same(trace, seeds(tx, "step"))
-    assert dict(trace.program) == {"axes": {"seed": SEEDS}}
+    assert trace.program["axes"] == {"seed": SEEDS}
     rows = len(trace)
     for i in range(SEEDS):
         with record(jax.tree.map(lambda leaf, i=i: leaf[i], starts())) as rec:

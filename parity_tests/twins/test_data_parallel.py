@@ -6,7 +6,6 @@ Nothing here runs in this process on several devices: JAX takes the number of it
 import os
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from helpers.commands import ROOT, command, ran, started
 from helpers.living import LONG, needs_proc, running, wait_until
+from helpers.ports import free_port
 from helpers.processes import PLANTS, spec_of
 from helpers.synthetic_traces import refused
 
@@ -34,13 +34,6 @@ ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     "OMP_NUM_THREADS": "1",
 }
-
-
-def free_port() -> str:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return str(listener.getsockname()[1])
 
 
 def run_all(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

@@ -34,6 +34,8 @@ def command(arguments: list[str]) -> int:
     for folder, one, holds in zip(folders, stored, found, strict=True):
         early = [] if one.complete else [f"the run ended early, after {one.steps} steps"]
         print("\n".join([*([f"{folder}:"] if folders[1:] else []), *holds.lines(), *early]))
+    if folders[1:] and (both := description.side_by_side(*found)):
+        print("\n  ".join(["the same on both sides, as each says it:", *both]))
     if differ:
         print("\n  ".join(["cannot be the same:", *differ]))
     elif folders[1:]:

@@ -1,6 +1,6 @@
 """Sums up the micro-steps of MultiSteps, which together are one update."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,9 +74,13 @@ class Micro:
         every = [float(losses["loss"]) for losses in self.losses]
         return sum(every) if self.sums else sum(every) / len(every)
 
-    def batch(self) -> dict[str, Any]:
-        """Their batches, one after the other; as they are where shapes differ."""
-        return {
-            name: joined([batch[name] for batch in self.batches if name in batch])
-            for name in dict.fromkeys(name for batch in self.batches for name in batch)
-        }
+    def batch(self, spread: Container[str] = ()) -> dict[str, Any]:
+        """Their batches, one after the other; as they are where shapes differ.
+
+        spread: "batch/name" of those that are as they are until all processes' are put together
+        """
+        found: dict[str, Any] = {}
+        for name in dict.fromkeys(name for batch in self.batches for name in batch):
+            parts = [batch[name] for batch in self.batches if name in batch]
+            found[name] = parts if f"batch/{name}" in spread else joined(parts)
+        return found

@@ -14,6 +14,8 @@ import jax
 from twinstep.errors import InputError
 from twinstep.jax import states, wrappers
 from twinstep.jax.names import ONLY, Layouts, Names, prefix
+from twinstep.jax.program import Program, module_in
+from twinstep.jax.spread import Places, part_of
 from twinstep.jax.states import STEP, Form, Leaf, Named
 from twinstep.jax.update_rows import Found, Updates
 from twinstep.jax.watching import gradients, watched
@@ -39,14 +41,15 @@ def record(
         params: Before the first update: the parameters, a tree of arrays, an nnx module or an
             equinox one, or a state that holds them, as `step` takes it. Of several optimizers,
             {name: its parameters or state}.
-        out: A new folder for the trace, written as it comes; None: it stays in memory.
+        out: A new folder for the trace, written as it comes; None: it stays in memory. Of several
+            processes, as of `jax.distributed`, the same for all: each writes its part.
         layout: Puts leaves under PyTorch's names and layouts, such as `module_layout(model)`; of
             several optimizers one of all parameters, or {name: its own}. With None a leaf's name
             is its path in the tree, with dots.
         buffers: What layers keep beside parameters (BatchNorm's means), before the first update.
-        replicas: How many copies `pmap` keeps of everything, along the first axis of parameters,
-            states and buffers. They have to agree bit for bit; one is recorded. Losses and raw
-            gradients, which may be each device's own, are averaged.
+        replicas: How many copies `pmap` keeps of everything in a process, along the first axis of
+            parameters, states and buffers. They have to agree bit for bit; one is recorded. Losses
+            and raw gradients, which may be each device's own, are averaged.
 
     Returns:
         A context manager; its `trace` is what was recorded.
@@ -103,10 +106,11 @@ class Recorder:
         replicas: int | None = None,
         keep: Keep = EVERYTHING,
     ) -> None:
-        self._names, self._form, self._stream = Names(layout), Form(replicas), Stream(out)
-        trees, started = {}, {}
+        self._names, self._places, self._stream = Names(layout), Places(), Stream(part_of(out))
+        self._form, self._program = Form(replicas, places=self._places), Program(self._names)
+        trees, models, started = {}, {}, {}
         for name, one in _by_optimizer(params, layout).items():
-            trees[name], started[name] = self._learning(one)
+            trees[name], models[name], started[name] = self._learning(name, one)
         named = self._names.initial(trees)
         before = self._before(named, self._names.of(ONLY, "buffers", states.plain(buffers)))
         if not before["params"]:
@@ -115,17 +119,22 @@ class Recorder:
                 "they are before the first update"
             )
         self._names.known(**before)
+        for name, model in models.items():
+            self._program.model(name, model, trees[name])
         metadata = states.metadata(trees, before["params"])
         self._updates = Updates(metadata, self._stream, before, started, keep)
 
-    def _learning(self, given: Any) -> tuple[Tree, Progress | None]:
-        """The parameters of an optimizer's, and how far it is, where that is known."""
+    def _learning(self, name: str, given: Any) -> tuple[Tree, Any, Progress | None]:
+        """The parameters of an optimizer's, their model, and how far it is, where that is known."""
         held = states.holds_state(given)  # parameters may be a tuple too
-        params, opt_state = states.parts(given) if held else (given, None)
-        params, opt_state = states.plain(params, numbers=False), states.plain(opt_state)
-        if watched(opt_state) is None:
-            return params, None
-        return params, _progress(self._form, "before step 1", wrappers.progress(opt_state)[0])
+        learns, opt_state = states.parts(given) if held else (given, None)
+        params, opt_state = states.plain(learns, numbers=False), states.plain(opt_state)
+        self._program.optimizer(name, opt_state)
+        model, progress = module_in(given, learns), None
+        if watched(opt_state) is not None:
+            said = wrappers.progress(opt_state)[0]
+            progress = _progress(self._form, "before step 1", said)
+        return params, model, progress
 
     def _before(self, params: list[Leaf], buffers: list[Leaf]) -> dict[str, Named]:
         step = "before step 1"
@@ -233,26 +242,25 @@ class Recorder:
         params, opt_state = states.told(state, params, opt_state)
         told = Told(loss, params, opt_state, buffers, batch, rng)
         found, arrays = self._found(told, form, name)
-        self._say_axes(form)
         self._updates.told_many(name, found, arrays)
 
     def told(self, told: "Told", form: Form, name: str = ONLY) -> None:
         """Of one update, of whatever form; the steps are then the last of its axes, and one."""
         found, arrays = self._found(told, form, name)
         if form.axes:
-            self._say_axes(form)
             found = found.at(0)
         self._updates.told(name, found, arrays)
 
     def join(self, name: str, state: Any, buffers: Tree = None) -> None:
         """There is an optimizer more, as `record` takes it; its name stands before what is its."""
-        params, progress = self._learning(state)
+        params, model, progress = self._learning(name, state)
         named = (
             self._names.by_path(params, prefix(name)),
             self._names.by_path(buffers, prefix(name)),
         )
         before = self._before(*named)
         self._names.joined(**before)
+        self._program.model(name, model, params)
         self._updates.join(before, {name: progress})
 
     def __enter__(self) -> Self:
@@ -279,10 +287,6 @@ class Recorder:
             "opt_state": form.named(say, "opt_state", state),
         }
 
-    def _say_axes(self, form: Form) -> None:
-        if form.others:
-            self.says(axes=form.others)
-
     def says(self, **known: Any) -> None:
         """What is known of the program."""
         rows = self._updates.rows
@@ -290,7 +294,7 @@ class Recorder:
 
     def _found(self, told: "Told", form: Form, name: str) -> tuple[Found, list[Any]]:
         """What an update has left, or T; and the parameters' arrays as they are given."""
-        say, names = f"step {self._updates.rows.step}", self._names
+        say, names, form.places = f"step {self._updates.rows.step}", self._names, self._places
         losses = form.losses(say, told.loss)
         if told.params is None:
             raise InputError(f"{say}: params is missing")
@@ -312,7 +316,7 @@ class Recorder:
         stages["rng"] = form.inputs(say, "rng", names.by_path(states.plain(told.rng)))
         progress, accumulated = wrappers.progress(opt_state)
         numbers = {
-            key: form.shared(form.named(say, "hyper_parameters", [Leaf((key,), value)])[key])
+            key: form.hyper_parameter(say, prefix(name) + key, value)
             for key, value in wrappers.hyper_parameters(opt_state).items()
         }
         found = Found(
@@ -326,6 +330,8 @@ class Recorder:
             {} if told.before is None else self._began(told.before, form, name),
             told.is_known,
         )
+        self._program.optimizer(name, opt_state)
+        self.says(**self._program.said, **form.program)
         return found, jax.tree.leaves(params)
 
 

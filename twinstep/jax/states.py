@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 
 from twinstep.errors import InputError
-from twinstep.jax import devices
+from twinstep.jax import devices, spread
+from twinstep.jax.spread import Place, Places
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata
 
@@ -123,17 +124,26 @@ def plain(tree: Tree, *, numbers: bool = True) -> Tree:
 class Form:
     """What stands in front of the arrays of a state: replicas, and the axes of compiled loops.
 
-    Arrays come out with the steps in front, if any, the other axes behind them.
+    Arrays come out with the steps in front, if any, the other axes behind them; of those that are
+    spread over processes what is here, with its place noted in `places`.
     """
 
-    def __init__(self, replicas: int | None, axes: tuple[str, ...] = ()) -> None:
-        self.replicas, self.axes = replicas, axes
+    def __init__(
+        self, replicas: int | None, axes: tuple[str, ...] = (), places: Places | None = None
+    ) -> None:
+        self.replicas, self.axes, self.places = replicas, axes, places or Places()
         self._sizes: tuple[int, ...] | None = None
 
     @property
     def lead(self) -> int:
         """How many axes stand in front of a leaf's own, as it is given."""
         return len(self.axes) + (self.replicas is not None)
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """What a trace says of the form of its leaves, as JSON values."""
+        said = {"axes": self.others, "shards": self.places.shards()}
+        return {key: value for key, value in said.items() if value}
 
     @property
     def others(self) -> dict[str, int]:
@@ -143,40 +153,54 @@ class Form:
 
     def losses(self, what: str, loss: Any) -> np.ndarray:
         """The losses, a number for each place of the axes, the steps first."""
-        found = dtypes.numbers(self._array(f"{what}: loss", loss))
+        found, place = self._array(f"{what}: loss", loss)
+        found = dtypes.numbers(found)
         if self.replicas is not None and found.ndim == self.lead:
-            self._check_replicas(f"{what}: loss", found)
-            found = found.astype(np.float64).mean(0)
+            self._check_replicas(f"{what}: loss", found.shape)
+            found, place = found.astype(np.float64).mean(0), place and place[1:]
         if found.ndim != len(self.axes) or found.dtype.kind not in "fiu" or not found.size:
             of = " and a ".join(self.axes)
             raise InputError(
                 f"{what}: loss is {found.dtype} of shape {found.shape}, expected "
                 f"{f'a number a {of}' if self.axes else 'one number'}"
             )
-        self._sizes = found.shape
-        return np.array(self._steps_first(found))
+        self._sizes = _shape(found, place)
+        found, place = self._steps_first(f"{what}: loss", found, place)
+        if self.others:
+            self._note(what, "micro_losses", self._loss_of_others, found, place)
+        return np.array(found)
 
     def named(self, step: str, stage: str, leaves: list[Leaf], *, mean: bool = False) -> Named:
         """{name: array}; mean: of replicas that differ, it is taken."""
         found: Named = {}
         for leaf in leaves:
-            array = self._own(f"{step}: {stage}, {leaf.names[0]}", leaf.array, mean)
+            what = f"{step}: {stage}, {leaf.names[0]}"
+            array, place = self._own(what, leaf.array, mean)
             if leaf.axes is not None:
                 front = array.ndim - len(leaf.axes)
-                own = (axis + front for axis in leaf.axes)
-                array = array.transpose(*range(front), *own)
+                order = (*range(front), *(axis + front for axis in leaf.axes))
+                array, place = array.transpose(order), place and tuple(place[i] for i in order)
+            for name in leaf.names:
+                self._note(what, stage, name, array, place)
             found |= dict.fromkeys(leaf.names, array)
         return found
 
+    def _note(
+        self, what: str, stage: str, leaf: str, array: np.ndarray, place: Place | None
+    ) -> None:
+        """Where an array that is read stands, of each step."""
+        steps = STEP in self.axes
+        self.places.note(what, stage, leaf, array.shape[steps:], place and place[steps:])
+
     def inputs(self, step: str, stage: str, leaves: list[Leaf]) -> Named:
         """The same of what is no state: replicas do not share it."""
-        return Form(None, self.axes)._sized(self._sizes).named(step, stage, leaves)
+        return Form(None, self.axes, self.places)._sized(self._sizes).named(step, stage, leaves)
 
     def numbers(self, step: str, what: str, leaf: Any) -> np.ndarray | None:
         """What is one for the whole of a state: () or (T,)."""
         if leaf is None:
             return None
-        array = self._own(f"{step}: {what}", leaf, False)
+        array, _ = self._own(f"{step}: {what}", leaf, False)
         rows = array.reshape(*array.shape[: STEP in self.axes], -1)
         if np.any(rows != rows[..., :1]):
             raise InputError(
@@ -185,49 +209,70 @@ class Form:
             )
         return np.array(rows[..., 0])  # kept: its memory may be donated
 
-    def shared(self, array: np.ndarray) -> np.ndarray:
-        """Without the axes along which it does not differ, the steps apart."""
+    def hyper_parameter(self, step: str, name: str, value: Any) -> np.ndarray:
+        """A number; without the axes along which it does not differ, the steps apart."""
+        what = f"{step}: hyper_parameters, {name}"
+        array, place = self._own(what, value, False)
         rows = array.reshape(*array.shape[: STEP in self.axes], -1)
-        first: np.ndarray = rows[..., 0]
-        return first if array.ndim and np.all(rows == rows[..., :1]) else array
+        here = place is None or all(axis.whole for axis in place)
+        if here and np.all(rows == rows[..., :1]):
+            first: np.ndarray = rows[..., 0]
+            return first
+        self._note(what, "hyper_parameters", name, array, place)
+        return array
 
     def losses_by_axes(self, losses: np.ndarray) -> Named:
         """The losses of the updates; and those that they are the means of, one an axis."""
         if not self.others:
             return {"loss": losses}
         steps = losses.reshape(*losses.shape[: STEP in self.axes], -1)
-        return {"loss": steps.astype(np.float64).mean(-1), f"loss.{'.'.join(self.others)}": losses}
+        return {"loss": steps.astype(np.float64).mean(-1), self._loss_of_others: losses}
+
+    @property
+    def _loss_of_others(self) -> str:
+        return f"loss.{'.'.join(self.others)}"
 
     def _sized(self, sizes: tuple[int, ...] | None) -> "Form":
         self._sizes = sizes
         return self
 
-    def _own(self, what: str, leaf: Any, mean: bool) -> np.ndarray:
-        array = self._array(what, leaf)
+    def _own(self, what: str, leaf: Any, mean: bool) -> tuple[np.ndarray, Place | None]:
+        array, place = self._array(what, leaf)
         if self.replicas is not None:
-            self._check_replicas(what, array)
+            self._check_replicas(what, array.shape)
             odd = [i for i, one in enumerate(array) if one.tobytes() != array[0].tobytes()]
             if odd and not mean:
                 raise InputError(
                     f"{what} differs on replica {odd[0]} from that on replica 0, expected the same "
                     "bit for bit"
                 )
-            array = _mean(array) if odd else array[0]
-        if self._sizes is not None and array.shape[: len(self.axes)] != self._sizes:
+            array, place = _mean(array) if odd else array[0], place and place[1:]
+        shape = _shape(array, place)
+        if self._sizes is not None and shape[: len(self.axes)] != self._sizes:
             named = ", ".join(f"{n} {k}" for n, k in zip(self.axes, self._sizes, strict=True))
-            raise InputError(f"{what} has shape {array.shape}, expected {named} in front")
-        return self._steps_first(array)
+            raise InputError(f"{what} has shape {shape}, expected {named} in front")
+        return self._steps_first(what, array, place)
 
-    def _check_replicas(self, what: str, array: np.ndarray) -> None:
-        if array.shape[:1] != (self.replicas,):
+    def _check_replicas(self, what: str, shape: tuple[int, ...]) -> None:
+        if shape[:1] != (self.replicas,):
             raise InputError(
-                f"{what} has shape {array.shape}, expected {self.replicas} replicas in front"
+                f"{what} has shape {shape}, expected {self.replicas} replicas in front"
             )
 
-    def _steps_first(self, array: np.ndarray) -> np.ndarray:
-        return np.moveaxis(array, self.axes.index(STEP), 0) if STEP in self.axes else array
+    def _steps_first(
+        self, what: str, array: np.ndarray, place: Place | None
+    ) -> tuple[np.ndarray, Place | None]:
+        if STEP not in self.axes:
+            return array, place
+        axis = self.axes.index(STEP)
+        if place is not None:
+            if not place[axis].whole:
+                raise InputError(f"{what}: its steps are spread over processes, expected all here")
+            place = place[axis], *place[:axis], *place[axis + 1 :]
+        return np.moveaxis(array, axis, 0), place
 
-    def _array(self, what: str, leaf: Any) -> np.ndarray:
+    def _array(self, what: str, leaf: Any) -> tuple[np.ndarray, Place | None]:
+        """What is here of an array, and its place where others have parts of it."""
         if isinstance(leaf, jax.core.Tracer):
             raise InputError(
                 f"{what} is traced: rec.step stands outside of jit, scan, vmap and grad; what a "
@@ -240,7 +285,12 @@ class Form:
                 )
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 leaf = jax.random.key_data(leaf)
-        return np.asarray(leaf)
+        return spread.held(what, leaf) if spread.is_spread(leaf) else (np.asarray(leaf), None)
+
+
+def _shape(array: np.ndarray, place: Place | None) -> tuple[int, ...]:
+    """The whole's."""
+    return array.shape if place is None else tuple(axis.length for axis in place)
 
 
 def _mean(array: np.ndarray) -> np.ndarray:

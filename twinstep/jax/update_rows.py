@@ -288,7 +288,8 @@ class Updates:
         for flag, value in flags.items():
             if value:
                 rows.put("update", flag, np.array(value))
-        rows.batch(micro.batch() if several else found.batch, values=keep.values)
+        spread = rows.program.get("shards", {})
+        rows.batch(micro.batch(spread) if several else found.batch, values=keep.values)
         one.last, one.updates, one.own = rows.step, one.updates + 1, found.own
         one.skipped, one.renewed, one.loss = 0, False, found.losses["loss"]
         loss = micro.loss() if several else float(found.losses["loss"])

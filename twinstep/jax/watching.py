@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from twinstep.errors import InputError
+from twinstep.jax.spread import is_spread
 
 Tree = Any
 _AROUND = "tx = watch(...) around"
@@ -196,8 +197,17 @@ def _given(grads: Tree, state: GivenGradsState, params: Tree = None, **extra: An
 
 
 def _zeros(params: Tree) -> Tree:
-    """Zeros like params, made by NumPy: XLA compiles a program for every shape."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), params)
+    """Zeros like params, made by NumPy: XLA compiles a program for every shape.
+
+    Of what is spread over processes no one has room for the whole.
+    """
+
+    def zeros(leaf: Any) -> jax.Array:
+        if is_spread(leaf):
+            return jnp.zeros_like(leaf)
+        return jnp.asarray(np.zeros(leaf.shape, leaf.dtype))
+
+    return jax.tree.map(zeros, params)
 
 
 def _is_watch(node: Any) -> bool:

@@ -177,7 +177,8 @@ class Description:
                 f"backpropagated, {self.given_norm} as given there"
             )
         elif "raw_grads" in self.numbers and "grads" in self.numbers:
-            lines.append(f"gradients: given as backpropagated; norm {self.raw_norm}")
+            given = "given as backpropagated" if self.knows_given else "not watched as given"
+            lines.append(f"gradients: {given}; norm {self.raw_norm}")
         for flag, count in self.flags.items():
             lines.append(f"{_SAYS[flag]} {count} updates")
         if self.batch:
@@ -187,6 +188,36 @@ class Description:
             lines.append(f"looked at by {looked_at}")
         held = ", ".join(f"{stage} {n} of {k}" for stage, (n, k) in self.numbers.items())
         return [*lines, f"leaves, and numbers a step: {held}"]
+
+    @property
+    def knows_given(self) -> bool:
+        """Whether the gradients that optimizers are given were seen, and not only raw ones."""
+        optimizers = self.program.get("optimizers", {}).values()
+        seen = all("grads" in one.get("watched", ["grads"]) for one in optimizers)
+        return seen and "raw_grads" in self.numbers and "grads" in self.numbers
+
+    @property
+    def knows_passes(self) -> bool:
+        """Whether it was seen how many backward passes make an update.
+
+        JAX's may be summed inside of what is compiled; of MultiSteps alone they are seen.
+        """
+        return self.metadata.framework != "jax" or max(self.passes, default=1) > 1
+
+    def rule_of(self, optimizer: str) -> str:
+        """What is known of an optimizer's rule: its class, or what its state is made of.
+
+        Args:
+            optimizer: Its name.
+
+        Returns:
+            It, for people; "" where nothing is known.
+        """
+        known = self.program.get("optimizers", {}).get(optimizer, {})
+        if "state" not in known:
+            return str(known.get("class", ""))
+        unseen = "" if known["watched"] else ", not watched"
+        return f"state {', '.join(known['state']) or 'none'}{unseen}"
 
     def _tree(self) -> list[str]:
         """A line a layer, with its parameters' shapes; of many the first ones."""
@@ -206,7 +237,7 @@ class Description:
         """Two lines an optimizer: its updates, its groups with what they are set to."""
         known, lines = self.program.get("optimizers", {}), []
         for name, count in self.optimizers.items():
-            rule = known.get(name, {}).get("class", "")
+            rule = self.rule_of(name)
             loss = f", loss {self.losses[name]}" if len(self.optimizers) > 1 else ""
             lines.append(f"{name}: {f'{rule}, ' if rule else ''}{count} updates{loss}")
             prefix = "" if f"{name}.0.lr" not in self.settings else f"{name}."
@@ -269,13 +300,40 @@ def apart(one: Description, other: Description) -> list[str]:
         for key in one.settings
         if key in other.settings and str(one.settings[key]) != str(other.settings[key])
     ]
-    if bool(one.clipped) != bool(other.clipped):
+    both = one.knows_given and other.knows_given
+    if both and bool(one.clipped) != bool(other.clipped):
         which = "first" if one.clipped else "second"
         lines.append(f"gradients: only the {which} changes them before its updates")
-    if (a := max(one.passes, default=1)) != (b := max(other.passes, default=1)):
+    a, b = max(one.passes, default=1), max(other.passes, default=1)
+    if one.knows_passes and other.knows_passes and a != b:
         lines.append(f"backward passes an update: {a} against {b}")
     if one.steps != other.steps:
         lines.append(f"updates: {one.steps} against {other.steps}")
+    return lines
+
+
+def side_by_side(one: Description, other: Description) -> list[str]:
+    """What two recordings say of the same thing in words of their own, a line each.
+
+    Layers and optimizers of one name; where each has one optimizer, these. A class that is called
+    otherwise is no difference.
+    """
+    modules = [side.program.get("modules", {}) for side in (one, other)]
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in one.shapes if name in other.shapes)
+    lines = [
+        f"{layer or '(root)'}: {modules[0][layer]} and {modules[1][layer]}"
+        for layer in layers
+        if layer in modules[0] and layer in modules[1]
+    ]
+    if len(lines) - MAX_LAYERS > 1:
+        lines = [*lines[:MAX_LAYERS], f"and {len(lines) - MAX_LAYERS} more layers"]
+    pairs = [(name, name) for name in one.optimizers if name in other.optimizers]
+    if len(one.optimizers) == len(other.optimizers) == 1:
+        pairs = list(zip(one.optimizers, other.optimizers, strict=True))
+    for mine, theirs in pairs:
+        rules = one.rule_of(mine), other.rule_of(theirs)
+        if all(rules):
+            lines.append(f"{mine}: {rules[0]} and {rules[1]}")
     return lines
 
 

@@ -90,7 +90,9 @@ class Trace:
             "renewed", "changed_outside", "by_hand" of those that are so; "skipped", how many
             updates before one were thrown away.
         program: What the recorder saw of it, JSON values: "modules" {path: class and settings},
-            "optimizers" {name: {"class", "settings", "groups": the names of their parameters}},
+            "optimizers" {name: {"class", "settings", "groups": the names of their parameters}}, of
+            JAX's {name: {"state": the links that keep one, "watched": the stages of gradients that
+            it shows, "injected": the hyper-parameters in it}},
             "axes" {name of an axis that all leaves have in front: its length}.
         rows: {"stage/name": (n,)}, at which steps a leaf has rows, where it has not one at each:
             it came later, had no gradient, is another optimizer's. Of losses, which are known.

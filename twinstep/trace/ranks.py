@@ -3,12 +3,12 @@
 Each rank's folder holds what it had: of a leaf that is spread over the ranks its shard, with its
 place in the whole, of others a replica, which has to be the others' bit for bit. Of the loss each
 has its own samples' mean: the whole's is the mean of these. The batches are one after the other, by
-rank.
+rank, unless they have places too.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from twinstep.trace.stages import LEAVES
 
 _NAME = re.compile(r"rank-(\d+)-of-(\d+)")
 _OWN = "rng", "activations"
-"""Stages of which each rank has its own, behind its number."""
+"""Stages of which each rank has its own, behind its number, unless its place is known."""
 
 
 def folder_of(rank: int, ranks: int) -> str:
@@ -73,7 +73,7 @@ def merged(pieces: Sequence[Trace]) -> Trace:
         for leaf in every:
             arrays = [piece.leaves(stage).get(leaf) for piece in pieces]
             key = f"{stage.name}/{leaf}"
-            if stage.name in _OWN:
+            if stage.name in _OWN and not _places(pieces, key):
                 for rank, piece in enumerate(pieces):
                     if leaf in piece.leaves(stage):
                         found[stage.field][f"{leaf}.{rank}"] = piece.leaves(stage)[leaf]
@@ -94,7 +94,7 @@ def merged(pieces: Sequence[Trace]) -> Trace:
                 if len(of_steps) != len(steps[0]):
                     rows[key] = of_steps
                     continue
-            elif stage.name == "micro_losses":
+            elif stage.name == "micro_losses" and not _places(pieces, key):
                 found["micro_losses"][leaf] = np.mean(held, axis=0, dtype=held[0].dtype)
             elif stage.name == "grads" and leaf in found["raw_grads"]:
                 once = all(piece.held_once(leaf) for piece in pieces)
@@ -119,40 +119,123 @@ def _batch(
 ) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     """Fingerprints of what all ranks trained on, their steps, and the arrays where they are kept.
 
-    Where the parts of a step do not join they are one after the other, as of several calls.
+    Where the parts of a step do not join they are one after the other, as of several calls. Of a
+    batch whose places are known each call is put together, and then the calls are.
     """
     numbers, steps, whole = list[int](), list[int](), dict[int, np.ndarray]()
     of_rank = [piece.batch[leaf].tolist() for piece in pieces]
     kept = all(leaf in piece.inputs for piece in pieces)
+    calls: dict[int, list[list[int]]] = {}
     for step, *each in zip(pieces[0].steps_of("batch", leaf), *of_rank, strict=True):
-        arrays = [p.inputs[leaf][n] for p, n in zip(pieces, each, strict=True)] if kept else []
-        if kept and not isinstance(one := joined(arrays), list):
-            arrays, each = [one], [fingerprint(one)]
-        numbers += each
-        steps += [int(step)] * len(each)
-        whole |= dict(zip(each, arrays, strict=False))
+        calls.setdefault(int(step), []).append(each)
+    for step, of_step in calls.items():
+        if kept and _places(pieces, f"batch/{leaf}"):
+            made = _calls(pieces, leaf, step, of_step)
+        else:
+            made = [part for each in of_step for part in _of_ranks(pieces, leaf, each, kept)]
+        for number, array in made:
+            numbers.append(number)
+            steps.append(step)
+            if array is not None:
+                whole[number] = array
     return np.array(numbers, np.uint32), np.array(steps), whole
+
+
+_Call = tuple[int, np.ndarray | None]
+"""What a step trained on: its fingerprint, and it itself where that is kept."""
+
+
+def _of_ranks(pieces: Sequence[Trace], leaf: str, each: list[int], kept: bool) -> list[_Call]:
+    """A call of all ranks, rank by rank; the ranks' fingerprints: each"""
+    if not kept:
+        return [(number, None) for number in each]
+    return _joined([piece.inputs[leaf][n] for piece, n in zip(pieces, each, strict=True)])
+
+
+def _calls(
+    pieces: Sequence[Trace], leaf: str, step: int, of_step: Sequence[Sequence[int]]
+) -> list[_Call]:
+    """The calls of a step, each put together from what all ranks had in it, as one if they join."""
+    wholes = []
+    for each in of_step:
+        arrays = [piece.inputs[leaf][n] for piece, n in zip(pieces, each, strict=True)]
+        places = [
+            of_shape.get("x".join(map(str, array.shape)))
+            for of_shape, array in zip(_places(pieces, f"batch/{leaf}"), arrays, strict=True)
+        ]
+        what = f"step {step + 1}: batch, {leaf}"
+        if None in places:
+            raise InputError(f"{what} is spread over the ranks in one step, in another it is not")
+
+        def check(one: np.ndarray, other: np.ndarray, rank: int, what: str = what) -> None:
+            if one.tobytes() != other.tobytes():
+                raise InputError(f"{what} of rank {rank} differs from rank 0's: no replica")
+
+        wholes.append(_put_together(what, places, [array[None] for array in arrays], check)[0])
+    return _joined(wholes)
+
+
+def _joined(arrays: list[np.ndarray]) -> list[_Call]:
+    """Arrays as one, if they join."""
+    one = joined(arrays)
+    return [(fingerprint(array), array) for array in (one if isinstance(one, list) else [one])]
+
+
+def _places(pieces: Sequence[Trace], key: str) -> list[Any]:
+    """Where the ranks' parts of a leaf stand; none where they are no parts."""
+    found = [piece.program.get("shards", {}).get(key) for piece in pieces]
+    return [] if found[0] is None else found
 
 
 def _whole(pieces: Sequence[Trace], key: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """A leaf of all ranks: put together from its shards, or one of its replicas."""
-    places = [piece.program.get("shards", {}).get(key) for piece in pieces]
-    if places[0] is None:
+    places = _places(pieces, key)
+    if not places:
         for rank, array in enumerate(arrays):
             _check_replica(pieces[0], key, arrays[0], array, rank)
         return arrays[0]
-    whole = np.empty((len(arrays[0]), *places[0]["shape"]), arrays[0].dtype)
-    filled = np.zeros(places[0]["shape"], bool)
+
+    def check(one: np.ndarray, other: np.ndarray, rank: int) -> None:
+        _check_replica(pieces[0], key, one, other, rank)
+
+    return _put_together(key, places, arrays, check)
+
+
+def _put_together(
+    what: str,
+    places: Sequence[Any],
+    arrays: Sequence[np.ndarray],
+    check: Callable[[np.ndarray, np.ndarray, int], None],
+) -> np.ndarray:
+    """Shards, (T, ...) each, in their places. InputError where they leave a gap.
+
+    A place is {"shape": the whole's, "at": where the shard begins along each axis, or the [start,
+    stop) of each run of it}.
+    check: is given what two ranks have of the same entries, and the second's number
+    """
+    shape = places[0]["shape"]
+    whole, filled = np.empty((len(arrays[0]), *shape), arrays[0].dtype), np.zeros(shape, bool)
     for rank, (place, array) in enumerate(zip(places, arrays, strict=True)):
-        part = tuple(slice(o, o + n) for o, n in zip(place["at"], array.shape[1:], strict=True))
+        part = _part(place["at"], array.shape[1:])
         here = (slice(None), *part)
         if filled[part].any():  # spread over some of the ranks, and the same on others
-            _check_replica(pieces[0], key, whole[here], array, rank)
+            check(whole[here], array, rank)
         whole[here] = array
         filled[part] = True
     if not filled.all():
-        raise InputError(f"{key}: the ranks' shards do not make up its shape {places[0]['shape']}")
+        raise InputError(f"{what}: the ranks' shards do not make up its shape {shape}")
     return whole
+
+
+def _part(at: Sequence[Any], shape: Sequence[int]) -> tuple[Any, ...]:
+    """The index of a shard in the whole."""
+    if all(isinstance(start, int) for start in at):
+        return tuple(slice(start, start + size) for start, size in zip(at, shape, strict=True))
+    runs = [
+        [(start, start + size)] if isinstance(start, int) else start
+        for start, size in zip(at, shape, strict=True)
+    ]
+    return np.ix_(*(np.concatenate([np.arange(*run) for run in of_axis]) for of_axis in runs))
 
 
 def _check_replica(trace: Trace, key: str, one: np.ndarray, other: np.ndarray, rank: int) -> None:
