@@ -192,6 +192,12 @@ class Carrying:
         self.changes.add(grads)
         self.losses.append(Loss(loss, list(map(_weak, jax.tree.leaves(grads))), batch or {}))
 
+    def given_by(self, tree: Tree) -> list[Loss]:
+        """The losses whose gradients are in a tree, outside of any trace."""
+        leaves = jax.tree.leaves(tree)
+        found = [loss for loss in self.losses if loss.gave(leaves)]
+        return [loss for loss in found if not isinstance(loss.value, jax.core.Tracer)]
+
     def _taken(self, grads: Tree) -> list[Loss]:
         """The losses that the gradients of an update are of; they are no other's."""
         leaves = jax.tree.leaves(grads)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.extend
@@ -20,17 +20,14 @@ from twinstep.errors import InputError
 from twinstep.jax import finding, loops
 from twinstep.jax.carrying import CarriedState, Carrying, Loss, carried, first
 from twinstep.jax.entries import Entry, entered
-from twinstep.jax.finding import Held, Leaves
+from twinstep.jax.finding import Held
 from twinstep.jax.names import ONLY
-from twinstep.jax.recorder import Recorder, Told
-from twinstep.jax.states import STEP, Form, Named, unchanged
+from twinstep.jax.seen import Optimizer, Seen, Update, counted
+from twinstep.jax.shadow import carried_by
+from twinstep.jax.states import Named, unchanged
 from twinstep.jax.trees import Path
-from twinstep.jax.watching import WatchState
 from twinstep.trace.keep import Batch, Keep, kept
 from twinstep.trace.writing import check_new_folder
-
-LOOKED_AT = "callbacks in the shadows of compiled loops: rounding may differ from their own"
-"""What a trace says of itself for which a compiled loop was looked into."""
 
 
 def record_program(
@@ -42,7 +39,7 @@ def record_program(
     raw_grads: bool = True,
     opt_state: bool = True,
     exclude: Collection[str] = (),
-) -> "Program":
+) -> "ProgramRecorder":
     """What records, in a `with` block, every update of optax's optimizers that begin in it.
 
     Args:
@@ -56,67 +53,35 @@ def record_program(
         InputError: For an `out` that exists, and in the block for what cannot be recorded.
     """
     check_new_folder(out)
-    return Program(out, kept(steps, every, raw_grads, opt_state, batch, exclude))
+    return ProgramRecorder(out, kept(steps, every, raw_grads, opt_state, batch, exclude))
 
 
-class _Update(NamedTuple):
-    """An update that was seen: the state that it has left, and what it was made of."""
-
-    held: Held
-    grads: Any
-    loss: Any
-    is_known: Any
-    batch: dict[str, Any]
-    keys: dict[str, Any]
-    replicated: bool
-
-
-class _Optimizer:
-    """One of the program's. updates: how many were told; form: {path: gradient} of its parameters
-
-    initial: parameters as `Held` has them, buffers and state before the first one that is told
-    left: its parameters after the last one, as the program has them
-    waits: an update whose parameters have not been seen yet
-    before: parameters and state that the next one begins from, where others may have changed them
-    """
-
-    def __init__(self, name: str, updates: int, form: Leaves) -> None:
-        self.name, self.updates, self.form = name, updates, form
-        self.initial: tuple[dict[Path, Named], Named, Any] | None = None
-        self.left: dict[str, Any] = {}
-        self.waits: _Update | None = None
-        self.before: tuple[Named, Any] | None = None
-        self.is_known = False
-
-
-class Program:
+class ProgramRecorder:
     """Listens to a program, and tells a recorder what each of its optimizers does.
 
     failed: what has ended the recording; on_last: is called when all is recorded that was asked for
     """
 
     def __init__(self, out: str | PathLike[str], keep: Keep) -> None:
-        self._out, self._keep = out, keep
+        self._seen = Seen(out, keep)
         self._clean = _trace_state()
         self._running = False
         self.carrying = Carrying(self._is_clean, self.careful(self._updated))
         self.failed: Exception | None = None
         self.on_last: Callable[[], Any] = lambda: None
-        self._recorder: Recorder | None = None
-        self._optimizers: dict[int, _Optimizer] = {}
+        self._optimizers: dict[int, Optimizer] = {}
         self._turns: dict[int, dict[int, tuple[Held, Any]]] = defaultdict(dict)
         self._told = threading.RLock()  # a callback comes from a thread of its own
-        self._loops = False
         self._undo = ExitStack()
 
     @property
     def steps(self) -> int:
         """How many updates are recorded."""
-        return 0 if self._recorder is None else self._recorder.made
+        return self._seen.made
 
     @property
     def _over(self) -> bool:
-        return self._recorder is not None and self._recorder.over
+        return self._seen.over
 
     def careful(self, told: Callable[..., Any]) -> Callable[..., Any]:
         """What of a function ends the recording where it raises, and never the training."""
@@ -143,7 +108,7 @@ class Program:
         trace: TracebackType | None,
     ) -> None:
         self._undo.close()
-        recorder = self._recorder
+        recorder = self._seen.recorder
         if self.failed is not None:
             if recorder is not None:
                 with suppress(InputError):  # of a full disk, say
@@ -185,7 +150,7 @@ class Program:
         leaves = finding.leaves_of(params)
         for one in self._optimizers.values():
             if one.waits is not None and () in finding.trees_of_form(one.form, leaves):
-                self._tell(
+                self._seen.tell(
                     one, one.waits, {finding.dotted(path): leaves[path] for path in one.form}
                 )
         self._end()
@@ -195,7 +160,7 @@ class Program:
         if not self.carrying.is_shadow:
             return
         forms = loops.tell(before, after, self.carrying.form, self.careful(self._turn))
-        self._loops = self._loops or bool(forms)
+        self._seen.in_loops = self._seen.in_loops or bool(forms)
 
     @contextmanager
     def _run(self) -> Iterator[None]:
@@ -220,7 +185,7 @@ class Program:
         try:
             with self._run():
                 seen = entry.shadow(carrying, *given)
-                if self._loops:
+                if self._seen.in_loops:
                     jax.effects_barrier()
         finally:
             carrying.begun = saved
@@ -236,10 +201,12 @@ class Program:
                 params = left or _at(params, entry.notes.given)
             waits = one.waits if len(params) == 1 else None
             if waits is not None and first(waits.held.state.updates) == updates:
-                self._tell(one, waits, *params.values())
+                self._seen.tell(one, waits, *params.values())
             if not one.is_known and one.updates == updates:
                 one.initial = _copied((params, held.buffers, held.state.watched(())))
-            elif len(params) == 1 and (self._leaps(one) or not _same(one.left, *params.values())):
+            elif len(params) == 1 and (
+                self._seen.leaps(one) or not _same(one.left, *params.values())
+            ):
                 one.before = _copied((*params.values(), held.state.watched(())))
         return arguments
 
@@ -255,7 +222,7 @@ class Program:
             *finding.states_in(out, form, noted.applied, noted.changes),
         ]:
             updates = first(held.state.updates)
-            one = self._known(held, updates - 1)
+            one = self._known(held, max(updates - 1, 0))
             if updates == one.updates:
                 continue
             full = seen.get(first(held.state.number))
@@ -266,9 +233,13 @@ class Program:
                 )
             if one.initial is not None:
                 one.initial = _one_of(one.initial[0], noted.given), *one.initial[1:]
-            update = _Update(held, *full.carried, batch, keys, entry.replicated)
+            update = Update(held, *carried_by(full, held.state), batch, keys, entry.replicated)
+            if not np.all(np.asarray(update.is_known)) and (
+                losses := self.carrying.given_by(arguments)
+            ):
+                update = update.of(losses)
             if held.params:
-                self._tell(one, update, *_one_of(held.params, noted.applied).values())
+                self._seen.tell(one, update, *_one_of(held.params, noted.applied).values())
             else:
                 one.waits = update
         entry.tell(out, batch)
@@ -281,14 +252,12 @@ class Program:
             leaves = finding.leaves_of(params)
             named = {finding.dotted(path): leaves[path] for path in one.form if path in leaves}
             if one.waits is not None:  # what nobody has seen applied
-                self._tell(one, one.waits, named)
+                self._seen.tell(one, one.waits, named)
             if one.initial is None:
-                one.initial = {(): _copied(named)}, {}, _counted(one)
-            elif self._leaps(one) or not _same(one.left, named):
+                one.initial = {(): _copied(named)}, {}, counted(one)
+            elif self._seen.leaps(one) or not _same(one.left, named):
                 one.before = _copied(named), ()
-        loss: Any = sum(loss.value for loss in losses) if losses else np.float32(np.nan)
-        batch = {name: array for loss in losses for name, array in loss.batch.items()}
-        one.waits = _Update(held, grads, loss, bool(losses), batch, {}, False)
+        one.waits = Update(held, grads, np.float32(np.nan), False, {}, {}, False).of(losses)
 
     def _turn(self, held: Held, before: Any) -> None:
         """A turn of a compiled loop is over; they may come in any order."""
@@ -299,84 +268,26 @@ class Program:
             while (turn := self._turns[number].pop(one.updates + 1, None)) is not None:
                 held, before = turn
                 if one.initial is None:
-                    one.initial = {(): before}, held.buffers, _counted(one)
-                self._tell(one, _Update(held, *held.state.carried, {}, {}, False), held.learned)
+                    one.initial = {(): before}, held.buffers, counted(one)
+                self._seen.tell(one, Update(held, *held.state.carried, {}, {}, False), held.learned)
 
     # What it is told as
 
-    def _known(self, held: Held, updates: int) -> _Optimizer:
+    def _known(self, held: Held, updates: int) -> Optimizer:
         """The optimizer whose state it is; one that is new has made so many updates."""
         number, name = first(held.state.number), ONLY
         if number not in self._optimizers:
             if self.carrying.several:
                 words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
                 name = ".".join(words) or f"{ONLY}{number}"
-            one = _Optimizer(name, updates, self.carrying.form(held.state))
+            one = Optimizer(name, updates, self.carrying.form(held.state))
             self._optimizers[number] = one
         return self._optimizers[number]
-
-    def _leaps(self, one: _Optimizer) -> bool:
-        """Whether the next update is kept, and the one before may not be."""
-        return self._keep.leaps and self._keep.has(one.updates + 1)
-
-    def _tell(self, one: _Optimizer, update: "_Update", params: Any) -> None:
-        state, lead = update.held.state, np.ndim(update.held.state.updates)
-        axes = () if update.replicated or not lead else (*_axes(lead), STEP)
-        form = Form(np.shape(state.updates)[0] if lead and not axes else None, axes)
-        is_known = bool(np.all(np.asarray(update.is_known)))
-        loss = update.loss if is_known else np.full(np.shape(update.loss), np.nan)
-        told = Told(
-            loss,
-            params,
-            state.watched(update.grads),
-            update.held.buffers,
-            update.batch,
-            update.keys,
-            one.before,
-            is_known,
-        )
-        if axes:
-            loss, params, opt_state, buffers = _with_steps(told[:4], lead)
-            told = Told(loss, params, opt_state, buffers, {}, {}, None, is_known)
-        self._recorder_of(one, form.replicas).told(told, form, one.name)
-        one.updates, one.left = first(state.updates), dict(params)
-        one.waits = one.before = None
-
-    def _recorder_of(self, one: _Optimizer, replicas: int | None) -> Recorder:
-        """The recorder, which knows the optimizer."""
-        recorder = self._recorder
-        if one.is_known and recorder is not None:
-            return recorder
-        if one.initial is None or not one.initial[0]:
-            raise InputError(
-                f"optimizer {one.name!r}: its parameters before its first update were not seen"
-            )
-        several, buffers, state = one.initial
-        params = next(iter(several.values()))
-        if recorder is None:
-            recorder = self._recorder = Recorder(
-                {one.name: (params, state)},
-                out=self._out,
-                buffers=buffers,
-                replicas=replicas,
-                keep=self._keep,
-            )
-        else:
-            recorder.join(one.name, (params, state), buffers)
-        if self._loops:
-            recorder.says(looked_at=LOOKED_AT)
-        one.is_known = True
-        return recorder
 
 
 def _trace_state() -> Any:
     """What JAX traces now, to be compared."""
     return jax.extend.core.get_opaque_trace_state(convention="flax")
-
-
-def _counted(one: _Optimizer) -> WatchState:
-    """A state of which nothing is known but how many updates it has made."""
-    return WatchState((), (), jnp.asarray(np.int32(one.updates)))
 
 
 def _copied(tree: Any) -> Any:
@@ -419,13 +330,3 @@ def _one_of(params: dict[Path, Named], places: frozenset[Path]) -> dict[Path, Na
                 "told which"
             )
     return {one[0]: found[one[0]]} if found else {}
-
-
-def _axes(lead: int) -> tuple[str, ...]:
-    """What the axes are called that vmaps have put in front."""
-    return ("vmap",) if lead == 1 else tuple(f"vmap{i}" for i in range(1, lead + 1))
-
-
-def _with_steps(tree: Any, lead: int) -> Any:
-    """With an axis of one step behind those in front."""
-    return jax.tree.map(lambda array: np.expand_dims(np.asarray(array), lead), tree)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from twinstep.jax import states
@@ -66,6 +67,17 @@ class Shadow:
         return jax.tree.map(
             lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf, given
         )
+
+
+def carried_by(full: CarriedState, state: CarriedState) -> tuple[Tree, Any, Any]:
+    """What a shadow's state carries; averaged over devices that share the program's own."""
+    lead = np.ndim(full.updates) - np.ndim(state.updates)
+
+    def over_devices(array: Any) -> Any:
+        return states.device_mean(np.asarray(array)) if lead else array
+
+    grads, loss, is_known = full.carried
+    return *jax.tree.map(over_devices, (grads, loss)), is_known
 
 
 def _filled(carrying: Carrying, tree: Tree) -> Tree:

@@ -246,7 +246,7 @@ class Form:
                     f"{what} differs on replica {odd[0]} from that on replica 0, expected the same "
                     "bit for bit"
                 )
-            array, place = _mean(array) if odd else array[0], place and place[1:]
+            array, place = device_mean(array) if odd else array[0], place and place[1:]
         shape = _shape(array, place)
         if self._sizes is not None and shape[: len(self.axes)] != self._sizes:
             named = ", ".join(f"{n} {k}" for n, k in zip(self.axes, self._sizes, strict=True))
@@ -293,11 +293,11 @@ def _shape(array: np.ndarray, place: Place | None) -> tuple[int, ...]:
     return array.shape if place is None else tuple(axis.length for axis in place)
 
 
-def _mean(array: np.ndarray) -> np.ndarray:
+def device_mean(array: np.ndarray) -> np.ndarray:
     """Over the first axis, in double precision, of the dtype that it had."""
     wide = np.complex128 if array.dtype.kind == "c" else np.float64
-    mean: np.ndarray = array.astype(wide).mean(0)
-    return mean.astype(array.dtype)
+    found: np.ndarray = array.astype(wide).mean(0)
+    return found.astype(array.dtype)
 
 
 def unchanged(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> bool:
