@@ -61,9 +61,7 @@ FORBIDDEN = {"neither": JAX | TORCH | ABOVE, "jax": TORCH | ABOVE, "torch": JAX 
 BY_NAME = {  # whose business it is to import what a string names
     "twinstep/runs/launch.py": ["importlib.import_module(name)"],
     "twinstep/__init__.py": ["importlib.import_module(_HOMES[name])"],
-    "twinstep/torch/__main__.py": [
-        "runpy.run_module(program, run_name='__main__', alter_sys=True)"
-    ],
+    "twinstep/recorded.py": ["runpy.run_module(program, run_name='__main__', alter_sys=True)"],
 }
 MAX_LINES = 400
 MAX_OF_A_TWIN = 80  # lines of code, docstrings and blank ones apart

@@ -1,7 +1,4 @@
-"""Records a program from outside: what its compiled functions give back, no line changed.
-
-Mirror: twinstep/torch/steps.py
-"""
+"""Records a program from outside: what its compiled functions give back, no line changed."""
 
 import threading
 from collections import defaultdict

@@ -245,14 +245,32 @@ class Recorder:
         self._updates.told_many(name, found, arrays)
 
     def told(self, told: "Told", form: Form, name: str = ONLY) -> None:
-        """Of one update, of whatever form; the steps are then the last of its axes, and one."""
+        """Says what an update has left, in whatever form.
+
+        Args:
+            told: All of it.
+            form: What stands in front of its arrays; of axes the steps are the last, and one.
+            name: Which optimizer made it.
+
+        Raises:
+            InputError: As `step` does.
+        """
         found, arrays = self._found(told, form, name)
         if form.axes:
             found = found.at(0)
         self._updates.told(name, found, arrays)
 
     def join(self, name: str, state: Any, buffers: Tree = None) -> None:
-        """There is an optimizer more, as `record` takes it; its name stands before what is its."""
+        """Says that there is an optimizer more.
+
+        Args:
+            name: What it is called; that stands before the names of what is its own.
+            state: Its parameters or state, before its first update, as `record` takes them.
+            buffers: What its layers keep beside parameters.
+
+        Raises:
+            InputError: As `record` does.
+        """
         params, model, progress = self._learning(name, state)
         named = (
             self._names.by_path(params, prefix(name)),
@@ -288,7 +306,11 @@ class Recorder:
         }
 
     def says(self, **known: Any) -> None:
-        """What is known of the program."""
+        """Says what is known of the program.
+
+        Args:
+            known: JSON values, by what they are of.
+        """
         rows = self._updates.rows
         rows.program = {**rows.program, **known}
 
