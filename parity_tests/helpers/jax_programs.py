@@ -251,6 +251,45 @@ def asked_and_set() -> Left:
     return Left(params, losses)
 
 
+def of_micro_steps() -> Left:
+    """optax.MultiSteps: two calls make an update, of which the losses' mean is told."""
+    tx = optax.MultiSteps(rule(), every_k_schedule=2)
+    params, losses = start(), []
+    opt_state = tx.init(params)
+
+    @jax.jit
+    def train_step(params: Tree, opt_state: Any, x: jax.Array, y: jax.Array) -> Any:
+        return _turn(tx, (params, opt_state), (x, y))
+
+    for x, y in zip(X, Y, strict=True):
+        pair = []
+        for i in (slice(0, 2), slice(2, 4)):
+            (params, opt_state), loss = train_step(params, opt_state, x[i], y[i])
+            pair.append(loss)
+        losses.append(sum(pair) / 2)
+    return Left(params, losses)
+
+
+def on_devices() -> Left:
+    """pmap keeps copies of everything, and averages the gradients."""
+    n = jax.local_device_count()
+    tx, losses = rule(), []
+
+    @partial(jax.pmap, axis_name="devices", donate_argnums=(0,))
+    def train_step(carry: Any, x: jax.Array, y: jax.Array) -> Any:
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
+        grads = jax.lax.pmean(grads, "devices")
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    copies = jax.tree.map(lambda a: jnp.stack([a] * n), (start(), tx.init(start())))
+    for x, y in zip(X, Y, strict=True):
+        copies, loss = train_step(copies, jnp.stack([x] * n), jnp.stack([y] * n))
+        losses.append(loss.mean())
+    return Left(jax.tree.map(lambda a: a[0], copies[0]), losses)
+
+
 PROGRAMS: tuple[Callable[[], Left], ...] = (
     jitted_step,
     train_state,
@@ -263,4 +302,34 @@ PROGRAMS: tuple[Callable[[], Left], ...] = (
     seeds_beside_each_other,
     fori,
     asked_and_set,
+    of_micro_steps,
+    on_devices,
 )
+
+
+def two_in_turns() -> Left:
+    """Two optimizers, each with a compiled function, the second every other time."""
+    tx, other = rule(), optax.sgd(0.1)
+    actor, critic = start(), {"w": jnp.ones((3, 1))}
+    actor_state, critic_state = tx.init(actor), other.init(critic)
+    losses = []
+
+    @jax.jit
+    def train_critic(critic: Tree, critic_state: Any, x: jax.Array, y: jax.Array) -> Any:
+        loss, grads = jax.value_and_grad(lambda c: jnp.mean((x @ c["w"] - y) ** 2))(critic)
+        updates, critic_state = other.update(grads, critic_state)
+        return optax.apply_updates(critic, updates), critic_state, loss
+
+    @jax.jit
+    def train_actor(actor: Tree, actor_state: Any, critic: Tree, x: jax.Array) -> Any:
+        loss, grads = jax.value_and_grad(loss_fn)(actor, x, x @ critic["w"])
+        updates, actor_state = tx.update(grads, actor_state, actor)
+        return optax.apply_updates(actor, updates), actor_state, loss
+
+    for step, (x, y) in enumerate(zip(X, Y, strict=True)):
+        critic, critic_state, loss = train_critic(critic, critic_state, x, y)
+        losses.append(loss)
+        if step % 2:
+            actor, actor_state, loss = train_actor(actor, actor_state, critic, x)
+            losses.append(loss)
+    return Left({"actor": actor, "critic": critic}, losses)

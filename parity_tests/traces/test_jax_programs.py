@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.jax_programs import PROGRAMS, STEPS, Left, rule
+from helpers.jax_programs import (
+    PROGRAMS,
+    STEPS,
+    Left,
+    jitted_step,
+    rule,
+    two_in_turns,
+    whole_in_one,
+)
 
 import twinstep
 from twinstep.jax.outside import record_program
@@ -70,3 +78,34 @@ def test_program_trains_to_the_bit_and_the_rule_gives_what_was_recorded(
         np.testing.assert_allclose(trace.losses, mean, rtol=100 * EPS)
     # Adam's quotient of two gradients' means: each rounds, and where a gradient is near 0 it counts
     assert replayed(trace, clips=program.__name__ == "jitted_step") < 64
+
+
+def test_rows_of_several_optimizers_are_called_as_their_states(tmp_path: Path) -> None:
+    plain = two_in_turns()
+    left, trace = recorded(two_in_turns, tmp_path / "trace")
+    for ours, theirs in zip(*map(jax.tree.leaves, (left, plain)), strict=True):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+    assert trace.losses.tolist() == pytest.approx([float(loss) for loss in plain.losses], rel=1e-5)
+    whose = {name: trace.steps_of("update", name).tolist() for name in trace.update}
+    assert whose == {"critic_state": [0, 1, 3, 4, 6, 7], "actor_state": [2, 5, 8]}
+    assert trace.steps_of("raw_grads", "critic_state.w").tolist() == whose["critic_state"]
+    for name, leaf in by_name(plain.params).items():
+        optimizer, _, path = name.partition(".")
+        assert trace.params[f"{optimizer}_state.{path}"][-1].tolist() == leaf.tolist()
+
+
+def test_what_was_looked_at_in_a_loop_is_no_proof(tmp_path: Path) -> None:
+    _, loop = recorded(whole_in_one, tmp_path / "loop")
+    _, steps = recorded(jitted_step, tmp_path / "steps")
+    assert twinstep.compare(steps, steps).verdict == "equal"
+    found = twinstep.compare(loop, loop)
+    assert found.verdict == "invalid"
+    assert "looked at by callbacks" in found.reason
+
+
+def test_a_gradient_that_the_shadow_does_not_give_is_found(tmp_path: Path) -> None:
+    """What the replay of a rule is good for: an entry of one gradient is off by a thousandth."""
+    _, trace = recorded(jitted_step, tmp_path / "trace")
+    assert replayed(trace, clips=True) < 64
+    trace.raw_grads["out.w"][3, 0] *= 1.001
+    assert replayed(trace, clips=True) > 64
