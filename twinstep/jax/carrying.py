@@ -67,6 +67,10 @@ class CarriedState:
         """The same with another inside."""
         return CarriedState(self.grads, inner, self.updates, self.loss, self.is_known, self.number)
 
+    def at(self, updates: Any) -> "CarriedState":
+        """The same, after so many updates."""
+        return CarriedState(self.grads, self.inner, updates, self.loss, self.is_known, self.number)
+
     def watched(self, grads: Tree) -> WatchState:
         """The same as `watch` has it, if the program itself does not."""
         inner = self.inner

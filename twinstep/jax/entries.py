@@ -44,8 +44,8 @@ class Listener(Protocol):
     def applied(self, params: Any) -> None:
         """An update has left these parameters, outside of any trace."""
 
-    def turned(self, before: Any, after: Any) -> None:
-        """A turn of a compiled loop has made of one carry another; both are traced."""
+    def turned(self, before: Any, after: Any) -> Any:
+        """A turn of a compiled loop has made of one carry another, traced: gives what it carries."""
 
 
 class Noted(NamedTuple):
@@ -282,8 +282,10 @@ def _looping(plain: Any, to: Listener, body: int) -> Any:
             out = turn(*carried)
             # scan's gives (carry, y), fori_loop's takes (i, carry)
             before, after = carried[body == 2], out[0] if body == 0 else out
-            to.careful(to.turned)(before, after)
-            return out
+            carry = to.careful(to.turned)(before, after)
+            if carry is None:  # what looks has failed
+                return out
+            return (carry, *out[1:]) if body == 0 else carry
 
         return plain(*args[:body], looped, *args[body + 1 :], **options)
 

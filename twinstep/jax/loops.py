@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from twinstep.jax.carrying import CarriedState
 from twinstep.jax.finding import FormOf, Held, states_in
 
 Tree = Any
@@ -18,29 +19,31 @@ _CALLBACK = jax.debug.callback
 """JAX's own: a program's says nothing in a shadow."""
 
 
-def tell(
-    before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any], None]
-) -> list[Any]:
+def tell(before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any], None]) -> Tree:
     """Has told each state that one turn of a loop has updated, and its parameters before it.
 
     before, after: what the loop carries, traced; told: is called when the loop runs, with arrays
-    Returns the forms of those that will be told.
+    Returns what it is to carry: a state that waits for its callback, which nothing else needs.
     """
     was = {held.place: held for held in states_in(before, form_of)}
-    forms = []
+    waiting: dict[int, CarriedState] = {}
     for held in states_in(after, form_of):
         began = was.get(held.place)
         stays = began is not None and held.state.updates is began.state.updates
         if began is None or stays or not held.state.is_full:
             continue
-        if held.learned is None or began.learned is None:
-            continue
-        _call(held, began.learned, told)
-        forms.append(jax.tree.structure(held.state))
-    return forms
+        if held.learned is not None and began.learned is not None:
+            updates = held.state.updates + _call(held, began.learned, told)
+            waiting[id(held.state)] = held.state.at(updates)
+    return jax.tree.map(
+        lambda node: waiting.get(id(node), node),
+        after,
+        is_leaf=lambda node: isinstance(node, CarriedState),
+    )
 
 
-def _call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> None:
+def _call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> jax.Array:
+    """Calls back; gives a 0 that is there when that is done."""
     payload = (held.state, held.learned, held.buffers, began)
     leaves, treedef = jax.tree.flatten(jax.tree.map(_words, payload))
 
@@ -48,25 +51,25 @@ def _call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> None:
         state, params, buffers, before = jax.tree.unflatten(treedef, map(np.array, arrays))
         told(Held(state, held.place, {(): params}, buffers), before)
 
-    _tell(receive)(*jax.lax.stop_gradient(leaves))
+    zero: jax.Array = _tell(receive)(*jax.lax.stop_gradient(leaves))
+    return zero
 
 
 def _tell(receive: Callable[..., None]) -> Any:
     """A callback that a vmap calls once, with its axis in front, and not once an entry."""
 
     @jax.custom_batching.custom_vmap
-    def once(*arrays: Any) -> tuple[()]:
+    def once(*arrays: Any) -> jax.Array:
         _CALLBACK(receive, *arrays)
-        return ()
+        return jnp.zeros((), jnp.int32)
 
     @once.def_vmap
-    def batched(size: int, is_batched: list[bool], *arrays: Any) -> tuple[tuple[()], tuple[()]]:
+    def batched(size: int, is_batched: list[bool], *arrays: Any) -> tuple[jax.Array, bool]:
         whole = [
             array if batched else jnp.broadcast_to(array, (size, *jnp.shape(array)))
             for array, batched in zip(arrays, is_batched, strict=True)
         ]
-        once(*whole)
-        return (), ()
+        return once(*whole), False
 
     return once
 

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
+from flax.core.tracers import current_trace
 
 from twinstep.errors import InputError
 from twinstep.jax import finding, loops
@@ -61,7 +61,7 @@ class ProgramRecorder:
 
     def __init__(self, out: str | PathLike[str], keep: Keep) -> None:
         self._seen = Seen(out, keep)
-        self._clean = _trace_state()
+        self._clean = _traced()
         self._running = False
         self.carrying = Carrying(self._is_clean, self.careful(self._updated))
         self.failed: Exception | None = None
@@ -152,12 +152,12 @@ class ProgramRecorder:
                 )
         self._end()
 
-    def turned(self, before: Any, after: Any) -> None:
+    def turned(self, before: Any, after: Any) -> Any:
         """A turn of a compiled loop is traced."""
         if not self.carrying.is_shadow:
-            return
-        forms = loops.tell(before, after, self.carrying.form, self.careful(self._turn))
-        self._seen.in_loops = self._seen.in_loops or bool(forms)
+            return after
+        self._seen.in_loops = True
+        return loops.tell(before, after, self.carrying.form, self.careful(self._turn))
 
     @contextmanager
     def _run(self) -> Iterator[None]:
@@ -173,7 +173,7 @@ class ProgramRecorder:
             self.on_last()
 
     def _is_clean(self) -> bool:
-        return not self._running and _trace_state() == self._clean
+        return not self._running and _traced() == self._clean
 
     def _shadowed(self, entry: Entry, given: Any, begun: int) -> dict[int, CarriedState]:
         """What a function gives its optimizers. begun: how many there were before it was called"""
@@ -282,9 +282,9 @@ class ProgramRecorder:
         return self._optimizers[number]
 
 
-def _trace_state() -> Any:
+def _traced() -> Any:
     """What JAX traces now, to be compared."""
-    return jax.extend.core.get_opaque_trace_state(convention="flax")
+    return current_trace()  # type: ignore[no-untyped-call]  # Flax's
 
 
 def _copied(tree: Any) -> Any:
