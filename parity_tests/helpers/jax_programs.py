@@ -230,6 +230,13 @@ def fori() -> Left:
     return Left(train(params, tx.init(params))[0], [])
 
 
+def loop_alone() -> Left:
+    """A compiled loop that stands in no compiled function."""
+    tx, params = rule(), start()
+    (params, _), losses = jax.lax.scan(partial(_turn, tx), (params, tx.init(params)), (X, Y))
+    return Left(params, list(losses))
+
+
 def asked_and_set() -> Left:
     """The program takes the optimizer's state apart, and sets its learning rate."""
     tx = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0)
@@ -301,6 +308,7 @@ PROGRAMS: tuple[Callable[[], Left], ...] = (
     whole_in_one,
     seeds_beside_each_other,
     fori,
+    loop_alone,
     asked_and_set,
     of_micro_steps,
     on_devices,

@@ -13,8 +13,11 @@ from helpers.jax_programs import (
     PROGRAMS,
     STEPS,
     Left,
+    X,
+    added_by_hand,
     jitted_step,
     rule,
+    train_state,
     two_in_turns,
     whole_in_one,
 )
@@ -25,6 +28,7 @@ from twinstep.jax.trees import by_name
 from twinstep.trace.ledger import Trace
 
 EPS = float(np.finfo(np.float32).eps)
+LOOPS = "whole_in_one", "seeds_beside_each_other", "fori", "loop_alone"
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 
 
@@ -55,6 +59,7 @@ def replayed(trace: Trace, clips: bool) -> float:
     return worst
 
 
+@pytest.mark.filterwarnings("ignore:the last update of optimizer is not recorded")  # added_by_hand
 @every_program
 def test_program_trains_to_the_bit_and_the_rule_gives_what_was_recorded(
     program: Callable[[], Left], tmp_path: Path
@@ -68,7 +73,7 @@ def test_program_trains_to_the_bit_and_the_rule_gives_what_was_recorded(
     assert trace.validation_error() is None
     assert twinstep.open_trace(tmp_path / "trace").complete
     looked_at = "looked_at" in trace.program
-    assert looked_at == (program.__name__ in ("whole_in_one", "seeds_beside_each_other", "fori"))
+    assert looked_at == (program.__name__ in LOOPS)
     for name, leaf in by_name(plain.params).items():
         close = 0 if not looked_at else 100 * EPS  # the shadow of a loop rounds in its own way
         np.testing.assert_allclose(trace.params[name][-1], leaf, rtol=close, atol=close)
@@ -78,6 +83,72 @@ def test_program_trains_to_the_bit_and_the_rule_gives_what_was_recorded(
         np.testing.assert_allclose(trace.losses, mean, rtol=100 * EPS)
     # Adam's quotient of two gradients' means: each rounds, and where a gradient is near 0 it counts
     assert replayed(trace, clips=program.__name__ == "jitted_step") < 64
+
+
+def test_a_last_update_of_which_nothing_was_seen_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="the last update of optimizer is not recorded"):
+        _, trace = recorded(added_by_hand, tmp_path / "trace")
+    assert len(trace) == STEPS, "the program makes one more"
+
+
+def test_trainings_in_one_variable_are_optimizers_of_their_own(tmp_path: Path) -> None:
+    """Which are made one after the other, by the same function and under the same name."""
+    with record_program(out=tmp_path / "trace"):
+        left = train_state(), train_state(), train_state()
+    trace = twinstep.load_trace(tmp_path / "trace")
+    assert {name: trace.steps_of("update", name).tolist() for name in trace.update} == {
+        "optimizer": list(range(STEPS)),
+        "state": list(range(STEPS, 2 * STEPS)),
+        "state2": list(range(2 * STEPS, 3 * STEPS)),
+    }
+    leaf = "Dense_0.kernel"
+    ends = [trace.params[name] for name in trace.params if name.endswith(leaf)]
+    for rows, one in zip(ends, left, strict=True):
+        assert rows[-1].tolist() == one.params["Dense_0"]["kernel"].tolist()
+        assert len(rows) == STEPS + 1
+
+
+def test_parameters_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    """And what is beside them, of the same shape, is not taken for them."""
+    with record_program(out=tmp_path / "trace"):
+        tx = optax.adam(0.1)
+
+        @jax.jit
+        def train_step(w: Any, opt_state: Any, scale: Any) -> Any:
+            grads = jax.grad(lambda w: (scale * w - 1) ** 2)(w)
+            updates, opt_state = tx.update(grads, opt_state, w)
+            return optax.apply_updates(w, updates), opt_state
+
+        w: Any = np.float32(-2)
+        opt_state, left = tx.init(w), [-2.0]
+        for _ in range(3):
+            w, opt_state = train_step(w, opt_state, jnp.float32(0.5))
+            left.append(float(w))
+    (rows,) = twinstep.load_trace(tmp_path / "trace").params.values()
+    assert rows.tolist() == left
+
+
+def test_what_is_as_it_was_left_was_not_changed_outside(tmp_path: Path) -> None:
+    """Though the arrays are others, and a counter is kept in another dtype than it has."""
+    with record_program(out=tmp_path / "trace"):
+        tx = rule()
+
+        @jax.jit
+        def train_step(params: Any, opt_state: Any) -> Any:
+            loss, grads = jax.value_and_grad(lambda p: jnp.sum(p["w"] ** 2))(params)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, loss
+
+        params = {"w": jnp.ones(3)}
+        opt_state = tx.init(params)
+        for step in range(4):
+            params, opt_state, _ = train_step(params, opt_state)
+            params, opt_state = jax.tree.map(jnp.copy, (params, opt_state))
+            if step == 2:
+                params = {"w": params["w"] + 1}
+    trace = twinstep.load_trace(tmp_path / "trace")
+    assert trace.steps_of("update", "changed_outside").tolist() == [3]
+    assert list(trace.before) == ["params/w"]
 
 
 def test_rows_of_several_optimizers_are_called_as_their_states(tmp_path: Path) -> None:
@@ -109,3 +180,21 @@ def test_a_gradient_that_the_shadow_does_not_give_is_found(tmp_path: Path) -> No
     assert replayed(trace, clips=True) < 64
     trace.raw_grads["out.w"][3, 0] *= 1.001
     assert replayed(trace, clips=True) > 64
+
+
+def test_a_function_is_recorded_again_by_another_recorder(tmp_path: Path) -> None:
+    """And loops alone, called twice: what was noted of them is of the recorder that noted it."""
+
+    def turn(carry: Any, x: Any) -> Any:
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(lambda p: jnp.sum((p["w"] - x) ** 2))(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    for i in range(2):
+        with record_program(out=tmp_path / f"{i}"):
+            tx = rule()
+            carry = {"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)})
+            for _ in range(2):
+                carry, _ = jax.lax.scan(turn, carry, X[:3, 0])
+        assert len(twinstep.load_trace(tmp_path / f"{i}")) == 6

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
-from twinstep.trace.fingerprint import joined
+from twinstep.trace.fingerprint import fingerprint, joined
 from twinstep.trace.ledger import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import STAGES
@@ -273,3 +273,40 @@ def test_a_leaf_is_what_it_was_last_also_after_its_rows_were_given_away(
         rows.finish(1.0 / step)
         if rows.full:
             rows.flush(metadata, stream)
+
+
+def test_batches_of_labels_have_numbers_of_their_own() -> None:
+    """Small whole numbers, masks and one-hots are alike, and no two batches share a number."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 10, (20000, 8))
+    rows: dict[str, np.ndarray] = {
+        "labels": np.unique(labels, axis=0),
+        "masks": np.unique(draw.integers(0, 2, (20000, 32)).astype(np.float32), axis=0),
+        "pairs": np.array([[a, b] for a in range(100) for b in range(100)]),
+        "floats": np.unique(np.round(draw.normal(size=(20000, 2)), 2), axis=0),
+    }
+    for kind, batches in rows.items():
+        numbers = {fingerprint(batch) for batch in batches}
+        # of n numbers drawn from 2**32 n**2 / 2**33 are expected to meet: 0.05 of 20,000
+        assert len(numbers) >= len(batches) - 1, kind
+
+
+def test_a_part_of_a_batch_adds_its_number() -> None:
+    array = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    parts = fingerprint(array[:2]) + fingerprint(array[2:], first=6)
+    assert parts % 2**32 == fingerprint(array)
+
+
+def test_batches_that_share_a_number_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinstep.trace.rows.fingerprint", lambda array: 2**32 - 1)
+    rows, stream = Rows(4, "float64"), Stream(None)
+    rows.initial("params", "w", np.zeros(1))
+    batches = [np.array([3, 0]), np.array([0, 1]), np.array([3, 0])]
+    for batch in batches:
+        rows.put("params", "w", np.ones(1))
+        rows.batch({"x": batch}, values=True)
+        rows.finish(1.0)
+    rows.flush(made().metadata, stream)
+    trace = stream.whole()
+    assert [trace.inputs_of(t)["x"].tolist() for t in range(3)] == [b.tolist() for b in batches]
+    assert trace.batch["x"].tolist() == [2**32 - 1, 0, 2**32 - 1]

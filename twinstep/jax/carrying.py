@@ -247,7 +247,8 @@ class Carrying:
         self.begun += 1
         self._forms[self.begun] = form
         one = self.begun if self.is_clean() else made  # traced for its shapes, it is none
-        self._different.add((one, str(form)))
+        if not self.is_shadow:
+            self._different.add((one, str(form)))
         updates, number = (jnp.asarray(np.int32(n)) for n in (0, self.begun))
         state = CarriedState((), inner, updates, (), (), number)
         if not self.is_shadow:

@@ -35,7 +35,7 @@ from twinstep.jax.watching import watch
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.trace.fingerprint import MIX
+from twinstep.trace.fingerprint import PLACE, mixed
 from twinstep.trace.ledger import Metadata, Trace
 
 Tree = Any
@@ -389,11 +389,7 @@ def fingerprints(batch: Data) -> dict[str, jax.Array]:
             words = jax.lax.bitcast_convert_type(array, jnp.uint32).reshape(-1)
         else:
             words = array.astype(jnp.uint32).reshape(-1)
-        words = (words ^ (words >> 15)) + jnp.uint32(1)
-        position = jax.lax.iota(jnp.uint32, len(words))
-        return jnp.sum(
-            words * (position * jnp.uint32(2 * MIX & 0xFFFFFFFF) + jnp.uint32(MIX)),
-            dtype=jnp.uint32,
-        )
+        place = jax.lax.iota(jnp.uint32, len(words)) * jnp.uint32(PLACE)
+        return jnp.sum(mixed(words + place), dtype=jnp.uint32)
 
     return {name: one(array) for name, array in batch.items()}

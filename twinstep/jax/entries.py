@@ -25,6 +25,8 @@ from twinstep.jax.trees import Path
 _OWN = ("jax", "flax", "optax", "equinox", "haiku")
 """Whose functions are not a program's: what calls them is looked at."""
 _NOTES = "_twinstep_notes"
+_JIT = jax.jit
+"""JAX's own."""
 
 
 class Listener(Protocol):
@@ -45,7 +47,7 @@ class Listener(Protocol):
         """An update has left these parameters, outside of any trace."""
 
     def turned(self, before: Any, after: Any) -> Any:
-        """A turn of a compiled loop has made of one carry another, traced: gives what it carries."""
+        """A turn of a compiled loop, traced, has made another carry: gives what it is to carry."""
 
 
 class Noted(NamedTuple):
@@ -66,13 +68,15 @@ class Notes:
 
     trains: whether it updates anything; None: nobody has called it yet
     by_output: what was seen as it was traced, by the structure of its output
-    noting: the function, so that it is seen; None: it is not looked into
+    noting, turning: the function, so that it is seen, and the body of a loop; None: not yet
     """
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
         self.trains: bool | None = None
         self.by_output: dict[Any, Noted] = {}
         self.noting: Any = None
+        self.turning: Any = None
 
     @property
     def given(self) -> frozenset[Path]:
@@ -151,8 +155,8 @@ def entered(listener: Listener) -> Iterator[None]:
             (jax.experimental, "io_callback"),
         ):
             put(home, name, _calling_back)
-        for name, body in (("scan", 0), ("fori_loop", 2), ("while_loop", 1)):
-            put(jax.lax, name, _looping, body)
+        for name, body, carry in (("scan", 0, 1), ("fori_loop", 2, 3), ("while_loop", 1, 2)):
+            put(jax.lax, name, _looping, body, carry)
         if equinox is not None:
             put(equinox, "filter_jit", _compiling, False)
             put(equinox, "apply_updates", _applying)
@@ -168,9 +172,7 @@ def _compiling(plain: Any, to: Listener, notes: bool, replicated: bool = False) 
             return lambda function: compiling(function, *args, **options)
         if str(getattr(function, "__module__", "")).split(".")[0] in _OWN:
             return plain(function, *rest, **options)
-        known = getattr(function, "__dict__", {}).get(_NOTES) or Notes()
-        with suppress(AttributeError, TypeError):  # a bound method remembers nothing
-            setattr(function, _NOTES, known)
+        known = _notes_of(function, to)
         # compiled twice it is to be the same one: JAX knows by that what it has traced
         if notes and known.noting is None:
             known.noting = _noting(function, known.by_output, to)
@@ -179,6 +181,16 @@ def _compiling(plain: Any, to: Listener, notes: bool, replicated: bool = False) 
         return Entry(made, function, known, to, shadow, replicated)
 
     return compiling
+
+
+def _notes_of(function: Any, to: Listener) -> Notes:
+    """The notes of a function, whoever compiles it; a bound method remembers none."""
+    known: Notes | None = getattr(function, "__dict__", {}).get(_NOTES)
+    if known is None or known.listener is not to:
+        known = Notes(to)
+        with suppress(AttributeError, TypeError):
+            setattr(function, _NOTES, known)
+    return known
 
 
 def _noting(function: Any, notes: dict[Any, Noted], to: Listener) -> Any:
@@ -269,24 +281,41 @@ def _calling_back(plain: Any, to: Listener) -> Any:
     return call_back
 
 
-def _looping(plain: Any, to: Listener, body: int) -> Any:
-    """A compiled loop, whose body is its argument at that place."""
+def _looping(plain: Any, to: Listener, body: int, carry: int) -> Any:
+    """A compiled loop. body, carry: at which places of its arguments these are"""
 
     def loop(*args: Any, **options: Any) -> Any:
-        if len(args) <= body:
+        if len(args) <= max(body, carry):
             return plain(*args, **options)
-        turn = args[body]
+        notes = _turning(args[body], to, body)
+        args = (*args[:body], notes.turning, *args[body + 1 :])
+        if not to.carrying.is_clean():
+            return plain(*args, **options)
 
-        @functools.wraps(turn)
-        def looped(*carried: Any) -> Any:
-            out = turn(*carried)
-            # scan's gives (carry, y), fori_loop's takes (i, carry)
-            before, after = carried[body == 2], out[0] if body == 0 else out
-            carry = to.careful(to.turned)(before, after)
-            if carry is None:  # what looks has failed
-                return out
-            return (carry, *out[1:]) if body == 0 else carry
+        def whole(carried: Any, rest: Any) -> Any:
+            return plain(*args[:carry], carried, *rest, **options)
 
-        return plain(*args[:body], looped, *args[body + 1 :], **options)
+        shadow = Shadow(_JIT, whole, (), {})
+        return Entry(whole, whole, notes, to, shadow, False)(args[carry], args[carry + 1 :])
 
     return loop
+
+
+def _turning(turn: Any, to: Listener, body: int) -> Notes:
+    """A loop's body that tells what it carries, of which JAX knows that it is the same."""
+    notes = _notes_of(turn, to)
+    if notes.turning is not None:
+        return notes
+
+    @functools.wraps(turn)
+    def turning(*carried: Any) -> Any:
+        out = turn(*carried)
+        # scan's gives (carry, y), fori_loop's takes (i, carry)
+        before, after = carried[body == 2], out[0] if body == 0 else out
+        carry = to.careful(to.turned)(before, after)
+        if carry is None:  # what looks has failed
+            return out
+        return (carry, *out[1:]) if body == 0 else carry
+
+    notes.turning = turning
+    return notes

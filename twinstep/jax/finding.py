@@ -106,7 +106,9 @@ def trees_of_form(form: Leaves, leaves: Leaves, lead: int = 0) -> list[Path]:
 
     def has(prefix: Path, path: Path, array: Any) -> bool:
         leaf = leaves.get((*prefix, *path))
-        return leaf is not None and _is_array(leaf) and leaf.shape[lead:] == array.shape
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            return False
+        return bool(leaf.shape[lead:] == array.shape)
 
     starts = [
         path[: len(path) - len(first)]

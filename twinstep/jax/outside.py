@@ -1,6 +1,8 @@
 """Records a program from outside: what its compiled functions give back, no line changed."""
 
+import itertools
 import threading
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -114,6 +116,13 @@ class ProgramRecorder:
                 raise self.failed
         elif recorder is not None:
             recorder.__exit__(kind, error, trace)
+            lost = [one.name for one in self._optimizers.values() if one.waits is not None]
+            if kind is None and lost and not self._over:
+                warnings.warn(
+                    f"the last update of {' and '.join(lost)} is not recorded: the parameters that "
+                    "it has left were given to no function that could be looked at",
+                    stacklevel=2,
+                )
         elif kind is None:
             raise InputError(
                 "nothing was recorded: no optimizer of optax made an update that was seen"
@@ -276,7 +285,10 @@ class ProgramRecorder:
         if number not in self._optimizers:
             if self.carrying.several:
                 words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
-                name = ".".join(words) or f"{ONLY}{number}"
+                name = ".".join(words) or name
+            taken = {one.name for one in self._optimizers.values()}
+            free = itertools.chain([name], (f"{name}{i}" for i in itertools.count(2)))
+            name = next(one for one in free if one not in taken)
             one = Optimizer(name, updates, self.carrying.form(held.state))
             self._optimizers[number] = one
         return self._optimizers[number]

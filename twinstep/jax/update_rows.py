@@ -268,7 +268,7 @@ class Updates:
         keep = self._keep
         for stage, leaves in found.before.items():
             for leaf, array in keep.of(leaves):
-                if not unchanged({leaf: array}, {leaf: rows.last(stage, leaf)}):
+                if not rows.was(stage, leaf, array):
                     rows.put("before", f"{stage}/{leaf}", array)
         for leaf, array in keep.of(stages.get("raw_grads", {})) if keep.raw_grads else ():
             rows.put("raw_grads", leaf, array)

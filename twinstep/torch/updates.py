@@ -105,8 +105,8 @@ class Updates:
         for key, tensor in state.items():
             seen, times = self._left.get(key, (None, 0))
             if self._is_kept(key) and (seen is not tensor or times != tensor._version):
-                last, array = rows.last("opt_state", key), reading.array(tensor)
-                if last is None or not reading.same(last, array):
+                array = reading.array(tensor)
+                if not rows.was("opt_state", key, array):
                     rows.put("before", f"opt_state/{key}", array)
         if rows.has("before") and not self._leaps:
             rows.put("update", "changed_outside", np.array(1))

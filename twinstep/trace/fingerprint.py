@@ -3,10 +3,17 @@
 It sees every bit, and where it stands: samples that change places make another batch.
 """
 
+from typing import Any
+
 import numpy as np
 
-MIX = 0x9E3779B1
-"""An odd number whose bits look random: 2**32 divided by the golden ratio."""
+PLACE = 0x9E3779B9
+"""What tells places apart: 2**32 divided by the golden ratio."""
+MIXES = ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1))
+"""Shifts and factors after which each bit of a word decides over each bit of what it becomes.
+
+They are those of C. Wellons' lowbias32.
+"""
 
 
 def words(array: np.ndarray) -> np.ndarray:
@@ -25,15 +32,18 @@ def fingerprint(array: np.ndarray, first: int = 0) -> int:
     first: how many words stand before it, where it is a part of a larger one
     """
     word = words(array)
-    position = np.arange(first, first + len(word), dtype=np.uint32)
-    # the high bits of a float, where round numbers differ, go into the low ones too; then each
-    # place has a factor of its own
-    word = (word ^ (word >> np.uint32(15))) + np.uint32(1)
-    return int(
-        np.sum(
-            word * (position * np.uint32(2 * MIX & 0xFFFFFFFF) + np.uint32(MIX)), dtype=np.uint32
-        )
-    )
+    place = np.arange(first, first + len(word), dtype=np.uint32) * np.uint32(PLACE)
+    return int(np.sum(mixed(word + place), dtype=np.uint32))
+
+
+def mixed(word: Any) -> Any:
+    """32-bit words, each made another such that what is alike becomes unlike; NumPy's or JAX's.
+
+    A sum of words alone would be the same of many batches: of labels, which are small numbers.
+    """
+    for shift, factor in MIXES:
+        word = (word ^ (word >> shift)) * word.dtype.type(factor)
+    return word
 
 
 def joined(parts: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:

@@ -95,6 +95,14 @@ class Rows:
         at = len(leaf.steps) - 1 + leaf.initial
         return leaf.given if at < 0 else leaf.array[at, ...]
 
+    def was(self, stage: str, name: str, array: np.ndarray) -> bool:
+        """Whether a leaf was this after the last step that has it, as rows keep it."""
+        last = self.last(stage, name)
+        if last is None or last.shape != array.shape:
+            return False
+        kept = self._kept(stage, array.dtype, array.ndim)
+        return last.dtype == kept and last.tobytes() == array.astype(kept).tobytes()
+
     def put(self, stage: str, name: str, array: np.ndarray, more: bool = False) -> None:
         """Copies what a leaf is at this step, or that it is this too, with `more`.
 
@@ -162,11 +170,13 @@ class Rows:
         for name, given in arrays.items():
             for array in given if isinstance(given, list) else [given]:
                 number = array if isinstance(array, int) else fingerprint(array)
-                self.put("batch", name, np.array(number, np.uint32), more=True)
                 if values and not isinstance(array, int):
                     known = self._inputs.setdefault(name, {})
+                    while number in known and not _alike(known[number], array):
+                        number = (number + 1) % 2**32  # two of one number, once in 2**32
                     if number not in known:
                         known[number] = np.array(array)
+                self.put("batch", name, np.array(number, np.uint32), more=True)
 
     def hyper_parameters(self, values: Mapping[str, float], of: str = "") -> None:
         """An optimizer's, at this update; the very same mapping where none has changed."""
@@ -340,6 +350,12 @@ class Rows:
         empty = np.empty((self.max_rows + initial, *array.shape), dtype)
         leaf = self._held[stage][name] = _Leaf(empty, initial)
         return leaf
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two batches are the same, bit for bit."""
+    form = one.shape == other.shape and one.dtype == other.dtype
+    return form and one.tobytes() == other.tobytes()
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
