@@ -108,6 +108,18 @@ def updated_outside() -> Left:
     return Left(params, losses)
 
 
+def without_parameters() -> Left:
+    """An optimizer that is given gradients alone, outside of any compiled function."""
+    tx, params, losses = optax.adam(0.05), start(), []
+    opt_state = tx.init(params)
+    for x, y in zip(X, Y, strict=True):
+        loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
+        updates, opt_state = tx.update(grads, opt_state)
+        params = optax.apply_updates(params, updates)
+        losses.append(loss)
+    return Left(params, losses)
+
+
 def added_by_hand() -> Left:
     """The updates are added by the program itself, in a compiled function of its own."""
     tx, params = rule(), start()
@@ -301,6 +313,7 @@ PROGRAMS: tuple[Callable[[], Left], ...] = (
     jitted_step,
     train_state,
     updated_outside,
+    without_parameters,
     added_by_hand,
     nnx_compiled,
     nnx_eager,

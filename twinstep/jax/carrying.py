@@ -157,7 +157,8 @@ class Carrying:
 
     applied: the parameters that `apply_updates` has made; given: those that were differentiated, or
         given to an update; changes: what updates add to them, and gradients
-    begun: how many optimizers have begun
+    begun: how many optimizers have begun; started: {number: parameters} of those that began
+        outside of any trace
     updated: is called with a state that was updated outside of any trace, its gradients, the
         parameters that it was given, if any, and its losses
     is_shadow: whether it is a shadow that runs; traced: how many updates were traced, of either
@@ -167,6 +168,7 @@ class Carrying:
         self.is_clean, self.updated = is_clean, updated
         self.applied, self.given, self.changes = Marked(), Marked(), Marked()
         self.begun = 0
+        self.started: dict[int, Tree] = {}
         self.losses: deque[Loss] = deque(maxlen=_KEPT)
         self.is_shadow, self.traced = False, 0
         self._forms: dict[int, Tree] = {}
@@ -249,6 +251,8 @@ class Carrying:
         one = self.begun if self.is_clean() else made  # traced for its shapes, it is none
         if not self.is_shadow:
             self._different.add((one, str(form)))
+        if self.is_clean():
+            self.started[self.begun] = jax.tree.map(np.array, params)  # they may be given away
         updates, number = (jnp.asarray(np.int32(n)) for n in (0, self.begun))
         state = CarriedState((), inner, updates, (), (), number)
         if not self.is_shadow:

@@ -254,6 +254,9 @@ class ProgramRecorder:
         """An optimizer has updated outside of any trace; the parameters are still to come."""
         held = Held(state, (), {}, {})
         one = self._known(held, first(state.updates) - 1)
+        started = self.carrying.started.pop(first(state.number), None)
+        if params is None and one.initial is None:
+            params = started
         if params is not None:
             leaves = finding.leaves_of(params)
             named = {finding.dotted(path): leaves[path] for path in one.form if path in leaves}

@@ -74,7 +74,8 @@ class Program:
 
     def optimizer(self, name: str, opt_state: Tree) -> None:
         """Takes what an optimizer's state says, without what nnx puts around arrays."""
-        if name not in self._optimizers and opt_state is not None:
+        unknown = isinstance(opt_state, WatchState) and opt_state.inner == ()
+        if name not in self._optimizers and opt_state is not None and not unknown:
             self._optimizers[name] = {
                 "state": links(opt_state),
                 "watched": _watched(opt_state),

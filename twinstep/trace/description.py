@@ -46,7 +46,7 @@ class Range:
         self.high = max(self.high, float(np.nanmax(numbers, initial=-math.inf)))
 
     def __str__(self) -> str:
-        if not self.changes:
+        if not self.changes or math.isinf(self.low):  # or none of them is a number
             return f"{self.first:g}"
         first, last, low, high = (
             f"{value:.4g}" for value in (self.first, self.last, self.low, self.high)
