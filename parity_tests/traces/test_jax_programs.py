@@ -1,5 +1,6 @@
 """JAX programs are recorded as they are: the bits of the training stay, and the trace is of it."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from helpers.jax_programs import (
     rule,
     train_state,
     two_in_turns,
+    updated_outside,
     whole_in_one,
 )
 
 import twinstep
-from twinstep.jax.outside import record_program
+from twinstep.jax.outside.recorder import record_program
 from twinstep.jax.trees import by_name
 from twinstep.trace.ledger import Trace
 
@@ -203,3 +205,36 @@ def test_a_function_is_recorded_again_by_another_recorder(tmp_path: Path) -> Non
             for _ in range(2):
                 carry, _ = jax.lax.scan(turn, carry, X[:3, 0])
         assert len(twinstep.load_trace(tmp_path / f"{i}")) == 6
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "carrying.copied",
+        "carrying.by_path",
+        "entries.leaves_of",
+        "finding.trees_of_form",
+        "recorder.finding.states_in",
+        "recorder.finding.arguments",
+        "shadow._filled",
+        "shadow._states",
+        "seen.Told",
+    ],
+)
+@pytest.mark.parametrize("program", [jitted_step, updated_outside], ids=lambda p: p.__name__)
+def test_a_fault_in_recording_never_reaches_the_training(
+    what: str, program: Callable[[], Left], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, left = program(), []
+
+    def planted(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(f"twinstep.jax.outside.{what}", planted)
+    recorder = record_program(out=tmp_path / "trace")
+    with contextlib.suppress(RuntimeError), recorder:
+        left.append(program())
+    if program is jitted_step:  # which meets all of them
+        assert str(recorder.failed) == "planted"
+    for ours, theirs in zip(*map(jax.tree.leaves, (left, [plain])), strict=True):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()

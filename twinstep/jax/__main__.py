@@ -5,7 +5,7 @@ Mirror: twinstep/torch/__main__.py
 
 import sys
 
-from twinstep.jax.outside import record_program
+from twinstep.jax.outside.recorder import record_program
 from twinstep.recorded import main
 
 if __name__ == "__main__":

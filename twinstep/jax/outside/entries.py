@@ -17,9 +17,9 @@ except ImportError:
     equinox = None
 
 from twinstep.errors import InputError
-from twinstep.jax.carrying import Carrying
-from twinstep.jax.finding import arguments, leaves_of, places_of
-from twinstep.jax.shadow import Shadow
+from twinstep.jax.outside.carrying import Carrying
+from twinstep.jax.outside.finding import arguments, leaves_of, places_of
+from twinstep.jax.outside.shadow import Shadow
 from twinstep.jax.trees import Path
 
 _OWN = ("jax", "flax", "optax", "equinox", "haiku")

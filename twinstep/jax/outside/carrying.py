@@ -159,13 +159,20 @@ class Carrying:
         given to an update; changes: what updates add to them, and gradients
     begun: how many optimizers have begun; started: {number: parameters} of those that began
         outside of any trace
+    careful: makes of what may raise what does not, and gives None
     updated: is called with a state that was updated outside of any trace, its gradients, the
         parameters that it was given, if any, and its losses
     is_shadow: whether it is a shadow that runs; traced: how many updates were traced, of either
     """
 
-    def __init__(self, is_clean: Callable[[], bool], updated: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        is_clean: Callable[[], bool],
+        careful: Callable[[Callable[..., Any]], Callable[..., Any]],
+        updated: Callable[..., None],
+    ) -> None:
         self.is_clean, self.updated = is_clean, updated
+        self._begun, self._after = careful(self._begins), careful(self._comes_after)
         self.applied, self.given, self.changes = Marked(), Marked(), Marked()
         self.begun = 0
         self.started: dict[int, Tree] = {}
@@ -231,19 +238,21 @@ class Carrying:
         def init_carrying(params: Tree, *args: Any, **options: Any) -> Any:
             with self._inside():
                 inner = init(params, *args, **options)
-            return inner if self._depth else self._begun(made, params, inner)
+            state = None if self._depth else self._begun(made, params, inner)
+            return inner if state is None else state
 
         def update_carrying(updates: Tree, state: Any, *args: Any, **extra: Any) -> Any:
             if self._depth or not isinstance(state, CarriedState):
                 return update(updates, state, *args, **extra)
             with self._inside():
                 changes, inner = update(updates, state.inner, *args, **extra)
-            self.changes.add(changes)
-            return changes, self._after(state, updates, inner, *args[:1] or [extra.get("params")])
+            params = args[0] if args else extra.get("params")
+            after = self._after(state, updates, changes, inner, params)
+            return changes, state.around(inner) if after is None else after
 
         return init_carrying, update_carrying
 
-    def _begun(self, made: object, params: Tree, inner: Any) -> CarriedState:
+    def _begins(self, made: object, params: Tree, inner: Any) -> CarriedState:
         params = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else None, params)
         form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         self.begun += 1
@@ -252,7 +261,7 @@ class Carrying:
         if not self.is_shadow:
             self._different.add((one, str(form)))
         if self.is_clean():
-            self.started[self.begun] = jax.tree.map(np.array, params)  # they may be given away
+            self.started[self.begun] = copied(params)
         updates, number = (jnp.asarray(np.int32(n)) for n in (0, self.begun))
         state = CarriedState((), inner, updates, (), (), number)
         if not self.is_shadow:
@@ -260,7 +269,10 @@ class Carrying:
         nothing = jnp.asarray(np.zeros((), _loss_dtype())), jnp.asarray(np.bool_(False))
         return state.carry(jax.tree.map(jnp.zeros_like, params), *nothing)
 
-    def _after(self, state: CarriedState, grads: Tree, inner: Any, params: Tree) -> CarriedState:
+    def _comes_after(
+        self, state: CarriedState, grads: Tree, changes: Tree, inner: Any, params: Tree
+    ) -> CarriedState:
+        self.changes.add(changes)
         after = CarriedState((), inner, state.updates + 1, (), (), state.number)
         self.traced += 1
         self.given.add(params)
@@ -295,6 +307,20 @@ def carried(carrying: Carrying) -> Iterator[None]:
         yield
     finally:
         of.__new__, several.__init__ = plain_new, plain_init
+
+
+def copied(tree: Tree) -> Tree:
+    """As it is now: JAX may give its memory away. What other processes share stays JAX's."""
+
+    def copy_of(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            if not leaf.is_fully_addressable:
+                return jnp.copy(leaf)
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
+        return np.array(leaf)
+
+    return jax.tree.map(copy_of, tree)
 
 
 def first(array: Any) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 
 from twinstep.jax import states
-from twinstep.jax.carrying import CarriedState, Carrying, first
-from twinstep.jax.finding import is_whole, leaves_of
+from twinstep.jax.outside.carrying import CarriedState, Carrying, first
+from twinstep.jax.outside.finding import is_whole, leaves_of
 from twinstep.jax.trees import dotted
 
 Tree = Any
@@ -43,13 +43,16 @@ class Shadow:
         def shadow(*args: Any, **given: Any) -> Any:
             return _states(function(*args, **given))
 
-        self._call = plain(shadow, *rest, **options)
+        self._compile = functools.partial(plain, shadow, *rest, **options)
+        self._call: Any = None
 
     def __call__(
         self, carrying: Carrying, args: tuple[Any, ...], options: dict[str, Any]
     ) -> dict[int, CarriedState]:
         """{number: state} of what it has updated."""
         given = _filled(carrying, nnx.clone((args, options)) if self.changes else (args, options))
+        if self._call is None:
+            self._call = self._compile()
         carrying.is_shadow = True
         try:
             out = self._call(*given[0], **given[1])

@@ -11,18 +11,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.core.tracers import current_trace
 
 from twinstep.errors import InputError
-from twinstep.jax import finding, loops
-from twinstep.jax.carrying import CarriedState, Carrying, Loss, carried, first
-from twinstep.jax.entries import Entry, entered
-from twinstep.jax.finding import Held
 from twinstep.jax.names import ONLY
-from twinstep.jax.seen import Optimizer, Seen, Update, counted
-from twinstep.jax.shadow import carried_by
+from twinstep.jax.outside import finding, loops
+from twinstep.jax.outside.carrying import CarriedState, Carrying, Loss, carried, copied, first
+from twinstep.jax.outside.entries import Entry, entered
+from twinstep.jax.outside.finding import Held
+from twinstep.jax.outside.seen import Optimizer, Seen, Update, counted
+from twinstep.jax.outside.shadow import carried_by
 from twinstep.jax.states import Named, unchanged
 from twinstep.jax.trees import Path
 from twinstep.trace.keep import Batch, Keep, kept
@@ -65,7 +64,7 @@ class ProgramRecorder:
         self._seen = Seen(out, keep)
         self._clean = _traced()
         self._running = False
-        self.carrying = Carrying(self._is_clean, self.careful(self._updated))
+        self.carrying = Carrying(self._is_clean, self.careful, self._updated)
         self.failed: Exception | None = None
         self.on_last: Callable[[], Any] = lambda: None
         self._optimizers: dict[int, Optimizer] = {}
@@ -209,11 +208,11 @@ class ProgramRecorder:
             if waits is not None and first(waits.held.state.updates) == updates:
                 self._seen.tell(one, waits, *params.values())
             if not one.is_known and one.updates == updates:
-                one.initial = _copied((params, held.buffers, held.state.watched(())))
+                one.initial = copied((params, held.buffers, held.state.watched(())))
             elif len(params) == 1 and (
                 self._seen.leaps(one) or not _same(one.left, *params.values())
             ):
-                one.before = _copied((*params.values(), held.state.watched(())))
+                one.before = copied((*params.values(), held.state.watched(())))
         return arguments
 
     def _after(
@@ -263,9 +262,9 @@ class ProgramRecorder:
             if one.waits is not None:  # what nobody has seen applied
                 self._seen.tell(one, one.waits, named)
             if one.initial is None:
-                one.initial = {(): _copied(named)}, {}, counted(one)
+                one.initial = {(): copied(named)}, {}, counted(one)
             elif self._seen.leaps(one) or not _same(one.left, named):
-                one.before = _copied(named), ()
+                one.before = copied(named), ()
         one.waits = Update(held, grads, np.float32(np.nan), False, {}, {}, False).of(losses)
 
     def _turn(self, held: Held, before: Any) -> None:
@@ -302,16 +301,6 @@ def _traced() -> Any:
     return current_trace()  # type: ignore[no-untyped-call]  # Flax's
 
 
-def _copied(tree: Any) -> Any:
-    """As it is now: JAX may give its memory away."""
-
-    def copied(leaf: Any) -> np.ndarray:
-        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.array(jax.random.key_data(leaf) if is_key else leaf)
-
-    return jax.tree.map(copied, tree)
-
-
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether each array is the very same."""
     return len(one) == len(other) and all(one.get(name) is array for name, array in other.items())
@@ -333,7 +322,7 @@ def _one_of(params: dict[Path, Named], places: frozenset[Path]) -> dict[Path, Na
     InputError where nothing tells which it is, and their values differ.
     """
     found = _at(params, places)
-    one, *others = [(place, _copied(named)) for place, named in found.items()] or [((), {})]
+    one, *others = [(place, copied(named)) for place, named in found.items()] or [((), {})]
     for place, named in others:
         if not unchanged(named, one[1]):
             raise InputError(

@@ -11,7 +11,7 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax import states
-from twinstep.jax.carrying import CarriedState
+from twinstep.jax.outside.carrying import CarriedState
 from twinstep.jax.trees import Path, by_path, dotted
 
 Tree = Any

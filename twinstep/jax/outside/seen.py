@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.carrying import Loss, first
-from twinstep.jax.finding import Held, Leaves
+from twinstep.jax.outside.carrying import Loss, first
+from twinstep.jax.outside.finding import Held, Leaves
 from twinstep.jax.recorder import Recorder, Told
 from twinstep.jax.states import STEP, Form, Named
 from twinstep.jax.trees import Path

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.jax.carrying import CarriedState
-from twinstep.jax.finding import FormOf, Held, states_in
+from twinstep.jax.outside.carrying import CarriedState
+from twinstep.jax.outside.finding import FormOf, Held, states_in
 
 Tree = Any
 _CALLBACK = jax.debug.callback
