@@ -249,6 +249,31 @@ def loop_alone() -> Left:
     return Left(params, list(losses))
 
 
+def unrolled() -> Left:
+    """Three updates in a call, in a loop of Python's, through which another one differentiates."""
+    tx, meta = optax.inject_hyperparams(optax.rmsprop)(0.05), optax.adam(0.03)
+    params, rate = start(), jnp.asarray(-3.0)
+    opt_state, meta_state = tx.init(params), meta.init(rate)
+
+    def inner(rate: Any, params: Tree, opt_state: Any, xs: Any, ys: Any) -> Any:
+        opt_state.hyperparams["learning_rate"] = jax.nn.sigmoid(rate)
+        for x, y in zip(xs, ys, strict=True):
+            grads = jax.grad(loss_fn)(params, x, y)
+            updates, opt_state = tx.update(grads, opt_state)
+            params = optax.apply_updates(params, updates)
+        return loss_fn(params, xs[0], ys[0]), (params, opt_state)
+
+    @jax.jit
+    def outer(rate: Any, params: Tree, meta_state: Any, opt_state: Any, xs: Any, ys: Any) -> Any:
+        grads, (params, opt_state) = jax.grad(inner, has_aux=True)(rate, params, opt_state, xs, ys)
+        updates, meta_state = meta.update(grads, meta_state)
+        return optax.apply_updates(rate, updates), params, meta_state, opt_state
+
+    for i in (slice(0, 3), slice(3, 6)):
+        rate, params, meta_state, opt_state = outer(rate, params, meta_state, opt_state, X[i], Y[i])
+    return Left({"rate": rate, "params": params}, [])
+
+
 def asked_and_set() -> Left:
     """The program takes the optimizer's state apart, and sets its learning rate."""
     tx = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0)

@@ -126,28 +126,13 @@ def test_a_program_that_ends_itself_when_all_is_done_has_come_to_its_end(tmp_pat
     assert (stored.steps, stored.complete) == (6, True)
 
 
-REFUSED = {
-    "two updates in a call": (
-        "@jax.jit\ndef train_step",
-        "@jax.jit\ndef train_step(params, opt_state, x):\n"
-        "    params, opt_state, _ = one_step(params, opt_state, x)\n"
-        "    return one_step(params, opt_state, x)\n\n\ndef one_step",
-        "step 1: 1 updates of optimizer 'optimizer' were missed",
-    ),
-    "what calls back": (
-        "    loss, grads =",
+def test_what_cannot_be_recorded_is_said_and_the_training_goes_on(tmp_path: Path) -> None:
+    """An update that calls back into Python, which may not be done twice."""
+    calls = (
         "    from jax.experimental import io_callback\n"
-        "    io_callback(lambda: print('called'), None)\n    loss, grads =",
-        "an update that calls back into Python, by io_callback, cannot be computed twice",
-    ),
-}
-
-
-@pytest.mark.parametrize(("old", "new", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_recorded_is_said_and_the_training_goes_on(
-    old: str, new: str, says: str, tmp_path: Path
-) -> None:
-    text = PROGRAM.replace(old, new).replace("AT_EACH", "pass")
+        "    io_callback(lambda: print('called'), None)\n    loss, grads ="
+    )
+    text = PROGRAM.replace("    loss, grads =", calls).replace("AT_EACH", "pass")
     (tmp_path / "other.py").write_text(text)
     plain = subprocess.run(
         [sys.executable, "other.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
@@ -155,8 +140,11 @@ def test_what_cannot_be_recorded_is_said_and_the_training_goes_on(
     done = run(tmp_path, "other.py")
     assert done.returncode == 2, "no update is recorded"
     assert done.stdout == plain.stdout
-    assert done.stderr.startswith("twinstep: recording ended after 0 updates: ")
-    assert says in done.stderr
+    assert done.stdout.count("called") == 6
+    assert done.stderr.startswith(
+        "twinstep: recording ended after 0 updates: an update that calls back into Python, by "
+        "io_callback, cannot be computed twice"
+    )
     assert done.stderr.count("\n") == 1
 
 

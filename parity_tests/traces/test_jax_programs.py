@@ -18,8 +18,10 @@ from helpers.jax_programs import (
     added_by_hand,
     jitted_step,
     rule,
+    start,
     train_state,
     two_in_turns,
+    unrolled,
     updated_outside,
     whole_in_one,
 )
@@ -170,6 +172,28 @@ def test_rows_of_several_optimizers_are_called_as_their_states(tmp_path: Path) -
     for name, leaf in by_name(plain.params).items():
         optimizer, _, path = name.partition(".")
         assert trace.params[f"{optimizer}_state.{path}"][-1].tolist() == leaf.tolist()
+
+
+def test_several_updates_in_a_call_have_a_row_each(tmp_path: Path) -> None:
+    plain = unrolled()
+    left, trace = recorded(unrolled, tmp_path / "trace")
+    for ours, theirs in zip(*map(jax.tree.leaves, (left, plain)), strict=True):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+    rows = {name: trace.update[name].tolist() for name in trace.update}
+    assert rows == {"opt_state": [1, 2, 3, 4, 5, 6], "meta_state": [1, 2]}
+    assert "looked_at" in trace.program
+    for name, leaf in by_name(plain.params["params"]).items():
+        np.testing.assert_allclose(trace.params[f"opt_state.{name}"][-1], leaf, rtol=100 * EPS)
+    (name,) = set(trace.params) - {f"opt_state.{path}" for path in by_name(start())}
+    assert trace.params[name][-1] == plain.params["rate"]
+    tx = optax.rmsprop(0.05)
+    before = {path: trace.params[f"opt_state.{path}"][0] for path in by_name(start())}
+    grads = {path: trace.raw_grads[f"opt_state.{path}"][0] for path in by_name(start())}
+    rate = trace.hyper_parameters["opt_state.0.lr"][0]
+    updates, _ = tx.update(grads, tx.init(before))
+    for path, change in updates.items():
+        moved = trace.params[f"opt_state.{path}"][1] - before[path]
+        np.testing.assert_allclose(moved, change * rate / 0.05, rtol=1e-4, atol=1e-7)
 
 
 def test_what_was_looked_at_in_a_loop_is_no_proof(tmp_path: Path) -> None:

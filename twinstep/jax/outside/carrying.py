@@ -162,7 +162,8 @@ class Carrying:
     careful: makes of what may raise what does not, and gives None
     updated: is called with a state that was updated outside of any trace, its gradients, the
         parameters that it was given, if any, and its losses
-    is_shadow: whether it is a shadow that runs; traced: how many updates were traced, of either
+    is_shadow: whether it is a shadow that runs; unrolls: and one of several updates in a call
+    traced: how many updates were traced, of a shadow or not
     """
 
     def __init__(
@@ -177,7 +178,8 @@ class Carrying:
         self.begun = 0
         self.started: dict[int, Tree] = {}
         self.losses: deque[Loss] = deque(maxlen=_KEPT)
-        self.is_shadow, self.traced = False, 0
+        self.is_shadow, self.unrolls, self.traced = False, False, 0
+        self._unrolled: deque[tuple[list[Any], CarriedState]] = deque(maxlen=_KEPT)
         self._forms: dict[int, Tree] = {}
         self._different: set[Any] = set()
         self._depth = 0
@@ -282,11 +284,33 @@ class Carrying:
             return after
         found = self._taken(grads)
         loss: Any = sum(one.value for one in found)
-        return after.carry(
+        after = after.carry(
             _as_wide(grads, state.grads),
             jnp.asarray(loss, state.loss.dtype) if found else jnp.zeros_like(state.loss),
             jnp.full_like(state.is_known, bool(found)),
         )
+        if self.unrolls:
+            self._unrolled.append((list(map(_weak, jax.tree.leaves(changes))), after))
+        return after
+
+    def left_by(self, changes: Tree) -> CarriedState | None:
+        """The state that the update has left which made these changes, of several in a call."""
+        leaves = jax.tree.leaves(changes)
+        for made, state in reversed(self._unrolled):
+            if any(_held(one) is leaf for one, leaf in zip(made, leaves, strict=False)):
+                found: CarriedState = state
+                return found
+        return None
+
+    @contextmanager
+    def shadowing(self, unrolls: bool) -> Iterator[None]:
+        """A shadow runs meanwhile; unrolls: one of several updates in a call."""
+        self.is_shadow, self.unrolls = True, unrolls
+        try:
+            yield
+        finally:
+            self.is_shadow = self.unrolls = False
+            self._unrolled.clear()
 
 
 @contextmanager

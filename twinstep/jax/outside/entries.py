@@ -46,6 +46,9 @@ class Listener(Protocol):
     def applied(self, params: Any) -> None:
         """An update has left these parameters, outside of any trace."""
 
+    def unrolled(self, before: Any, changes: Any, after: Any) -> Any:
+        """One of several updates in a call, traced, has left parameters: gives them back."""
+
     def turned(self, before: Any, after: Any) -> Any:
         """A turn of a compiled loop, traced, has made another carry: gives what it is to carry."""
 
@@ -66,7 +69,8 @@ class Noted(NamedTuple):
 class Notes:
     """What was seen of a function, however often it is compiled.
 
-    trains: whether it updates anything; None: nobody has called it yet
+    trains: whether it updates anything; unrolls: whether several times in a call, outside of any
+        compiled loop; None: nobody has called it yet
     by_output: what was seen as it was traced, by the structure of its output
     noting, turning: the function, so that it is seen, and the body of a loop; None: not yet
     """
@@ -74,6 +78,7 @@ class Notes:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.trains: bool | None = None
+        self.unrolls: bool | None = None
         self.by_output: dict[Any, Noted] = {}
         self.noting: Any = None
         self.turning: Any = None
@@ -258,6 +263,9 @@ def _gradient(value_and_grad: Any) -> Any:
 def _applying(plain: Any, to: Listener) -> Any:
     def apply_updates(*args: Any, **options: Any) -> Any:
         params = plain(*args, **options)
+        if to.carrying.unrolls and len(args) == 2:
+            waiting = to.careful(to.unrolled)(*args, params)
+            return params if waiting is None else waiting
         told = to.applied if to.carrying.is_clean() else to.carrying.applied.add
         to.careful(told)(params)
         return params

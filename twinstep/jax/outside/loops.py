@@ -33,7 +33,7 @@ def tell(before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any],
         if began is None or stays or not held.state.is_full:
             continue
         if held.learned is not None and began.learned is not None:
-            updates = held.state.updates + _call(held, began.learned, told)
+            updates = held.state.updates + call(held, began.learned, told)
             waiting[id(held.state)] = held.state.at(updates)
     return jax.tree.map(
         lambda node: waiting.get(id(node), node),
@@ -42,8 +42,8 @@ def tell(before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any],
     )
 
 
-def _call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> jax.Array:
-    """Calls back; gives a 0 that is there when that is done."""
+def call(held: Held, began: Any, told: Callable[[Held, Any], None]) -> jax.Array:
+    """Calls back with a state, traced, and its parameters before it: a 0 when that is done."""
     payload = (held.state, held.learned, held.buffers, began)
     leaves, treedef = jax.tree.flatten(jax.tree.map(_words, payload))
 

@@ -146,6 +146,10 @@ class ProgramRecorder:
             entry.notes.trains = entry.notes.trains or self.carrying.traced > traced
         if entry.notes.trains and seen is None:
             seen = self.careful(self._shadowed)(entry, kept or given, begun)
+            if entry.notes.unrolls is None:
+                entry.notes.unrolls = self.careful(self._leaps)(entry, out)
+            if entry.notes.unrolls:
+                seen = self.careful(self._shadowed)(entry, kept or given, begun)
         self.careful(self._after)(entry, arguments, out, seen or {})
         self._end()
         return out
@@ -166,6 +170,30 @@ class ProgramRecorder:
             return after
         self._seen.in_loops = True
         return loops.tell(before, after, self.carrying.form, self.careful(self._turn))
+
+    def unrolled(self, before: Any, changes: Any, after: Any) -> Any:
+        """One of several updates in a call is traced."""
+        state = self.carrying.left_by(changes)
+        if state is None:
+            return after
+        form, self._seen.in_loops = self.carrying.form(state), True
+
+        def named(tree: Any) -> Named:
+            leaves = finding.leaves_of(tree)
+            return {finding.dotted(path): leaves[path] for path in form}
+
+        held = Held(state, (), {(): named(after)}, {})
+        zero = loops.call(held, named(before), self.careful(self._turn))
+        first_leaf, *leaves = jax.tree.leaves(after)
+        waiting = [first_leaf + zero.astype(first_leaf.dtype), *leaves]
+        return jax.tree.unflatten(jax.tree.structure(after), waiting)
+
+    def _leaps(self, entry: Entry, out: Any) -> bool:
+        """Whether a call has made more updates than were told of, and the one that it has left."""
+        return any(
+            first(held.state.updates) > self._known(held, 0).updates + 1
+            for held in finding.states_in(out, self.carrying.form)
+        )
 
     @contextmanager
     def _run(self) -> Iterator[None]:
@@ -189,7 +217,7 @@ class ProgramRecorder:
         saved, carrying.begun = carrying.begun, begun  # it begins the very same ones
         try:
             with self._run():
-                seen = entry.shadow(carrying, *given)
+                seen = entry.shadow(carrying, bool(entry.notes.unrolls), *given)
                 if self._seen.in_loops:
                     jax.effects_barrier()
         finally:
@@ -275,8 +303,9 @@ class ProgramRecorder:
             self._turns[number][updates] = held, before
             while (turn := self._turns[number].pop(one.updates + 1, None)) is not None:
                 held, before = turn
-                if one.initial is None:
-                    one.initial = {(): before}, held.buffers, counted(one)
+                if not one.is_known:
+                    state = counted(one) if one.initial is None else one.initial[2]
+                    one.initial = {(): before}, held.buffers, state
                 self._seen.tell(one, Update(held, *held.state.carried, {}, {}, False), held.learned)
 
     # What it is told as
@@ -286,8 +315,9 @@ class ProgramRecorder:
         number, name = first(held.state.number), ONLY
         if number not in self._optimizers:
             if self.carrying.several:
-                words = [word for word in held.place if not word.isdigit() and word != "opt_state"]
-                name = ".".join(words) or name
+                words = [word for word in held.place if not word.isdigit()]
+                inner = [word for word in words if word != "opt_state"]
+                name = ".".join(inner or words) or name
             taken = {one.name for one in self._optimizers.values()}
             free = itertools.chain([name], (f"{name}{i}" for i in itertools.count(2)))
             name = next(one for one in free if one not in taken)

@@ -17,8 +17,8 @@ from twinstep.jax.trees import Path
 from twinstep.jax.watching import WatchState
 from twinstep.trace.keep import Keep
 
-LOOKED_AT = "callbacks in the shadows of compiled loops: rounding may differ from their own"
-"""What a trace says of itself for which a compiled loop was looked into."""
+LOOKED_AT = "callbacks in the shadows of compiled functions: rounding may differ from their own"
+"""What a trace says of itself for which something compiled was looked into."""
 
 
 class Update(NamedTuple):

@@ -39,25 +39,23 @@ class Shadow:
         if options.get("donate"):  # equinox
             options["donate"] = "none"
 
-        @functools.wraps(function)
-        def shadow(*args: Any, **given: Any) -> Any:
-            return _states(function(*args, **given))
+        def compiled() -> Any:
+            @functools.wraps(function)
+            def shadow(*args: Any, **given: Any) -> Any:
+                return _states(function(*args, **given))
 
-        self._compile = functools.partial(plain, shadow, *rest, **options)
-        self._call: Any = None
+            return plain(shadow, *rest, **options)
+
+        self._compiled = functools.cache(lambda unrolls: compiled())
 
     def __call__(
-        self, carrying: Carrying, args: tuple[Any, ...], options: dict[str, Any]
+        self, carrying: Carrying, unrolls: bool, args: tuple[Any, ...], options: dict[str, Any]
     ) -> dict[int, CarriedState]:
-        """{number: state} of what it has updated."""
+        """{number: state} of what it has updated. unrolls: several times in a call"""
         given = _filled(carrying, nnx.clone((args, options)) if self.changes else (args, options))
-        if self._call is None:
-            self._call = self._compile()
-        carrying.is_shadow = True
-        try:
-            out = self._call(*given[0], **given[1])
-        finally:
-            carrying.is_shadow = False
+        call = self._compiled(unrolls)
+        with carrying.shadowing(unrolls):
+            out = call(*given[0], **given[1])
         changed = _states(given) if self.changes else {}
         found = [*out.values(), *changed.values()]
         return {first(state.number): state for state in found}
