@@ -4,6 +4,7 @@ Told by the hooks, it says which backward passes an update is made of, and when 
 """
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -89,10 +90,8 @@ class Steps:
 
     def _running(self) -> list[_Step]:
         """The steps that are in one another; one that has raised is no update."""
-        if self._stack:
-            frames = _frames()
-            for step in [step for step in self._stack if step.frame not in frames]:
-                self._abandon(step)
+        for step in [step for step in self._stack if not _runs(step.frame)]:
+            self._abandon(step)
         return self._stack
 
     def _abandon(self, step: _Step) -> None:
@@ -170,7 +169,7 @@ class Steps:
 
     def _in_backward(self) -> bool:
         """Whether a backward pass runs: one whose end Ctrl-C kept from being told does not."""
-        if self.passes.current is not None and self._backward not in _frames():
+        if self.passes.current is not None and not _runs(self._backward):
             self.after_backward(False)
         return self.passes.current is not None
 
@@ -379,12 +378,17 @@ def _frame(module: str) -> FrameType | None:
     return frame
 
 
-def _frames() -> set[FrameType]:
-    """All that run, in every thread: a GPU's backward pass has its own."""
-    found = set[FrameType]()
-    for innermost in sys._current_frames().values():
-        frame: FrameType | None = innermost
-        while frame is not None:
-            found.add(frame)
-            frame = frame.f_back
-    return found
+def _runs(frame: FrameType | None) -> bool:
+    """Whether a frame is running, in any thread: a GPU's backward pass has its own.
+
+    No frame keeps itself alive by this, and with it all that its locals are.
+    """
+    threads = sys._current_frames()
+    threads[threading.get_ident()] = sys._getframe(1)
+    for innermost in threads.values():
+        one: FrameType | None = innermost
+        while one is not None:
+            if one is frame:
+                return True
+            one = one.f_back
+    return False
