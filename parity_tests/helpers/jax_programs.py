@@ -229,10 +229,10 @@ def seeds_beside_each_other() -> Left:
 
 
 def fori() -> Left:
-    """A compiled loop that counts."""
+    """A compiled loop that counts; the first of its arguments is donated."""
     tx, params = rule(), start()
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def train(params: Tree, opt_state: Any) -> Any:
         def body(i: jax.Array, carry: Any) -> Any:
             return _turn(tx, carry, (X[i], Y[i]))[0]

@@ -34,7 +34,9 @@ class Shadow:
         self, plain: Any, function: Any, rest: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
         self.changes = plain.__module__.startswith("flax.")
-        self.donates = self.changes or any(options.get(name) for name in _DONATING)
+        self.donates = self.changes or any(
+            options.get(name) not in (None, (), "none") for name in _DONATING
+        )
         options = {name: how for name, how in options.items() if name not in _OF_OUTPUT}
         if options.get("donate"):  # equinox
             options["donate"] = "none"
