@@ -205,6 +205,37 @@ def test_what_was_looked_at_in_a_loop_is_no_proof(tmp_path: Path) -> None:
     assert "looked at by callbacks" in found.reason
 
 
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_loop_in_a_model_is_not_looked_at_and_one_that_updates_always(
+    loops: bool, tmp_path: Path
+) -> None:
+    """Also where an optimizer was known before the first loop that updates with it."""
+    with record_program(out=tmp_path / "trace"):
+        tx = rule()
+
+        def step(carry: Any, x: Any) -> Any:
+            def loss_fn(params: Any) -> Any:
+                turn = lambda h, x: (jnp.tanh(h + x @ params["w"]), None)  # noqa: E731  # short
+                return jnp.mean(jax.lax.scan(turn, jnp.zeros(2), x)[0] ** 2)
+
+            params, opt_state = carry
+            loss, grads = jax.value_and_grad(loss_fn)(params)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), loss
+
+        params = {"w": jnp.ones((3, 2))}
+        carry = params, tx.init(params)
+        train_step = jax.jit(step)
+        for x in X[:3]:
+            carry, _ = train_step(carry, x)
+        if loops:
+            carry, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, X[:3]))(carry)
+    trace = twinstep.load_trace(tmp_path / "trace")
+    assert len(trace) == (6 if loops else 3)
+    assert ("looked_at" in trace.program) == loops
+    assert (twinstep.compare(trace, trace).verdict == "invalid") == loops
+
+
 def test_a_gradient_that_the_shadow_does_not_give_is_found(tmp_path: Path) -> None:
     """What the replay of a rule is good for: an entry of one gradient is off by a thousandth."""
     _, trace = recorded(jitted_step, tmp_path / "trace")

@@ -23,7 +23,8 @@ def tell(before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any],
     """Has told each state that one turn of a loop has updated, and its parameters before it.
 
     before, after: what the loop carries, traced; told: is called when the loop runs, with arrays
-    Returns what it is to carry: a state that waits for its callback, which nothing else needs.
+    Returns what it is to carry: a state that waits for its callback, which nothing else needs; the
+    very same where nothing is told, as of a loop in a model.
     """
     was = {held.place: held for held in states_in(before, form_of)}
     waiting: dict[int, CarriedState] = {}
@@ -35,6 +36,8 @@ def tell(before: Tree, after: Tree, form_of: FormOf, told: Callable[[Held, Any],
         if held.learned is not None and began.learned is not None:
             updates = held.state.updates + call(held, began.learned, told)
             waiting[id(held.state)] = held.state.at(updates)
+    if not waiting:
+        return after
     return jax.tree.map(
         lambda node: waiting.get(id(node), node),
         after,

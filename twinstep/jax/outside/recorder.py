@@ -168,8 +168,9 @@ class ProgramRecorder:
         """A turn of a compiled loop is traced."""
         if not self.carrying.is_shadow:
             return after
-        self._seen.in_loops = True
-        return loops.tell(before, after, self.carrying.form, self.careful(self._turn))
+        waiting = loops.tell(before, after, self.carrying.form, self.careful(self._turn))
+        self._seen.in_loops = self._seen.in_loops or waiting is not after
+        return waiting
 
     def unrolled(self, before: Any, changes: Any, after: Any) -> Any:
         """One of several updates in a call is traced."""

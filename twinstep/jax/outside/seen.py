@@ -113,7 +113,10 @@ class Seen:
         if axes:
             loss, params, opt_state, buffers = _with_steps(told[:4], lead)
             told = Told(loss, params, opt_state, buffers, {}, {}, None, is_known)
-        self._recorder_of(one, form.replicas).told(told, form, one.name)
+        recorder = self._recorder_of(one, form.replicas)
+        if self.in_loops:
+            recorder.says(looked_at=LOOKED_AT)
+        recorder.told(told, form, one.name)
         one.updates, one.left = first(state.updates), dict(params)
         one.waits = one.before = None
 
@@ -138,8 +141,6 @@ class Seen:
             )
         else:
             recorder.join(one.name, (params, state), buffers)
-        if self.in_loops:
-            recorder.says(looked_at=LOOKED_AT)
         one.is_known = True
         return recorder
 
