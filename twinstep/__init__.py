@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from twinstep.errors import InputError
     from twinstep.judge.comparison import compare
     from twinstep.judge.findings import Comparison, Finding, Verdict
+    from twinstep.port.mapping import Mapping, load_mapping
+    from twinstep.port.matching import Match, match
     from twinstep.problems import Spec, examples
     from twinstep.problems.torch_loader import TorchDataLoader
     from twinstep.problems.torch_random import TorchGenerator
@@ -28,6 +30,8 @@ __all__ = [
     "Comparison",
     "Finding",
     "InputError",
+    "Mapping",
+    "Match",
     "Spec",
     "TorchDataLoader",
     "TorchGenerator",
@@ -39,7 +43,9 @@ __all__ = [
     "Verification",
     "compare",
     "examples",
+    "load_mapping",
     "load_trace",
+    "match",
     "open_trace",
     "run",
     "verify",
@@ -49,6 +55,8 @@ _HOMES = {
     "Comparison": "twinstep.judge.findings",
     "Finding": "twinstep.judge.findings",
     "InputError": "twinstep.errors",
+    "Mapping": "twinstep.port.mapping",
+    "Match": "twinstep.port.matching",
     "Spec": "twinstep.problems",
     "TorchDataLoader": "twinstep.problems.torch_loader",
     "TorchGenerator": "twinstep.problems.torch_random",
@@ -60,7 +68,9 @@ _HOMES = {
     "Verification": "twinstep.runs.verification",
     "compare": "twinstep.judge.comparison",
     "examples": "twinstep.problems",
+    "load_mapping": "twinstep.port.mapping",
     "load_trace": "twinstep.trace.storage",
+    "match": "twinstep.port.matching",
     "open_trace": "twinstep.trace.storage",
     "run": "twinstep.runs.launch",
     "verify": "twinstep.runs.verification",
