@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twinstep.judge.findings import Comparison, Finding, Verdict
     from twinstep.port.mapping import Mapping, load_mapping
     from twinstep.port.matching import Match, match
+    from twinstep.port.proving import prove
     from twinstep.problems import Spec, examples
     from twinstep.problems.torch_loader import TorchDataLoader
     from twinstep.problems.torch_random import TorchGenerator
@@ -47,6 +48,7 @@ __all__ = [
     "load_trace",
     "match",
     "open_trace",
+    "prove",
     "run",
     "verify",
 ]
@@ -72,6 +74,7 @@ _HOMES = {
     "load_trace": "twinstep.trace.storage",
     "match": "twinstep.port.matching",
     "open_trace": "twinstep.trace.storage",
+    "prove": "twinstep.port.proving",
     "run": "twinstep.runs.launch",
     "verify": "twinstep.runs.verification",
 }

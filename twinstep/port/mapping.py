@@ -117,8 +117,8 @@ class Mapping:
     ) -> dict[str, Any]:
         """The port's leaves by PyTorch's names, in its layout.
 
-        Of what the port adds up, the first of PyTorch's has it all, or each the gradient; of what it
-        holds twice, the first is taken, or the gradients' sum.
+        Of what the port adds up, the first of PyTorch's has it all, or each the gradient; of what
+        it holds twice, the first is taken, or the gradients' sum.
 
         Args:
             leaves: {the port's name: array}, or nested dicts of them; others are passed by.

@@ -118,14 +118,14 @@ def match(torch: Trace, jax: Trace) -> Match:
         >>> print(twinstep.match(trace, trace).lines()[0])
         4 of 4 leaves matched: 4 by values
     """
-    sides = []
+    sides: list[_Side] = []
     for which, trace in (("PyTorch's", torch), ("the port's", jax)):
         if not trace.params:
             raise InputError(f"{which} trace has no parameters: there is nothing to match")
         first = {name: dtypes.numbers(array[:1])[0] for name, array in trace.params.items()}
         grads = {name: dtypes.numbers(a[:1])[0] for name, a in trace.raw_grads.items() if len(a)}
         sides.append(_Side(first, grads))
-    return _Matching(*sides, jax.params).result()
+    return _Matching(sides[0], sides[1], jax.params).result()
 
 
 class _Matching:
@@ -298,9 +298,9 @@ class _Matching:
             pool = NearPool(self.shapes, arrays)
             for leaf in left:
                 start = self.ours.start[leaf]
-                if self.ours.alike(leaf) and arrays_begin(start, value):
-                    if pieces := pieces_of(self.ours.grads[leaf], pool):
-                        self._take(leaf, pieces, GRADIENTS)
+                alike = self.ours.alike(leaf) and arrays_begin(start, value)
+                if alike and (pieces := pieces_of(self.ours.grads[leaf], pool)):
+                    self._take(leaf, pieces, GRADIENTS)
 
     # By what is left
 
@@ -311,9 +311,9 @@ class _Matching:
             for leaf in self._left():
                 free = {name: ~used for name, used in self._used().items()}
                 shape = self.ours.start[leaf].shape
-                if pieces := neighbours.along(leaf, shape, self.found, self.shapes, free):
-                    if self._may_be(leaf, pieces):
-                        self._take(leaf, pieces, LEFT)
+                pieces = neighbours.along(leaf, shape, self.found, self.shapes, free)
+                if pieces and self._may_be(leaf, pieces):
+                    self._take(leaf, pieces, LEFT)
             if len(self.found) == before:
                 return
 

@@ -1,4 +1,4 @@
-"""What an optimizer made of a port's gradients, as PyTorch's rule and the search for causes see it."""
+"""What an optimizer made of a port's gradients: what PyTorch's rule and causes are held to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -104,6 +104,13 @@ def replay(spec: Spec, device_config: DeviceConfig = CPU, *, framework: str = "j
     return _module(framework, "replay").Replay(example(framework, spec), spec, alone)
 
 
+def rules() -> ModuleType:
+    """What makes PyTorch's updates again: it needs JAX."""
+    extras.check_installed("jax", "to judge updates")
+    set_up_xla()
+    return _module("jax", "rules")
+
+
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
     return driver("jax", spec, device_config, rounding_noise=True).in_float64()

@@ -314,7 +314,7 @@ class Steps:
         if loss is None:
             self._unseen(rows.step)
         known = len(self.names.parameters), len(self.optimizers.called)
-        if not self._options.driven and known != self._described:
+        if known != self._described:
             self._described = known
             rows.program = {
                 "modules": self.names.described(),

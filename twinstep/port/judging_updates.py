@@ -1,0 +1,192 @@
+"""Whether a port's optimizer does what PyTorch's would have done with the port's own gradients.
+
+PyTorch's rule (the kit's), with the hyper-parameters that its groups had at each update and the
+clipping that was seen, is made again from the port's recorded parameters and gradients. Rounding is
+measured: the rule is run again with every hyper-parameter off by an eps of the port's dtype, and in
+that dtype.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twinstep.judge import measure
+from twinstep.port import clipping
+from twinstep.port.sides import Side
+from twinstep.port.updates import Updates
+from twinstep.trace import dtypes
+
+PARAMS_EPS = 4.0
+"""Of the leaf's largest entry, or update so far: what one update rounds, as in `trace.stages`."""
+NOISE_FACTOR = 4.0
+"""So many times what the reruns are off by is allowed, as of reruns elsewhere."""
+CLIPPING_EPS = 8.0
+"""By how much a norm of many entries may be off, in eps: so are the gradients that it scales."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A leaf's updates: what the rule makes, what the port made, how far apart they may be.
+
+    steps: (T,) the port's steps, from 0; rule, port: (T, ...); allowed: (T,)
+    """
+
+    steps: np.ndarray
+    rule: np.ndarray
+    port: np.ndarray
+    allowed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The optimizer that updates a leaf, as PyTorch's recording has it."""
+
+    name: str
+    rule: str
+    settings: Mapping[str, np.ndarray]
+
+
+def owner_of(side: Side, leaf: str, steps: np.ndarray) -> Owner | str:
+    """A leaf's optimizer and its hyper-parameters at these steps; or why it is not known."""
+    trace = side.trace
+    optimizers = trace.program.get("optimizers", {})
+    owners = [
+        (name, number)
+        for name, one in optimizers.items()
+        for number, group in enumerate(one.get("groups", ()))
+        if leaf in group
+    ]
+    if len(owners) != 1:
+        return "no optimizer of it is known" if not owners else "it has several optimizers"
+    name, number = owners[0]
+    prefix = f"{number}." if f"{number}.lr" in trace.hyper_parameters else f"{name}.{number}."
+    found = {}
+    for key, values in trace.hyper_parameters.items():
+        if key.startswith(prefix):
+            at = trace.steps_of("hyper_parameters", key)
+            place = np.searchsorted(at, steps)
+            if (place >= len(at)).any() or not np.array_equal(at[place], steps):
+                return "its hyper-parameters are not known at every update"
+            found[key.removeprefix(prefix)] = values[place]
+    return Owner(name, optimizers[name]["class"], found)
+
+
+def updates_of(torch: Side, jax: Side, leaves: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """({optimizer: its `Updates`}, {leaf: why its updates cannot be judged})."""
+    groups: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for leaf in leaves:
+        mine, theirs = torch.rows("params", leaf), jax.rows("params", leaf)
+        grads, own = jax.rows("raw_grads", leaf), torch.rows("raw_grads", leaf)
+        assert mine is not None
+        assert theirs is not None
+        if not len(mine.steps):
+            continue
+        if grads is None or len(grads.steps) != len(theirs.steps):
+            skipped[leaf] = "the port has no raw gradient of it at every update"
+            continue
+        if own is None or len(own.steps) != len(mine.steps):
+            skipped[leaf] = "PyTorch has no gradient of it at every update"
+            continue
+        owner = owner_of(torch, leaf, mine.steps)
+        if isinstance(owner, str):
+            skipped[leaf] = owner
+            continue
+        known = groups.setdefault(
+            owner.name, {"rule": owner.rule, "settings": {}, "grads": {}, "params": {}}
+        )
+        known["settings"][leaf] = owner.settings
+        known["grads"][leaf] = dtypes.numbers(grads.array)
+        known["params"][leaf] = dtypes.numbers(theirs.array)
+    made = {}
+    for name, group in groups.items():
+        clipped = clipping.seen(torch.trace, group["grads"])
+        if isinstance(clipped, str):
+            why = "PyTorch changes its gradients in a way that is not known"
+            skipped |= dict.fromkeys(group["grads"], why)
+            continue
+        if len({len(array) for array in group["grads"].values()}) > 1:
+            why = "the leaves of its optimizer have not as many updates each"
+            skipped |= dict.fromkeys(group["grads"], why)
+            continue
+        norm = None
+        if clipped is not None and clipped.kind == "norm":
+            norm = _norms(group["grads"], clipped.norm_type)
+        made[name] = Updates(**group, clipping=clipped, norms=norm)
+    return made, skipped
+
+
+def _norms(grads: Mapping[str, np.ndarray], kind: float) -> np.ndarray:
+    of_leaf = [
+        [np.linalg.norm(row.reshape(-1).astype(float), kind) for row in array]
+        for array in grads.values()
+    ]
+    found: np.ndarray = np.linalg.norm(of_leaf, kind, axis=0)
+    return found
+
+
+def given(updates: Updates, leaf: str) -> np.ndarray:
+    """(T, ...), the gradients as PyTorch's optimizer would be given them, in float64."""
+    grads: np.ndarray = updates.grads[leaf].astype(float)
+    clipped = updates.clipping
+    if clipped is None:
+        return grads
+    if clipped.kind == "value":
+        return grads.clip(-clipped.limit, clipped.limit)
+    assert updates.norms is not None
+    factors = clipping.coefficients(clipped, updates.norms)
+    grads = grads * factors.reshape(-1, *(1,) * (grads.ndim - 1))
+    return grads
+
+
+def judged(
+    updates: Updates,
+    leaf: str,
+    kind: str,
+    before: np.ndarray,
+    renewed: np.ndarray,
+    steps: np.ndarray,
+    updated: Callable[..., np.ndarray],
+) -> Judged:
+    """One leaf's updates against the rule's.
+
+    kind: the leaf's dtype; before: (T, ...) its values before each update; renewed: (T,)
+    updated: `twinstep.jax.rules.updated`
+    """
+    eps = dtypes.precision(kind).eps
+    settings, grads = updates.settings[leaf], given(updates, leaf)
+    port = updates.params[leaf][1:].astype(float)
+    before = before.astype(float)
+    rule = updated(updates.rule, settings, grads, before, renewed)
+    noise = np.zeros(len(rule))
+    runs = [
+        updated(updates.rule, off, grads * scale, before, renewed)
+        for off, scale in _perturbed(settings, eps, updates.clipping is not None)
+    ]
+    if kind != "float64":
+        runs.append(updated(updates.rule, settings, grads, before, renewed, kind))
+    for run in runs:
+        noise = np.maximum(noise, measure.differences(run.astype(float), rule))
+    moves = np.maximum.accumulate(measure.differences(rule, before))
+    sizes = np.maximum(measure.largest(before), measure.largest(rule))
+    allowed = PARAMS_EPS * eps * np.maximum(sizes, moves)
+    allowed = allowed + NOISE_FACTOR * np.maximum.accumulate(noise)
+    return Judged(steps, rule, port, allowed)
+
+
+def _perturbed(
+    settings: Mapping[str, np.ndarray], eps: float, clipped: bool
+) -> list[tuple[dict[str, np.ndarray], float]]:
+    """Every hyper-parameter off by an eps, twice: all up, and every other one down."""
+    found = []
+    scale = CLIPPING_EPS * eps if clipped else 0.0
+    for sign in (1, -1):
+        off = {}
+        for number, (name, values) in enumerate(sorted(settings.items())):
+            whole = np.all(values == np.round(values))
+            way = 1 if sign > 0 else (-1) ** number
+            off[name] = values if whole else values * (1 + way * eps)
+        found.append((off, 1 + sign * scale))
+    return found
