@@ -16,6 +16,11 @@ Leaves = Mapping[str, np.ndarray]
 # faults of the table leave 5e-12 at the least; in float32 only what is well above its rounding.
 WITHIN = {"float64": 1e-12, "float32": 1e-4}
 
+# Adam makes of a null gradient's rounding a step as long as any: such entries, and the means that
+# move with them, are held until the first update has moved them.
+_KEYS = np.s_[:, 16:32]
+_NULL = {"conv1.bias": np.s_[:], "conv2.bias": np.s_[:], "qkv.bias": _KEYS}
+
 
 class Spot(NamedTuple):
     """A stage, and the step from 1; 0 is the start."""
@@ -119,6 +124,17 @@ def stages(port: str, trace: Trace) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def _held(stage: str, name: str, gaps: np.ndarray) -> np.ndarray:
+    """The gaps (T + 1, ...) of a leaf, but 0 where no rounding explains or forbids any."""
+    held = gaps.copy()
+    if stage == "buffers" and name.endswith("running_mean"):
+        held[2:] = 0
+    for leaf, entries in _NULL.items():
+        if stage == "params" and name.endswith(leaf):
+            held[1:][entries] = 0
+    return held
+
+
 def apart(port: str, theirs: Trace, ours: Trace) -> dict[str, np.ndarray]:
     """{stage: (T + 1,)}: how far each step's worst leaf is off, of the largest entry it ever has.
 
@@ -132,9 +148,9 @@ def apart(port: str, theirs: Trace, ours: Trace) -> dict[str, np.ndarray]:
         largest = max((np.abs(array).max() for array in leaves.values()), default=1.0)
         for name, array in leaves.items():
             steps = len(array)
-            gap = np.abs(array - right[stage][name]).reshape(steps, -1).max(1)
+            gap = _held(stage, name, np.abs(array - right[stage][name])).reshape(steps, -1).max(1)
             scale = largest if stage == "raw_grads" else max(np.abs(array).max(), 1e-3)
-            worst[-steps:] = np.maximum(worst[-steps:], np.nan_to_num(gap / scale, nan=np.inf))
+            worst[-steps:] = np.maximum(worst[-steps:], np.where(np.isnan(gap), np.inf, gap / scale))
         found[stage] = worst
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from twinstep.trace.ledger import Trace
 
 if TYPE_CHECKING:
-    from port.plants import Plant
+    from port.planting import Plant
 
 STEPS = 12
 

@@ -131,7 +131,7 @@ class Parts:
     model: Callable[..., ConvNet] = ConvNet
     criterion: Callable[[jax.Array, jax.Array], jax.Array] = criterion
     value_and_grad: Callable[..., Any] = jax.value_and_grad
-    clip: optax.GradientTransformation = clip_grad_norm(0.5)
+    clip: optax.GradientTransformation = clip_grad_norm(0.9)
     schedule: Callable[[float, int], optax.Schedule] = optax.cosine_decay_schedule
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
 

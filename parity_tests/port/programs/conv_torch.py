@@ -43,7 +43,7 @@ def train(seed: int, lr: float, steps: int) -> Trace:
             loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.9)
             optimizer.step()
             scheduler.step()
     return rec.trace
