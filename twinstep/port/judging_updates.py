@@ -26,6 +26,10 @@ CLIPPING_EPS = 8.0
 """By how much a norm of many entries may be off, in eps: so are the gradients that it scales."""
 
 
+NOBODY = "no optimizer of it is known"
+"""Why a leaf's updates may be known all the same: where PyTorch has none of it, it stays."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """A leaf's updates: what the rule makes, what the port made, how far apart they may be.
@@ -59,7 +63,7 @@ def owner_of(side: Side, leaf: str, steps: np.ndarray) -> Owner | str:
         if leaf in group
     ]
     if len(owners) != 1:
-        return "no optimizer of it is known" if not owners else "it has several optimizers"
+        return NOBODY if not owners else "it has several optimizers"
     name, number = owners[0]
     prefix = f"{number}." if f"{number}.lr" in trace.hyper_parameters else f"{name}.{number}."
     found = {}

@@ -166,6 +166,25 @@ class Mapping:
             raise InputError("the mapping has none of the given names of the port's")
         return found
 
+    def with_buffers(
+        self, torch: Any, jax: Any, pieces: Named[str, tuple[Piece, ...]]
+    ) -> "Mapping":
+        """The same with buffers, of two recordings.
+
+        Args:
+            torch, jax: Their traces.
+            pieces: {the port's name: what its buffer is made of}.
+
+        Returns:
+            The mapping of parameters and buffers.
+        """
+        theirs = {piece.of for found in pieces.values() for piece in found}
+        return Mapping(
+            {**self.leaves, **pieces},
+            {**self.shapes, **{name: jax.buffers[name].shape[1:] for name in pieces}},
+            {**self.torch_shapes, **{name: torch.buffers[name].shape[1:] for name in theirs}},
+        )
+
     def _check(
         self, named: Named[str, Any], shapes: Named[str, tuple[int, ...]], lead: int
     ) -> None:

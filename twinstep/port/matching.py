@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.port import neighbours
+from twinstep.port import buffers, neighbours
 from twinstep.port.mapping import Mapping, Piece, whole
 from twinstep.port.strides import NearPool, Pool, pieces_of
 from twinstep.trace import dtypes
@@ -125,7 +125,9 @@ def match(torch: Trace, jax: Trace) -> Match:
         first = {name: dtypes.numbers(array[:1])[0] for name, array in trace.params.items()}
         grads = {name: dtypes.numbers(a[:1])[0] for name, a in trace.raw_grads.items() if len(a)}
         sides.append(_Side(first, grads))
-    return _Matching(sides[0], sides[1], jax.params).result()
+    found = _Matching(sides[0], sides[1], jax.params).result()
+    more = buffers.matched(torch, jax, found.mapping.leaves)
+    return dataclasses.replace(found, mapping=found.mapping.with_buffers(torch, jax, more))
 
 
 class _Matching:

@@ -270,6 +270,8 @@ class Proof:
     def _updates(self) -> None:
         """Every update of every leaf, alone."""
         groups, self.unjudged = judging_updates.updates_of(self.torch, self.jax, self.leaves)
+        for leaf in [leaf for leaf, why in self.unjudged.items() if why == judging_updates.NOBODY]:
+            self._stays(leaf)
         rules = launch.rules()
         for updates in groups.values():
             if updates.rule not in rules.KNOWN:
@@ -278,6 +280,15 @@ class Proof:
                 continue
             for leaf in updates.grads:
                 self._judge_leaf(updates, leaf, rules.updated)
+
+    def _stays(self, leaf: str) -> None:
+        """A leaf that PyTorch leaves as it is."""
+        mine, theirs = self.torch.rows("params", leaf), self.jax.rows("params", leaf)
+        if mine is None or theirs is None or (mine.array != mine.array[:1]).any():
+            return
+        del self.unjudged[leaf]
+        pair = theirs.array[:-1], theirs.array[1:]
+        self._hold("gate", "params", leaf, theirs.steps, pair, np.zeros(len(theirs.steps)))
 
     def _judge_leaf(self, updates: Any, leaf: str, updated: Callable[..., np.ndarray]) -> None:
         rows = self.jax.rows("params", leaf)
