@@ -9,7 +9,7 @@ from twinstep.errors import InputError
 from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
-from twinstep.port import batches, judging_updates
+from twinstep.port import batches, forced, judging_updates
 from twinstep.port.mapping import Mapping
 from twinstep.port.matching import match
 from twinstep.port.sides import Side, identity, lined_up
@@ -30,7 +30,16 @@ _FACTORS = 64
 """Up to this a loss may be a whole multiple of the other's, where the gradients are the same."""
 
 
-def prove(torch: Trace, jax: Trace, *, mapping: Mapping | None = None) -> Comparison:
+def prove(
+    torch: Trace,
+    jax: Trace,
+    *,
+    mapping: Mapping | None = None,
+    loss_fn: Callable[[Any, Any], Any] | None = None,
+    step_fn: Callable[[Any, Any], Any] | None = None,
+    params: Any = None,
+    state: Any = None,
+) -> Comparison:
     """Judges a port by what was recorded of it and of the PyTorch program that it is of.
 
     Args:
@@ -38,13 +47,22 @@ def prove(torch: Trace, jax: Trace, *, mapping: Mapping | None = None) -> Compar
         jax: What was recorded of the port, from the same parameters and batches.
         mapping: Which of PyTorch's entries each leaf of the port is, as `match` finds it; None:
             found by the values.
+        loss_fn: The port's `loss_fn(params, batch) -> loss`, (): then loss and gradients are judged
+            at every step, made from PyTorch's recorded parameters.
+        step_fn: The port's `step_fn(state, batch) -> (state, loss)`, as a scan's body: then every
+            step is, and the optimizer may be any. A batch is {name: array}, as the port recorded
+            it.
+        params: The parameters that loss_fn takes, of any values; None: nested dicts of the leaves'
+            names.
+        state: The state before the first step that step_fn takes, (params, ...).
 
     Returns:
         The verdict; the first step, stage and leaf that is off, by PyTorch's name.
 
     Raises:
         InputError: For recordings that cannot be compared: without raw gradients, of other batches,
-            of another number of updates, dtype or precision; and a mapping that does not fit.
+            of another number of updates, dtype or precision; a mapping that does not fit; and a
+            function that raises, or gives what it should not.
 
     Example:
         >>> import twinstep
@@ -56,7 +74,16 @@ def prove(torch: Trace, jax: Trace, *, mapping: Mapping | None = None) -> Compar
     Source: https://docs.pytorch.org/docs/stable/optim.html
     """
     one, other = lined_up(torch, jax, mapping or found_mapping(torch, jax))
-    return Proof(one, other).comparison()
+    proof = Proof(one, other)
+    proof.from_traces()
+    if loss_fn is not None:
+        forced.judge_loss(proof, loss_fn, params)
+    if step_fn is not None:
+        if state is None:
+            raise InputError("step_fn is given, expected the state before the first step with it")
+        forced.judge_steps(proof, step_fn, state)
+        proof.unjudged = {}
+    return proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
 
 
 def found_mapping(torch: Trace, jax: Trace) -> Mapping | None:
@@ -84,10 +111,11 @@ class Proof:
         self.notes: list[str] = []
         self.unjudged: dict[str, str] = {}
         self.same_bits = True
+        self.loss_factor = 1.0
         self._scale = self._largest_gradients()
 
-    def comparison(self) -> Comparison:
-        """The verdict on all of it."""
+    def from_traces(self) -> None:
+        """Judges all that the recordings tell by themselves."""
         self._start()
         found, notes = batches.compared(self.torch, self.jax)
         self.findings += found
@@ -95,13 +123,16 @@ class Proof:
         self._first_step()
         self._updates()
         self._later_steps()
+
+    def comparison(self, bound: str = BOUND) -> Comparison:
+        """The verdict on all that was judged; bound: where the allowances come from."""
         verdict, reason, first = self._verdict()
         return Comparison(
             verdict=verdict,
             reason=reason,
             first=first,
             worst=self.worst,
-            bound=BOUND,
+            bound=bound,
             steps=len(self.torch.trace),
             chaotic_from=None,
             notes=tuple(self.notes),
@@ -124,7 +155,7 @@ class Proof:
             return Verdict.EQUAL, "the same bits", None
         return Verdict.ROUNDING, "within what rounding explains", None
 
-    def _hold(
+    def hold(
         self,
         mode: str,
         stage: str,
@@ -160,7 +191,7 @@ class Proof:
                 if leaf in summed:
                     continue
                 first = a[:1], b[:1]
-                self._hold("gate", stage, leaf, np.array([-1]), first, np.zeros(1))
+                self.hold("gate", stage, leaf, np.array([-1]), first, np.zeros(1))
         for own, names in summed.items():
             self.notes.append(f"the port adds up {' and '.join(names)} in {own}")
 
@@ -208,7 +239,7 @@ class Proof:
                 allowed = tolerance.plain_bound(sizes, np.ones(1), kind)
                 if stage == "raw_grads":
                     allowed = allowed + _CANCELLED * tolerance.eps(kind) * self._scale
-                self._hold("gate", stage, leaf, np.zeros(1, int), (one, other), allowed)
+                self.hold("gate", stage, leaf, np.zeros(1, int), (one, other), allowed)
         gradients = len(self.findings) == before
         self._first_loss(gradients)
 
@@ -224,12 +255,10 @@ class Proof:
                 f"the port's loss is {factor:g} of PyTorch's, its gradients are the same"
             )
             b = b / factor
-            self._loss_factor = factor
+            self.loss_factor = factor
         kind = tolerance.precision(one, "loss", a)
         allowed = tolerance.plain_bound(np.fmin(np.abs(a), np.abs(b)), np.ones(1), kind)
-        self._hold("gate", "loss", "loss", np.zeros(1, int), (a, b), allowed)
-
-    _loss_factor = 1.0
+        self.hold("gate", "loss", "loss", np.zeros(1, int), (a, b), allowed)
 
     def _losses_known(self) -> bool:
         return all(
@@ -243,7 +272,7 @@ class Proof:
         if self.findings:
             return
         if self._losses_known() and len(self.torch.trace) > 1:
-            a, b = self.torch.trace.losses, self.jax.trace.losses / self._loss_factor
+            a, b = self.torch.trace.losses, self.jax.trace.losses / self.loss_factor
             kind = tolerance.precision(self.torch.trace, "loss", a)
             self._growth("loss", "loss", a, b, np.maximum(np.abs(a), np.abs(b)), kind)
         for leaf, a, b in self._both("raw_grads"):
@@ -263,7 +292,7 @@ class Proof:
         allowed = tolerance.max_growth(kind) * np.maximum(before, bound)
         limit = np.maximum(allowed, bound)[1:]
         steps = np.arange(1, len(a))
-        self._hold("free", stage, leaf, steps, (a[1:], b[1:]), limit)
+        self.hold("free", stage, leaf, steps, (a[1:], b[1:]), limit)
 
     # Updates
 
@@ -288,7 +317,7 @@ class Proof:
             return
         del self.unjudged[leaf]
         pair = theirs.array[:-1], theirs.array[1:]
-        self._hold("gate", "params", leaf, theirs.steps, pair, np.zeros(len(theirs.steps)))
+        self.hold("gate", "params", leaf, theirs.steps, pair, np.zeros(len(theirs.steps)))
 
     def _judge_leaf(self, updates: Any, leaf: str, updated: Callable[..., np.ndarray]) -> None:
         rows = self.jax.rows("params", leaf)
@@ -302,7 +331,7 @@ class Proof:
         kind = dtypes.name(rows.array.dtype)
         before = updates.params[leaf][:-1]
         found = judging_updates.judged(updates, leaf, kind, before, renewed, rows.steps, updated)
-        self._hold("gate", "params", leaf, rows.steps, (found.rule, found.port), found.allowed)
+        self.hold("gate", "params", leaf, rows.steps, (found.rule, found.port), found.allowed)
 
 
 def _factor(a: float, b: float, trace: Trace) -> float:

@@ -111,6 +111,13 @@ def rules() -> ModuleType:
     return _module("jax", "rules")
 
 
+def forcing() -> ModuleType:
+    """What makes steps of a user's own function from recorded parameters."""
+    extras.check_installed("jax", "step_fn and loss_fn")
+    set_up_xla()
+    return _module("jax", "forcing")
+
+
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
     return driver("jax", spec, device_config, rounding_noise=True).in_float64()
