@@ -9,6 +9,7 @@ from twinstep.errors import InputError
 from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
+from twinstep.judge.history import Curve, History
 from twinstep.port import batches, forced, judging_updates
 from twinstep.port.mapping import Mapping
 from twinstep.port.matching import match
@@ -19,10 +20,8 @@ from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import STAGES
 
 SIDES = ("torch", "jax")
-BOUND = (
-    "each update: PyTorch's rule on the port's own gradients, rounding measured; the first step: a "
-    "plain bound; losses and gradients after it: that they do not part all at once"
-)
+BOUND = "rounding of PyTorch's rule, measured on every update; of the first step, a plain bound"
+LATER = "losses and gradients after step 1 are held to not part all at once: give step_fn for more"
 _ORDER = list(STAGES)
 _CANCELLED = 8.0
 """A gradient whose terms cancel rounds as they do: by so many eps of the largest of all."""
@@ -73,9 +72,7 @@ def prove(
 
     Source: https://docs.pytorch.org/docs/stable/optim.html
     """
-    one, other = lined_up(torch, jax, mapping or found_mapping(torch, jax))
-    proof = Proof(one, other)
-    proof.from_traces()
+    proof = proved(torch, jax, mapping)
     if loss_fn is not None:
         forced.judge_loss(proof, loss_fn, params)
     if step_fn is not None:
@@ -83,7 +80,17 @@ def prove(
             raise InputError("step_fn is given, expected the state before the first step with it")
         forced.judge_steps(proof, step_fn, state)
         proof.unjudged = {}
+    if loss_fn or step_fn:
+        proof.notes = [note for note in proof.notes if note != LATER]
     return proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
+
+
+def proved(torch: Trace, jax: Trace, mapping: Mapping | None = None) -> "Proof":
+    """What two recordings prove by themselves."""
+    one, other = lined_up(torch, jax, mapping or found_mapping(torch, jax))
+    proof = Proof(one, other)
+    proof.from_traces()
+    return proof
 
 
 def found_mapping(torch: Trace, jax: Trace) -> Mapping | None:
@@ -111,6 +118,7 @@ class Proof:
         self.notes: list[str] = []
         self.unjudged: dict[str, str] = {}
         self.same_bits = True
+        self.history = History()
         self.loss_factor = 1.0
         self._scale = self._largest_gradients()
 
@@ -170,6 +178,8 @@ class Proof:
         self.same_bits = self.same_bits and measure.same_bits(a, b, gap)
         ratio = measure.ratios(gap, allowed)
         outside = ~(gap <= allowed)
+        curve = Curve(steps + 1, gap, allowed, np.full(len(steps), leaf))
+        self.history.add(mode, stage, curve, ratio)
         picks = {int(np.argmax(ratio))} | ({int(np.argmax(outside))} if outside.any() else set())
         for row in sorted(picks):
             finding = measure.finding(
@@ -269,8 +279,9 @@ class Proof:
 
     def _later_steps(self) -> None:
         """Losses and gradients after the first step: two free runs, which may not part at once."""
-        if self.findings:
+        if self.findings or len(self.torch.trace) < 2:
             return
+        self.notes.append(LATER)
         if self._losses_known() and len(self.torch.trace) > 1:
             a, b = self.torch.trace.losses, self.jax.trace.losses / self.loss_factor
             kind = tolerance.precision(self.torch.trace, "loss", a)
