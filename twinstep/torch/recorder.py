@@ -6,7 +6,7 @@ Mirror: twinstep/jax/recorder.py
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -257,8 +257,8 @@ class Recorder:
             )
         )
         if self._start is not None and not self._start.given:
-            begun = (lambda: None) if options.everything else self._updates.open
-            self._undo.enter_context(self._start.giving(self._known, begun, self._refuse))
+            giving = self._start.giving(self._known, self._begun, self._refuse)
+            self._undo.enter_context(giving)
         for name, module in self._activations.items():
             self._undo.callback(module.register_forward_hook(self._activated(name)).remove)
         return self
@@ -283,6 +283,13 @@ class Recorder:
         self._stream.wait()
         if kind is None and not self._options.driven:
             self._stream.close()
+
+    def _begun(self, modules: Iterable[nn.Module]) -> None:
+        """What the modules start from was just given."""
+        for module in modules:
+            self._updates.called(module)
+        if not self._options.everything:
+            self._updates.open()
 
     def _refuse(self, error: Exception) -> NoReturn:
         """The program cannot go on as it was asked to."""
