@@ -40,6 +40,7 @@ KINDS = {
     "compiled in place": "net = model; model.compile(backend='eager')",
     "looked at before": "net = model.eval()\nwith torch.no_grad(): net(torch.ones(2, 3))\n"
     "net.train()",
+    "warmed up": "net = model\nwith torch.no_grad(): net(torch.randn(8, 3))",
     "loaded at last": "net = model; model.load_state_dict({k: v * 0 for k, v in "
     "model.state_dict().items()})",
 }
@@ -113,6 +114,23 @@ def test_a_program_starts_as_another_recording_did(tmp_path: Path) -> None:
             step(optimizer, other(torch.ones(4, 3, dtype=torch.bfloat16)).sum())
     assert twinstep.compare(rec.trace, again.trace).verdict == "equal"
     assert twinstep.compare(rec.trace, again.trace).reason == "the same bits"
+
+
+def test_a_module_that_is_given_begins_with_the_values(tmp_path: Path) -> None:
+    """Also where it then computes something, or something else changes it, before the update."""
+    values = network().state_dict()
+    save_file(values, tmp_path / "weights.safetensors")
+    model = network(seed=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, start=tmp_path / "weights.safetensors") as rec:
+        with torch.no_grad():
+            model(torch.randn(8, 3))
+            model[0].bias.add_(1)  # type: ignore[index]
+        step(optimizer, model(torch.randn(8, 3)).sum())
+    for name, value in values.items():
+        found = {**rec.trace.params, **rec.trace.buffers}[name][0]
+        assert found.tobytes() == value.numpy().tobytes(), name
+    assert rec.trace.update["changed_outside"].tolist() == [1]
 
 
 MISFITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -4,7 +4,7 @@ They are given once, when a module that holds them is about to be called for the
 the program itself drew, loaded, wrapped or moved before is over then, and nothing is computed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any, NoReturn
@@ -41,12 +41,12 @@ class Start:
     def giving(
         self,
         known: Optimizers,
-        begun: Callable[[], object],
+        begun: Callable[[Iterable[nn.Module]], object],
         refuse: Callable[[Exception], NoReturn],
     ) -> Iterator[None]:
         """Gives them meanwhile, at the first call; the update before it would be too early.
 
-        known: which parameters are recorded; begun: is called when they are given; refuse: ends
+        known: which parameters are recorded; begun: is told whose, when they are given; refuse: ends
         the program, told why they cannot be
         """
 
@@ -57,7 +57,7 @@ class Start:
                     self._give(names)
                 except InputError as error:
                     refuse(error)
-                begun()
+                begun(names.modules.values())
 
         call = vars(nn.Module)["__call__"]
 
