@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from twinstep.runs.launch import run
     from twinstep.runs.verification import Verification, verify
+    from twinstep.trace.lazy import lazy_trace
     from twinstep.trace.ledger import Trace
     from twinstep.trace.storage import load_trace, open_trace
 
@@ -39,6 +40,7 @@ __all__ = [
     "Verification",
     "compare",
     "examples",
+    "lazy_trace",
     "load_trace",
     "open_trace",
     "run",
@@ -60,6 +62,7 @@ _HOMES = {
     "Verification": "twinstep.runs.verification",
     "compare": "twinstep.judge.comparison",
     "examples": "twinstep.problems",
+    "lazy_trace": "twinstep.trace.lazy",
     "load_trace": "twinstep.trace.storage",
     "open_trace": "twinstep.trace.storage",
     "run": "twinstep.runs.launch",

@@ -46,7 +46,7 @@ class Start:
     ) -> Iterator[None]:
         """Gives them meanwhile, at the first call; the update before it would be too early.
 
-        known: which parameters are recorded; begun: is told whose, when they are given; refuse: ends
+        known: which parameters are recorded; begun: is told of whose modules; refuse: ends
         the program, told why they cannot be
         """
 

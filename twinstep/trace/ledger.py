@@ -13,6 +13,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace import description, inputs, validation
+from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.stages import LEAVES, STEPS, Stage
 from twinstep.trace.writing import TraceWriter
 
@@ -179,6 +180,8 @@ class Trace:
         Returns:
             True where its two gradients are one array.
         """
+        if isinstance(self.grads, ReadLeaves):
+            return self.grads.is_that_of(self.raw_grads, leaf)
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
     def inputs_of(self, step: int) -> dict[str, Any]:

@@ -98,6 +98,11 @@ class StoredTrace(SavedBatches):
             arrays = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
+        return self.chunk(shard, arrays)
+
+    def chunk(self, shard: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Trace:
+        """The trace that a shard's arrays are. InputError where they are not what is listed."""
+        path = self.folder / shard["file"]
         try:
             tensors = dict(dtypes.read(name, array) for name, array in arrays.items())
         except ValueError as error:
