@@ -1,7 +1,7 @@
 """What it takes to read a trace leaf by leaf: 1e8 parameters in float32, an update of Adam's.
 
-`python benchmarks/lazy.py [FOLDER]` writes 2 GB there, or in a temporary folder, each of four ranks'
-parts as a shard; each figure is of a process of its own, for its peak of memory.
+`python benchmarks/lazy.py [FOLDER]` writes 2 GB there, or in a temporary folder, each of four
+ranks' parts as a shard; each figure is of a process of its own, for its peak of memory.
 """
 
 import dataclasses

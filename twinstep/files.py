@@ -6,8 +6,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from twinstep.errors import InputError
 
@@ -55,7 +55,7 @@ def read(name: Name, max_bytes: int) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(name: Name) -> Iterator[BinaryIO]:
+def opened(name: Name) -> Iterator[BufferedReader]:
     """A regular file, to be read in parts.
 
     Raises InputError for anything else, none of which is waited for, and OSError.
