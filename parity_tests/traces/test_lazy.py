@@ -130,9 +130,12 @@ def test_the_ranks_parts_of_a_leaf_are_put_together(tmp_path: Path) -> None:
     assert [*lazy.rng] == ["torch.0", "torch.1"]
 
 
-def test_as_far_as_all_ranks_have_come(tmp_path: Path) -> None:
-    folder = ranked(tmp_path / "trace", sharded(made(), 0), sharded(made(), 1).slice(0, 3))
-    assert len(check_same(folder)) == 3
+@pytest.mark.parametrize("behind", [0, 1])
+def test_as_far_as_all_ranks_have_come(behind: int, tmp_path: Path) -> None:
+    """Also where that is in the middle of another's shard."""
+    parts = [sharded(made(), rank) for rank in (0, 1)]
+    parts[behind] = parts[behind].slice(0, 3)
+    assert len(check_same(ranked(tmp_path / "trace", *parts))) == 3
 
 
 def test_replicas_that_differ_are_named_when_they_are_asked_for(tmp_path: Path) -> None:
