@@ -1,6 +1,7 @@
 """A leaf by a few numbers a row: what they are, what they see, and what they cannot see."""
 
 import dataclasses
+import doctest
 import math
 import tracemalloc
 from functools import partial
@@ -14,6 +15,7 @@ from helpers.synthetic_traces import full, made, refused
 
 from twinstep import lazy_trace
 from twinstep.trace import dtypes
+from twinstep.trace import sketch as module
 from twinstep.trace.fingerprint import fingerprint
 from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.sketch import CHECKSUM, LINEAR, MAXIMUM, NORM, signs, sketch, sketched
@@ -227,6 +229,11 @@ def test_it_takes_no_memory_of_a_rows_size() -> None:
 def test_bad_input_is_refused(projections: Any) -> None:
     refused(lambda: sketch(drawn(1, 2), projections), "projections is", "expected 1 to 32")
     refused(lambda: sketched(made(), ["grad"]), "unknown stage 'grad': did you mean", "grads")
+
+
+def test_its_examples_run() -> None:
+    found = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert (found.failed, found.attempted > 5) == (0, True)
 
 
 SIGNS = [
