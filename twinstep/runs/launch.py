@@ -16,7 +16,8 @@ from twinstep import extras, files
 from twinstep.device_config import CPU, MAX_THREADS, DeviceConfig, check_in_range
 from twinstep.errors import InputError, unknown
 from twinstep.problems.base import Spec
-from twinstep.trace.ledger import Trace, concatenate
+from twinstep.trace.joining import concatenate
+from twinstep.trace.ledger import Trace
 
 FRAMEWORKS = ("torch", "jax")
 CACHE_VARIABLE = "TWINSTEP_CACHE"
