@@ -21,6 +21,8 @@ from twinstep.port.updates import Cause, Updates
 # Of all leaves together. A rule has at most a few numbers for all: even the first over-determines
 # them, and what fits the first by accident does not fit the second.
 _SEARCHED, _CONFIRMED = 256, 4096
+# What does not fit the first updates fits no more of them: solving on these alone spares most time.
+_FIRST = 4
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ def causes_of(updates: Updates, allowed: Mapping[str, np.ndarray]) -> list[Cause
 class _Search:
     """One search: the same entries for every rule."""
 
-    def __init__(
-        self, updates: Updates, allowed: Mapping[str, np.ndarray], rule: Rule
-    ) -> None:
+    def __init__(self, updates: Updates, allowed: Mapping[str, np.ndarray], rule: Rule) -> None:
         self.updates, self.rule = updates, rule
         self.names = [*updates.grads]
         # no smaller than the smallest change that a stored number can make
@@ -87,6 +87,7 @@ class _Search:
         self.sizes = sizes_of(updates)
         self.few = self._entries(_SEARCHED)
         self.more = self._entries(_CONFIRMED)
+        self.first = self.few.until(_FIRST)
 
     def _entries(self, most: int) -> Entries:
         each = max(most // len(self.names), 2)
@@ -121,13 +122,24 @@ class _Search:
         free = [one.free for one in pair if one.free]
         values: dict[str, float] = {}
         if free:
-            solved = solve(changed, free, self.few)
+            solved = self._solved(changed, free)
             if solved is None:
                 return
             values = rounded(changed, solved, self.more)
             changed = apply(changed, values)
-        if fits(changed, self.few):
+        if fits(changed, self.few) and not _clips_nothing(changed, self.few):
             yield _candidate(changed, rule, pair, values)
+
+    def _solved(
+        self, rule: Rule, free: Sequence[str], leaves: Sequence[int] = (), projected: bool = False
+    ) -> dict[str, float] | None:
+        """The numbers that fit few entries, of some leaves or all."""
+        first, few = self.first, self.few
+        if leaves:
+            first, few = first.of(leaves), few.of(leaves)
+        if len(self.updates) > _FIRST and solve(rule, free, first, projected) is None:
+            return None
+        return solve(rule, free, few, projected)
 
     def _repaired(self, candidate: _Candidate) -> Iterator[_Candidate]:
         """With other learning rates, or with some leaves treated otherwise."""
@@ -141,17 +153,16 @@ class _Search:
         if not one.free:
             yield from self._repaired(_candidate(changed, self.rule, [one], {}))
             return
-        solved = solve(changed, [one.free], self.few, projected=True)
+        solved = self._solved(changed, [one.free], projected=True)
         if solved is not None:
             values = rounded(changed, solved, self.few, projected=True)
             candidate = _candidate(apply(changed, values), self.rule, [one], values)
             for change in rates(candidate.rule, self.few):
                 yield candidate.then(change)
         for leaves in self._alike():
-            some = self.few.of(leaves)
-            solved = solve(changed, [one.free], some)
+            solved = self._solved(changed, [one.free], leaves)
             if solved is not None:
-                values = rounded(changed, solved, some)
+                values = rounded(changed, solved, self.few.of(leaves))
                 candidate = _candidate(apply(changed, values), self.rule, [one], values)
                 for change in leafwise(candidate.rule, self.few, self.names):
                     yield candidate.then(change)
@@ -194,6 +205,11 @@ def _changed(rule: Rule, pair: Sequence[Difference]) -> Rule:
     return rule
 
 
+def _clips_nothing(rule: Rule, entries: Entries) -> bool:
+    """Whether a rule that clips updates fits as well if it does not: its limit is never reached."""
+    return rule.forms["update_clip"] != "" and fits(rule.but({"update_clip": ""}), entries)
+
+
 def _candidate(
     changed: Rule, rule: Rule, pair: Sequence[Difference], values: Mapping[str, float]
 ) -> _Candidate:
@@ -218,16 +234,29 @@ def _said(one: Difference, rule: Rule, values: Mapping[str, float]) -> str:
 
 
 def _simplest(found: list[tuple[_Candidate, float]]) -> list[tuple[_Candidate, float]]:
-    """In order; a different learning rate at each update says least, so only where no other fits."""
+    """In order, and one of those that are the same rule.
+
+    A different learning rate at each update says least: only where nothing else fits.
+    """
     plain = [one for one in found if not one[0].vague] or found
     fewest = min((len(one.kinds) for one, _ in plain), default=0)
     plain = [one for one in plain if len(one[0].kinds) == fewest]
-    ordered = sorted(plain, key=lambda one: (one[0].freedom, one[1]))
-    unique: dict[tuple[str, ...], tuple[_Candidate, float]] = {}
-    for one in ordered:
-        unique.setdefault(one[0].says, one)
-    return list(unique.values())
+    kept: list[tuple[_Candidate, float]] = []
+    for one in sorted(plain, key=lambda one: one[0].freedom):
+        if not any(_same(one[0].rule, other.rule) for other, _ in kept):
+            kept.append(one)
+    return kept
+
+
+def _same(rule: Rule, other: Rule) -> bool:
+    """Whether two rules are one, however their numbers are laid out."""
+    if (rule.core, rule.forms) != (other.core, other.forms):
+        return False
+    pairs = [(rule.numbers[name], other.numbers[name]) for name in rule.numbers]
+    return all(np.array_equal(*np.broadcast_arrays(*pair)) for pair in pairs)
 
 
 def _cause(candidate: _Candidate, ratio: float) -> Cause:
-    return Cause("; ".join(candidate.kinds), "; ".join(candidate.says), dict(candidate.values), ratio)
+    return Cause(
+        "; ".join(candidate.kinds), "; ".join(candidate.says), dict(candidate.values), ratio
+    )

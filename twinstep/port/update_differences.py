@@ -1,7 +1,7 @@
 """The known ways in which a port's optimizer differs from PyTorch's: each changes a rule a little."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,13 @@ class Difference:
         return bool(self.changes.keys() & other.changes.keys()) or (
             self.free != "" and self.free == other.free
         )
+
+
+def listed(words: Sequence[str]) -> str:
+    """Names as a sentence has them, the first of many."""
+    if len(words) > 4:
+        return f"{', '.join(words[:3])} and {len(words) - 3} more"
+    return ", ".join(words)
 
 
 _CORES = {
@@ -95,7 +102,7 @@ def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Di
     """
     every = [
         *_of_core(rule),
-        *_of_decay(rule),
+        *_of_decay(rule, [*updates.grads]),
         *_of_gradients(rule, updates),
         *_of_clipping(rule, updates.clipping),
         *_of_state(len(updates), stood_still),
@@ -117,10 +124,16 @@ def _free(name: str) -> Difference:
 def _of_core(rule: Rule) -> Iterator[Difference]:
     if rule.core in ("adam", "nadam", "radam", "rmsprop", "adagrad"):
         corrected = {"adam", "nadam", "radam"}
-        yield Difference("eps inside the root", "eps is inside the root", {"eps_form": "inside the root"})
-        yield Difference("eps outside the root", "eps is added to the root", {"eps_form": "outside"})
         yield Difference(
-            "eps as a maximum", "the root is at least eps, not eps added to it", {"eps_form": "maximum"}
+            "eps inside the root", "eps is inside the root", {"eps_form": "inside the root"}
+        )
+        yield Difference(
+            "eps outside the root", "eps is added to the root", {"eps_form": "outside"}
+        )
+        yield Difference(
+            "eps as a maximum",
+            "the root is at least eps, not eps added to it",
+            {"eps_form": "maximum"},
         )
         if rule.core in corrected:
             for form in ("before the correction", "inside the root, before the correction"):
@@ -132,7 +145,9 @@ def _of_core(rule: Rule) -> Iterator[Difference]:
         yield from (_free("betas.0"), _free("betas.1"))
     if rule.core == "adamax":
         yield Difference(
-            "eps outside the maximum", "eps is added to the maximum", {"eps_form": "outside the maximum"}
+            "eps outside the maximum",
+            "eps is added to the maximum",
+            {"eps_form": "outside the maximum"},
         )
         yield Difference("no bias correction", "the bias is not corrected", {"corrected": "none"})
     if rule.core == "nadam":
@@ -170,7 +185,9 @@ def _of_adam(rule: Rule) -> Iterator[Difference]:
         "amsgrad's maximum is over the bias-corrected second moments, as in optax",
         {"amsgrad": "corrected"},
     )
-    yield Difference("nesterov added", "the first moment is Nesterov's (optax's)", {"nesterov": True})
+    yield Difference(
+        "nesterov added", "the first moment is Nesterov's (optax's)", {"nesterov": True}
+    )
 
 
 def _of_rmsprop() -> Iterator[Difference]:
@@ -180,7 +197,9 @@ def _of_rmsprop() -> Iterator[Difference]:
     yield Difference("centered added", "the second moment is centered", {"centered": True})
     yield Difference("centered missing", "the second moment is not centered", {"centered": False})
     yield Difference("nesterov added", "the momentum is Nesterov's", {"nesterov": True})
-    yield Difference("bias correction added", "the second moment's bias is corrected", {"debiased": True})
+    yield Difference(
+        "bias correction added", "the second moment's bias is corrected", {"debiased": True}
+    )
 
 
 def _of_sgd(rule: Rule) -> Iterator[Difference]:
@@ -216,19 +235,26 @@ _DECAYS = {
 }
 
 
-def _of_decay(rule: Rule) -> Iterator[Difference]:
+def _of_decay(rule: Rule, names: list[str]) -> Iterator[Difference]:
     decay = rule.numbers["weight_decay"]
     largest = float(decay.max())
     if largest == 0:
         for form in ("coupled", "decoupled", "unscaled"):
             kind, says = _DECAYS[form]
-            yield Difference(f"{kind} added", f"weight_decay, where there is none: {says}", {"decay": form}, "weight_decay")
+            yield Difference(
+                f"{kind} added",
+                f"weight_decay, where there is none: {says}",
+                {"decay": form},
+                "weight_decay",
+            )
         return
     for form, (kind, says) in _DECAYS.items():
         yield Difference(kind, says, {"decay": form})
     yield Difference("no decay", "nothing decays", {"weight_decay": 0.0})
     if decay.min() == 0:
-        yield Difference("decay on all leaves", "all leaves decay", {"weight_decay": largest})
+        without = [name for name, one in zip(names, decay.max((0, 1)), strict=True) if one == 0]
+        says = f"all leaves decay, by {largest:g}, those too that should not: {listed(without)}"
+        yield Difference("decay on all leaves", says, {"weight_decay": largest})
     yield _free("weight_decay")
 
 
@@ -254,25 +280,56 @@ def _of_clipping(rule: Rule, clipping: Clipping | None) -> Iterator[Difference]:
     if clipping is None:
         yield Difference("clipping added", "gradients are clipped to norm", limited, "limit")
         yield Difference(
-            "clipping by leaf added", "each leaf's gradient is clipped to norm", limited | {"clip_scope": "leaf"}, "limit"
+            "clipping by leaf added",
+            "each leaf's gradient is clipped to norm",
+            limited | {"clip_scope": "leaf"},
+            "limit",
         )
-        yield Difference("clipping by value added", "gradients are clipped to values of", {"clip": "value"}, "limit")
+        yield Difference(
+            "clipping by value added",
+            "gradients are clipped to values of",
+            {"clip": "value"},
+            "limit",
+        )
         return
     yield Difference("no clipping", "gradients are not clipped", {"clip": ""})
-    yield Difference("clipping by value", "gradients are clipped by value", {"clip": "value", "clip_type": 2.0})
+    yield Difference(
+        "clipping by value", "gradients are clipped by value", {"clip": "value", "clip_type": 2.0}
+    )
     if clipping.kind == "value":
         yield Difference("clipping by norm", "gradients are clipped by norm", limited)
     yield Difference("another clipping limit", "gradients are clipped to", free="limit")
     for kind, word in ((1.0, "1"), (2.0, "2"), (math.inf, "inf")):
-        yield Difference(f"clipping by the {word}-norm", f"gradients are clipped by their {word}-norm", {"clip": "norm", "clip_type": kind})
+        yield Difference(
+            f"clipping by the {word}-norm",
+            f"gradients are clipped by their {word}-norm",
+            {"clip": "norm", "clip_type": kind},
+        )
     if clipping.kind == "norm":
-        yield Difference("clipping by leaf", "each leaf's gradient is clipped by its own norm", {"clip_scope": "leaf"})
-        yield Difference("clipping without 1e-6", "gradients are clipped to max_norm itself, as in optax", {"clip_eps": 0.0})
+        yield Difference(
+            "clipping by leaf",
+            "each leaf's gradient is clipped by its own norm",
+            {"clip_scope": "leaf"},
+        )
+        yield Difference(
+            "clipping without 1e-6",
+            "gradients are clipped to max_norm itself, as in optax",
+            {"clip_eps": 0.0},
+        )
         if clipping.norm_type == 2:
-            yield Difference("clipping after the decay", "gradients are clipped with the decay in them", {"clip_after_decay": True})
-        for form, said in (("norm", "the update is"), ("norm before lr", "the update is, before lr,")):
             yield Difference(
-                "the update clipped", f"{said} clipped by norm, not the gradient", {"clip": "", "update_clip": form}
+                "clipping after the decay",
+                "gradients are clipped with the decay in them",
+                {"clip_after_decay": True},
+            )
+        for form, said in (
+            ("norm", "the update is"),
+            ("norm before lr", "the update is, before lr,"),
+        ):
+            yield Difference(
+                "the update clipped",
+                f"{said} clipped by norm, not the gradient",
+                {"clip": "", "update_clip": form},
             )
 
 
@@ -280,11 +337,23 @@ def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:
     for t in range(1, count):
         yield Difference("state reset", f"the optimizer's state is new at update {t}", {"reset": t})
     for t in stood_still:
-        yield Difference("update skipped", f"update {t} is skipped, and its gradient forgotten", {"skip": t})
-    yield Difference("averaged parameters stored", "what is stored is the parameters' moving average, decay", {"stored": "average"}, "average")
+        yield Difference(
+            "update skipped", f"update {t} is skipped, and its gradient forgotten", {"skip": t}
+        )
+    yield Difference(
+        "averaged parameters stored",
+        "what is stored is the parameters' moving average, decay",
+        {"stored": "average"},
+        "average",
+    )
     for period in (2, 3, 4, 5, 6, 8, 10):
         if period <= count:
-            yield Difference("Lookahead", f"every {period} updates parameters go back toward older ones (Lookahead), by", {"stored": "lookahead", "period": period}, "average")
+            yield Difference(
+                "Lookahead",
+                f"every {period} updates parameters go back toward older ones (Lookahead), by",
+                {"stored": "lookahead", "period": period},
+                "average",
+            )
 
 
 _OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
@@ -304,7 +373,11 @@ _OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("RMSprop", "rmsprop", {}),
     ("RMSprop", "rmsprop", {"alpha": 0.9}),
     ("optax's rmsprop", "rmsprop", {"alpha": 0.9, "eps_form": "inside the root"}),
-    ("TensorFlow's RMSprop", "rmsprop", {"alpha": 0.9, "initial": 1.0, "eps_form": "inside the root"}),
+    (
+        "TensorFlow's RMSprop",
+        "rmsprop",
+        {"alpha": 0.9, "initial": 1.0, "eps_form": "inside the root"},
+    ),
     ("Lion", "lion", {"betas.0": 0.9, "betas.1": 0.99}),
     ("Lion", "lion", {}),
     ("sign SGD", "signed", {}),
@@ -326,7 +399,12 @@ _OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 def _other_optimizers(rule: Rule) -> Iterator[Difference]:
     """Others, with their own defaults or with the numbers that are there."""
     for name, core, changes in _OTHERS:
-        plain = core == rule.core and not changes.keys() - {"momentum", "nesterov", "amsgrad", "alpha"}
+        plain = core == rule.core and not changes.keys() - {
+            "momentum",
+            "nesterov",
+            "amsgrad",
+            "alpha",
+        }
         if not plain:  # else it is a difference of the same optimizer, named above
             given = ", ".join(f"{k} {v}" for k, v in changes.items() if isinstance(v, float))
             says = f"the optimizer is {name}" + (f" ({given})" if given else "")

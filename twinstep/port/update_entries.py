@@ -46,6 +46,16 @@ class Entries:
     whole: bool
     sizes: Sizes
 
+    def until(self, count: int) -> "Entries":
+        """The first updates only."""
+        arrays = (self.grads, self.updates, self.allowed)
+        grads, updates, allowed = (array[:count] for array in arrays)
+        params = self.params[: count + 1]
+        sizes = Sizes(
+            *(None if table is None else table[:count] for table in vars(self.sizes).values())
+        )
+        return Entries(grads, params, updates, allowed, self.leaf, self.whole, sizes)
+
     @property
     def starts(self) -> np.ndarray:
         """Where each leaf that is here begins."""

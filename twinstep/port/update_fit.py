@@ -87,9 +87,7 @@ def solve(
         for start in starts[np.argsort(costs)[:_STARTS]]:
             found = _gauss_newton(residuals, start)
             if found is not None:
-                return {
-                    name: float(_number(name, z)) for name, z in zip(free, found, strict=True)
-                }
+                return {name: float(_number(name, z)) for name, z in zip(free, found, strict=True)}
     return None
 
 
@@ -125,7 +123,9 @@ def rounded(
 
     def ratio(candidate: Mapping[str, float]) -> float:
         made = predict(apply(rule, candidate), entries)
-        return float(np.abs(off(made * (factors(made, entries) if projected else 1), entries)).max())
+        return float(
+            np.abs(off(made * (factors(made, entries) if projected else 1), entries)).max()
+        )
 
     # half of what rounding explains: honest updates are within .36 of it, so a value may go there
     limit = max(0.5, 1.5 * ratio(values))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from twinstep.port.update_differences import listed
 from twinstep.port.update_entries import Entries
 from twinstep.port.update_fit import off, rounded, solve
 from twinstep.port.update_rates import Change
@@ -31,10 +32,8 @@ def leafwise(rule: Rule, entries: Entries, names: Sequence[str]) -> list[Change]
         return []
     some = entries.of(wrong)
     tried = [*_options(rule, some, made[:, 0], entries, wrong)]
-    where = _list([names[leaf] for leaf in wrong])
-    return [
-        one._replace(says=f"{one.says}: {where}") for one in tried if fits(one.rule, entries)
-    ]
+    where = listed([names[leaf] for leaf in wrong])
+    return [one._replace(says=f"{one.says}: {where}") for one in tried if fits(one.rule, entries)]
 
 
 def _options(
@@ -93,15 +92,13 @@ def _scaled_rates(
         found[leaf] = short
         spread[..., leaf] *= short
     factors = sorted(set(found.values()))
-    said = _list([f"{factor:g}" for factor in factors])
+    said = listed([f"{factor:g}" for factor in factors])
     values = {"learning rate's factor" + (f" {i}" if i else ""): f for i, f in enumerate(factors)}
     says = f"the learning rate of some leaves is multiplied by {said}"
     yield Change("learning rate of leaves", says, rule.but({"lr": spread}), values, len(factors))
 
 
-def _solved(
-    rule: Rule, name: str, kind: str, some: Entries, wrong: list[int]
-) -> Iterator[Change]:
+def _solved(rule: Rule, name: str, kind: str, some: Entries, wrong: list[int]) -> Iterator[Change]:
     """A number that is another one on some leaves, solved for on them."""
     count = some.sizes.grads.shape[1]
     alone = rule.but({name: np.zeros((1, 1, 1))})
@@ -111,9 +108,3 @@ def _solved(
     value = rounded(alone, values, some)[name]
     changed = rule.but({name: _on(rule.numbers[name], wrong, value, count)})
     yield Change(kind, f"{name} is {value:.12g} on some leaves", changed, {name: value}, 1)
-
-
-def _list(words: Sequence[str]) -> str:
-    if len(words) > 4:
-        return f"{', '.join(words[:3])} and {len(words) - 3} more"
-    return ", ".join(words)

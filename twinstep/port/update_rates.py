@@ -77,9 +77,7 @@ def _change(rule: Rule, kind: str, says: str, lr: np.ndarray) -> Change:
     return Change(kind, f"learning rate: {says}", rule.but({"lr": lr}), {}, 0)
 
 
-def _scaled(
-    rule: Rule, lr: np.ndarray, solved: np.ndarray, entries: Entries
-) -> Iterator[Change]:
+def _scaled(rule: Rule, lr: np.ndarray, solved: np.ndarray, entries: Entries) -> Iterator[Change]:
     """All multiplied with one factor, if they are."""
     ratio = solved[lr != 0] / lr[lr != 0]
     factor = float(np.median(ratio)) if ratio.size else 0.0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.port.update_entries import Entries, Sizes
-from twinstep.port.update_rules import CORES, State
+from twinstep.port.update_rules import CORES, Forms, Numbers, State
 
 LAST_FORMS: Mapping[str, Any] = {
     "nesterov": False,
@@ -110,11 +110,13 @@ def steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
 def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
     count, forms = len(entries.grads), rule.forms
     numbers = {name: _spread(value, entries) for name, value in rule.numbers.items()}
+    constant = {name: value[0] for name, value in numbers.items() if len(value) == 1}
+    moving = {name: value for name, value in numbers.items() if len(value) > 1}
     scales = _clip_scales(rule, entries)
     state: State = {}
     around: State = {"hidden": entries.params[0], "slow": entries.params[0]}
     for t in range(count):
-        n: dict[str, Any] = {name: value[t % len(value)] for name, value in numbers.items()}
+        n: dict[str, Any] = {**constant, **{name: value[t] for name, value in moving.items()}}
         if t == forms["reset"]:
             state.clear()
         if t == forms["skip"]:
@@ -145,7 +147,7 @@ def _spread(value: np.ndarray, entries: Entries) -> np.ndarray:
     return value if value.shape[2] == 1 else value[..., entries.leaf]
 
 
-def _clipped(grad: np.ndarray, n: Mapping[str, Any], forms: Mapping[str, Any]) -> np.ndarray:
+def _clipped(grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     return np.clip(grad, -n["limit"], n["limit"]) if forms["clip"] == "value" else grad
 
 
@@ -153,10 +155,11 @@ def _clip_scales(rule: Rule, entries: Entries) -> np.ndarray | None:
     """What clipping by a norm makes of each update's gradients, (T or 1, B, N or 1)."""
     if rule.forms["clip"] != "norm":
         return None
-    forms, numbers, sizes = rule.forms, rule.numbers, entries.sizes
+    forms, sizes = rule.forms, entries.sizes
+    numbers = {name: value[: len(entries.grads)] for name, value in rule.numbers.items()}
     kind = forms["clip_type"]
     if forms["clip_after_decay"]:
-        by_leaf = _decayed_squares(rule, sizes)
+        by_leaf = _decayed_squares(numbers, forms, sizes)
     else:
         tables = {1.0: sizes.absolute, 2.0: sizes.grads, math.inf: sizes.largest}
         by_leaf = tables[kind][:, None, :]
@@ -176,26 +179,28 @@ def _clip_scales(rule: Rule, entries: Entries) -> np.ndarray | None:
     return _spread(np.where(np.isnan(scales), 1.0, scales), entries)
 
 
-def _decayed_squares(rule: Rule, sizes: Sizes) -> np.ndarray:
+def _decayed_squares(numbers: Numbers, forms: Forms, sizes: Sizes) -> np.ndarray:
     """The squared norms of gradients that decay has been added to, (T, B, L)."""
-    sign = -1.0 if rule.forms["maximize"] else 1.0
-    factor, decay = sign * rule.numbers["factor"], rule.numbers["weight_decay"]
+    sign = -1.0 if forms["maximize"] else 1.0
+    factor, decay = sign * numbers["factor"], numbers["weight_decay"]
     g, p, gp = (table[:, None, :] for table in (sizes.grads, sizes.params, sizes.products))
     squares: np.ndarray = factor**2 * g + 2 * factor * decay * gp + decay**2 * p
     return squares
 
 
-def _lars(entries: Entries, t: int, n: Mapping[str, Any]) -> np.ndarray:
+def _lars(entries: Entries, t: int, n: Numbers) -> np.ndarray:
     sizes, decay = entries.sizes, n["weight_decay"]
     g, p, gp = (table[t][entries.leaf] for table in (sizes.grads, sizes.params, sizes.products))
-    given = np.sqrt(np.maximum(n["factor"] ** 2 * g + 2 * n["factor"] * decay * gp + decay**2 * p, 0))
-    ratio: np.ndarray = np.where((p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given)
+    given = np.sqrt(
+        np.maximum(n["factor"] ** 2 * g + 2 * n["factor"] * decay * gp + decay**2 * p, 0)
+    )
+    ratio: np.ndarray = np.where(
+        (p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given
+    )
     return ratio
 
 
-def _decayed(
-    step: np.ndarray, params: np.ndarray, n: Mapping[str, Any], forms: Mapping[str, Any]
-) -> np.ndarray:
+def _decayed(step: np.ndarray, params: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     """The step with the decay that is not part of the gradient."""
     decay = n["weight_decay"]
     if forms["decay"] == "decoupled":
@@ -209,9 +214,7 @@ def _decayed(
     return step
 
 
-def _rescaled(
-    update: np.ndarray, entries: Entries, t: int, n: Mapping[str, Any], forms: Mapping[str, Any]
-) -> np.ndarray:
+def _rescaled(update: np.ndarray, entries: Entries, t: int, n: Numbers, forms: Forms) -> np.ndarray:
     """A step as its own norm has it, of leaves taken whole; of some entries, as fits them best."""
     starts = entries.starts
     if not entries.whole:
@@ -240,8 +243,8 @@ def _stored(
     update: np.ndarray,
     entries: Entries,
     t: int,
-    n: Mapping[str, Any],
-    forms: Mapping[str, Any],
+    n: Numbers,
+    forms: Forms,
     around: State,
 ) -> np.ndarray:
     """What becomes of the parameters that are stored: they may be averaged, or come back."""
