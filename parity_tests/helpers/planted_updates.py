@@ -1,4 +1,4 @@
-"""Updates of a port that is made wrong on purpose: random gradients, 6 leaves, 12 steps, 2 groups."""
+"""Updates of a port made wrong on purpose: random gradients, 6 leaves, 12 steps, 2 groups."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

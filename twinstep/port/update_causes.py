@@ -12,7 +12,7 @@ import numpy as np
 
 from twinstep.port.update_differences import Difference, differences, rule_of
 from twinstep.port.update_entries import Entries, entries_of, sizes_of
-from twinstep.port.update_fit import apply, rounded, solve, worst
+from twinstep.port.update_fit import apply, determined, rounded, solve, worst
 from twinstep.port.update_leaves import leafwise
 from twinstep.port.update_rates import OTHER, Change, rates
 from twinstep.port.update_steps import Rule, fits
@@ -110,11 +110,11 @@ class _Search:
         yield from self._repaired(start)
 
     def _pairs(self, start: _Candidate, known: Sequence[Difference]) -> Iterator[_Candidate]:
-        for one in known:
-            yield from self._with_repair(one)
         for pair in itertools.combinations(known, 2):
             if not pair[0].touches(pair[1]):
                 yield from self._with(start.rule, pair)
+        for one in known:
+            yield from self._with_repair(one)
 
     def _with(self, rule: Rule, pair: Sequence[Difference]) -> Iterator[_Candidate]:
         """A rule with differences, if it fits."""
@@ -126,6 +126,8 @@ class _Search:
             if solved is None:
                 return
             values = rounded(changed, solved, self.more)
+            if not determined(changed, values, self.more):
+                return
             changed = apply(changed, values)
         if fits(changed, self.few) and not _clips_nothing(changed, self.few):
             yield _candidate(changed, rule, pair, values)

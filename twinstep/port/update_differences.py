@@ -1,4 +1,4 @@
-"""The known ways in which a port's optimizer differs from PyTorch's: each changes a rule a little."""
+"""The known ways in which a port's optimizer differs from PyTorch's; each changes a rule."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -97,7 +97,7 @@ def entries_of(
     names: Sequence[str],
     most: int | None = None,
 ) -> Entries:
-    """Entries of the leaves that are named, at most `most` of each: those that move most, and others.
+    """Entries of the leaves that are named, at most `most` of each, those that move most first.
 
     Args:
         updates: The updates.

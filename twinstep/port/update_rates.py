@@ -11,7 +11,7 @@ from twinstep.port.update_steps import Rule, fits, predict
 
 
 class Change(NamedTuple):
-    """A difference that fits: the rule with it, what was solved for, and how many numbers that is."""
+    """A difference that fits: the rule with it, what was solved for, and how many numbers."""
 
     kind: str
     says: str
@@ -36,9 +36,12 @@ def rates(rule: Rule, entries: Entries) -> list[Change]:
     # an update that rounding explains says nothing of its learning rate
     told = np.any(np.abs(made[:, 0]) > 4 * entries.allowed, axis=1)
     solved = np.where(told[:, None, None], filled * ratio, lr)
-    found = [one for one in _named(rule, lr, solved, entries) if fits(one.rule, entries)]
+    found: dict[str, Change] = {}  # the first of each kind: the shortest epoch
+    for one in _named(rule, lr, solved, entries):
+        if one.kind not in found and fits(one.rule, entries):
+            found[one.kind] = one
     if found:
-        return found
+        return [*found.values()]
     every = _other(rule, solved)
     return [every] if fits(every.rule, entries) else []
 
@@ -65,9 +68,9 @@ def _named(rule: Rule, lr: np.ndarray, solved: np.ndarray, entries: Entries) -> 
         zero[t] = 0
         says = f"that of update {t} is 0, and its state moves on"
         yield _change(rule, "update not applied", says, zero)
-    first = float(solved[0, 0, 0])
-    if np.ptp(lr, axis=0).any() and np.ptp(solved) < 1e-2 * abs(first):
-        value = _round(rule, np.ones_like(lr), first, entries)
+    start = float(solved[0, 0, 0])
+    if np.ptp(lr, axis=0).any() and np.ptp(solved) < 1e-2 * abs(start):
+        value = _round(rule, np.ones_like(lr), start, entries)
         says = f"learning rate: it is always {value.flat[0]:g}"
         values = {"lr": float(value.flat[0])}
         yield Change("constant learning rate", says, rule.but({"lr": value}), values, 1)
@@ -97,7 +100,7 @@ def _scaled(rule: Rule, lr: np.ndarray, solved: np.ndarray, entries: Entries) ->
 
 
 def _round(rule: Rule, lr: np.ndarray, factor: float, entries: Entries) -> np.ndarray:
-    """Learning rates times a factor, or rounded themselves if all are one, in few digits that fit."""
+    """Learning rates times a factor; it, or the one rate that they all are, in few digits."""
     constant = not np.ptp(lr)
     value = float(lr.flat[0]) * factor if constant else factor
     made = lr * factor

@@ -67,7 +67,7 @@ def _corrections(count: Any, n: Numbers, forms: Forms) -> tuple[Any, Any]:
 
 
 def adam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
-    """torch.optim.Adam and AdamW; forms: eps_form, corrected, amsgrad, nesterov, ahead, variance."""
+    """torch.optim.Adam, AdamW; forms: eps_form, corrected, amsgrad, nesterov, ahead, variance."""
     count = _count(state, forms)
     first, second = _corrections(count, n, forms)
     mean = _averaged(state, "mean", n["betas.0"], grad)
