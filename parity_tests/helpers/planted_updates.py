@@ -87,7 +87,8 @@ def by_torch(
 
 def by_optax(transform: optax.GradientTransformation) -> Step:
     """A step of optax's."""
-    state = transform.init(initial())
+    with jax.enable_x64(True):
+        state = transform.init(initial())
 
     def step(t: int, now: Leaves, grads: Leaves) -> Leaves:
         nonlocal state
@@ -124,9 +125,9 @@ def updates(
 
 
 def rounding(made: Updates) -> Leaves:
-    """How far rounding may take each update: 8 eps of the largest entry, update and sum."""
+    """How far rounding may take each update: 8 eps of the largest entry, before it or after."""
     eps = np.finfo(np.float64).eps
-    return {
-        name: 8 * eps * np.abs(leaf).reshape(len(leaf), -1).max(1)[:-1] + 8 * eps * 0.1
-        for name, leaf in made.params.items()
+    largest = {
+        name: np.abs(leaf).reshape(len(leaf), -1).max(1) for name, leaf in made.params.items()
     }
+    return {name: 8 * eps * np.maximum(size[:-1], size[1:]) for name, size in largest.items()}

@@ -1,15 +1,13 @@
-"""Each known difference, planted in updates that torch, optax or NumPy made, is named; others not."""
+"""Each known difference, planted in updates of torch, optax or NumPy, is named; others are not."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import pytest
 import torch
-from helpers import planted_updates as planted
 from helpers.planted_updates import (
     CONSTANT,
     COSINE,
@@ -69,7 +67,7 @@ class Base:
     decay: float = 0.0
     clipping: Clipping | None = None
     passes: int = 1
-    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    settings: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def but(self, **changes: Any) -> "Base":
         return dataclasses.replace(self, **changes)
@@ -366,7 +364,7 @@ CASES: dict[str, Case] = {
     "unscheduled lr": (
         SGD,
         lambda: sgd(lr=np.full(STEPS, COSINE[0])),
-        {"learning rate not scheduled", "constant learning rate"},
+        {"learning rate not scheduled"},
     ),
     "constant lr": (ADAMW, lambda: adamw(lr=CONSTANT), {"constant learning rate"}),
     "epochs": (ADAMW, lambda: adamw(lr=COSINE[np.arange(STEPS) // 4]), {"schedule by epoch"}),
@@ -425,14 +423,14 @@ CASES: dict[str, Case] = {
             optax.clip_by_global_norm(1.0),
             optax.trace(0.9),
         ),
-        {"clipping after the decay; clipping without 1e-6"},
+        {"clipping without 1e-6; clipping after the decay"},
     ),
     "clip added": (NO_CLIP, lambda: adamw(clip=clip(0.7)), {"clipping added"}),
     # gradients
     "summed": (
         SGD.but(passes=4),
         lambda: given_grads(sgd(), lambda g: {k: 4 * v for k, v in g.items()}),
-        {"gradients summed", "gradients scaled"},
+        {"gradients summed"},
     ),
     "sign": (ADAMW, lambda: adamw(maximize=True), {"other sign"}),
     "scaled": (
@@ -451,7 +449,7 @@ CASES: dict[str, Case] = {
     "averaged weights": (
         SGD_PLAIN.but(decay=0.0),
         lambda: averaged_weights(0.9),
-        {"averaged parameters stored", "averaged momentum added"},
+        {"averaged parameters stored"},
     ),
     "lookahead": (NO_CLIP, lambda: lookahead(optax_adamw(adam_core()), 5, 0.5), {"Lookahead"}),
     # leaves

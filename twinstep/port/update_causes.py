@@ -255,7 +255,7 @@ def _same(rule: Rule, other: Rule) -> bool:
     if (rule.core, rule.forms) != (other.core, other.forms):
         return False
     pairs = [(rule.numbers[name], other.numbers[name]) for name in rule.numbers]
-    return all(np.array_equal(*np.broadcast_arrays(*pair)) for pair in pairs)
+    return all(bool(np.all(one == two)) for one, two in pairs)
 
 
 def _cause(candidate: _Candidate, ratio: float) -> Cause:

@@ -64,12 +64,10 @@ class Entries:
     def of(self, leaves: Sequence[int]) -> "Entries":
         """The entries of some leaves."""
         here = np.isin(self.leaf, leaves)
-        return Entries(
-            *(array[:, here] for array in (self.grads, self.params, self.updates, self.allowed)),
-            self.leaf[here],
-            self.whole,
-            self.sizes,
-        )
+        arrays = (self.grads, self.params, self.updates, self.allowed)
+        grads, params, updates, allowed = (array[:, here] for array in arrays)
+        leaf = self.leaf[here]
+        return Entries(grads, params, updates, allowed, leaf, self.whole, self.sizes)
 
 
 def sizes_of(updates: Updates) -> Sizes:
@@ -118,8 +116,8 @@ def entries_of(
         may = np.broadcast_to(np.asarray(allowed[name], np.float64)[:, None], grads.shape)
         parts.append((grads, params, np.diff(params, axis=0), may))
         leaf.append(np.full(grads.shape[1], order[name]))
-    joined = [np.concatenate(column, 1) for column in zip(*parts, strict=True)]
-    return Entries(*joined, np.concatenate(leaf), whole, sizes)
+    g, p, u, may = (np.concatenate(column, 1) for column in zip(*parts, strict=True))
+    return Entries(g, p, u, may, np.concatenate(leaf), whole, sizes)
 
 
 def _flat(leaf: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 State = dict[str, Any]
-Numbers = Mapping[str, Any]
+Numbers = Mapping[str, np.ndarray]
 Forms = Mapping[str, Any]
 Core = Callable[[State, np.ndarray, Numbers, Forms], np.ndarray]
 

@@ -122,7 +122,7 @@ def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
         if t == forms["skip"]:
             yield np.zeros_like(entries.grads[:1])
             continue
-        params = entries.params[t] if forms["stored"] == "params" else around["hidden"]
+        params = around["hidden"] if forms["stored"] == "average" else entries.params[t]
         grad = _clipped(entries.grads[t] * n["factor"], n, forms)
         if not forms["clip_after_decay"] and scales is not None:
             grad = grad * scales[t % len(scales)]
