@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twinstep.port.update_differences import Difference, differences, rule_of
+from twinstep.port.update_differences import Difference, differences, partners, rule_of
 from twinstep.port.update_entries import Entries, entries_of, sizes_of
 from twinstep.port.update_fit import apply, determined, rounded, solve, worst
 from twinstep.port.update_leaves import leafwise
@@ -113,6 +113,9 @@ class _Search:
         for pair in itertools.combinations(known, 2):
             if not pair[0].touches(pair[1]):
                 yield from self._with(start.rule, pair)
+        for one in known:
+            for partner in partners(start.rule, one, known):
+                yield from self._with(start.rule, [one, partner])
         for one in known:
             yield from self._with_repair(one)
 

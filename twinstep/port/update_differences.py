@@ -111,6 +111,14 @@ def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Di
     return [one for one in every if one.free or not _same(rule, one.changes)]
 
 
+def partners(rule: Rule, other: Difference, known: Sequence[Difference]) -> list[Difference]:
+    """The numbers that are another optimizer's alone, where a difference is one."""
+    if "core" not in other.changes:
+        return []
+    there = {one.free for one in known}
+    return [one for one in _of_core(rule.but(other.changes)) if one.free and one.free not in there]
+
+
 def _same(rule: Rule, changes: Mapping[str, Any]) -> bool:
     """Whether changes leave a rule as it is."""
     there = {"core": rule.core, **rule.forms, **rule.numbers}
@@ -141,7 +149,7 @@ def _of_core(rule: Rule) -> Iterator[Difference]:
                 yield Difference(f"eps {where}", f"eps is {where} of the bias", {"eps_form": form})
     if rule.core == "adam":
         yield from _of_adam(rule)
-    if rule.core in ("adam", "nadam", "radam", "adamax"):
+    if rule.core in ("adam", "nadam", "radam", "adamax", "lion", "yogi", "novograd"):
         yield from (_free("betas.0"), _free("betas.1"))
     if rule.core == "adamax":
         yield Difference(
@@ -164,7 +172,9 @@ def _of_core(rule: Rule) -> Iterator[Difference]:
         yield _free("rho")
     if rule.core == "sgd":
         yield from _of_sgd(rule)
-    else:
+    elif rule.core == "signed":
+        yield _free("momentum")
+    elif rule.core != "lion":
         yield _free("eps")
 
 
@@ -392,7 +402,7 @@ _OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("LARS", "sgd", {"trust": "lars", "lr_inside": True}),
     ("NovoGrad", "novograd", {"betas.1": 0.25, "eps": 1e-6, "decay": "inside"}),
     ("NovoGrad", "novograd", {"decay": "inside"}),
-    ("Adan", "adan", {}),
+    ("Adan", "adan", {"eps_root": 1e-8}),
 )
 
 

@@ -3,6 +3,7 @@
 T updates, N entries one after another, L leaves.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,9 +52,10 @@ class Entries:
         arrays = (self.grads, self.updates, self.allowed)
         grads, updates, allowed = (array[:count] for array in arrays)
         params = self.params[: count + 1]
-        sizes = Sizes(
-            *(None if table is None else table[:count] for table in vars(self.sizes).values())
-        )
+        tables = {
+            name: table[:count] for name, table in vars(self.sizes).items() if table is not None
+        }
+        sizes = dataclasses.replace(self.sizes, **tables)
         return Entries(grads, params, updates, allowed, self.leaf, self.whole, sizes)
 
     @property

@@ -90,8 +90,7 @@ def adam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray
         mean = n["betas.0"] * mean / ahead + (1 - n["betas.0"]) * grad / first
     else:
         mean = mean / first
-    step: np.ndarray = n["lr"] * mean / _adam_root(variance, second, n["eps"], forms["eps_form"])
-    return step
+    return n["lr"] * mean / _adam_root(variance, second, n["eps"], forms["eps_form"])
 
 
 def yogi(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -112,8 +111,7 @@ def nadam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarra
     root = _adam_root(variance, 1 - n["betas.1"] ** count, n["eps"], forms["eps_form"])
     ahead = state["product"] * following
     look = (1 - now) / (1 - state["product"]) * grad + following / (1 - ahead) * mean
-    step: np.ndarray = n["lr"] * look / root
-    return step
+    return n["lr"] * look / root
 
 
 def radam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -128,8 +126,7 @@ def radam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarra
     ratio = (length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)
     root = _adam_root(variance, correction, n["eps"], forms["eps_form"])
     rectified = np.sqrt(np.maximum(ratio, 0.0)) * mean / root
-    step: np.ndarray = n["lr"] * np.where(length > forms["threshold"], rectified, mean)
-    return step
+    return n["lr"] * np.where(length > forms["threshold"], rectified, mean)
 
 
 def adamax(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -142,8 +139,7 @@ def adamax(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarr
     else:
         largest = np.maximum(n["betas.1"] * state.get("largest", 0.0), np.abs(grad) + n["eps"])
         state["largest"] = largest
-    step: np.ndarray = n["lr"] * mean / largest / _corrections(count, n, forms)[0]
-    return step
+    return n["lr"] * mean / largest / _corrections(count, n, forms)[0]
 
 
 def adadelta(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -152,16 +148,14 @@ def adadelta(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.nda
     steps = state.get("steps", 0.0)
     delta = np.sqrt(steps + n["eps"]) / np.sqrt(squares + n["eps"]) * grad
     _averaged(state, "steps", n["rho"], delta**2)
-    step: np.ndarray = n["lr"] * delta
-    return step
+    return n["lr"] * delta
 
 
 def adagrad(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     """torch.optim.Adagrad; forms: eps_form."""
     lr = n["lr"] / (1 + (_count(state, forms) - 1) * n["lr_decay"])
     squares = state["squares"] = state.get("squares", n["initial"]) + grad**2
-    step: np.ndarray = lr * grad / _adam_root(squares, 1.0, n["eps"], forms["eps_form"])
-    return step
+    return lr * grad / _adam_root(squares, 1.0, n["eps"], forms["eps_form"])
 
 
 def rmsprop(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -175,7 +169,7 @@ def rmsprop(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndar
     inner = n["lr"] if forms["lr_inside"] else 1.0
     scaled = inner * grad / root
     buffer = state["buffer"] = n["momentum"] * state.get("buffer", 0.0) + scaled
-    step: np.ndarray = scaled + n["momentum"] * buffer if forms["nesterov"] else buffer
+    step = scaled + n["momentum"] * buffer if forms["nesterov"] else buffer
     return step if forms["lr_inside"] else n["lr"] * step
 
 
@@ -183,14 +177,12 @@ def lion(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray
     """optax.lion."""
     mixed = n["betas.0"] * state.get("mean", 0.0) + (1 - n["betas.0"]) * grad
     _averaged(state, "mean", n["betas.1"], grad)
-    step: np.ndarray = n["lr"] * np.sign(mixed)
-    return step
+    return n["lr"] * np.sign(mixed)
 
 
 def signed(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     """The signs of SGD's steps."""
-    step: np.ndarray = n["lr"] * np.sign(sgd(state, grad, n, forms))
-    return step
+    return n["lr"] * np.sign(sgd(state, grad, n, forms))
 
 
 def adan(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -202,9 +194,9 @@ def adan(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray
     mean = _averaged(state, "mean", b1, grad) / (1 - b1**count)
     drift = _averaged(state, "drift", b2, change) / (1 - b2**count)
     squares = (grad + (1 - b2) * change) ** 2
-    root = np.sqrt(_averaged(state, "squares", b3, squares) / (1 - b3**count)) + n["eps"]
-    step: np.ndarray = n["lr"] * (mean + (1 - b2) * drift) / root
-    return step
+    squares = _averaged(state, "squares", b3, squares) / (1 - b3**count)
+    root = np.sqrt(squares + n["eps_root"]) + n["eps"]
+    return n["lr"] * (mean + (1 - b2) * drift) / root
 
 
 def novograd(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -216,8 +208,7 @@ def novograd(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.nda
     if forms["decay"] == "inside":
         scaled = scaled + n["weight_decay"] * n["params"]
     state["mean"] = n["betas.0"] * state.get("mean", 0.0) + scaled
-    step: np.ndarray = n["lr"] * state["mean"]
-    return step
+    return n["lr"] * state["mean"]
 
 
 CORES: Mapping[str, Core] = {

@@ -184,8 +184,7 @@ def _decayed_squares(numbers: Numbers, forms: Forms, sizes: Sizes) -> np.ndarray
     sign = -1.0 if forms["maximize"] else 1.0
     factor, decay = sign * numbers["factor"], numbers["weight_decay"]
     g, p, gp = (table[:, None, :] for table in (sizes.grads, sizes.params, sizes.products))
-    squares: np.ndarray = factor**2 * g + 2 * factor * decay * gp + decay**2 * p
-    return squares
+    return factor**2 * g + 2 * factor * decay * gp + decay**2 * p
 
 
 def _lars(entries: Entries, t: int, n: Numbers) -> np.ndarray:
@@ -194,10 +193,7 @@ def _lars(entries: Entries, t: int, n: Numbers) -> np.ndarray:
     given = np.sqrt(
         np.maximum(n["factor"] ** 2 * g + 2 * n["factor"] * decay * gp + decay**2 * p, 0)
     )
-    ratio: np.ndarray = np.where(
-        (p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given
-    )
-    return ratio
+    return np.where((p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given)
 
 
 def _decayed(step: np.ndarray, params: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -235,8 +231,7 @@ def _rescaled(update: np.ndarray, entries: Entries, t: int, n: Numbers, forms: F
 def _ratio(was: np.ndarray, made: np.ndarray, starts: Any) -> np.ndarray:
     above = np.add.reduceat(was * made, starts, -1)
     below = np.add.reduceat(made * made, starts, -1)
-    ratio: np.ndarray = np.where(below == 0, 1.0, above / below)
-    return ratio
+    return np.where(below == 0, 1.0, above / below)
 
 
 def _stored(
