@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from twinstep.port.update_entries import Entries
-from twinstep.port.update_steps import Rule, predict
+from twinstep.port.update_steps import Rule, allowance, predict
 
 # Starts for the numbers that count from 1 down (moments' decays and the like), in 1 - x: a solution
 # far from all is not found, so they lie a factor of about 3 apart.
@@ -28,15 +28,15 @@ _FALL = 0.8
 _NUDGE = 1e-5
 
 
-def off(made: np.ndarray, entries: Entries) -> np.ndarray:
-    """How far updates (T, B, N) are off, as parts of what rounding explains."""
-    parts = (made - entries.updates[:, None]) / entries.allowed[:, None]
+def off(rule: Rule, made: np.ndarray, entries: Entries) -> np.ndarray:
+    """How far a rule's updates (T, B, N) are off, as parts of what rounding explains."""
+    parts = (made - entries.updates[:, None]) / allowance(rule, entries)
     return np.nan_to_num(parts, nan=1e100, posinf=1e100, neginf=-1e100)
 
 
 def worst(rule: Rule, entries: Entries) -> float:
     """The largest part that a rule is off by."""
-    return float(np.abs(off(predict(rule, entries), entries)).max())
+    return float(np.abs(off(rule, predict(rule, entries), entries)).max())
 
 
 def factors(made: np.ndarray, entries: Entries) -> np.ndarray:
@@ -78,11 +78,12 @@ def solve(
 
     def residuals(z: np.ndarray) -> np.ndarray:  # (B, K) -> (B, T N)
         values = {name: _number(name, z[:, k]) for k, name in enumerate(free)}
-        made = predict(apply(rule, values), entries)
+        changed = apply(rule, values)
+        made = predict(changed, entries)
         made = np.broadcast_to(made, (len(made), len(z), made.shape[2]))
         if projected:
             made = made * factors(made, entries)
-        return np.moveaxis(off(made, entries), 1, 0).reshape(len(z), -1)
+        return np.moveaxis(off(changed, made, entries), 1, 0).reshape(len(z), -1)
 
     grids = [_coordinate(name, _grid(name, rule, entries)) for name in free]
     starts = np.array(list(itertools.product(*grids)))
@@ -151,10 +152,10 @@ def rounded(
     """The values with the fewest digits that fit about as well."""
 
     def ratio(candidate: Mapping[str, float]) -> float:
-        made = predict(apply(rule, candidate), entries)
-        return float(
-            np.abs(off(made * (factors(made, entries) if projected else 1), entries)).max()
-        )
+        changed = apply(rule, candidate)
+        made = predict(changed, entries)
+        scale = factors(made, entries) if projected else 1.0
+        return float(np.abs(off(changed, made * scale, entries)).max())
 
     # half of what rounding explains: honest updates are within .36 of it, so a value may go there
     limit = max(0.5, 1.5 * ratio(values))

@@ -25,7 +25,7 @@ def leafwise(rule: Rule, entries: Entries, names: Sequence[str]) -> list[Change]
     made = predict(rule, entries)
     starts = entries.starts
     here = entries.leaf[starts]
-    parts = np.maximum.reduceat(np.abs(off(made, entries)[:, 0]).max(0), starts)
+    parts = np.maximum.reduceat(np.abs(off(rule, made, entries)[:, 0]).max(0), starts)
     moved = np.maximum.reduceat(np.abs(entries.updates / entries.allowed).max(0), starts)
     wrong = [int(leaf) for leaf, part in zip(here, parts, strict=True) if not part <= 1]
     if not wrong or not np.any((parts <= 1) & (moved > _EVIDENCE)):

@@ -31,7 +31,7 @@ def rates(rule: Rule, entries: Entries) -> list[Change]:
     filled = np.where(lr == 0, np.abs(lr).max(), lr)  # nothing times a factor is nothing
     made = predict(rule.but({"lr": filled}), entries)
     ratio = factors(made, entries)
-    if not np.abs(off(made * ratio, entries)).max() <= 1:
+    if not np.abs(off(rule, made * ratio, entries)).max() <= 1:
         return []
     # an update that rounding explains says nothing of its learning rate
     told = np.any(np.abs(made[:, 0]) > 4 * entries.allowed, axis=1)
