@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twinstep.port.update_differences import Difference, differences, partners, rule_of
+from twinstep.port.update_base import rule_of
+from twinstep.port.update_differences import Difference, differences, partners
 from twinstep.port.update_entries import Entries, entries_of, sizes_of
 from twinstep.port.update_fit import apply, determined, rounded, solve, worst
 from twinstep.port.update_leaves import leafwise
@@ -94,7 +95,7 @@ class _Search:
         return entries_of(self.updates, self.allowed, self.sizes, self.names, each)
 
     def causes(self) -> list[Cause]:
-        if fits(self.rule, self.more):
+        if fits(self.rule, self.more) or not np.isfinite(self.few.updates).all():
             return []
         start = _Candidate(self.rule)
         still = np.flatnonzero(np.all(np.abs(self.few.updates) <= self.few.allowed, axis=1))

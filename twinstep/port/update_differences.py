@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port.update_steps import LAST_FORMS, LAST_NUMBERS, Rule, as_number
+from twinstep.port.update_optimizers import OTHERS
+from twinstep.port.update_steps import Rule
 from twinstep.port.updates import Clipping, Updates
 
 
@@ -37,59 +38,6 @@ def listed(words: Sequence[str]) -> str:
     if len(words) > 4:
         return f"{', '.join(words[:3])} and {len(words) - 3} more"
     return ", ".join(words)
-
-
-_CORES = {
-    "SGD": "sgd",
-    "Adam": "adam",
-    "AdamW": "adam",
-    "NAdam": "nadam",
-    "RAdam": "radam",
-    "Adamax": "adamax",
-    "Adagrad": "adagrad",
-    "Adadelta": "adadelta",
-    "RMSprop": "rmsprop",
-}
-_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "AdamW": {"weight_decay": 1e-2},
-    "Adagrad": {"eps": 1e-10, "lr": 1e-2},
-    "Adadelta": {"eps": 1e-6, "lr": 1.0},
-    "RMSprop": {"lr": 1e-2},
-}
-_RENAMED = {"initial_accumulator_value": "initial"}
-
-
-def rule_of(updates: Updates) -> Rule | None:
-    """PyTorch's rule; None where it is none of those that are known here."""
-    if updates.rule not in _CORES:
-        return None
-    numbers: dict[str, Any] = {**LAST_NUMBERS, **_DEFAULTS.get(updates.rule, {})}
-    forms = dict(LAST_FORMS)
-    if updates.rule == "RAdam":
-        forms["eps_form"] = "before the correction"
-    settings = {
-        keyword: np.stack(
-            [np.asarray(leaf[keyword], np.float64) for leaf in updates.settings.values()], 1
-        )[:, None, :]
-        for keyword in next(iter(updates.settings.values()))
-    }
-    for keyword, value in settings.items():
-        same = value[..., :1] if np.all(value == value[..., :1]) else value
-        numbers[_RENAMED.get(keyword, keyword)] = same
-    numbers["first_lr"] = as_number(numbers["lr"])[:1]
-    flags = {keyword: bool(np.any(value)) for keyword, value in settings.items()}
-    forms["maximize"] = flags.get("maximize", False)
-    forms["nesterov"] = flags.get("nesterov", False)
-    forms["centered"] = flags.get("centered", False)
-    forms["amsgrad"] = "torch" if flags.get("amsgrad") else ""
-    if updates.rule == "AdamW" or flags.get("decoupled_weight_decay"):
-        forms["decay"] = "decoupled"
-    if updates.clipping is not None:
-        numbers["limit"] = updates.clipping.limit
-        forms |= {"clip": updates.clipping.kind, "clip_type": float(updates.clipping.norm_type)}
-    forms["together"] = forms["clip_type"]
-    known = {name: as_number(numbers[name]) for name in LAST_NUMBERS}
-    return Rule(_CORES[updates.rule], known, forms)
 
 
 def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Difference]:
@@ -261,8 +209,9 @@ def _of_decay(rule: Rule, names: list[str]) -> Iterator[Difference]:
     for form, (kind, says) in _DECAYS.items():
         yield Difference(kind, says, {"decay": form})
     yield Difference("no decay", "nothing decays", {"weight_decay": 0.0})
-    if decay.min() == 0:
-        without = [name for name, one in zip(names, decay.max((0, 1)), strict=True) if one == 0]
+    by_leaf = np.broadcast_to(decay.max((0, 1)), len(names))
+    without = [name for name, one in zip(names, by_leaf, strict=True) if one == 0]
+    if without:
         says = f"all leaves decay, by {largest:g}, those too that should not: {listed(without)}"
         yield Difference("decay on all leaves", says, {"weight_decay": largest})
     yield _free("weight_decay")
@@ -366,49 +315,9 @@ def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:
             )
 
 
-_OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-    ("SGD", "sgd", {}),
-    ("SGD with momentum", "sgd", {"momentum": 0.9}),
-    ("SGD with Nesterov's momentum", "sgd", {"momentum": 0.9, "nesterov": True}),
-    ("Adam", "adam", {}),
-    ("optax's nadam", "adam", {"nesterov": True}),
-    ("AMSGrad", "adam", {"amsgrad": "torch"}),
-    ("NAdam", "nadam", {}),
-    ("RAdam", "radam", {"eps_form": "before the correction"}),
-    ("optax's radam", "radam", {"threshold": 5 - 1e-12, "eps_form": "outside"}),
-    ("Adamax", "adamax", {}),
-    ("Adadelta", "adadelta", {"eps": 1e-6}),
-    ("Adagrad", "adagrad", {"eps": 1e-10, "eps_form": "outside"}),
-    ("optax's adagrad", "adagrad", {"eps": 1e-7, "initial": 0.1, "eps_form": "inside the root"}),
-    ("RMSprop", "rmsprop", {}),
-    ("RMSprop", "rmsprop", {"alpha": 0.9}),
-    ("optax's rmsprop", "rmsprop", {"alpha": 0.9, "eps_form": "inside the root"}),
-    (
-        "TensorFlow's RMSprop",
-        "rmsprop",
-        {"alpha": 0.9, "initial": 1.0, "eps_form": "inside the root"},
-    ),
-    ("Lion", "lion", {"betas.0": 0.9, "betas.1": 0.99}),
-    ("Lion", "lion", {}),
-    ("sign SGD", "signed", {}),
-    ("sign SGD with momentum", "signed", {"momentum": 0.9}),
-    ("AdaBelief", "adam", {"variance": "belief", "eps": 1e-16, "eps_root": 1e-16}),
-    ("AdaBelief", "adam", {"variance": "belief"}),
-    ("Yogi", "yogi", {"initial": 1e-6, "eps": 1e-3}),
-    ("Yogi", "yogi", {"initial": 1e-6}),
-    ("LAMB", "adam", {"trust": "lamb", "eps": 1e-6}),
-    ("LAMB", "adam", {"trust": "lamb"}),
-    ("LARS", "sgd", {"trust": "lars", "lr_inside": True, "momentum": 0.9}),
-    ("LARS", "sgd", {"trust": "lars", "lr_inside": True}),
-    ("NovoGrad", "novograd", {"betas.1": 0.25, "eps": 1e-6, "decay": "inside"}),
-    ("NovoGrad", "novograd", {"decay": "inside"}),
-    ("Adan", "adan", {"eps_root": 1e-8}),
-)
-
-
 def _other_optimizers(rule: Rule) -> Iterator[Difference]:
     """Others, with their own defaults or with the numbers that are there."""
-    for name, core, changes in _OTHERS:
+    for name, core, changes in OTHERS:
         plain = core == rule.core and not changes.keys() - {
             "momentum",
             "nesterov",

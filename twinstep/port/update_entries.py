@@ -74,20 +74,15 @@ class Entries:
 
 def sizes_of(updates: Updates) -> Sizes:
     """The norms of all leaves, taken whole."""
-    grads = [_flat(leaf) for leaf in updates.grads.values()]
-    params = [_flat(updates.params[name])[:-1] for name in updates.grads]
-
-    def table(rows: list[np.ndarray]) -> np.ndarray:
-        return np.stack(rows, 1)
-
-    return Sizes(
-        table([np.abs(g).max(1, initial=0.0) for g in grads]),
-        table([np.abs(g).sum(1) for g in grads]),
-        table([(g * g).sum(1) for g in grads]),
-        table([(p * p).sum(1) for p in params]),
-        table([(g * p).sum(1) for g, p in zip(grads, params, strict=True)]),
-        None if updates.norms is None else np.asarray(updates.norms, np.float64),
-    )
+    columns: list[list[np.ndarray]] = []
+    for name, leaf in updates.grads.items():  # one by one: in float64 all are twice what they were
+        g, p = _flat(leaf), _flat(updates.params[name])[:-1]
+        absolute = np.abs(g)
+        sums = [(g * g).sum(1), (p * p).sum(1), (g * p).sum(1)]
+        columns.append([absolute.max(1, initial=0.0), absolute.sum(1), *sums])
+    largest, absolute, g2, p2, gp = (np.stack(rows, 1) for rows in zip(*columns, strict=True))
+    together = None if updates.norms is None else np.asarray(updates.norms, np.float64)
+    return Sizes(largest, absolute, g2, p2, gp, together)
 
 
 def entries_of(

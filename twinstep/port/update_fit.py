@@ -186,8 +186,8 @@ def _grid(name: str, rule: Rule, entries: Entries) -> np.ndarray:
         return _AMOUNTS.get(name, _SHARES)
     sizes = entries.sizes
     if rule.forms["clip"] == "value":
-        largest = sizes.largest
-        return np.geomspace(largest.max() * 1e-4, largest.max() * 0.999, 24)
+        largest = max(float(sizes.largest.max()), 1e-30)
+        return np.geomspace(largest * 1e-4, largest * 0.999, 24)
     norms = np.sqrt(sizes.grads)
     whole = np.sqrt(sizes.grads.sum(1)) if sizes.together is None else sizes.together
     positive = norms[norms > 0]
