@@ -186,18 +186,6 @@ def skipping(step: Step, at: int) -> Step:
     return lambda t, now, grads: now if t == at else step(t, now, grads)
 
 
-def reset(make: Callable[[], Step], at: int) -> Step:
-    """A PyTorch step whose optimizer is new at an update; the parameters stay."""
-    state: dict[str, Step] = {"step": make()}
-
-    def step(t: int, now: Leaves, grads: Leaves) -> Leaves:
-        if t == at:
-            state["step"] = make()
-        return state["step"](t, now, grads)
-
-    return step
-
-
 def moved(step: Step, change: Callable[[int, str, np.ndarray, np.ndarray], np.ndarray]) -> Step:
     """What becomes of each leaf, from what it was and what a step makes of it.
 

@@ -69,7 +69,7 @@ def causes_of(updates: Updates, allowed: Mapping[str, np.ndarray]) -> list[Cause
         >>> params = np.cumsum(np.concatenate([np.ones((1, 5)), -0.2 * grads]), 0)
         >>> updates = Updates("SGD", {"w": {"lr": np.full(3, 0.1)}}, {"w": grads}, {"w": params})
         >>> [cause.says for cause in causes_of(updates, {"w": np.full(3, 1e-15)})]
-        ['learning rate: it is 0.2, not 0.1', 'the gradients are multiplied by 2']
+        ['the gradients are multiplied by 2', 'learning rate: it is 0.2, not 0.1']
     """
     rule = rule_of(updates)
     if rule is None or len(updates) == 0:

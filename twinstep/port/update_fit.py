@@ -101,6 +101,8 @@ def determined(rule: Rule, values: Mapping[str, float], entries: Entries) -> boo
     A limit that is never reached may be any.
     """
     for name, value in values.items():
+        if value == 0:
+            continue
         other = _number(name, _coordinate(name, np.asarray(value)) + 1.0)
         if worst(apply(rule, {**values, name: other}), entries) <= 1:
             return False
@@ -161,8 +163,8 @@ def rounded(
     limit = max(0.5, 1.5 * ratio(values))
     best = dict(values)
     for name, value in values.items():
-        for digits in range(1, 15):
-            candidate = best | {name: float(f"{value:.{digits - 1}e}")}
+        for short in (0.0, *(float(f"{value:.{digits}e}") for digits in range(14))):
+            candidate = best | {name: short}
             if ratio(candidate) <= min(limit, 1.0):
                 best = candidate
                 break
