@@ -4,7 +4,7 @@ Two float64 runs of one training part by rounding alone, far less than the small
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ WITHIN = {"float64": 1e-12, "float32": 1e-4}
 # Adam makes of a null gradient's rounding a step as long as any: such entries, and the means that
 # move with them, are held until the first update has moved them.
 _KEYS = np.s_[:, 16:32]
-_NULL = {"conv1.bias": np.s_[:], "conv2.bias": np.s_[:], "qkv.bias": _KEYS}
+_NULL: dict[str, Any] = {"conv1.bias": np.s_[:], "conv2.bias": np.s_[:], "qkv.bias": _KEYS}
 
 
 class Spot(NamedTuple):
@@ -150,7 +150,9 @@ def apart(port: str, theirs: Trace, ours: Trace) -> dict[str, np.ndarray]:
             steps = len(array)
             gap = _held(stage, name, np.abs(array - right[stage][name])).reshape(steps, -1).max(1)
             scale = largest if stage == "raw_grads" else max(np.abs(array).max(), 1e-3)
-            worst[-steps:] = np.maximum(worst[-steps:], np.where(np.isnan(gap), np.inf, gap / scale))
+            worst[-steps:] = np.maximum(
+                worst[-steps:], np.where(np.isnan(gap), np.inf, gap / scale)
+            )
         found[stage] = worst
     return found
 
