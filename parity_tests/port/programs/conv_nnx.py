@@ -141,11 +141,8 @@ def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()
     model = parts.model(rngs=nnx.Rngs(0))
-    graph, params, stats = (
-        nnx.graphdef(model),
-        nnx.state(model, nnx.Param),
-        nnx.state(model, nnx.BatchStat),
-    )
+    graph = nnx.graphdef(model)
+    params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
     start = {name: array[0] for name, array in {**theirs.params, **theirs.buffers}.items()}
     nnx.replace_by_pure_dict(params, jax.tree.map(jnp.asarray, parts.from_torch(start)))
     nnx.replace_by_pure_dict(stats, jax.tree.map(jnp.asarray, parts.stats_from_torch(start)))
