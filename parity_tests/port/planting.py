@@ -19,6 +19,9 @@ Change = Callable[[Any], Any]
 class Plant:
     """A fault of one port.
 
+    What the converter gets wrong ("layout:", "start:") is off at the start. Who takes a leaf in any
+    arrangement for the same start sees a "layout:" first in the loss of step 1.
+
     Attributes:
         port: A name of `ports.PORTS`.
         name: What was done wrong; unique for a port.
