@@ -110,7 +110,7 @@ class _Stopped(GRUCell):
         return GRUCell.__call__(self, jax.lax.stop_gradient(h), x)
 
 
-def _model(cell: Callable[[jax.Array], GRUCell]) -> dict[str, Any]:
+def _model(cell: type[GRUCell]) -> dict[str, Any]:
     return {"model": functools.partial(Classifier, cell=cell)}
 
 

@@ -56,9 +56,9 @@ def _by_sequence(losses: jax.Array, known: jax.Array) -> jax.Array:
     return jnp.mean(losses.sum(1) / known.sum(1))
 
 
-def _zero_too(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Takes token 0 for padding as well."""
-    return criterion(logits, jnp.where(y == 0, PADDING, y))
+def _others_too(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Takes special tokens for padding as well."""
+    return criterion(logits, jnp.where(y < 3, PADDING, y))
 
 
 def _shifted(logits: jax.Array, y: jax.Array) -> jax.Array:
@@ -86,7 +86,13 @@ _LOSSES = [
         "sum over time", "loss: sum over time", "loss", 1, _over(lambda each, _: each.sum(1).mean())
     ),
     plant("sum", "loss: sum for mean", "loss", 1, _over(lambda each, _: each.sum())),
-    plant("token 0 ignored", "loss: another target ignored", "loss", 1, {"criterion": _zero_too}),
+    plant(
+        "special tokens ignored",
+        "loss: another target ignored",
+        "loss",
+        1,
+        {"criterion": _others_too},
+    ),
     plant("shifted twice", "loss: targets shifted", "loss", 1, {"criterion": _shifted}),
     plant(
         "z-loss",

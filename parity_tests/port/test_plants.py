@@ -16,7 +16,7 @@ from twinstep.trace.ledger import Trace
 
 SEED = 1
 # of an honest float32 pair's distance up to there: the nearest faults are at 20 and at FILL
-_SEEN_IN_FLOAT32 = 30
+_SEEN_IN_FLOAT32 = 10
 _PLAIN = 1e-3  # of a leaf's norm: float32's rounding is a hundredth of that
 
 theirs = functools.cache(torch_trace)
