@@ -144,12 +144,9 @@ def _of_conv(of: AdamW) -> list[Plant]:
         of.plant(
             "correction ahead", "rule: bias correction a step ahead", 1, of.direction(offset=1)
         ),
-        of.plant(
-            "decay on kernels", "decay: not on biases", 1, of.with_(mask=transformer_linen.decayed)
-        ),
+        of.plant("decay on kernels", "decay: not on biases", 1, of.with_(mask=_by_axes)),
         of.plant("decay of optax", "setting: weight decay", 1, of.with_(weight_decay=1e-4)),
-        # a product of two small numbers: rate squared times decay
-        of.plant("decay last", "decay: after the update", 1, _decay_last(of), single=False),
+        of.plant("decay last", "decay: after the update", 1, _decay_last(of)),
         of.plant("nadamw", "optimizer: NAdamW", 1, of.with_(nesterov=True)),
         # the very first step of both is the gradient by its modulus
         of.plant("adamax", "optimizer: Adamax", 2, of.by(optax.scale_by_adamax(of.b1, of.b2))),
