@@ -10,10 +10,11 @@ from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
-from twinstep.port import batches, forced, judging_updates
+from twinstep.port import batches, forced, judging_updates, update_causes
 from twinstep.port.mapping import Mapping
 from twinstep.port.matching import match
 from twinstep.port.sides import Side, identity, lined_up
+from twinstep.port.updates import Cause, Updates
 from twinstep.runs import launch
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
@@ -120,6 +121,7 @@ class Proof:
         self.same_bits = True
         self.history = History()
         self.loss_factor = 1.0
+        self._judged: list[tuple[Updates, dict[str, np.ndarray]]] = []
         self._scale = self._largest_gradients()
 
     def from_traces(self) -> None:
@@ -144,7 +146,17 @@ class Proof:
             steps=len(self.torch.trace),
             chaotic_from=None,
             notes=tuple(self.notes),
+            causes=tuple(cause.says for cause in self._causes(first)),
         )
+
+    def _causes(self, first: Finding | None) -> list[Cause]:
+        """Known differences that make what is first off."""
+        if first is None or first.stage != "params" or first.step == 0:
+            return []
+        for updates, allowed in self._judged:
+            if first.leaf in updates.grads:
+                return update_causes.causes_of(updates, allowed)
+        return []
 
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
         first = min(self.findings, key=lambda f: (f.step, _ORDER.index(f.stage)), default=None)
@@ -318,8 +330,10 @@ class Proof:
                 why = f"{updates.rule} is none of the rules that are known"
                 self.unjudged |= dict.fromkeys(updates.grads, why)
                 continue
-            for leaf in updates.grads:
-                self._judge_leaf(updates, leaf, rules.updated)
+            allowed = {
+                leaf: self._judge_leaf(updates, leaf, rules.updated) for leaf in updates.grads
+            }
+            self._judged.append((updates, allowed))
 
     def _stays(self, leaf: str) -> None:
         """A leaf that PyTorch leaves as it is."""
@@ -330,7 +344,10 @@ class Proof:
         pair = theirs.array[:-1], theirs.array[1:]
         self.hold("gate", "params", leaf, theirs.steps, pair, np.zeros(len(theirs.steps)))
 
-    def _judge_leaf(self, updates: Any, leaf: str, updated: Callable[..., np.ndarray]) -> None:
+    def _judge_leaf(
+        self, updates: Updates, leaf: str, updated: Callable[..., np.ndarray]
+    ) -> np.ndarray:
+        """Judges a leaf's updates; what they are allowed, (T,)."""
         rows = self.jax.rows("params", leaf)
         assert rows is not None
         renewed = np.zeros(len(rows.steps), bool)
@@ -343,6 +360,7 @@ class Proof:
         before = updates.params[leaf][:-1]
         found = judging_updates.judged(updates, leaf, kind, before, renewed, rows.steps, updated)
         self.hold("gate", "params", leaf, rows.steps, (found.rule, found.port), found.allowed)
+        return found.allowed
 
 
 def _factor(a: float, b: float, trace: Trace) -> float:
