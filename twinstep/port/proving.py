@@ -325,7 +325,7 @@ class Proof:
         for leaf in [leaf for leaf, why in self.unjudged.items() if why == judging_updates.NOBODY]:
             self._stays(leaf)
         rules = launch.rules()
-        for updates in groups.values():
+        for updates in groups:
             if updates.rule not in rules.KNOWN:
                 why = f"{updates.rule} is none of the rules that are known"
                 self.unjudged |= dict.fromkeys(updates.grads, why)
