@@ -187,11 +187,28 @@ def judged(
         runs.append(updated(updates.rule, settings, grads, before, renewed, kind))
     for run in runs:
         noise = np.maximum(noise, measure.differences(run.astype(float), rule))
-    moves = np.maximum.accumulate(measure.differences(rule, before))
+    moved = measure.differences(rule, before)
     sizes = np.maximum(measure.largest(before), measure.largest(rule))
-    allowed = PARAMS_EPS * eps * np.maximum(sizes, moves)
+    allowed = PARAMS_EPS * eps * np.maximum(sizes, np.maximum.accumulate(moved))
     allowed = allowed + NOISE_FACTOR * np.maximum.accumulate(noise)
+    allowed = allowed + eps * _of_corrections(settings, renewed) * moved
     return Judged(steps, rule, port, allowed)
+
+
+def _of_corrections(settings: Mapping[str, np.ndarray], renewed: np.ndarray) -> np.ndarray:
+    """(T,) by how many eps corrections of a bias may be off that are made in the run's dtype.
+
+    1 - beta**t is off by t beta**t + 1 eps of one, as optax has it: in float32 that is up to 1e-4
+    of the first updates. PyTorch makes it in float64.
+    """
+    rows = np.arange(len(renewed))
+    count = rows - np.maximum.accumulate(np.where(renewed, rows, 0)) + 1
+    total = np.zeros(len(renewed))
+    for name, beta in settings.items():
+        if name.startswith("betas."):
+            power = beta**count
+            total += (count * power + 1) / np.maximum(1 - power, 1e-300)
+    return total
 
 
 def _perturbed(
