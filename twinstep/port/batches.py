@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,8 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
         if partner is None:
             notes.append(f"batch {name} of PyTorch's has none of the port's to be compared with")
             continue
-        leaf, _, same = partner
-        first = next((t for t, alike in enumerate(same) if not alike), None)
+        leaf, steps, same = partner
+        first = next((t for t, alike in zip(steps, same, strict=True) if not alike), None)
         seen = seen or any(same)
         if first is not None:
             findings.append(_finding(one, first, name, leaf, (one, other)))
@@ -45,57 +44,52 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
     return findings, notes
 
 
-def _partner(one: Trace, other: Trace, name: str) -> tuple[str, Any, list[bool]] | None:
-    """(the port's name of a batch, how its axes stand, whether it is the same at each step).
+def _partner(one: Trace, other: Trace, name: str) -> tuple[str, list[int], list[bool]] | None:
+    """(the port's name of a batch, the steps that have one, whether it is the same at each).
 
     The one that agrees at most steps; None where none has as many entries of such a kind.
     """
-    best: tuple[str, Any, list[bool]] | None = None
+    steps = [t for t in range(len(one)) if _numbers_at(one, name, t)]
+    best: tuple[str, list[int], list[bool]] | None = None
     for leaf in other.batch:
-        for axes, same in _agreement(one, other, name, leaf):
+        for same in _agreement(one, other, name, leaf, steps):
             if best is None or sum(same) > sum(best[2]):
-                best = leaf, axes, same
+                best = leaf, steps, same
             if all(same):
                 return best
     return best
 
 
-def _agreement(one: Trace, other: Trace, name: str, leaf: str) -> Iterator[tuple[Any, list[bool]]]:
-    fingerprints = _numbers(one, name), _numbers(other, leaf)
-    if fingerprints[0] == fingerprints[1]:
-        yield None, [True] * len(one)
+def _agreement(
+    one: Trace, other: Trace, name: str, leaf: str, steps: list[int]
+) -> Iterator[list[bool]]:
+    """Whether two batches are the same at each step: as they lie, or in an order of axes."""
+    numbers = [(_numbers_at(one, name, t), _numbers_at(other, leaf, t)) for t in steps]
+    alike = [a == b for a, b in numbers]
+    if all(alike):
+        yield alike
         return
     if name not in one.inputs or leaf not in other.inputs:
-        if any(a == b for a, b in zip(*fingerprints, strict=True)):
-            yield None, [a == b for a, b in zip(*fingerprints, strict=True)]
+        if any(alike):
+            yield alike
         return
-    mine = [_array(one, name, t) for t in range(len(one))]
-    theirs = [_array(other, leaf, t) for t in range(len(other))]
-    sizes = [a.size == b.size for a, b in zip(mine, theirs, strict=True)]
-    if not any(sizes) or _kind(mine[0]) != _kind(theirs[0]):
+    pairs = [(_array(one, name, t), _array(other, leaf, t)) for t in steps]
+    first, second = pairs[0]
+    if not any(a.size == b.size for a, b in pairs) or _kind(first) != _kind(second):
         return
-    axes_of = range(theirs[0].ndim)
-    orders = itertools.permutations(axes_of) if theirs[0].ndim <= _MAX_AXES else [tuple(axes_of)]
+    every = tuple(range(second.ndim))
+    orders = itertools.permutations(every) if second.ndim <= _MAX_AXES else [every]
     for axes in orders:
-        yield (
-            axes,
-            [
-                a.size == b.size
-                and b.ndim == len(axes)
-                and np.array_equal(a.reshape(-1), b.transpose(axes).reshape(-1).astype(a.dtype))
-                for a, b in zip(mine, theirs, strict=True)
-            ],
-        )
+        yield [
+            a.size == b.size
+            and b.ndim == len(axes)
+            and np.array_equal(a.reshape(-1), b.transpose(axes).reshape(-1).astype(a.dtype))
+            for a, b in pairs
+        ]
 
 
 def _kind(array: np.ndarray) -> str:
     return "whole" if array.dtype.kind in "iub" else array.dtype.kind
-
-
-def _numbers(trace: Trace, name: str) -> list[tuple[int, ...]]:
-    """The fingerprints of a batch at each step."""
-    steps = trace.steps_of("batch", name)
-    return [tuple(trace.batch[name][steps == trace.start + t].tolist()) for t in range(len(trace))]
 
 
 def _array(trace: Trace, name: str, step: int) -> np.ndarray:

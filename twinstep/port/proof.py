@@ -133,7 +133,7 @@ class Proof:
         """Both begin with the same parameters and buffers; what is summed, up to rounding."""
         summed = self._summed()
         for stage in ("params", "buffers"):
-            for leaf, a, b in self._both(stage):
+            for leaf, _, a, b in self._both(stage):
                 if leaf in summed:
                     continue
                 first = a[:1], b[:1]
@@ -147,12 +147,12 @@ class Proof:
         sums = {} if mapping is None else mapping.summed
         return {name: names for names in sums.values() for name in names}
 
-    def _both(self, stage: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """(leaf, both sides' rows) of those that both have as many of."""
+    def _both(self, stage: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """(leaf, PyTorch's steps, both sides' rows) of those that both have as many of."""
         for leaf in getattr(self.torch.trace, stage):
             mine, theirs = self.torch.rows(stage, leaf), self.jax.rows(stage, leaf)
             if mine is not None and theirs is not None and len(mine.array) == len(theirs.array):
-                yield leaf, mine.array, theirs.array
+                yield leaf, mine.steps, mine.array, theirs.array
 
     # Loss and gradients
 
@@ -173,8 +173,8 @@ class Proof:
         before = len(self.findings)
         for stage in ("raw_grads", "buffers"):
             initial = STAGES[stage].initial
-            for leaf, a, b in self._both(stage):
-                if len(a) <= initial:
+            for leaf, steps, a, b in self._both(stage):
+                if not self._is_first(steps):
                     continue
                 row = slice(initial, initial + 1)
                 one, other = a[row], b[row]
@@ -215,31 +215,44 @@ class Proof:
 
     def _later_steps(self) -> None:
         """Losses and gradients after the first step: two free runs, which may not part at once."""
-        if self.findings or len(self.torch.trace) < 2:
+        if any(finding.step <= 1 for finding in self.findings) or len(self.torch.trace) < 2:
             return
         self.notes.append(LATER)
         if self._losses_known() and len(self.torch.trace) > 1:
             a, b = self.torch.trace.losses, self.jax.trace.losses / self.loss_factor
             kind = tolerance.precision(self.torch.trace, "loss", a)
-            self._growth("loss", "loss", a, b, np.maximum(np.abs(a), np.abs(b)), kind)
-        for leaf, a, b in self._both("raw_grads"):
-            if len(a) > 1:
-                kind = dtypes.name(a.dtype)
-                sizes = np.maximum(measure.largest(a), self._scale)
-                self._growth("raw_grads", leaf, a, b, sizes, kind)
+            sizes = np.maximum(np.abs(a), np.abs(b))
+            self._growth("loss", "loss", np.arange(len(a)), (a, b), sizes, kind)
+        for leaf, steps, a, b in self._both("raw_grads"):
+            kind = dtypes.name(a.dtype)
+            sizes = np.maximum(measure.largest(a), self._scale)
+            self._growth("raw_grads", leaf, steps, (a, b), sizes, kind)
+
+    def _is_first(self, steps: np.ndarray) -> bool:
+        """Whether a leaf's rows begin with the first update of all: both sides are alike before."""
+        return len(steps) > 0 and int(steps[0]) == self.torch.trace.start
 
     def _growth(
-        self, stage: str, leaf: str, a: np.ndarray, b: np.ndarray, sizes: np.ndarray, kind: str
+        self,
+        stage: str,
+        leaf: str,
+        steps: np.ndarray,
+        arrays: tuple[np.ndarray, np.ndarray],
+        sizes: np.ndarray,
+        kind: str,
     ) -> None:
         """Allows so many times what was apart before: what grows step by step is no fault."""
+        a, b = arrays
+        later = slice(1 if self._is_first(steps) else 0, None)
+        if not len(a[later]):
+            return
         gap = measure.differences(a, b)
         bound = tolerance.plain_bound(sizes, 1 + np.arange(len(a)), kind)
         part = np.maximum.accumulate(np.nan_to_num(gap, nan=np.inf) / np.maximum(sizes, 1e-300))
         before = np.concatenate([[0.0], part[:-1]]) * sizes
         allowed = tolerance.max_growth(kind) * np.maximum(before, bound)
-        limit = np.maximum(allowed, bound)[1:]
-        steps = np.arange(1, len(a))
-        self.hold("free", stage, leaf, steps, (a[1:], b[1:]), limit)
+        limit = np.maximum(allowed, bound)[later]
+        self.hold("free", stage, leaf, steps[later], (a[later], b[later]), limit)
 
     # Updates
 
