@@ -27,7 +27,7 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
         return [], ["the batches are not compared: the updates do not go by one optimizer"]
     notes, findings, seen = [], [], False
     for name in one.batch:
-        partner = _partner(one, other, name)
+        partner = partner(one, other, name)
         if partner is None:
             notes.append(f"batch {name} of PyTorch's has none of the port's to be compared with")
             continue
@@ -45,7 +45,7 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
     return findings, notes
 
 
-def _partner(one: Trace, other: Trace, name: str) -> tuple[str, Any, list[bool]] | None:
+def partner(one: Trace, other: Trace, name: str) -> tuple[str, Any, list[bool]] | None:
     """(the port's name of a batch, how its axes stand, whether it is the same at each step).
 
     The one that agrees at most steps; None where none has as many entries of such a kind.
@@ -69,8 +69,8 @@ def _agreement(one: Trace, other: Trace, name: str, leaf: str) -> Iterator[tuple
         if any(a == b for a, b in zip(*fingerprints, strict=True)):
             yield None, [a == b for a, b in zip(*fingerprints, strict=True)]
         return
-    mine = [_array(one, name, t) for t in range(len(one))]
-    theirs = [_array(other, leaf, t) for t in range(len(other))]
+    mine = [array(one, name, t) for t in range(len(one))]
+    theirs = [array(other, leaf, t) for t in range(len(other))]
     sizes = [a.size == b.size for a, b in zip(mine, theirs, strict=True)]
     if not any(sizes) or _kind(mine[0]) != _kind(theirs[0]):
         return
@@ -98,7 +98,7 @@ def _numbers(trace: Trace, name: str) -> list[tuple[int, ...]]:
     return [tuple(trace.batch[name][steps == trace.start + t].tolist()) for t in range(len(trace))]
 
 
-def _array(trace: Trace, name: str, step: int) -> np.ndarray:
+def array(trace: Trace, name: str, step: int) -> np.ndarray:
     """A batch of a step, several calls one after the other."""
     numbers = _numbers_at(trace, name, step)
     arrays = [np.asarray(trace.inputs[name][number]) for number in numbers]
