@@ -63,8 +63,12 @@ class _Buffer:
     @property
     def off(self) -> bool:
         """Whether it is clearly not PyTorch's."""
-        plain = tolerance.PLAIN_EPS * self.eps * float(np.abs(self.theirs).max(initial=0))
-        return not float(np.abs(self.ours - self.theirs).max(initial=0)) <= plain
+        return not float(np.abs(self.ours - self.theirs).max(initial=0)) <= self.plain
+
+    @property
+    def plain(self) -> float:
+        """How far an entry may be off that is computed as PyTorch does."""
+        return tolerance.PLAIN_EPS * self.eps * float(np.abs(self.theirs).max(initial=0))
 
 
 def causes_of_buffers(torch: Side, jax: Side) -> list[Cause]:
@@ -81,12 +85,13 @@ def causes_of_buffers(torch: Side, jax: Side) -> list[Cause]:
     if not off or not all(np.isfinite(buffer.ours).all() for buffer in off):
         return []
     sizes = sizes_of(torch.trace)
-    if plain := [*_plain(off, buffers)]:
+    if plain := [*_plain(off)]:
         return plain
     # of several passes a step each has moved them, by a statistic of its own
     if "micro-batches" in sizes or not all(0 < b.momentum <= 1 for b in off):
         return []
-    return [*_momentum(off, buffers), *_variance(off, sizes.get("samples", 1))]
+    swapped = _swapped(off, buffers)
+    return [*_momentum(off), *_variance(off, sizes.get("samples", 1)), *swapped]
 
 
 def _buffers(torch: Side, jax: Side) -> dict[str, _Buffer]:
@@ -115,19 +120,13 @@ def _momentum_of(modules: Mapping[str, object], name: str) -> float:
     return 1.0 if text[1] == "None" else float(text[1])
 
 
-def _plain(off: list[_Buffer], buffers: Mapping[str, _Buffer]) -> Iterator[Cause]:
+def _plain(off: list[_Buffer]) -> Iterator[Cause]:
     """What is seen without a momentum."""
     names = listed([buffer.name for buffer in off])
     if all(np.array_equal(buffer.ours, buffer.before) for buffer in off):
         says = f"{names} stay{'s' if len(off) == 1 else ''} as at the start: not updated in training"
         yield Cause("statistics stay", says, {}, 0.0)
-    exchanged = [buffers.get(_other(buffer.name)) for buffer in off]
-    if all(
-        twin is not None and float(np.abs(b.ours - twin.theirs).max()) <= b.allowed_plain(twin)
-        for b, twin in zip(off, exchanged, strict=True)
-    ):
-        yield Cause("mean and variance swapped", f"{names}: mean and variance are swapped", {}, 0.0)
-    kinds = {rounded.to(b.theirs, b.ours, tolerance.PLAIN_EPS * b.eps) for b in off}
+    kinds = {rounded.to(b.theirs, b.ours, b.plain) for b in off}
     if len(kinds) == 1 and (kind := kinds.pop()):
         yield Cause("rounded", f"{names}: kept in {kind}", {}, 0.0)
 
@@ -149,7 +148,7 @@ def _solved(buffer: _Buffer, weight: np.ndarray, rest: np.ndarray) -> tuple[floa
     return value, buffer.allowed / largest
 
 
-def _momentum(off: list[_Buffer], buffers: Mapping[str, _Buffer]) -> Iterator[Cause]:
+def _momentum(off: list[_Buffer]) -> Iterator[Cause]:
     """Another momentum, one for all; beside it maybe a biased variance."""
     found = [(b, _solved(b, b.statistic - b.before, b.before)) for b in off]
     known = [(b, s) for b, s in found if s is not None]
@@ -234,6 +233,24 @@ def _variance(off: list[_Buffer], samples: int) -> Iterator[Cause]:
         if len(ratios) == len(off) and max(ratios) <= 1:
             says = f"{names}: of standard deviations ({which}), where PyTorch keeps variances"
             yield Cause("standard deviation kept", says, {}, max(ratios))
+
+
+def _swapped(off: list[_Buffer], buffers: Mapping[str, _Buffer]) -> Iterator[Cause]:
+    """Each statistic of a layer in the other's place."""
+    ratios = []
+    for buffer in off:
+        twin = buffers.get(_other(buffer.name))
+        if twin is None or not twin.off:
+            return
+        rest, weight = (1 - buffer.momentum) * buffer.before, buffer.momentum * twin.statistic
+        solved = _solved(buffer, weight, rest)
+        # the variance may be a biased one: of two values or more
+        least = 1.0 if twin.name.endswith(MEAN) else 0.5
+        if solved is None or not least - 2 * solved[1] <= solved[0] <= 1 + 2 * solved[1]:
+            return
+        ratios.append(buffer.ratio(rest + solved[0] * weight))
+    says = f"mean and variance of {listed(_layers(off))} are swapped"
+    yield Cause("mean and variance swapped", says, {}, max(ratios))
 
 
 def _shares_of_roots(off: list[_Buffer]) -> list[float]:

@@ -40,8 +40,8 @@ def causes_of(torch: Side, jax: Side, finding: Finding) -> list[Cause]:
         return causes_of_batch(torch, jax, finding.step - 1, finding.leaf)
     if finding.step == 0:
         return causes_of_start(torch, jax, finding.stage, finding.leaf)
-    if finding.step != 1:
-        return []
+    if finding.step > 1:
+        return summed_biases(jax) if finding.stage in ("loss", "raw_grads") else []
     if finding.stage == "buffers":
         return causes_of_buffers(torch, jax)
     if finding.stage not in ("loss", "raw_grads"):

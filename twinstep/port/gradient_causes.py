@@ -139,7 +139,7 @@ def _frozen(step: FirstStep) -> list[Cause]:
         still |= {leaf if len(zero) == len(own) else f"{leaf} ({listed(zero)})"}
     leaves = [n for n in step.off if any(n == s.partition(" (")[0] for s in still)]
     named = [next(s for s in still if s.partition(" (")[0] == leaf) for leaf in leaves]
-    says = f"{listed(named)} {'has' if len(named) == 1 else 'have'} no gradient in the port: frozen"
+    says = f"{listed(named)} {'has' if len(named) == 1 else 'have'} no gradient in the port: frozen, or not used"
     return [Cause("no gradient", says, {}, 0.0)]
 
 
