@@ -169,7 +169,7 @@ def _changed(name: str, row: int, one: np.ndarray, our: np.ndarray) -> Iterator[
         return
     eps = tolerance.eps(dtypes.name(our.dtype)) or tolerance.eps("float32")
     if (found := _linear(a, b, None, eps)) is not None:
-        factor, added, ratio = float(found[0]), float(found[1]), found[2]
+        factor, added, ratio = float(found[0][0]), float(found[1][0]), found[2]
         says = f"{at}: PyTorch's {_formula(factor, added)}"
         yield Cause("normalized", says, {"factor": factor, "added": added}, ratio)
         return

@@ -94,6 +94,26 @@ def causes_of_buffers(torch: Side, jax: Side) -> list[Cause]:
     return [*_momentum(off), *_variance(off, sizes.get("samples", 1)), *swapped]
 
 
+def evaluating(torch: Side, jax: Side) -> list[Cause]:
+    """Where the loss is off, and no statistic moves that PyTorch's training moves: a candidate.
+
+    Args:
+        torch, jax: Two recordings, lined up.
+
+    Returns:
+        That the port's BatchNorm may be in evaluation mode; or nothing.
+    """
+    buffers = _buffers(torch, jax)
+    if any(not np.array_equal(buffer.ours, buffer.before) for buffer in buffers.values()):
+        return []
+    off = [buffer for buffer in buffers.values() if buffer.off]
+    if not off:
+        return []
+    names = listed([buffer.name for buffer in off])
+    says = f"perhaps: BatchNorm is in evaluation mode: {names} stay as at the start"
+    return [Cause("candidate: evaluation mode", says, {}, 0.0)]
+
+
 def _buffers(torch: Side, jax: Side) -> dict[str, _Buffer]:
     found = {}
     for name in torch.trace.buffers:

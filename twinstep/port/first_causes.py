@@ -5,7 +5,7 @@ From two recordings alone: what cannot be told from them is not guessed.
 
 from twinstep.judge.findings import Finding
 from twinstep.port.batch_causes import causes_of_batch
-from twinstep.port.buffer_causes import causes_of_buffers
+from twinstep.port.buffer_causes import causes_of_buffers, evaluating
 from twinstep.port.gradient_causes import FirstStep, causes_of_gradients
 from twinstep.port.loss_causes import causes_of_loss, odd_layouts
 from twinstep.port.sides import Side
@@ -48,7 +48,9 @@ def causes_of(torch: Side, jax: Side, finding: Finding) -> list[Cause]:
         return []
     step = FirstStep(torch, jax)
     found = causes_of_gradients(step) or causes_of_loss(step)
-    return found or (odd_layouts(jax) if finding.stage == "loss" else [])
+    if found or finding.stage != "loss":
+        return found
+    return [*odd_layouts(jax), *evaluating(torch, jax)]
 
 
 def summed_biases(jax: Side) -> list[Cause]:

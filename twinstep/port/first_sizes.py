@@ -33,8 +33,6 @@ def sizes_of(trace: Trace) -> dict[str, int]:
         if not arrays or not arrays[0].ndim:
             continue
         found.setdefault("samples", sum(map(len, arrays)))
-        if passes > 1:
-            found.setdefault("samples of a micro-batch", len(arrays[0]))
         if arrays[0].dtype.kind in "iu" and arrays[0].ndim > 1:
             found.setdefault("tokens", sum(a.size for a in arrays))
             found.setdefault("tokens of a sample", arrays[0][0].size)
@@ -46,12 +44,25 @@ def sizes_of(trace: Trace) -> dict[str, int]:
         passes = max(1, int((rows == trace.start).sum())) if len(rows) == len(micro) else 1
     if passes > 1:
         found["micro-batches"] = passes
-    last = next(reversed(list(trace.params.values())), None)
-    if last is not None and last.ndim > 1 and last.shape[1] > 1:
-        found["outputs of a sample"] = last.shape[1]
+        if found.get("samples", 1) % passes == 0:
+            found["samples of a micro-batch"] = found.get("samples", 1) // passes
+    if outputs := _outputs(trace):
+        found["outputs of a sample"] = outputs
         if "samples" in found:
-            found["outputs"] = found["samples"] * last.shape[1]
+            found["outputs"] = found["samples"] * outputs
     return {what: number for what, number in found.items() if number > 1}
+
+
+def _outputs(trace: Trace) -> int:
+    """Of the last layer, where that is one with a weight of two axes or more; else 0."""
+    last = next(reversed(list(trace.params)), "")
+    layer = last.rpartition(".")[0]
+    weights = [
+        array.shape[1]
+        for name, array in trace.params.items()
+        if name.rpartition(".")[0] == layer and array.ndim > 2
+    ]
+    return weights[-1] if len(weights) == 1 else 0
 
 
 def factor(value: float, sizes: dict[str, int], eps: float) -> Factor:
@@ -60,18 +71,19 @@ def factor(value: float, sizes: dict[str, int], eps: float) -> Factor:
     def near(number: float) -> bool:
         return abs(value / number - 1) <= _WITHIN * eps
 
-    whole = [what for what, number in sizes.items() if near(number)]
+    halved = ["a 1/2 that one has and the other has not"] if near(2) or near(0.5) else []
+    whole = [f"the number of {what}" for what, number in sizes.items() if near(number)]
     if whole:
-        return Factor(f"the number of {_or(whole)}", "sum for mean")
-    parts = [what for what, number in sizes.items() if near(1 / number)]
+        return Factor(_or([*whole, *halved]), "sum for mean")
+    parts = [f"1 / the number of {what}" for what, number in sizes.items() if near(1 / number)]
     if parts:
-        return Factor(f"1 / the number of {_or(parts)}", "mean for sum")
-    if near(2) or near(0.5):
-        return Factor("a 1/2 that one has and the other has not", "")
+        return Factor(_or([*parts, *halved]), "mean for sum")
+    if halved:
+        return Factor(halved[0], "")
     both = itertools.permutations(sizes.items(), 2)
     quotients = [f"{a} / {b}" for (a, m), (b, n) in both if near(m / n)]
-    return Factor(f"the numbers of {_or(quotients)}" if quotients else "", "")
+    return Factor(_or(quotients), "")
 
 
 def _or(found: list[str]) -> str:
-    return ", or of ".join(found)
+    return ", or ".join(found)
