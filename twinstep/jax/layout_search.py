@@ -62,7 +62,7 @@ def repairs(
     *,
     budget: int = BUDGET,
 ) -> list[Repair]:
-    """Tries one change at a time, on a leaf and on all of its kind, and keeps what the loss confirms.
+    """Tries one change at a time, of a leaf and of all of its kind, by the first loss.
 
     Axes in other orders, conv kernels flipped, gates and fused parts in other orders, flattened
     channels first or last, heads split otherwise, leaves and layers of one shape exchanged.
@@ -87,8 +87,9 @@ def repairs(
         >>> import numpy as np
         >>> from twinstep.jax.layout_search import repairs
         >>> right = np.arange(9.0).reshape(3, 3)
-        >>> found = repairs(lambda p, x: jnp.sum(jnp.tanh(x @ p["w"])), {"w": right.T},
-        ...                 np.array([0.1, 0.2, 0.3]), float(np.tanh([0.1, 0.2, 0.3] @ right).sum()))
+        >>> x = np.array([0.1, 0.2, 0.3])
+        >>> loss = float(np.tanh(x @ right).sum())
+        >>> found = repairs(lambda p, x: jnp.sum(jnp.tanh(x @ p["w"])), {"w": right.T}, x, loss)
         >>> [(repair.says, repair.leaves) for repair in found]
         [('axes in the order (1, 0)', ('w',))]
     """
@@ -122,12 +123,12 @@ def repairs(
 
 def _moves(named: Leaves) -> Iterator[_Move]:
     """Every change, once; the plainest first."""
-    known: set[tuple[Any, ...]] = set()
+    known: set[int] = set()
     for move in itertools.chain(_by_leaf(named), _exchanged(named)):
         changed = {n: a for n, a in move.of.items() if not np.array_equal(a, named[n])}
-        key = tuple((name, array.tobytes()) for name, array in sorted(changed.items()))
-        if changed and hash(key) not in known:
-            known.add(hash(key))
+        key = hash(tuple((name, changed[name].tobytes()) for name in sorted(changed)))
+        if changed and key not in known:
+            known.add(key)
             yield _Move(move.says, changed)
 
 

@@ -1,4 +1,4 @@
-"""Why a port's batch is not PyTorch's at some step: which samples it has, and what became of them."""
+"""Why a port's batch is not PyTorch's at some step: which samples, and what became of them."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class _Input:
-    """One array of the batches, each step's on both sides in PyTorch's axes; and where it is right."""
+    """One array of the batches, a step each, in PyTorch's axes on both sides; where it is right."""
 
     name: str
     theirs: list[np.ndarray]
@@ -44,9 +44,9 @@ def causes_of_batch(torch: Side, jax: Side, row: int, name: str) -> list[Cause]:
     if other := [*_other_step(of, row)]:
         return other
     one, our = of.theirs[row], of.ours[row]
-    if one.shape[1:] == our.shape[1:] and one.ndim:
-        if samples := [*_samples(inputs, name, row)]:
-            return samples
+    alike = one.ndim > 0 and one.shape[1:] == our.shape[1:]
+    if alike and (samples := [*_samples(inputs, name, row)]):
+        return samples
     if one.shape == our.shape and one.dtype.kind in "fiu":
         return [*_changed(name, row, one, our)]
     return []
@@ -67,7 +67,9 @@ def _inputs(torch: Side, jax: Side) -> dict[str, _Input]:
         ours = [batches.array(other, leaf, t) for t in range(len(one))]
         if axes is not None:
             ours = [b.transpose(axes) if b.ndim == len(axes) else b for b in ours]
-        ours = [b.reshape(a.shape) if a.size == b.size else b for a, b in zip(theirs, ours, strict=True)]
+        ours = [
+            b.reshape(a.shape) if a.size == b.size else b for a, b in zip(theirs, ours, strict=True)
+        ]
         found[name] = _Input(name, theirs, ours, same)
     return found
 

@@ -27,11 +27,11 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
         return [], ["the batches are not compared: the updates do not go by one optimizer"]
     notes, findings, seen = [], [], False
     for name in one.batch:
-        found = partner(one, other, name)
-        if found is None:
+        known = partner(one, other, name)
+        if known is None:
             notes.append(f"batch {name} of PyTorch's has none of the port's to be compared with")
             continue
-        leaf, _, same = found
+        leaf, _, same = known
         first = next((t for t, alike in enumerate(same) if not alike), None)
         seen = seen or any(same)
         if first is not None:

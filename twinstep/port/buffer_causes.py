@@ -1,7 +1,7 @@
 """Why a port's BatchNorm keeps other statistics than PyTorch's after the first step.
 
-With b what a buffer was, b' what it is, m PyTorch's momentum and s the batch's statistic, PyTorch has
-b' = (1 - m) b + m s, with the unbiased variance. So s is known from PyTorch's own rows.
+With b what a buffer was, b' what it is, m PyTorch's momentum and s the batch's statistic, PyTorch
+has b' = (1 - m) b + m s, with the unbiased variance. So s is known from PyTorch's own rows.
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
 """
@@ -144,7 +144,9 @@ def _plain(off: list[_Buffer]) -> Iterator[Cause]:
     """What is seen without a momentum."""
     names = listed([buffer.name for buffer in off])
     if all(np.array_equal(buffer.ours, buffer.before) for buffer in off):
-        says = f"{names} stay{'s' if len(off) == 1 else ''} as at the start: not updated in training"
+        says = (
+            f"{names} stay{'s' if len(off) == 1 else ''} as at the start: not updated in training"
+        )
         yield Cause("statistics stay", says, {}, 0.0)
     kinds = {rounded.to(b.theirs, b.ours, b.plain) for b in off}
     if len(kinds) == 1 and (kind := kinds.pop()):
@@ -157,7 +159,7 @@ def _other(name: str) -> str:
 
 
 def _solved(buffer: _Buffer, weight: np.ndarray, rest: np.ndarray) -> tuple[float, float] | None:
-    """(x, its uncertainty) of ours = rest + x weight; None where it does not fit, or is not known."""
+    """(x, its uncertainty) of ours = rest + x weight; None: it does not fit, or is not known."""
     size = float((weight**2).sum())
     largest = float(np.abs(weight).max(initial=0))
     if weight.size < 2 or largest <= _CLEARLY * buffer.allowed:

@@ -1,4 +1,4 @@
-"""Why a port is off before its optimizer does anything: at the start, in the first loss or gradients.
+"""Why a port is off before its optimizer does anything: in its start, first loss or gradients.
 
 From two recordings alone: what cannot be told from them is not guessed.
 """
@@ -22,8 +22,8 @@ def causes_of(torch: Side, jax: Side, finding: Finding) -> list[Cause]:
             a batch.
 
     Returns:
-        Causes whose ratio is at most 1; several, if several fit alike; none where no known one does,
-        and for a finding of an update. One whose kind begins with "candidate" is not proved.
+        Causes whose ratio is at most 1; several, if several fit alike; none where no known one
+        does, and for a finding of an update. One whose kind begins with "candidate" is not proved.
 
     Example:
         >>> import dataclasses

@@ -1,4 +1,4 @@
-"""What a factor between two losses or gradients may be of: the sizes of a batch and of its parts."""
+"""What a factor between two losses or gradients may be of: a batch's sizes."""
 
 import itertools
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 What must be a number is solved for from all entries, and held against each.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -86,9 +87,9 @@ class FirstStep:
 
     def clear(self, leaves: list[str]) -> int:
         """How many entries of some leaves are clearly not PyTorch's."""
+        gaps = {n: np.abs(self.ours[n] - self.theirs[n]) for n in leaves}
         return sum(
-            int((np.abs(self.ours[n] - self.theirs[n]) > _CLEARLY * self.allowed(self.theirs[n])).sum())
-            for n in leaves
+            int((gap > _CLEARLY * self.allowed(self.theirs[n])).sum()) for n, gap in gaps.items()
         )
 
     def same_loss(self, expected: float) -> bool:
@@ -97,7 +98,7 @@ class FirstStep:
         if not all(known) or not math.isfinite(self.losses[1]):
             return False
         bound = tolerance.plain_bound(np.array([abs(expected)]), np.ones(1), self.kind)
-        return abs(self.losses[1] - expected) <= bound[0]
+        return abs(self.losses[1] - expected) <= float(bound[0])
 
     def factor(self, value: float) -> Factor:
         """What a factor is of."""
@@ -302,14 +303,9 @@ def _rearranged(step: FirstStep) -> list[Cause]:
     shapes = {name: array.shape for name, array in step.theirs.items()}
     fits = []
     for leaf in step.off:
-        bound = step.allowed(step.theirs[leaf])
+        ratio = functools.partial(_apart, step.allowed(step.theirs[leaf]))
         names = names_of(leaf, shapes, modules)
-        found = fitting(
-            step.theirs[leaf],
-            step.ours[leaf],
-            lambda a, b, bound=bound: float(np.abs(a - b).max(initial=0)) / bound,
-            names,
-        )
+        found = fitting(step.theirs[leaf], step.ours[leaf], ratio, names)
         fits.append({(order.kind, order.says): ratio for order, ratio in found})
     common = [key for key in fits[0] if all(key in fit for fit in fits)]
     return [
@@ -321,3 +317,7 @@ def _rearranged(step: FirstStep) -> list[Cause]:
         )
         for key in common
     ]
+
+
+def _apart(allowed: float, one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max(initial=0)) / allowed

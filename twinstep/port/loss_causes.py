@@ -27,7 +27,10 @@ def causes_of_loss(step: FirstStep) -> list[Cause]:
     every = [side.trace.steps_of("loss", "loss") for side in (step.torch, step.jax)]
     if count < 2 or any(len(s) < count for s in every) or step.off:
         return []
-    a, b = step.torch.trace.losses[:count].astype(float), step.jax.trace.losses[:count].astype(float)
+    a, b = (
+        step.torch.trace.losses[:count].astype(float),
+        step.jax.trace.losses[:count].astype(float),
+    )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return []
     allowed = tolerance.plain_bound(np.maximum(abs(a), abs(b)), 1.0 + np.arange(count), step.kind)
@@ -147,13 +150,13 @@ def odd_layouts(jax: Side) -> list[Cause]:
             key = name.rpartition(".")[2], len(shape)
             groups.setdefault(key, {})[name] = pieces[0]
     found = []
-    for (last, _), pieces in groups.items():
-        orders = {name: (p.axes, p.flip) for name, p in pieces.items() if len(p.view) == len(p.at)}
+    for (last, _), group in groups.items():
+        orders = {name: (p.axes, p.flip) for name, p in group.items() if len(p.view) == len(p.at)}
         usual = max(set(orders.values()), key=[*orders.values()].count, default=None)
         if usual is None or 2 * [*orders.values()].count(usual) <= len(orders):
             continue
         for name, order in orders.items():
-            view = pieces[name].view
+            view = group[name].view
             turned = tuple(view[axis] for axis in usual[0])
             if order != usual and turned == jax.mapping.shapes[name]:
                 lies = "as PyTorch has it" if order[0] == tuple(sorted(order[0])) else _said(order)

@@ -178,7 +178,7 @@ def _regrouped(shape: tuple[int, ...], axis: int, names: Names) -> Iterator[Rear
             says = f"PyTorch's with its {what} flattened channels ({z}) first, for channels last"
         else:
             kind = "split otherwise"
-            says = f"PyTorch's with its {what}, which are {theirs}, as {ours}"
+            says = f"PyTorch's with its {what} taken as {theirs} and turned to {ours}"
         yield Rearrangement(kind, says, view, tuple(axes))
 
 

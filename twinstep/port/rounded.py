@@ -31,4 +31,5 @@ def _kept(array: np.ndarray, kind: str) -> np.ndarray:
         bits = array.astype("float32").view("uint32")
     up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     kept = ((bits + up) >> np.uint32(16)) << np.uint32(16)
-    return kept.view("float32").astype(float)
+    found: np.ndarray = kept.view("float32").astype(float)
+    return found

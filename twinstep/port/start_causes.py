@@ -24,7 +24,7 @@ _LISTED = 4
 _FEW = 16  # entries: of fewer neither spread nor correlation is known
 _SIGMAS = 4.0
 _SAME_DRAW = 0.05
-"""Of two draws the sorted entries are apart by .3 or more of what a mean of them is uncertain by."""
+"""Of two draws the sorted entries are apart by .3 or more of what their mean is uncertain by."""
 
 
 @dataclass(frozen=True)
