@@ -52,17 +52,17 @@ class Names:
     """What the parts of a leaf are called.
 
     blocks: of its rows, such as the gates' ("r", "z", "n")
-    channels: how many channels the convolutions before it may give
+    channels: how many channels of a convolution its columns are, flattened; 0: they are not
     """
 
     blocks: tuple[str, ...] = ()
-    channels: frozenset[int] = frozenset()
+    channels: int = 0
 
 
 def names_of(leaf: str, shapes: Mapping[str, tuple[int, ...]], modules: Mapping[str, Any]) -> Names:
     """What is known of a leaf of PyTorch's by its name, its layer and the other leaves' shapes.
 
-    shapes: {PyTorch's name: shape}; modules: {path: class and settings}, as a trace has them
+    shapes: {PyTorch's name: shape}, in the model's order; modules: {path: class and settings}, as a trace has them
     """
     layer, _, last = leaf.rpartition(".")
     kind = str(modules.get(layer, "")).partition("(")[0]
@@ -71,8 +71,18 @@ def names_of(leaf: str, shapes: Mapping[str, tuple[int, ...]], modules: Mapping[
         blocks = _GATES.get(kind.removesuffix("Cell"), ())
     elif any(part in leaf for part in _FUSED):
         blocks = ("q", "k", "v")
-    channels = {shape[0] for name, shape in shapes.items() if len(shape) > 2 and name != leaf}
-    return Names(blocks, frozenset(channels))
+    return Names(blocks, _channels_before(leaf, shapes))
+
+
+def _channels_before(leaf: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many channels the convolution gives that a matrix comes next after; 0: it does not."""
+    channels = 0
+    for name, shape in shapes.items():
+        if name == leaf:
+            return channels if len(shape) == 2 else 0
+        if len(shape) > 1:
+            channels = shape[0] if len(shape) > 2 else 0
+    return 0
 
 
 def fitting(
@@ -170,10 +180,10 @@ def _regrouped(shape: tuple[int, ...], axis: int, names: Names) -> Iterator[Rear
         axes[axis + 1], axes[axis + 2] = axis + 2, axis + 1
         theirs = tuple(n for i, n in enumerate((x, y, z, w)) if n > 1 or i in (1, 2))
         ours = tuple(n for i, n in enumerate((x, z, y, w)) if n > 1 or i in (1, 2))
-        if axis and x == w == 1 and y in names.channels:
+        if axis and x == w == 1 and y == names.channels:
             kind = "flatten order"
             says = f"PyTorch's with its {what} flattened channels ({y}) last, for channels first"
-        elif axis and x == w == 1 and z in names.channels:
+        elif axis and x == w == 1 and z == names.channels:
             kind = "flatten order"
             says = f"PyTorch's with its {what} flattened channels ({z}) first, for channels last"
         else:
