@@ -199,14 +199,15 @@ def mapped(torch: Trace, axes: dict[str, tuple[int, ...]]) -> Mapping:
 def test_a_leaf_that_lies_otherwise_than_its_like_is_a_candidate() -> None:
     torch = drawn()
     mapping = mapped(torch, {"square.weight": (0, 1)})
-    start = mapping.to_jax({name: array for name, array in torch.params.items()}, lead=1)
+    start = mapping.to_jax(torch.params, lead=1)
     grads = mapping.to_jax(torch.raw_grads, lead=1)
     jax = dataclasses.replace(torch, params=start, raw_grads=grads, grads=grads)
     jax = with_grads(jax, lambda _, g: g + 1e-3 * _rng.normal(size=g.shape))
     causes = causes_of(Side(torch), Side(jax, mapping), first("loss", 1, "loss"))
     assert kinds(causes) == ["candidate: layout"]
     assert causes[0].says == (
-        "perhaps: square.weight lies as PyTorch has it, the other leaves called weight are transposed"
+        "perhaps: square.weight lies as PyTorch has it, "
+        "the other leaves called weight are transposed"
     )
     right = Side(jax, mapped(torch, {}))
     assert not causes_of(Side(torch), right, first("loss", 1, "loss"))

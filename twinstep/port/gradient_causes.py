@@ -126,21 +126,18 @@ def causes_of_gradients(step: FirstStep) -> list[Cause]:
 
 
 def _frozen(step: FirstStep) -> list[Cause]:
-    """Leaves of the port whose gradient is 0."""
+    """Leaves of the port whose gradient is 0, all of it."""
     held = step.jax.trace.raw_grads
-    still = set()
+    named = []
     for leaf in step.off:
         wrong = np.abs(step.ours[leaf] - step.theirs[leaf]) > step.allowed(step.theirs[leaf])
-        if step.ours[leaf][wrong].any():
-            return []
         own = step.jax.own(leaf)
         zero = [n for n in own if n in held and len(held[n]) and not held[n][0].any()]
-        if not zero:
+        if step.ours[leaf][wrong].any() or not zero:
             return []
-        still |= {leaf if len(zero) == len(own) else f"{leaf} ({listed(zero)})"}
-    leaves = [n for n in step.off if any(n == s.partition(" (")[0] for s in still)]
-    named = [next(s for s in still if s.partition(" (")[0] == leaf) for leaf in leaves]
-    says = f"{listed(named)} {'has' if len(named) == 1 else 'have'} no gradient in the port: frozen, or not used"
+        named.append(leaf if len(zero) == len(own) else f"{leaf} ({listed(zero)})")
+    have = "has" if len(named) == 1 else "have"
+    says = f"{listed(named)} {have} no gradient in the port: frozen, or not used"
     return [Cause("no gradient", says, {}, 0.0)]
 
 

@@ -62,7 +62,8 @@ class Names:
 def names_of(leaf: str, shapes: Mapping[str, tuple[int, ...]], modules: Mapping[str, Any]) -> Names:
     """What is known of a leaf of PyTorch's by its name, its layer and the other leaves' shapes.
 
-    shapes: {PyTorch's name: shape}, in the model's order; modules: {path: class and settings}, as a trace has them
+    shapes: {PyTorch's name: shape}, in the model's order
+    modules: {path: class and settings}, as a trace has them
     """
     layer, _, last = leaf.rpartition(".")
     kind = str(modules.get(layer, "")).partition("(")[0]
