@@ -4,6 +4,7 @@ A wrong order of axes, gates or flattened channels leaves every shape as it is, 
 layer alike it is odd in none. The loss alone tells: it is computed from each changed start.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,6 @@ Change = Callable[[np.ndarray], np.ndarray | None]
 """Of a leaf, another of its shape; None where it has none."""
 
 _MAX_AXES = 5
-_PARTS = (2, 3, 4)
 _SIBLINGS = 4
 BUDGET = 600
 """Evaluations of the loss."""
@@ -123,8 +123,17 @@ def repairs(
 
 def _moves(named: Leaves) -> Iterator[_Move]:
     """Every change, once; the plainest first."""
+    shapes = {array.shape for array in named.values()}
     known: set[int] = set()
-    for move in itertools.chain(_by_leaf(named), _exchanged(named)):
+    for move in itertools.chain(
+        _by_leaf(named, _axes(shapes)),
+        _layers_exchanged(named),
+        _parts(named, (2, 3)),
+        _by_leaf(named, _flips(shapes)),
+        _by_leaf(named, _regrouped(shapes)),
+        _leaves_exchanged(named),
+        _parts(named, (4,)),  # many: 23 orders each
+    ):
         changed = {n: a for n, a in move.of.items() if not np.array_equal(a, named[n])}
         key = hash(tuple((name, changed[name].tobytes()) for name in sorted(changed)))
         if changed and key not in known:
@@ -132,9 +141,9 @@ def _moves(named: Leaves) -> Iterator[_Move]:
             yield _Move(move.says, changed)
 
 
-def _by_leaf(named: Leaves) -> Iterator[_Move]:
+def _by_leaf(named: Leaves, changes: Iterator[tuple[str, Change]]) -> Iterator[_Move]:
     """One change of a leaf, or of all of a kind: by their last name, their layer, or at all."""
-    for says, change in _changes(named):
+    for says, change in changes:
         made = {name: change(array) for name, array in named.items()}
         able = {name: array for name, array in made.items() if array is not None}
         for group in _groups(list(able)):
@@ -165,14 +174,6 @@ def _tail(name: str) -> str:
     return ".".join(name.split(".")[-2:])
 
 
-def _changes(named: Leaves) -> Iterator[tuple[str, Change]]:
-    shapes = {array.shape for array in named.values()}
-    yield from _axes(shapes)
-    yield from _flips(shapes)
-    yield from _parts(shapes)
-    yield from _regrouped(shapes)
-
-
 def _axes(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
     for count in sorted({len(shape) for shape in shapes if 2 <= len(shape) <= _MAX_AXES}):
         for axes in itertools.permutations(range(count)):
@@ -198,26 +199,29 @@ def _flips(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
             yield f"flipped along axes {axes}", flipped
 
 
-def _parts(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
-    """Gates, or q, k and v, in another order: of kernels so many times as wide as high."""
-    for axis in (-1, 0):
-        ratios = {
-            shape[axis] // shape[-1 - axis]
-            for shape in shapes
-            if len(shape) == 2 and shape[-1 - axis] and shape[axis] % shape[-1 - axis] == 0
+def _parts(named: Leaves, counts: Sequence[int]) -> Iterator[_Move]:
+    """Gates, or q, k and v, in another order: where a kernel is so many times as wide as high."""
+    for axis, count in itertools.product((-1, 0), counts):
+        layers = {
+            _layer(name)
+            for name, array in named.items()
+            if array.ndim == 2 and array.shape[axis] == count * array.shape[-1 - axis]
         }
-        for count in (count for count in _PARTS if count in ratios):
-            for order in itertools.permutations(range(count)):
-                if order == tuple(range(count)):
-                    continue
+        fused = {name: array for name, array in named.items() if _layer(name) in layers}
+        orders = itertools.permutations(range(count))
+        changes = ((_order_said(axis, o), functools.partial(_ordered, axis, o)) for o in orders)
+        yield from _by_leaf(fused, changes)
 
-                def ordered(array: np.ndarray, axis: int = axis, order: Any = order) -> Any:
-                    if not array.ndim or array.shape[axis] % len(order):
-                        return None
-                    parts = np.split(array, len(order), axis)
-                    return np.concatenate([parts[i] for i in order], axis)
 
-                yield f"parts of axis {axis} in the order {order}", ordered
+def _order_said(axis: int, order: tuple[int, ...]) -> str:
+    return f"parts of axis {axis} in the order {order}"
+
+
+def _ordered(axis: int, order: tuple[int, ...], array: np.ndarray) -> np.ndarray | None:
+    if not array.ndim or array.shape[axis] % len(order):
+        return None
+    parts = np.split(array, len(order), axis)
+    return np.concatenate([parts[i] for i in order], axis)
 
 
 def _regrouped(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
@@ -226,7 +230,7 @@ def _regrouped(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
     sizes = {size for shape in shapes if len(shape) >= 2 for size in (shape[0], shape[-1])}
     factors = sorted(
         {n for size in sizes for n in range(2, size) if size % n == 0},
-        key=lambda n: (n not in channels, n),
+        key=lambda n: (not any(n == c or n * c in sizes for c in channels), n),
     )
     for y, axis in itertools.product(factors, (0, -1)):
 
@@ -237,13 +241,10 @@ def _regrouped(shapes: set[tuple[int, ...]]) -> Iterator[tuple[str, Change]]:
             view = first.reshape(y, -1, *first.shape[1:]).swapaxes(0, 1)
             return np.moveaxis(view.reshape(first.shape), 0, axis)
 
-        what = "channels" if y in channels else "parts"
-        yield f"axis {axis}: its {y} {what} last, for first", regrouped
+        yield f"axis {axis} taken as ({y}, -1) and transposed", regrouped
 
 
-def _exchanged(named: Leaves) -> Iterator[_Move]:
-    """Layers of one parent in each other's places, in all parents at once too; then leaves."""
-    yield from _layers_exchanged(named)
+def _leaves_exchanged(named: Leaves) -> Iterator[_Move]:
     for one, other in itertools.combinations(named, 2):
         a, b = named[one], named[other]
         if a.shape == b.shape and a.dtype == b.dtype:
@@ -251,6 +252,7 @@ def _exchanged(named: Leaves) -> Iterator[_Move]:
 
 
 def _layers_exchanged(named: Leaves) -> Iterator[_Move]:
+    """Layers of one parent in each other's places, and in all such parents at once."""
     parents: dict[str, dict[str, dict[str, str]]] = {}
     for name in named:
         layer, _, last = name.rpartition(".")
