@@ -1,9 +1,12 @@
 """Each fault of a buffer or a batch is named, and nothing else is; faults of real ports too."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +22,12 @@ from port.drawn_traces import (
     with_grads,
     with_start,
 )
+from port.planting import Plant, named
+from port.ports import jax_trace, torch_trace
+from port.programs import conv_nnx
+from twinstep.port.first_causes import causes_of
+from twinstep.port.proving import Proof, found_mapping
+from twinstep.port.sides import lined_up
 from twinstep.trace.ledger import Trace
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -139,6 +148,7 @@ BATCHES: list[tuple[str, Callable[[dict[str, np.ndarray], Trace], dict[str, np.n
     ("samples repeated", lambda b, _: b | {"x": b["x"][[0, 1, 2, 3, 0, 1]]}, "more than once"),
     ("normalized", lambda b, _: b | {"x": b["x"] / 2 + 3}, "times 0.5 plus 3"),
     ("normalized", lambda b, _: b | {"x": (b["x"] - [1, 2, 3, 4]) / [2, 4, 8, 5]}, "along axis 1"),
+    ("normalized", lambda b, _: b | {"x": b["x"] + 1}, "PyTorch's plus 1"),
     ("rounded", lambda b, _: b | {"x": b["x"].astype(np.float16).astype(float)}, "float16"),
     ("flipped", lambda b, _: b | {"x": b["x"][:, ::-1]}, "along axis 1"),
 ]
@@ -165,3 +175,73 @@ def test_an_update_is_no_business_of_this() -> None:
         torch, with_start(torch, {"head.bias": np.zeros_like}), "params", 3, "head.bias"
     )
     assert not found(torch, with_grads(torch, lambda _, g: 2 * g), "params", 1, "head.bias")
+
+
+# Real ports
+
+
+def sums(logits: jax.Array, y: jax.Array) -> jax.Array:
+    return len(y) * conv_nnx.criterion(logits, y)
+
+
+def penalized(f: Callable[..., Any], **flags: Any) -> Callable[..., Any]:
+    def loss(params: Any, *more: Any) -> Any:
+        value, stats = f(params, *more)
+        return value + 0.025 * sum(jnp.sum(p**2) for p in jax.tree.leaves(params)), stats
+
+    return jax.value_and_grad(loss, **flags)
+
+
+class Biased(conv_nnx.BatchNorm):
+    """Keeps the variance that it normalizes by."""
+
+    def keep(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+        super().keep(mean, var * (count - 1) / count, count)
+
+
+def turned(arrays: dict[str, Any]) -> None:
+    arrays["fc1.weight"] = arrays["fc1.weight"].T
+
+
+PLANTS = [
+    ("sum for mean", "loss", 1, {"criterion": sums}),
+    ("decay in the gradient", "loss", 1, {"value_and_grad": penalized}),
+    (
+        "biased running variance",
+        "buffers",
+        1,
+        {"model": functools.partial(conv_nnx.ConvNet, norm=Biased)},
+    ),
+    ("transposed", "params", 0, named(conv_nnx.from_torch, turned)),
+]
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Trace:
+    return torch_trace("conv_nnx", 1, "float64", steps=3)
+
+
+@pytest.mark.quick_to_compile
+@pytest.mark.parametrize(("kind", "stage", "step", "parts"), PLANTS)
+def test_faults_of_a_real_port(theirs: Trace, kind: str, stage: str, step: int, parts: Any) -> None:
+    mapping = found_mapping(theirs, jax_trace("conv_nnx", theirs))
+    wrong = jax_trace("conv_nnx", theirs, Plant("conv_nnx", kind, kind, stage, step, parts))
+    sides = lined_up(theirs, wrong, mapping)
+    finding = Proof(*sides).comparison().first
+    assert finding is not None
+    assert (finding.stage, finding.step) == (stage, step)
+    assert kinds(causes_of(*sides, finding)) == [kind]
+
+
+@pytest.mark.quick_to_compile
+def test_an_honest_port_has_no_cause(theirs: Trace) -> None:
+    right = jax_trace("conv_nnx", theirs)
+    sides = lined_up(theirs, right, found_mapping(theirs, right))
+    for step, stage, leaf in (
+        (0, "params", "fc1.weight"),
+        (1, "loss", "loss"),
+        (1, "raw_grads", "conv1.weight"),
+        (1, "buffers", "bn1.running_var"),
+        (2, "batch", "x"),
+    ):
+        assert not causes_of(*sides, first(stage, step, leaf))

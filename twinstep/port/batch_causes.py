@@ -212,7 +212,8 @@ def _linear(
 
 
 def _formula(factor: float, added: float) -> str:
-    return f"times {factor:.7g}" + (f" plus {added:.7g}" if added else "")
+    terms = [f"times {factor:.7g}"] if factor != 1 else []
+    return " ".join([*terms, f"plus {added:.7g}"] if added else terms)
 
 
 def _flips(array: np.ndarray) -> Iterator[tuple[int, ...]]:

@@ -26,7 +26,7 @@ class Rearrangement:
     """PyTorch's array looked at in a view, some axes of it the other way round or in another order.
 
     kind: such as "transposed"; says: what a leaf is then, in words
-    blocks: the order of the entries of the view's first axis
+    blocks: the order of the entries of the view's first axis; then all else is as it is
     """
 
     kind: str
@@ -45,6 +45,17 @@ class Rearrangement:
             way = (slice(None, None, -1 if i in self.flip else 1) for i in range(seen.ndim))
             seen = seen[tuple(way)]
         return seen.transpose(self.axes)
+
+    def shape(self) -> tuple[int, ...]:
+        """Of what `of` gives."""
+        return tuple(self.view[axis] for axis in self.axes)
+
+    def entries(self, array: np.ndarray, index: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Some entries of what `of` gives, without making the others."""
+        if not self.blocks:
+            found: np.ndarray = self.of(array)[index]
+            return found
+        return array.reshape(self.view)[(np.array(self.blocks)[index[0]], *index[1:])]
 
 
 @dataclass(frozen=True)
@@ -95,19 +106,18 @@ def fitting(
     """
     if one.size < 2 or one.shape != other.shape:
         return []
+    one, other = np.ascontiguousarray(one), np.ascontiguousarray(other)
     found: list[tuple[Rearrangement, float]] = []
     moved: list[np.ndarray] = []
-    numbers = np.arange(one.size).reshape(one.shape)
     places = np.unique(np.linspace(0, one.size - 1, min(_SAMPLE, one.size)).astype(int))
     for each in _candidates(one.shape, names):
-        made = each.of(one)
-        theirs = other.reshape(made.shape)
-        index = np.unravel_index(places, made.shape)
-        if not ratio(made[index], theirs[index]) <= 1:
+        theirs = other.reshape(each.shape())
+        index = np.unravel_index(places, theirs.shape)
+        if not ratio(each.entries(one, index), theirs[index]) <= 1:
             continue
-        apart = ratio(made, theirs)
+        apart = ratio(each.of(one), theirs)
         if apart <= 1:
-            order = each.of(numbers).reshape(-1)
+            order = each.of(np.arange(one.size).reshape(one.shape)).reshape(-1)
             if not any(np.array_equal(order, known) for known in moved):
                 moved.append(order)
                 found.append((each, apart))
