@@ -212,7 +212,8 @@ def _linear(
 
 
 def _formula(factor: float, added: float) -> str:
-    terms = [f"times {factor:.7g}"] if factor != 1 else []
+    times = f"{factor:.7g}"
+    terms = [f"times {times}"] if times != "1" else []
     return " ".join([*terms, f"plus {added:.7g}"] if added else terms)
 
 
