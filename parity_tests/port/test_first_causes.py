@@ -14,6 +14,7 @@ from port.drawn_traces import (
     MOMENTUM,
     SAMPLES,
     drawn,
+    first,
     found,
     kinds,
     roughly,
@@ -199,6 +200,9 @@ class Biased(conv_nnx.BatchNorm):
         super().keep(mean, var * (count - 1) / count, count)
 
 
+biased = functools.partial(conv_nnx.ConvNet, norm=Biased)
+
+
 def turned(arrays: dict[str, Any]) -> None:
     arrays["fc1.weight"] = arrays["fc1.weight"].T
 
@@ -206,12 +210,7 @@ def turned(arrays: dict[str, Any]) -> None:
 PLANTS = [
     ("sum for mean", "loss", 1, {"criterion": sums}),
     ("decay in the gradient", "loss", 1, {"value_and_grad": penalized}),
-    (
-        "biased running variance",
-        "buffers",
-        1,
-        {"model": functools.partial(conv_nnx.ConvNet, norm=Biased)},
-    ),
+    ("biased running variance", "buffers", 1, {"model": biased}),
     ("transposed", "params", 0, named(conv_nnx.from_torch, turned)),
 ]
 
@@ -245,3 +244,17 @@ def test_an_honest_port_has_no_cause(theirs: Trace) -> None:
         (2, "batch", "x"),
     ):
         assert not causes_of(*sides, first(stage, step, leaf))
+
+
+@pytest.mark.quick_to_compile
+def test_a_map_found_by_the_values_of_a_wrong_start(theirs: Trace) -> None:
+    start = named(conv_nnx.from_torch, turned)
+    wrong = jax_trace("conv_nnx", theirs, Plant("conv_nnx", "turned", "layout", "loss", 1, start))
+    sides = lined_up(theirs, wrong, found_mapping(theirs, wrong))
+    finding = Proof(*sides).comparison().first
+    assert finding is not None
+    assert finding.stage == "loss"
+    (cause,) = causes_of(*sides, finding)
+    assert cause.says == (
+        "perhaps: fc1.kernel lies as PyTorch has it, the other leaves called kernel are transposed"
+    )

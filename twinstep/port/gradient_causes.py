@@ -240,9 +240,8 @@ def _decayed(step: FirstStep) -> list[Cause]:
             continue
         # that it is in no other leaf is seen where the others are not 0
         rest = [n for n in step.theirs if n not in step.off]
-        spared = [
-            n for n in rest if step.ratio({n: step.theirs[n] + value * of(step.params[n])}) > 1
-        ]
+        with_it = {n: step.theirs[n] + value * of(step.params[n]) for n in rest}
+        spared = step.ratio(with_it) > 1
         where = f"those of {listed(step.off)} alone" if spared else "all of them"
         norm = np.abs if kind == "L1" else (lambda p: p * p / 2)
         loss = sum(float(norm(step.params[n]).sum()) for n in step.off) * value

@@ -1,6 +1,6 @@
 """Why a port shows another loss than PyTorch, though its gradients are the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from twinstep.port.gradient_causes import FirstStep
 from twinstep.port.mapping import Piece
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
+
+Order = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of a leaf's axes, and which of them are flipped."""
 
 _CLEARLY = 16.0  # times what is allowed
 _STEPS = 8  # of a free run: later ones have grown apart
@@ -152,8 +155,8 @@ def odd_layouts(jax: Side) -> list[Cause]:
     found = []
     for (last, _), group in groups.items():
         orders = {name: (p.axes, p.flip) for name, p in group.items() if len(p.view) == len(p.at)}
-        usual = max(set(orders.values()), key=[*orders.values()].count, default=None)
-        if usual is None or 2 * [*orders.values()].count(usual) <= len(orders):
+        usual = _usual(orders, group)
+        if usual is None:
             continue
         for name, order in orders.items():
             view = group[name].view
@@ -166,6 +169,16 @@ def odd_layouts(jax: Side) -> list[Cause]:
     return found
 
 
-def _said(order: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+def _usual(orders: Mapping[str, Order], pieces: Mapping[str, Piece]) -> Order | None:
+    """The one order of those whose shape tells it; else that of more than half."""
+    told = {order for n, order in orders.items() if len({*pieces[n].view}) == len(pieces[n].view)}
+    if len(told) == 1:
+        return told.pop()
+    every = [*orders.values()]
+    usual = max(orders.values(), key=every.count, default=None)
+    return usual if usual is not None and 2 * every.count(usual) > len(every) else None
+
+
+def _said(order: Order) -> str:
     axes, flip = order
     return f"with axes {axes}" + (f", flipped along {flip}" if flip else "")

@@ -103,7 +103,7 @@ class _Start:
 
     @cached_property
     def contents(self) -> dict[bytes, list[str]]:
-        """{entries' hash: where PyTorch has them}, of leaves and their parts that tell themselves."""
+        """{entries' hash: where PyTorch has them}, of leaves and parts that are not alike."""
         found: dict[bytes, list[str]] = {}
         for name, (array, _) in self.pairs.items():
             parts = itertools.chain.from_iterable(_parts(array, count) for count in _PARTS)
