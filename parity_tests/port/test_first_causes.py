@@ -248,9 +248,14 @@ def test_an_honest_port_has_no_cause(theirs: Trace) -> None:
 
 @pytest.mark.quick_to_compile
 def test_a_map_found_by_the_values_of_a_wrong_start(theirs: Trace) -> None:
+    mapping = found_mapping(theirs, jax_trace("conv_nnx", theirs))
+    assert mapping is not None
+    (piece,) = mapping.leaves["fc1.kernel"]
+    by_values = {**mapping.leaves, "fc1.kernel": (dataclasses.replace(piece, axes=(0, 1)),)}
+    mapping = dataclasses.replace(mapping, leaves=by_values)
     start = named(conv_nnx.from_torch, turned)
     wrong = jax_trace("conv_nnx", theirs, Plant("conv_nnx", "turned", "layout", "loss", 1, start))
-    sides = lined_up(theirs, wrong, found_mapping(theirs, wrong))
+    sides = lined_up(theirs, wrong, mapping)
     finding = Proof(*sides).comparison().first
     assert finding is not None
     assert finding.stage == "loss"

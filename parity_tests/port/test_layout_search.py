@@ -27,12 +27,13 @@ theirs = functools.cache(functools.partial(torch_trace, seed=3, dtype="float64",
 
 def start(trace: Trace, part: str = "", change: Change = np.asarray) -> Arrays:
     """PyTorch's arrays, those of a name changed."""
-    arrays = {name: array[0] for name, array in (trace.params | trace.buffers).items()}
+    arrays = {name: array[0] for name, array in {**trace.params, **trace.buffers}.items()}
     return {name: change(a) if part and part in name else a for name, a in arrays.items()}
 
 
 def conv_loss() -> Loss:
-    graph, _, stats = nnx.split(conv_nnx.ConvNet(rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
+    split: Any = nnx.split(conv_nnx.ConvNet(rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
+    graph, _, stats = split
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         given = nnx.State(jax.tree.map(nnx.Param, params))
@@ -43,7 +44,7 @@ def conv_loss() -> Loss:
 
 
 def transformer_loss(params: Any, batch: Any) -> jax.Array:
-    logits = transformer_linen.Transformer().apply({"params": params}, batch["x"])
+    logits: Any = transformer_linen.Transformer().apply({"params": params}, batch["x"])
     return transformer_linen.criterion(logits, batch["y"])
 
 
@@ -95,7 +96,7 @@ def test_gates_of_fused_kernels_and_all_layers_transposed() -> None:
         f"layer_{i}": {"w": rng.normal(size=(6, 6)) / 3, "b": rng.normal(size=6)} for i in range(3)
     } | {"gru": {"w": rng.normal(size=(6, 18)), "b": rng.normal(size=18)}}
 
-    def loss_fn(params: Any, x: jax.Array) -> jax.Array:
+    def loss_fn(params: Any, x: Any) -> tuple[jax.Array, None]:
         for i in range(3):
             x = jnp.tanh(x @ params[f"layer_{i}"]["w"] + params[f"layer_{i}"]["b"])
         r, z, n = jnp.split(x @ params["gru"]["w"] + params["gru"]["b"], 3, -1)

@@ -52,10 +52,12 @@ class Rearrangement:
 
     def entries(self, array: np.ndarray, index: tuple[np.ndarray, ...]) -> np.ndarray:
         """Some entries of what `of` gives, without making the others."""
+        found: np.ndarray
         if not self.blocks:
-            found: np.ndarray = self.of(array)[index]
+            found = self.of(array)[index]
             return found
-        return array.reshape(self.view)[(np.array(self.blocks)[index[0]], *index[1:])]
+        found = array.reshape(self.view)[(np.array(self.blocks)[index[0]], *index[1:])]
+        return found
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> float:
 def _content(array: np.ndarray) -> bytes:
     shape = ",".join(map(str, array.shape))
     # 0 and -0 are one
-    return hashlib.blake2b(np.ascontiguousarray(array + 0.0), key=shape.encode()).digest()
+    return hashlib.blake2b(np.ascontiguousarray(array + 0.0).data, key=shape.encode()).digest()
 
 
 def _numbers(found: np.ndarray) -> str:
