@@ -17,6 +17,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.jax.trees import by_name
 from twinstep.judge import tolerance
+from twinstep.trace import dtypes
 
 Tree = Any
 Leaves = dict[str, np.ndarray]
@@ -106,7 +107,9 @@ def repairs(
     def computed(leaves: Leaves) -> float:
         return float(first([*leaves.values()]))
 
-    kinds = [str(array.dtype) for array in named.values() if array.dtype.kind == "f"]
+    # NumPy's float64 is JAX's float32, where x64 is off
+    of_jax = [jax.dtypes.canonicalize_dtype(array.dtype) for array in named.values()]
+    kinds = [dtypes.name(kind) for kind in of_jax if tolerance.eps(dtypes.name(kind))]
     kind = max(kinds, key=tolerance.eps, default="float32")
     allowed = float(tolerance.plain_bound(np.array([abs(loss)]), np.ones(1), kind)[0])
     if abs(computed(named) - loss) <= allowed:

@@ -23,8 +23,11 @@ Pair = tuple[np.ndarray, np.ndarray]
 _SCALED = 4.0  # eps: a product is rounded once, its factor was solved for from rounded numbers
 _PARTS = (2, 3, 4)
 _LISTED = 4
-_FEW = 16  # entries: of fewer neither spread nor correlation is known
+_FEW = 64  # entries: of fewer neither distribution nor correlation is known
 _SIGMAS = 4.0
+_UNLIKE = 0.35  # correlation
+_SAME_DISTRIBUTION = 1.63  # of Kolmogorov and Smirnov's, which one in a hundred exceeds by chance
+_IN_COMMON = 0.5  # of the entries: in float32 two large draws share many by chance
 _SAME_DRAW = 0.05
 """Of two draws the sorted entries are apart by .3 or more of what their mean is uncertain by."""
 
@@ -225,7 +228,7 @@ def _loosely(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
     if np.array_equal(np.sort(one, axis=None), np.sort(other, axis=None)):
         yield _Explained("another order", "PyTorch's entries in another order")
     elif _drawn(one, other):
-        yield _Explained("another start", "unlike PyTorch's, but as large: drawn anew")
+        yield _Explained("another start", "unlike PyTorch's, but as large: perhaps drawn anew")
 
 
 def _rows(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
@@ -242,17 +245,35 @@ def _rows(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
 
 
 def _drawn(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays are alike in spread and in nothing else, not even up to an order."""
+    """Whether two arrays are of one distribution and alike in nothing else.
+
+    Not even up to an order, a factor and a number that is added: that is a cause, if no known one.
+    """
     a, b = one.reshape(-1).astype(float), other.reshape(-1).astype(float)
     if a.size < _FEW or (a == b).any() or not (a.std() and b.std()):
         return False
-    near = _SIGMAS / np.sqrt(a.size)
-    together = abs(float(np.corrcoef(a, b)[0, 1]))
-    if together > near or abs(np.log(b.std() / a.std())) > near:
+    if np.isin(np.abs(b), np.abs(a)).mean() > _IN_COMMON:
+        return False
+    if abs(float(np.corrcoef(a, b)[0, 1])) > min(_SIGMAS / np.sqrt(a.size), _UNLIKE):
         return False
     a, b = np.sort(a), np.sort(b)
+    if _furthest(a, b) > _SAME_DISTRIBUTION * np.sqrt(2 / a.size):
+        return False
+    least = _SAME_DRAW * b.std() / np.sqrt(a.size)
+    return all(_line_misses(each, b) > least for each in (a, -a[::-1]))
+
+
+def _furthest(a: np.ndarray, b: np.ndarray) -> float:
+    """Kolmogorov and Smirnov's distance of two sorted samples."""
+    every = np.concatenate([a, b])
+    parts = (np.searchsorted(each, every, side="right") / len(each) for each in (a, b))
+    return float(np.abs(np.subtract(*parts)).max())
+
+
+def _line_misses(a: np.ndarray, b: np.ndarray) -> float:
+    """By how much a line through the points misses them, on average."""
     slope, added = np.polyfit(a, b, 1)
-    return bool(np.abs(slope * a + added - b).mean() > _SAME_DRAW * b.std() / np.sqrt(a.size))
+    return float(np.abs(slope * a + added - b).mean())
 
 
 def _merged(one: np.ndarray, two: np.ndarray, summed: np.ndarray, left: np.ndarray) -> bool:
