@@ -222,3 +222,13 @@ def test_what_is_summed_is_said_of_later_steps() -> None:
     assert cause.values == {"speed": 0.5}
     assert causes_of(Side(torch), Side(torch, mapping), first("loss", 4, "loss")) == [cause]
     assert not summed_biases(Side(torch))
+
+
+def test_float32_in_a_float64_run_is_a_candidate() -> None:
+    torch = drawn()
+    jax = with_grads(torch, lambda _, g: g * (1 + 1e-7 * _rng.uniform(-1, 1, g.shape)))
+    (cause,) = found(torch, jax, "raw_grads", 1, "square.weight")
+    assert cause.kind == "candidate: single precision"
+    jax = with_grads(torch, lambda _, g: g * (1 + 1e-5 * _rng.uniform(-1, 1, g.shape)))
+    assert not found(torch, jax, "raw_grads", 1, "square.weight")
+    assert not found(torch, with_losses(jax, lambda loss: 1.1 * loss), "loss", 1, "loss")

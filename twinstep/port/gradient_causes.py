@@ -25,6 +25,7 @@ _CANCELLED = 8.0  # eps of the largest of all: as where gradients are judged
 _CLEARLY = 16.0  # times what is allowed: what is off by less may be explained by anything
 _TOLD = 4  # clearly wrong entries: fewer do not over-determine what is solved for
 _NORM_EPS = 64.0
+_SINGLE = 4.0  # eps of float32, of a leaf's largest entry: few roundings, or one early on
 _DIGITS = 3  # of a threshold that somebody typed
 
 
@@ -122,7 +123,7 @@ def causes_of_gradients(step: FirstStep) -> list[Cause]:
     found = [*exact, *_one_factor(step), *_decayed(step)]
     if not found:
         found = [*_factor_of_some(step), *_clipped_each(step), *_rearranged(step)]
-    return found
+    return found or _in_single_precision(step)
 
 
 def _frozen(step: FirstStep) -> list[Cause]:
@@ -293,6 +294,26 @@ def _rounded(step: FirstStep) -> list[Cause]:
     kind = kinds.pop()
     says = f"the gradients of {listed(step.off)} are rounded to {kind}"
     return [Cause("rounded", says, {}, 0.0)]
+
+
+def _in_single_precision(step: FirstStep) -> list[Cause]:
+    """Where a float64 run is off by what float32 rounds, in loss and gradients: a candidate."""
+    single = _SINGLE * tolerance.eps("float32")
+    if step.kind != "float64":
+        return []
+    gaps = [
+        float(np.abs(step.ours[n] - a).max(initial=0)) / float(np.abs(a).max(initial=0) or 1.0)
+        for n, a in step.theirs.items()
+        if n in step.off
+    ]
+    loss = abs(step.losses[1] - step.losses[0]) / (abs(step.losses[0]) or 1.0)
+    if not max(*gaps, loss) <= single:
+        return []
+    says = (
+        f"perhaps: something is computed in float32, or passes through it: the gradients of "
+        f"{listed(step.off)} are off by no more than {max(gaps):.2g} of their largest entry"
+    )
+    return [Cause("candidate: single precision", says, {}, 0.0)]
 
 
 def _rearranged(step: FirstStep) -> list[Cause]:
