@@ -163,6 +163,17 @@ def test_what_a_batch_is_instead(kind: str, change: Any, says: str) -> None:
     assert says in causes[0].says
 
 
+def test_every_step_has_the_batch_of_the_next() -> None:
+    torch = drawn()
+    jax = torch
+    for row in range(len(torch)):
+        jax = with_batch(jax, row, torch.inputs_of((row + 1) % len(torch)))
+    for name in ("x", "y"):
+        (cause,) = found(torch, jax, "batch", 1, name)
+        assert (cause.kind, cause.values) == ("batch of another step", {"steps": 1.0})
+        assert "steps 1, 2, 3" in cause.says
+
+
 def test_honest_and_unknown_batches_have_no_cause() -> None:
     torch = drawn()
     assert not found(torch, torch, "batch", 4, "x")

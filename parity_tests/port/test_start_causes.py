@@ -159,6 +159,13 @@ def test_a_copy_of_another_leaf_or_of_a_part() -> None:
     assert cause.says == "square.weight is PyTorch's qkv.weight[8:16]"
 
 
+def test_a_part_in_the_place_of_another() -> None:
+    torch = drawn()
+    changes: dict[str, Change] = {"qkv.weight": lambda w: np.concatenate([w[:8], w[:8], w[16:]])}
+    (cause,) = found(torch, with_start(torch, changes), "params", 0, "qkv.weight")
+    assert cause.says == "qkv.weight[8:16] is PyTorch's qkv.weight[0:8]"
+
+
 def test_merged_biases_move_at_half_the_speed() -> None:
     torch = drawn()
     hidden = torch.params["gru.bias_hh_l0"][0]

@@ -63,6 +63,8 @@ def _inputs(torch: Side, jax: Side) -> dict[str, _Input]:
         if partner is None or name not in one.inputs or partner[0] not in other.inputs:
             continue
         leaf, axes, same = partner
+        if not any(same) and name in other.inputs:  # nothing tells the partner but its name
+            leaf, axes = name, None
         theirs = [batches.array(one, name, t) for t in range(len(one))]
         ours = [batches.array(other, leaf, t) for t in range(len(one))]
         if axes is not None:
