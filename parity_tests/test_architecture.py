@@ -46,9 +46,10 @@ ROOMS = {
     "torch_impl": {"problems", "torch", "torch_impl"},
     "jax_impl": {"problems", "jax", "jax_impl"},
     "runs": BELOW | {"runs"},  # runs/launch.py finds the four above by name
+    "port": BELOW | {"runs", "port"},
     "report": BELOW | {"runs", "report"},
     "bench": BELOW | {"runs", "report", "bench"},
-    "cli": BELOW | {"runs", "report", "bench", "cli"},
+    "cli": BELOW | {"runs", "port", "report", "bench", "cli"},
     "start": {"cli"},
     "front": set(),  # names what is public; nothing in the house asks for it
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from twinstep.runs.launch import run
     from twinstep.runs.verification import Verification, verify
+    from twinstep.trace.lazy import lazy_trace
     from twinstep.trace.ledger import Trace
     from twinstep.trace.storage import load_trace, open_trace
 
@@ -44,6 +45,7 @@ __all__ = [
     "Verification",
     "compare",
     "examples",
+    "lazy_trace",
     "load_mapping",
     "load_trace",
     "match",
@@ -71,6 +73,7 @@ _HOMES = {
     "compare": "twinstep.judge.comparison",
     "examples": "twinstep.problems",
     "load_mapping": "twinstep.port.mapping",
+    "lazy_trace": "twinstep.trace.lazy",
     "load_trace": "twinstep.trace.storage",
     "match": "twinstep.port.matching",
     "open_trace": "twinstep.trace.storage",

@@ -5,6 +5,8 @@ whole or not at all.
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from twinstep.errors import InputError
@@ -44,18 +46,32 @@ def read(name: Name, max_bytes: int) -> bytes:
 
     Raises InputError for anything else, none of which is read or waited for, and OSError.
     """
+    with opened(name) as file:
+        found = os.fstat(file.fileno()).st_size
+        # one more: it may be growing
+        content = b"" if found > max_bytes else file.read(found + 1)
+    check_size(name, max(found, len(content)), max_bytes)
+    return content
+
+
+@contextlib.contextmanager
+def opened(name: Name) -> Iterator[BufferedReader]:
+    """A regular file, to be read in parts.
+
+    Raises InputError for anything else, none of which is waited for, and OSError.
+    """
     check_regular_file(name, _kind(os.stat(name).st_mode))  # to open a device may do something
     # it may be another file by now: a pipe that nobody writes would be waited for without NONBLOCK
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        check_regular_file(name, _kind(found.st_mode))
-        # one more: it may be growing
-        content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
-    size = max(found.st_size, len(content))
+        check_regular_file(name, _kind(os.fstat(descriptor).st_mode))
+        yield file
+
+
+def check_size(name: Name, size: int, max_bytes: int) -> None:
+    """Raises InputError for a file that is larger than was said."""
     if size > max_bytes:
         raise InputError(f"{name} has {size} bytes, expected at most {max_bytes}")
-    return content
 
 
 def check_regular_file(name: Name, found: str | None) -> None:

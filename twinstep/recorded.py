@@ -48,6 +48,14 @@ def _parser(framework: str) -> _Parser:
     add("--no-raw-grads", action="store_true", help="not the gradients before clipping")
     add("--no-opt-state", action="store_true", help="not the optimizers' state")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="leave out such names")
+    add(
+        "--start",
+        "--start-from",  # torchrun takes the other for its own --start-method, cut short
+        dest="start",
+        metavar="FILE",
+        help="PyTorch: what parameters and buffers start from, a .safetensors file by the trace's "
+        "names or a trace",
+    )
     add("-m", action="store_true", help="the program is a module")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
@@ -74,6 +82,11 @@ def main(framework: str, record: Callable[..., Any], arguments: Sequence[str]) -
         program, *rest = options.program
         if not options.m and not os.path.isfile(program):
             raise InputError(f"program {program!r} is no file")
+        if options.start is not None and framework != "torch":
+            raise InputError(
+                "--start is of python -m twinstep.torch alone: a JAX program loads its own values"
+            )
+        started = {} if options.start is None else {"start": options.start}
         recorder = record(
             out=options.out,
             steps=options.steps,
@@ -82,6 +95,7 @@ def main(framework: str, record: Callable[..., Any], arguments: Sequence[str]) -
             raw_grads=not options.no_raw_grads,
             opt_state=not options.no_opt_state,
             exclude=options.exclude,
+            **started,
         )
     except InputError as error:
         print(f"twinstep: error: {error}", file=sys.stderr)

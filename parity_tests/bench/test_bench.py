@@ -30,7 +30,7 @@ from twinstep.cli import main
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.regression import LinearRegression
 from twinstep.runs import launch
-from twinstep.trace.ledger import concatenate
+from twinstep.trace.joining import concatenate
 from twinstep.trace.variants import LABELS, TrainingResult
 
 pytestmark = pytest.mark.quick_to_compile

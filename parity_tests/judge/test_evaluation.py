@@ -14,7 +14,7 @@ from helpers.synthetic_traces import STEPS, made, refused
 
 from twinstep import Comparison, Trace, Verdict, compare, open_trace
 from twinstep.judge import tolerance
-from twinstep.trace.ledger import concatenate
+from twinstep.trace.joining import concatenate
 from twinstep.trace.stages import STAGES
 
 OUTPUTS = np.array([[1.0, 2.0, 0.5], [1.5, 1.5 - 4 * EPS, -1.0], [0.25, -2.0, 2.0]])

@@ -19,13 +19,16 @@ Change = Callable[[Any], Any]
 class Plant:
     """A fault of one port.
 
+    What the converter gets wrong ("layout:", "start:") is off at the start. Who takes a leaf in any
+    arrangement for the same start sees a "layout:" first in the loss of step 1.
+
     Attributes:
         port: A name of `ports.PORTS`.
         name: What was done wrong; unique for a port.
         kind: Its family and what of it, as "clip: missing".
         stage: What is off first, held against PyTorch's names and layouts: "batch", "params" (of
             step 0: the start; else the update), "buffers", "loss" or "raw_grads".
-        at: The step, from 1; 0 is the start.
+        at: The step, from 1; 0 is the start. Of a float64 run of seed 1.
         parts: {field of the program's Parts: what stands there instead}.
         single: Whether a run in float32 shows it beside its rounding.
     """

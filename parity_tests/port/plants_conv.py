@@ -1,4 +1,4 @@
-"""Faults of conv_nnx but its optimizer's rule: layers, BatchNorm, loss, layout, start, clipping."""
+"""Faults of conv_nnx outside of BatchNorm and the rule: layers, loss, layout, start, clipping."""
 
 import functools
 from collections.abc import Callable
@@ -24,13 +24,11 @@ from port.planting import (
 )
 from port.programs.conv_nnx import (
     CLASSES,
-    BatchNorm,
     ConvNet,
     adamw,
     criterion,
     from_torch,
     gelu,
-    stats_from_torch,
 )
 
 plant = functools.partial(Plant, "conv_nnx")
@@ -40,83 +38,6 @@ def model(**layers: Any) -> dict[str, Any]:
     """The network with other layers."""
     return {"model": functools.partial(ConvNet, **layers)}
 
-
-# BatchNorm
-
-
-def _norm(
-    keep: Callable[[Any, Any, Any, int], None] = BatchNorm.keep,
-    axes: tuple[int, ...] = (0, 1, 2),
-    eps: float = 1e-5,
-    unbiased: bool = False,
-    frozen: bool = False,
-    stopped: bool = False,
-    scaled: bool = True,
-) -> dict[str, Any]:
-    """BatchNorm with one thing wrong: what is kept, or how it normalizes."""
-
-    class Wrong(BatchNorm):
-        def __call__(self, x: jax.Array) -> jax.Array:
-            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-            count = x.size // x.shape[-1]
-            keep(self, mean, var, count)
-            if axes != (0, 1, 2):
-                mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-            if unbiased:
-                var = var * count / (count - 1)
-            if frozen:
-                mean, var = self.mean[...], self.var[...]
-            if stopped:
-                mean, var = jax.lax.stop_gradient((mean, var))
-            y = (x - mean) / jnp.sqrt(var + eps)
-            return y * self.scale[...] + self.bias[...] if scaled else y + self.bias[...]
-
-    return model(norm=Wrong)
-
-
-def _keeps(weight: float, *, biased: bool = False, root: bool = False) -> Callable[..., None]:
-    """What keeps statistics, the old ones by a weight."""
-
-    def keep(norm: Any, mean: Any, var: Any, count: int) -> None:
-        kept = var if biased else var * count / (count - 1)
-        kept = jnp.sqrt(kept) if root else kept
-        norm.mean[...] = weight * norm.mean[...] + (1 - weight) * mean
-        norm.var[...] = weight * norm.var[...] + (1 - weight) * kept
-
-    return keep
-
-
-def _twice(norm: Any, mean: Any, var: Any, count: int) -> None:
-    for _ in range(2):
-        BatchNorm.keep(norm, mean, var, count)
-
-
-class AfterActivation(BatchNorm):
-    """Normalizes what the activation has left."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(jax.nn.relu(x))
-
-
-_NORMS = [
-    plant("norm evaluates", "norm: in evaluation mode", "loss", 1, _norm(frozen=True)),
-    plant("norm's momentum", "norm: momentum turned round", "buffers", 1, _norm(_keeps(0.1))),
-    plant("norm's default", "norm: momentum .99", "buffers", 1, _norm(_keeps(0.99))),
-    plant("norm keeps biased", "norm: biased running variance", "buffers", 1, _norm(_keeps(0.9, biased=True))),
-    plant("norm keeps deviation", "norm: running deviation", "buffers", 1, _norm(_keeps(0.9, root=True))),
-    plant("norm keeps nothing", "norm: running statistics stay", "buffers", 1, _norm(lambda *_: None)),
-    plant("norm keeps twice", "norm: running statistics moved twice", "buffers", 1, _norm(_twice)),
-    plant("norm unbiased", "norm: unbiased variance", "loss", 1, _norm(unbiased=True)),
-    plant("norm's eps", "norm: eps", "loss", 1, _norm(eps=1e-3)),
-    plant("norm of a sample", "norm: over each sample", "loss", 1, _norm(axes=(1, 2))),
-    plant("norm's statistics constant", "gradient: stopped at statistics", "raw_grads", 1, _norm(stopped=True)),
-    # it is 1 at the start, so the loss is right
-    plant("norm unscaled", "norm: no scale", "raw_grads", 1, _norm(scaled=False)),
-    plant("norm after", "layers: norm after the activation", "loss", 1, model(norm=AfterActivation)),
-    plant("variance starts at 0", "start: buffers", "buffers", 0, {
-        "stats_from_torch": lambda given: where("var", np.zeros_like, stats_from_torch(given))
-    }),
-]
 
 # Layers
 
@@ -132,13 +53,21 @@ _LAYERS = [
     plant("relu", "layers: another activation", "loss", 1, model(activation=jax.nn.relu)),
     plant("leaky", "layers: another activation", "loss", 1, model(inner=jax.nn.leaky_relu)),
     plant("SAME", "layers: padding SAME", "loss", 1, model(padding="SAME")),
-    plant("average pool", "layers: another pooling", "loss", 1, model(
-        pool=lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2))
-    )),
+    plant(
+        "average pool",
+        "layers: another pooling",
+        "loss",
+        1,
+        model(pool=lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2))),
+    ),
     plant("dropout", "layers: dropout", "loss", 1, model(activation=_dropped)),
-    plant("flattened as it is", "layout: flattened channels last", "loss", 1, model(
-        flat=lambda x: x.reshape(len(x), -1)
-    )),
+    plant(
+        "flattened as it is",
+        "layout: flattened channels last",
+        "loss",
+        1,
+        model(flat=lambda x: x.reshape(len(x), -1)),
+    ),
 ]
 
 # Loss
@@ -171,18 +100,46 @@ def _with_norms(f: Callable[..., Any], **flags: Any) -> Callable[..., Any]:
 _LOSSES = [
     plant("not smoothed", "loss: no label smoothing", "loss", 1, _smoothed(0.0)),
     plant("smoothed more", "loss: label smoothing", "loss", 1, _smoothed(0.13)),
-    plant("smoothed among others", "loss: label smoothing", "loss", 1, {"criterion": _smoothed_among_others}),
-    plant("sum", "loss: sum for mean", "loss", 1, {"criterion": lambda z, y: len(y) * criterion(z, y)}),
-    plant("mean over classes", "loss: mean over classes too", "loss", 1, {"criterion": lambda z, y: criterion(z, y) / CLASSES}),
-    plant("softmax twice", "loss: of probabilities", "loss", 1, {"criterion": lambda z, y: criterion(jax.nn.softmax(z), y)}),
-    plant("bfloat16 logits", "loss: in bfloat16", "loss", 1, {
-        "criterion": lambda z, y: criterion(z.astype(jnp.bfloat16).astype(z.dtype), y)
-    }),
+    plant(
+        "smoothed among others",
+        "loss: label smoothing",
+        "loss",
+        1,
+        {"criterion": _smoothed_among_others},
+    ),
+    plant(
+        "sum", "loss: sum for mean", "loss", 1, {"criterion": lambda z, y: len(y) * criterion(z, y)}
+    ),
+    plant(
+        "mean over classes",
+        "loss: mean over classes too",
+        "loss",
+        1,
+        {"criterion": lambda z, y: criterion(z, y) / CLASSES},
+    ),
+    plant(
+        "softmax twice",
+        "loss: of probabilities",
+        "loss",
+        1,
+        {"criterion": lambda z, y: criterion(jax.nn.softmax(z), y)},
+    ),
+    plant(
+        "bfloat16 logits",
+        "loss: in bfloat16",
+        "loss",
+        1,
+        {"criterion": lambda z, y: criterion(z.astype(jnp.bfloat16).astype(z.dtype), y)},
+    ),
     plant("decay in the loss", "decay: in the loss", "loss", 1, {"value_and_grad": _with_norms}),
     # what is shown is another number than what is differentiated
-    plant("loss shown as a sum", "loss: shown otherwise", "loss", 1, differentiated(
-        lambda value, grads: ((6 * value[0], value[1]), grads)
-    )),
+    plant(
+        "loss shown as a sum",
+        "loss: shown otherwise",
+        "loss",
+        1,
+        differentiated(lambda value, grads: ((6 * value[0], value[1]), grads)),
+    ),
 ]
 
 # Layout and start: the converter
@@ -200,26 +157,87 @@ def _norms_exchanged(arrays: dict[str, Any]) -> None:
 
 
 _STARTS = [
-    plant("fc1 as it is", "layout: square weight not transposed", "params", 0, _of("fc1.weight", lambda w: w.T)),
-    plant("conv2 turned", "layout: in and out swapped", "params", 0, _of("conv2.weight", lambda w: w.swapaxes(0, 1))),
-    plant("conv1 flipped", "layout: kernel flipped", "params", 0, _of("conv1.weight", lambda w: w[:, :, ::-1, ::-1])),
-    plant("conv2 height and width", "layout: height and width swapped", "params", 0, _of("conv2.weight", lambda w: w.swapaxes(2, 3))),
+    plant(
+        "fc1 as it is",
+        "layout: square weight not transposed",
+        "params",
+        0,
+        _of("fc1.weight", lambda w: w.T),
+    ),
+    plant(
+        "conv2 turned",
+        "layout: in and out swapped",
+        "params",
+        0,
+        _of("conv2.weight", lambda w: w.swapaxes(0, 1)),
+    ),
+    plant(
+        "conv1 flipped",
+        "layout: kernel flipped",
+        "params",
+        0,
+        _of("conv1.weight", lambda w: w[:, :, ::-1, ::-1]),
+    ),
+    plant(
+        "conv2 height and width",
+        "layout: height and width swapped",
+        "params",
+        0,
+        _of("conv2.weight", lambda w: w.swapaxes(2, 3)),
+    ),
     # the network flattens channels first already
-    plant("fc1 by pixels", "layout: flattened twice over", "params", 0, _of(
-        "fc1.weight", lambda w: w.reshape(32, 8, 2, 2).transpose(0, 2, 3, 1).reshape(32, 32)
-    )),
-    plant("colours reversed", "layout: channels reversed", "params", 0, _of("conv1.weight", lambda w: w[:, ::-1])),
-    plant("scale for bias", "layout: scale and bias swapped", "params", 0, named(from_torch, _norms_exchanged)),
+    plant(
+        "fc1 by pixels",
+        "layout: flattened twice over",
+        "params",
+        0,
+        _of("fc1.weight", lambda w: w.reshape(32, 8, 2, 2).transpose(0, 2, 3, 1).reshape(32, 32)),
+    ),
+    plant(
+        "colours reversed",
+        "layout: channels reversed",
+        "params",
+        0,
+        _of("conv1.weight", lambda w: w[:, ::-1]),
+    ),
+    plant(
+        "scale for bias",
+        "layout: scale and bias swapped",
+        "params",
+        0,
+        named(from_torch, _norms_exchanged),
+    ),
     plant("fc2 drawn", "start: a leaf drawn anew", "params", 0, start(from_torch, "fc2", another)),
-    plant("fc1 bias at 0", "start: a leaf at 0", "params", 0, start(from_torch, "['fc1']['bias']", jnp.zeros_like)),
-    plant("null bias at 0", "start: a leaf at 0", "params", 0, start(from_torch, "['conv1']['bias']", jnp.zeros_like)),
-    plant("start in half", "start: rounded to half precision", "params", 0, start(
-        from_torch, "", lambda a: a.astype(jnp.float16).astype(a.dtype)
-    )),
+    plant(
+        "fc1 bias at 0",
+        "start: a leaf at 0",
+        "params",
+        0,
+        start(from_torch, "['fc1']['bias']", jnp.zeros_like),
+    ),
+    plant(
+        "null bias at 0",
+        "start: a leaf at 0",
+        "params",
+        0,
+        start(from_torch, "['conv1']['bias']", jnp.zeros_like),
+    ),
+    plant(
+        "start in half",
+        "start: rounded to half precision",
+        "params",
+        0,
+        start(from_torch, "", lambda a: a.astype(jnp.float16).astype(a.dtype)),
+    ),
     # a float32 run's start is of float32
-    plant("start in single", "start: rounded to single precision", "params", 0, start(
-        from_torch, "", lambda a: a.astype(jnp.float32).astype(a.dtype)
-    ), single=False),
+    plant(
+        "start in single",
+        "start: rounded to single precision",
+        "params",
+        0,
+        start(from_torch, "", lambda a: a.astype(jnp.float32).astype(a.dtype)),
+        single=False,
+    ),
 ]
 
 # Gradients, clipping, schedule, batch
@@ -254,43 +272,92 @@ def _cosine(share: float = 0.0, more: int = 0) -> dict[str, Any]:
 _TRAINING = [
     plant("conv1 stopped", "frozen: no gradient", "raw_grads", 1, _leaf("conv1", jnp.zeros_like)),
     plant("loss scale", "gradient: scaled", "raw_grads", 1, _leaf("", lambda g: 1024 * g)),
-    plant("gradients in bfloat16", "gradient: in bfloat16", "raw_grads", 1, _leaf(
-        "", lambda g: g.astype(jnp.bfloat16).astype(g.dtype)
-    )),
+    plant(
+        "gradients in bfloat16",
+        "gradient: in bfloat16",
+        "raw_grads",
+        1,
+        _leaf("", lambda g: g.astype(jnp.bfloat16).astype(g.dtype)),
+    ),
     # Adam's step hardly depends on the gradient's size: at step 1 by eps alone. In float32 this is
     # seen a step later.
     plant("not clipped", "clip: missing", "params", 1, _clip(optax.identity())),
     plant("clipped by value", "clip: by value", "params", 1, _clip(optax.clip(0.05))),
     plant("clipped each", "clip: each leaf", "params", 1, _clip(wrong_rules.by_norm_of_each(0.3))),
     plant("clipped at .3", "clip: threshold", "params", 1, _clip(optax.clip_by_global_norm(0.3))),
-    # step 3 is the first whose norm is below the threshold
-    plant("always scaled", "clip: scaled up too", "params", 3, _clip(wrong_rules.to_norm(0.9))),
-    plant("largest entry", "clip: by the largest entry", "params", 1, _clip(wrong_rules.by_largest(0.9))),
+    # step 4 is the first whose norm is below the threshold
+    plant("always scaled", "clip: scaled up too", "params", 4, _clip(wrong_rules.to_norm(0.9))),
+    plant(
+        "largest entry",
+        "clip: by the largest entry",
+        "params",
+        1,
+        _clip(wrong_rules.by_largest(0.9)),
+    ),
     plant("adaptive", "clip: adaptive", "params", 1, _clip(optax.adaptive_grad_clip(0.01))),
-    plant("without 1e-6", "clip: without 1e-6", "params", 1, _clip(optax.clip_by_global_norm(0.9)), single=False),
-    plant("clipped after", "clip: after the rule", "params", 1, {
-        "clip": optax.identity(), "rule": _after
-    }),
-    plant("schedule late", "schedule: a step late", "params", 2, clocked(
-        optax.cosine_decay_schedule, lambda count: jnp.maximum(count - 1, 0)
-    )),
-    plant("schedule early", "schedule: a step early", "params", 1, clocked(
-        optax.cosine_decay_schedule, lambda count: count + 1
-    )),
-    plant("schedule by epochs", "schedule: by epochs", "params", 2, clocked(
-        optax.cosine_decay_schedule, lambda count: count // 4 * 4
-    )),
-    plant("constant", "schedule: constant", "params", 2, {"schedule": lambda rate, _: lambda _: rate}),
+    plant(
+        "without 1e-6",
+        "clip: without 1e-6",
+        "params",
+        1,
+        _clip(optax.clip_by_global_norm(0.9)),
+        single=False,
+    ),
+    plant(
+        "clipped after",
+        "clip: after the rule",
+        "params",
+        1,
+        {"clip": optax.identity(), "rule": _after},
+    ),
+    plant(
+        "schedule late",
+        "schedule: a step late",
+        "params",
+        2,
+        clocked(optax.cosine_decay_schedule, lambda count: jnp.maximum(count - 1, 0)),
+    ),
+    plant(
+        "schedule early",
+        "schedule: a step early",
+        "params",
+        1,
+        clocked(optax.cosine_decay_schedule, lambda count: count + 1),
+    ),
+    plant(
+        "schedule by epochs",
+        "schedule: by epochs",
+        "params",
+        2,
+        clocked(optax.cosine_decay_schedule, lambda count: count // 4 * 4),
+    ),
+    plant(
+        "constant", "schedule: constant", "params", 2, {"schedule": lambda rate, _: lambda _: rate}
+    ),
     plant("ends at a tenth", "schedule: another end", "params", 2, _cosine(share=0.1)),
     plant("cosine longer", "schedule: another length", "params", 2, _cosine(more=1)),
-    plant("linear", "schedule: another form", "params", 2, {
-        "schedule": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps)
-    }),
-    plant("labels shuffled", "batch: labels shuffled at a step", "batch", 6, batches(_labels_shuffled, 6)),
+    plant(
+        "linear",
+        "schedule: another form",
+        "params",
+        2,
+        {"schedule": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps)},
+    ),
+    plant(
+        "labels shuffled",
+        "batch: labels shuffled at a step",
+        "batch",
+        6,
+        batches(_labels_shuffled, 6),
+    ),
     plant("mirrored", "batch: augmented", "batch", 1, batches(_mirrored, None)),
-    plant("batch again", "batch: one of another step", "batch", 6, batches(
-        lambda theirs, row: theirs.inputs_of(row - 1), 6
-    )),
+    plant(
+        "batch again",
+        "batch: one of another step",
+        "batch",
+        6,
+        batches(lambda theirs, row: theirs.inputs_of(row - 1), 6),
+    ),
 ]
 
-PLANTS = [*_NORMS, *_LAYERS, *_LOSSES, *_STARTS, *_TRAINING]
+PLANTS = [*_LAYERS, *_LOSSES, *_STARTS, *_TRAINING]

@@ -1,4 +1,4 @@
-"""Faults of gru_dicts: its cell, its rule (Nesterov's momentum), micro-batches, gates and start."""
+"""Faults of gru_dicts: its cell, schedule, micro-batches, loss, gates and start."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from port import wrong_rules
 from port.planting import Plant, another, batches, clocked, gradients, named, start, where
 from port.programs.gru_dicts import (
     CLASS_WEIGHTS,
@@ -19,10 +18,9 @@ from port.programs.gru_dicts import (
     criterion,
     forward,
     from_torch,
-    sgd,
     step_decay,
 )
-from port.wrong_rules import Rule, momentum_by, stateless, times_rate
+from port.wrong_rules import Rule
 
 plant = functools.partial(Plant, "gru_dicts")
 Make = Callable[[optax.Schedule], Rule]
@@ -75,98 +73,40 @@ def _pooled(pool: Callable[[jax.Array], jax.Array]) -> dict[str, Any]:
 _CELL = [
     plant("update turned", "cell: update gate turned round", "loss", 1, _cell(turned=True)),
     plant("reset early", "cell: reset gate's place", "loss", 1, _cell(early=True)),
-    plant("bias outside", "cell: hidden bias outside the reset gate", "loss", 1, _cell(outside=True)),
+    plant(
+        "bias outside", "cell: hidden bias outside the reset gate", "loss", 1, _cell(outside=True)
+    ),
     plant("relu", "cell: another activation", "loss", 1, _cell(candidate=jax.nn.relu)),
     plant("hard gates", "cell: another activation", "loss", 1, _cell(gate=jax.nn.hard_sigmoid)),
     plant("one bias", "cell: one bias", "loss", 1, _cell(hidden_bias=False)),
-    plant("mean of outputs", "layers: another pooling", "loss", 1, _pooled(lambda outputs: outputs.mean(0))),
-    plant("first output", "layers: another pooling", "loss", 1, _pooled(lambda outputs: outputs[0])),
-    plant("backwards", "layers: sequence reversed", "loss", 1, {
-        "forward": lambda params, x: forward(params, x[:, ::-1])
-    }),
-    plant("one step back", "gradient: cut off in time", "raw_grads", 1, {
-        "forward": functools.partial(
-            forward, cell=lambda gates, h, x: cell(gates, jax.lax.stop_gradient(h), x)
-        )
-    }),
-]
-
-# The rule
-
-
-def _by(rule: Make, name: str, kind: str, at: int = 1, single: bool = True) -> Plant:
-    return plant(name, kind, "params", at, {"rule": rule}, single)
-
-
-def _momentum(buffer: Callable[[Any, Any, Any], Any], used: Callable[[Any, Any], Any]) -> Make:
-    return lambda schedule: optax.chain(
-        optax.add_decayed_weights(1e-2), momentum_by(buffer, used), times_rate(schedule)
-    )
-
-
-def _settings(
-    momentum: float = 0.9, nesterov: bool = True, decay: float = 1e-2, mask: Any = None
-) -> Make:
-    return lambda schedule: optax.chain(
-        optax.add_decayed_weights(decay, mask), optax.sgd(schedule, momentum, nesterov)
-    )
-
-
-def _decoupled(schedule: optax.Schedule) -> Rule:
-    links = optax.trace(0.9, nesterov=True), optax.add_decayed_weights(1e-2), times_rate(schedule)
-    return optax.chain(*links)
-
-
-def _rate_first(schedule: optax.Schedule) -> Rule:
-    """Multiplies by the rate before the momentum, which then remembers old rates."""
-    links = optax.add_decayed_weights(1e-2), times_rate(schedule), optax.trace(0.9, nesterov=True)
-    return optax.chain(*links)
-
-
-def _instead(link: Rule) -> Make:
-    return lambda schedule: optax.chain(
-        optax.add_decayed_weights(1e-2), link, times_rate(schedule)
-    )
-
-
-def _then(change: Callable[[Any, Any], Any]) -> Make:
-    return lambda schedule: optax.chain(sgd(schedule), stateless(change))
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.startswith("w"), params)
-
-
-def _nesterov(g: Any, b: Any) -> Any:
-    return g + 0.9 * b
-
-
-_RULE = [
-    _by(_settings(nesterov=False), "plain momentum", "rule: not Nesterov's"),
-    _by(_settings(momentum=0.0), "no momentum", "rule: no momentum"),
-    # PyTorch's dampening begins with the second gradient
-    _by(_momentum(lambda b, g, t: 0.9 * b + jnp.where(t == 0, 1.0, 0.9) * g, _nesterov), "dampened", "rule: dampening", 2),
-    _by(_momentum(lambda b, g, t: 0.9 * b + 0.1 * g, _nesterov), "averaged", "rule: momentum is an average"),
-    _by(_momentum(lambda b, g, t: 0.9 * b + g, lambda g, b: 0.9 * (g + 0.9 * b)), "Nesterov's scaled", "rule: Nesterov's otherwise"),
-    _by(_settings(momentum=0.87), "momentum's size", "setting: momentum"),
-    _by(_settings(decay=1e-3), "decay's size", "setting: weight decay"),
-    _by(_settings(decay=0.0), "no decay", "decay: none"),
-    _by(_settings(mask=_kernels), "decay on kernels", "decay: not on biases"),
-    _by(_decoupled, "decay after momentum", "decay: decoupled"),
-    # as long as the rate stays it is the same
-    _by(_rate_first, "rate first", "rule: rate inside the momentum", 6),
-    _by(lambda s: sgd(lambda count: 1.05 * s(count)), "rate's size", "setting: learning rate"),
-    _by(_instead(optax.scale_by_adam()), "adam", "optimizer: Adam"),
-    _by(_instead(optax.scale_by_rms()), "rmsprop", "optimizer: RMSprop"),
-    _by(_instead(optax.scale_by_rss()), "adagrad", "optimizer: Adagrad"),
-    _by(_instead(optax.scale_by_sign()), "signs", "optimizer: signs"),
-    _by(_then(lambda updates, _: where("head", jnp.zeros_like, updates)), "head frozen", "frozen: by the optimizer"),
-    _by(_then(lambda updates, _: where("['b", lambda u: 2 * u, updates)), "biases faster", "setting: rate of some leaves"),
-    _by(_then(lambda updates, params: jax.tree.map(lambda u, p: jnp.clip(p + u, -0.3, 0.3) - p, updates, params)), "weights clipped", "rule: weights clipped"),
-    _by(lambda s: optax.chain(optax.clip_by_global_norm(0.25), sgd(s)), "clipped", "clip: one too many"),
-    _by(lambda s: wrong_rules.moments_reset(sgd(s), 7), "momentum reset", "state: moments reset", 7),
-    _by(lambda s: wrong_rules.skipped(sgd(s), 5), "skipped", "state: an update lost", 5),
-    _by(lambda s: wrong_rules.rolled_back(sgd(s), 8), "rolled back", "state: parameters of a step before", 8),
+    plant(
+        "mean of outputs",
+        "layers: another pooling",
+        "loss",
+        1,
+        _pooled(lambda outputs: outputs.mean(0)),
+    ),
+    plant(
+        "first output", "layers: another pooling", "loss", 1, _pooled(lambda outputs: outputs[0])
+    ),
+    plant(
+        "backwards",
+        "layers: sequence reversed",
+        "loss",
+        1,
+        {"forward": lambda params, x: forward(params, x[:, ::-1])},
+    ),
+    plant(
+        "one step back",
+        "gradient: cut off in time",
+        "raw_grads",
+        1,
+        {
+            "forward": functools.partial(
+                forward, cell=lambda gates, h, x: cell(gates, jax.lax.stop_gradient(h), x)
+            )
+        },
+    ),
 ]
 
 # Schedule, micro-batches, batch
@@ -191,37 +131,92 @@ def _turned(theirs: Any, row: int) -> dict[str, Any]:
 
 
 _TRAINING = [
-    plant("schedule late", "schedule: a step late", "params", 6, clocked(step_decay, lambda c: jnp.maximum(c - 1, 0))),
-    plant("schedule early", "schedule: a step early", "params", 5, clocked(step_decay, lambda c: c + 1)),
+    plant(
+        "schedule late",
+        "schedule: a step late",
+        "params",
+        6,
+        clocked(step_decay, lambda c: jnp.maximum(c - 1, 0)),
+    ),
+    plant(
+        "schedule early",
+        "schedule: a step early",
+        "params",
+        5,
+        clocked(step_decay, lambda c: c + 1),
+    ),
     # the eighth micro-batch is of update 3
-    plant("schedule of micro-steps", "schedule: by micro-steps", "params", 3, clocked(step_decay, lambda c: MICRO_BATCHES * c)),
-    plant("no steps", "schedule: no staircase", "params", 2, {
-        "schedule": lambda rate, _: optax.exponential_decay(rate, 5, 0.5)
-    }),
-    plant("constant", "schedule: constant", "params", 6, {"schedule": lambda rate, _: lambda _: rate}),
-    plant("gamma", "schedule: another factor", "params", 6, {
-        "schedule": lambda rate, _: optax.exponential_decay(rate, 5, 0.6, staircase=True)
-    }),
+    plant(
+        "schedule of micro-steps",
+        "schedule: by micro-steps",
+        "params",
+        3,
+        clocked(step_decay, lambda c: MICRO_BATCHES * c),
+    ),
+    plant(
+        "no steps",
+        "schedule: no staircase",
+        "params",
+        2,
+        {"schedule": lambda rate, _: optax.exponential_decay(rate, 5, 0.5)},
+    ),
+    plant(
+        "constant", "schedule: constant", "params", 6, {"schedule": lambda rate, _: lambda _: rate}
+    ),
+    plant(
+        "gamma",
+        "schedule: another factor",
+        "params",
+        6,
+        {"schedule": lambda rate, _: optax.exponential_decay(rate, 5, 0.6, staircase=True)},
+    ),
     # the recorder shows the sum of the losses beside the sum of the gradients
     plant("sum of micro-batches", "accumulation: sum for mean", "loss", 1, {"accumulate": _sum}),
     plant("three micro-batches", "accumulation: one too few", "batch", 1, _every(3)),
     # PyTorch's are of float64; in a float32 run both are of float32
-    plant("summed in float32", "accumulation: in float32", "raw_grads", 1, {
-        "accumulate": lambda rule: optax.MultiSteps(rule, MICRO_BATCHES)
-    }, single=False),
+    plant(
+        "summed in float32",
+        "accumulation: in float32",
+        "raw_grads",
+        1,
+        {"accumulate": lambda rule: optax.MultiSteps(rule, MICRO_BATCHES)},
+        single=False,
+    ),
     plant("batch turned", "batch: samples in another order", "batch", 5, batches(_turned, 5)),
-    plant("features normalized", "batch: normalized", "batch", 1, batches(
-        lambda theirs, row: theirs.inputs_of(row) | {"x": theirs.inputs_of(row)["x"] / 2}, None
-    )),
-    plant("batch again", "batch: one of another step", "batch", 9, batches(
-        lambda theirs, row: theirs.inputs_of(row - 1), 9
-    )),
-    plant("gradients noisy", "gradient: noise", "raw_grads", 1, gradients(lambda grads: jax.tree.map(
-        lambda g: g + 1e-3 * jax.random.normal(jax.random.key(0), g.shape, g.dtype), grads
-    ))),
-    plant("head not learning", "frozen: no gradient", "raw_grads", 1, gradients(
-        lambda grads: where("head", jnp.zeros_like, grads)
-    )),
+    plant(
+        "features normalized",
+        "batch: normalized",
+        "batch",
+        1,
+        batches(
+            lambda theirs, row: theirs.inputs_of(row) | {"x": theirs.inputs_of(row)["x"] / 2}, None
+        ),
+    ),
+    plant(
+        "batch again",
+        "batch: one of another step",
+        "batch",
+        9,
+        batches(lambda theirs, row: theirs.inputs_of(row - 1), 9),
+    ),
+    plant(
+        "gradients noisy",
+        "gradient: noise",
+        "raw_grads",
+        1,
+        gradients(
+            lambda grads: jax.tree.map(
+                lambda g: g + 1e-3 * jax.random.normal(jax.random.key(0), g.shape, g.dtype), grads
+            )
+        ),
+    ),
+    plant(
+        "head not learning",
+        "frozen: no gradient",
+        "raw_grads",
+        1,
+        gradients(lambda grads: where("head", jnp.zeros_like, grads)),
+    ),
 ]
 
 # Loss
@@ -238,10 +233,18 @@ def _weighted(weights: tuple[float, ...], by_weights: bool = True) -> dict[str, 
 
 _LOSSES = [
     plant("unweighted", "loss: no class weights", "loss", 1, _weighted((1.0, 1.0, 1.0))),
-    plant("mean by number", "loss: weights not in the mean", "loss", 1, _weighted(CLASS_WEIGHTS, by_weights=False)),
+    plant(
+        "mean by number",
+        "loss: weights not in the mean",
+        "loss",
+        1,
+        _weighted(CLASS_WEIGHTS, by_weights=False),
+    ),
     plant("weights turned", "loss: class weights", "loss", 1, _weighted(CLASS_WEIGHTS[::-1])),
     plant("weight's size", "loss: class weights", "loss", 1, _weighted((1.0, 2.0, 0.6))),
-    plant("sum", "loss: sum for mean", "loss", 1, {"criterion": lambda z, y: len(y) * criterion(z, y)}),
+    plant(
+        "sum", "loss: sum for mean", "loss", 1, {"criterion": lambda z, y: len(y) * criterion(z, y)}
+    ),
 ]
 
 # Layout and start: the converter
@@ -264,28 +267,79 @@ def _biases_exchanged(arrays: dict[str, Any]) -> None:
 
 
 def _biases_merged(arrays: dict[str, Any]) -> None:
-    """All but what the reset gate multiplies, as in Keras: they then move half as fast."""
+    """One bias a gate but for what the reset gate multiplies: the other is 0."""
     inputs, hidden = arrays["gru.bias_ih_l0"].copy(), arrays["gru.bias_hh_l0"].copy()
     inputs[:16] += hidden[:16]
     hidden[:16] = 0
     arrays["gru.bias_ih_l0"], arrays["gru.bias_hh_l0"] = inputs, hidden
 
 
+def _merged_cell(gates: Any, h: jax.Array, x: jax.Array) -> jax.Array:
+    """Where one bias is trained, it moves half as fast as the sum of two."""
+    one = {gate: gates[gate] | {"b_h": jnp.zeros_like(gates[gate]["b_h"])} for gate in GATES[:2]}
+    return cell(gates | one, h, x)
+
+
 _STARTS = [
     plant("reset and update", "layout: gate order", "params", 0, _gates("_l0", 1, 0, 2)),
     plant("new first", "layout: gate order", "params", 0, _gates("_l0", 2, 0, 1)),
     plant("gates of the bias", "layout: gate order", "params", 0, _gates("bias_ih", 1, 0, 2)),
-    plant("hidden as it is", "layout: square weight not transposed", "params", 0, start(from_torch, "w_h", jnp.transpose)),
-    plant("one gate as it is", "layout: square weight not transposed", "params", 0, start(from_torch, "['update']['w_h']", jnp.transpose)),
-    plant("biases exchanged", "layout: biases swapped", "params", 0, named(from_torch, _biases_exchanged)),
-    plant("biases merged", "layout: biases merged", "params", 0, named(from_torch, _biases_merged)),
-    plant("hidden biases at 0", "start: a leaf at 0", "params", 0, start(from_torch, "b_h", jnp.zeros_like)),
-    plant("hidden drawn", "start: a leaf drawn anew", "params", 0, start(from_torch, "w_h", another)),
-    plant("head at 0", "start: a leaf at 0", "params", 0, start(from_torch, "['head']['w']", jnp.zeros_like)),
-    plant("start in bfloat16", "start: rounded to half precision", "params", 0, start(
-        from_torch, "", lambda a: a.astype(jnp.bfloat16).astype(a.dtype)
-    )),
+    plant(
+        "hidden as it is",
+        "layout: square weight not transposed",
+        "params",
+        0,
+        start(from_torch, "w_h", jnp.transpose),
+    ),
+    plant(
+        "one gate as it is",
+        "layout: square weight not transposed",
+        "params",
+        0,
+        start(from_torch, "['update']['w_h']", jnp.transpose),
+    ),
+    plant(
+        "biases exchanged",
+        "layout: biases swapped",
+        "params",
+        0,
+        named(from_torch, _biases_exchanged),
+    ),
+    plant(
+        "biases merged",
+        "layout: biases merged",
+        "params",
+        0,
+        {
+            **named(from_torch, _biases_merged),
+            "forward": functools.partial(forward, cell=_merged_cell),
+        },
+    ),
+    plant(
+        "hidden biases at 0",
+        "start: a leaf at 0",
+        "params",
+        0,
+        start(from_torch, "b_h", jnp.zeros_like),
+    ),
+    plant(
+        "hidden drawn", "start: a leaf drawn anew", "params", 0, start(from_torch, "w_h", another)
+    ),
+    plant(
+        "head at 0",
+        "start: a leaf at 0",
+        "params",
+        0,
+        start(from_torch, "['head']['w']", jnp.zeros_like),
+    ),
+    plant(
+        "start in bfloat16",
+        "start: rounded to half precision",
+        "params",
+        0,
+        start(from_torch, "", lambda a: a.astype(jnp.bfloat16).astype(a.dtype)),
+    ),
 ]
 assert GATES == ("reset", "update", "new")  # what the orders above are of
 
-PLANTS = [*_CELL, *_RULE, *_TRAINING, *_LOSSES, *_STARTS]
+PLANTS = [*_CELL, *_TRAINING, *_LOSSES, *_STARTS]

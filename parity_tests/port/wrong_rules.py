@@ -1,13 +1,15 @@
-"""Optimizer rules as they are written wrongly, and right ones that do something wrong at one step."""
+"""Optimizer rules as they are written wrongly, and right ones that are wrong at one step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Rule = optax.GradientTransformation
+from twinstep.jax.optim import total_norm
+
+Rule: TypeAlias = optax.GradientTransformation
 Direction = Callable[[Any, Any, Any], Any]
 """Of both moments and the step from 1, where Adam goes."""
 
@@ -94,7 +96,7 @@ def momentum_by(buffer: Callable[[Any, Any, Any], Any], used: Callable[[Any, Any
 class Counted(NamedTuple):
     """What a rule with a fault at one step keeps."""
 
-    count: jax.Array
+    updates: jax.Array
     inner: Any
     before: Any
 
@@ -125,7 +127,7 @@ def at_step(
         return Counted(jnp.zeros((), jnp.int32), rule.init(params), (params, zeros))
 
     def update(given: Any, kept: Counted, params: Any = None) -> Any:
-        now = kept.count == step - 1
+        now = kept.updates == step - 1
 
         def either(wrong: Any, right: Any) -> Any:
             return jax.tree.map(lambda w, r: jnp.where(now, w, r), wrong, right)
@@ -138,7 +140,7 @@ def at_step(
         made, inner = rule.update(used, inner, params)
         if updates:
             made = either(updates(made, params, kept.before[0]), made)
-        return made, Counted(kept.count + 1, inner, (params, given))
+        return made, Counted(kept.updates + 1, inner, (params, given))
 
     return Rule(init, update)
 
@@ -202,7 +204,7 @@ def to_norm(threshold: float) -> Rule:
     """Scales to a norm, where it is smaller too."""
 
     def scale(updates: Any, _: Any) -> Any:
-        by = threshold / (optax.global_norm(updates) + 1e-6)
+        by = threshold / (total_norm(updates) + 1e-6)
         return jax.tree.map(lambda u: by * u, updates)
 
     return stateless(scale)

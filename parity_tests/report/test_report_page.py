@@ -20,7 +20,8 @@ from twinstep.judge.findings import Verdict
 from twinstep.problems import EXAMPLES
 from twinstep.report import plots
 from twinstep.report.highlight import twin_rows
-from twinstep.report.page import command_of, page, share
+from twinstep.report.page import command_of, page
+from twinstep.report.parts import share
 from twinstep.report.show import source
 from twinstep.runs.pool import Lost
 

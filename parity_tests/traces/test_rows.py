@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from twinstep import Trace, Verdict, compare, load_trace, open_trace
 from twinstep.trace.fingerprint import fingerprint, joined
-from twinstep.trace.ledger import concatenate
+from twinstep.trace.joining import concatenate
 from twinstep.trace.rows import Rows
 from twinstep.trace.stages import STAGES
 from twinstep.trace.streaming import Stream

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import twinstep
 from twinstep import Trace, Verdict, load_trace, open_trace
-from twinstep.trace.ledger import concatenate
+from twinstep.trace.joining import concatenate
 from twinstep.trace.writing import MANIFEST, TraceWriter
 
 # -------------------------------------------------------------------------------------- round trips

@@ -19,7 +19,10 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   run EXAMPLE               train it in both frameworks, print the document's own log lines
   verify [EXAMPLE ...]      train in both, judge every step, a verdict a row (default: all)
   describe TRACE [TRACE]    what was recorded; of two, what cannot be the same
-  compare TRACE_A TRACE_B   judge two saved traces
+  compare TRACE_A TRACE_B   judge two saved traces of the same names
+  match TRACE_A TRACE_B     which of PyTorch's entries each leaf of a port is: a map
+  probe TRACE               weights of which a port's own converter makes that map
+  prove TRACE_A TRACE_B     judge a port of one's own, from PyTorch's trace and its own
   show EXAMPLE [--diff]     the two implementations, mirrored lines level; or what differs
   bench [EXAMPLE ...]       what each way to train costs, as ratios
 
@@ -35,7 +38,9 @@ exit code:
   141  a closed pipe, as by `| head`
   143  ended by SIGTERM"""
 
-COMMANDS = ("list", "run", "verify", "describe", "compare", "show", "bench")
+COMMANDS = (
+    "list", "run", "verify", "describe", "compare", "match", "probe", "prove", "show", "bench"
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +87,12 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from twinstep.cli.describe import command
         case "compare":
             from twinstep.cli.compare import command
+        case "match":
+            from twinstep.cli.match import command
+        case "probe":
+            from twinstep.cli.probe import command
+        case "prove":
+            from twinstep.cli.prove import command
         case "show":
             from twinstep.cli.show import command
         case "bench":

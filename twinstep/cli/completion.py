@@ -11,7 +11,10 @@ from twinstep.cli.bench import BenchFlags, BenchOptions
 from twinstep.cli.compare import CompareOptions
 from twinstep.cli.describe import DescribeOptions
 from twinstep.cli.listing import ListOptions
+from twinstep.cli.match import MatchOptions
 from twinstep.cli.parsing import CommonFlags
+from twinstep.cli.probe import ProbeOptions
+from twinstep.cli.prove import ProveOptions
 from twinstep.cli.run import RunOptions
 from twinstep.cli.show import ShowOptions
 from twinstep.cli.verify import VerifyOptions
@@ -29,6 +32,9 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
     "verify": (VerifyOptions, CommonFlags),
     "describe": (DescribeOptions,),
     "compare": (CompareOptions,),
+    "match": (MatchOptions,),
+    "probe": (ProbeOptions,),
+    "prove": (ProveOptions,),
     "show": (ShowOptions,),
     "bench": (BenchOptions, BenchFlags),
 }

@@ -120,6 +120,7 @@ class Comparison:
         chaotic_from: The step, from 1, from which on rounding alone carries the free run to
             another course; None: it does not.
         notes: What else is to be known of it, a sentence each.
+        causes: Known differences, each of which makes what was found, a sentence each.
 
     Example:
         >>> import twinstep
@@ -139,6 +140,7 @@ class Comparison:
     steps: int
     chaotic_from: int | None
     notes: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.reason}"
@@ -171,6 +173,7 @@ class Comparison:
             "bound": self.bound,
             "chaotic_from": self.chaotic_from,
             "notes": list(self.notes),
+            "causes": list(self.causes),
             "smallest_allowance": {
                 mode: json_number(self.smallest_allowance(mode)) for mode in self.worst
             },

@@ -85,6 +85,7 @@ class _Side:
 
     start: Leaves
     grads: Leaves = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)
 
     def alike(self, name: str) -> bool:
         """Whether all entries are the same, and so tell nothing."""
@@ -99,12 +100,14 @@ class _Fit(NamedTuple):
     piece: Piece
 
 
-def match(torch: Trace, jax: Trace) -> Match:
+def match(torch: Trace | Named[str, np.ndarray], jax: Trace | Named[str, np.ndarray]) -> Match:
     """Finds for every leaf of a port which of PyTorch's entries it is made of.
 
     Args:
-        torch: What was recorded of the PyTorch program.
-        jax: What was recorded of the port, from the same initial parameters.
+        torch: What was recorded of the PyTorch program; or a state_dict of arrays, such as `probe`
+            makes.
+        jax: What was recorded of the port, from the same initial parameters; or what its converter
+            makes of the state_dict, {the port's name: array}.
 
     Returns:
         The mapping of what is certain, and what is open, with its candidates.
@@ -119,13 +122,20 @@ def match(torch: Trace, jax: Trace) -> Match:
         4 of 4 leaves matched: 4 by values
     """
     sides: list[_Side] = []
-    for which, trace in (("PyTorch's", torch), ("the port's", jax)):
-        if not trace.params:
+    for which, given in (("PyTorch's", torch), ("the port's", jax)):
+        raw = given.raw_grads if isinstance(given, Trace) else {}
+        params = {
+            n: array[0] if isinstance(given, Trace) else np.asarray(array)
+            for n, array in (given.params if isinstance(given, Trace) else given).items()
+        }
+        if not params:
             raise InputError(f"{which} trace has no parameters: there is nothing to match")
-        first = {name: dtypes.numbers(array[:1])[0] for name, array in trace.params.items()}
-        grads = {name: dtypes.numbers(a[:1])[0] for name, a in trace.raw_grads.items() if len(a)}
-        sides.append(_Side(first, grads))
-    found = _Matching(sides[0], sides[1], jax.params).result()
+        start = {name: dtypes.numbers(array[None])[0] for name, array in params.items()}
+        grads = {name: dtypes.numbers(a[:1])[0] for name, a in raw.items() if len(a)}
+        sides.append(_Side(start, grads, {dtypes.name(array.dtype) for array in params.values()}))
+    found = _Matching(*sides).result()
+    if not isinstance(torch, Trace) or not isinstance(jax, Trace):
+        return found
     more = buffers.matched(torch, jax, found.mapping.leaves)
     return dataclasses.replace(found, mapping=found.mapping.with_buffers(torch, jax, more))
 
@@ -133,18 +143,18 @@ def match(torch: Trace, jax: Trace) -> Match:
 class _Matching:
     """Fills `found` from the surest on."""
 
-    def __init__(self, theirs: _Side, ours: _Side, kinds: Named[str, np.ndarray]) -> None:
+    def __init__(self, theirs: _Side, ours: _Side) -> None:
         self.theirs, self.ours = theirs, ours
         self.shapes = {name: array.shape for name, array in theirs.start.items()}
         self.found: dict[str, tuple[Piece, ...]] = {}
         self.by: dict[str, str] = {}
         self.candidates: dict[str, list[str]] = {}
-        self._as_kept(kinds)
+        self._as_kept()
 
-    def _as_kept(self, kinds: Named[str, np.ndarray]) -> None:
+    def _as_kept(self) -> None:
         """PyTorch's initial values as a port of less precision would have them."""
-        names = {dtypes.name(array.dtype) for array in kinds.values()}
-        if len(names) == 1 and (name := names.pop()) in ("float32", "float16", "bfloat16"):
+        kinds = [*self.ours.kinds]
+        if len(kinds) == 1 and (name := kinds[0]) in ("float32", "float16", "bfloat16"):
             kind = dtypes.bfloat16() if name == "bfloat16" else np.dtype(name)
             self.theirs.start = {
                 n: array.astype(kind).astype(array.dtype) for n, array in self.theirs.start.items()

@@ -5,21 +5,19 @@ figures is said on the page; the tolerances that it names are read from `twinste
 """
 
 import dataclasses
-import math
 import shlex
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge import tolerance
-from twinstep.judge.findings import Comparison, Finding, Verdict
+from twinstep.judge.findings import Comparison, Verdict
 from twinstep.problems.base import Claim, Spec
 from twinstep.problems.flags import shown
 from twinstep.report import write_text
 from twinstep.report.highlight import Row, twin_rows
 from twinstep.report.palette import PALETTE
+from twinstep.report.parts import PLOT_WIDTH, Badge, Cell, Line, badge, cell, line, share, template
 from twinstep.report.plots import MODES, differences_figure, losses_figure, svg
 from twinstep.report.show import path_of, source
 from twinstep.runs.pool import Lost
@@ -27,46 +25,6 @@ from twinstep.runs.verification import Verification
 from twinstep.trace.stages import STAGES
 
 _SHOWN = [stage.name for stage in STAGES.values() if stage.noisy]
-_PLOT_WIDTH = 4.2  # inches: three stand side by side, and their text is not to shrink
-SIGNS = {
-    Verdict.EQUAL: "=",
-    Verdict.ROUNDING: "≈",
-    Verdict.DRIFT: "~",
-    Verdict.MISMATCH: "≠",
-    Verdict.INVALID: "?",
-}
-"""Beside its word, each verdict has a sign: none is told by colour alone."""
-
-
-class Badge(NamedTuple):
-    """A verdict: its word and its sign."""
-
-    word: str
-    sign: str
-
-
-class Cell(NamedTuple):
-    """A share of the allowance: as text, and in percent of it, at most 100, for the bar."""
-
-    text: str
-    percent: float
-    over: bool
-
-
-class Line(NamedTuple):
-    """One finding, as text."""
-
-    mode: str
-    stage: str
-    leaf: str
-    step: str
-    torch: str
-    jax: str
-    difference: str
-    allowed: str
-    ulps: str
-    share: str
-    over: bool
 
 
 class Result(NamedTuple):
@@ -117,13 +75,13 @@ def page(found: Sequence[Verification | Lost], device_config: DeviceConfig = CPU
     examples = _examples(results, device_config)
     counts = {v: sum(r.comparison.verdict is v for r in results) for v in Verdict}
     return str(
-        _template().render(
+        template("page.html").render(
             examples=examples,
             failing=[(e, r) for e in examples for r in e.failing],
             total=len(results),
             lost=[str(one) for one in found if isinstance(one, Lost)],
-            counts=[(_badge(verdict), count) for verdict, count in counts.items() if count],
-            verdicts=[(_badge(verdict), verdict.same) for verdict in Verdict],
+            counts=[(badge(verdict), count) for verdict, count in counts.items() if count],
+            verdicts=[(badge(verdict), verdict.same) for verdict in Verdict],
             stages={name: STAGES[name].holds for name in _SHOWN},
             palette=PALETTE,
             tolerance=tolerance,
@@ -163,20 +121,6 @@ def _flag(name: str, value: Any) -> list[str]:
         return [flag, *map(str, value)]
     # a value that begins with a dash would be taken for a flag
     return [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
 
 
 def _examples(results: Sequence[Verification], device_config: DeviceConfig) -> list[Example]:
@@ -230,21 +174,21 @@ def _result(result: Verification, name: str, label: str, device_config: DeviceCo
     return Result(
         id=name,
         label=label,
-        badge=_badge(comparison.verdict),
+        badge=badge(comparison.verdict),
         same=comparison.verdict.same,
         said=_said(comparison),
         reason=comparison.reason,
-        first=None if comparison.first is None else _line("", comparison.first, result.spec.dtype),
+        first=None if comparison.first is None else line("", comparison.first, result.spec.dtype),
         first_mode=_first_mode(comparison),
         steps=comparison.steps,
-        cells={stage: _cell(gate[stage].ratio) if stage in gate else None for stage in _SHOWN},
-        free=_cell(comparison.smallest_allowance("free")),
+        cells={stage: cell(gate[stage].ratio) if stage in gate else None for stage in _SHOWN},
+        free=cell(comparison.smallest_allowance("free")),
         chaotic_from=comparison.chaotic_from,
         seconds=f"{result.seconds:.1f}",
         facts=_facts(result),
         command=command_of(result.spec, device_config),
         lines=[
-            _line(said, finding, result.spec.dtype)
+            line(said, finding, result.spec.dtype)
             for mode, said in MODES.items()
             for stage in STAGES
             if (finding := comparison.worst.get(mode, {}).get(stage))
@@ -256,12 +200,12 @@ def _result(result: Verification, name: str, label: str, device_config: DeviceCo
 
 def _plots(result: Verification, name: str) -> dict[str, str]:
     where = f"of {result.spec.name} in {result.spec.dtype} over the steps"
-    losses = losses_figure([result], width=_PLOT_WIDTH)
+    losses = losses_figure([result], width=PLOT_WIDTH)
     plots = {"loss": svg(losses, f"{name}-l-", f"The losses {where}, both frameworks")}
     seen = result.comparison, result.history, result.spec.dtype
     for mode, said in MODES.items():
         label = f"The difference and the allowance of every stage {where}, {said}"
-        figure = differences_figure(*seen, [mode], width=_PLOT_WIDTH)
+        figure = differences_figure(*seen, [mode], width=PLOT_WIDTH)
         plots[mode] = svg(figure, f"{name}-{mode[0]}-", label)
     return plots
 
@@ -341,49 +285,3 @@ def _facts(result: Verification) -> list[tuple[str, str]]:
         facts.append((f"test images, {names[name]}", f"{percent:.2f} % of {of:.0f}"))
     facts.append(("took", f"{result.seconds:.1f} s"))
     return facts
-
-
-def _line(mode: str, finding: Finding, dtype: str) -> Line:
-    index = f"[{', '.join(map(str, finding.index))}]" if finding.index else ""
-    return Line(
-        mode=mode,
-        stage=finding.stage,
-        leaf=f"{finding.leaf}{index}",
-        step=str(finding.step),
-        torch=_value(finding.reference, finding.stage, dtype),
-        jax=_value(finding.candidate, finding.stage, dtype),
-        difference=_amount(finding.difference),
-        allowed=_amount(finding.allowed),
-        ulps=f"{finding.ulps:.0f}" if finding.ulps < 1e6 else f"{finding.ulps:.1e}",
-        share=share(finding.ratio),
-        over=not finding.ratio <= 1,
-    )
-
-
-def _badge(verdict: Verdict) -> Badge:
-    return Badge(str(verdict), SIGNS[verdict])
-
-
-def _cell(ratio: float) -> Cell:
-    bar = 100 * min(ratio, 1.0) if ratio == ratio else 100.0
-    return Cell(share(ratio), round(bar, 1), not ratio <= 1)
-
-
-def share(ratio: float) -> str:
-    """A difference in units of what is allowed, in two digits."""
-    if not math.isfinite(ratio):
-        return "∞"
-    if ratio < 99.5:
-        return f"{ratio:.2g}"
-    return f"{ratio:.0f}" if ratio < 1000 else f"{ratio:.1e}"
-
-
-def _value(value: complex, stage: str, dtype: str) -> str:
-    """A number in as many digits as tell it from its neighbours."""
-    if stage == "batch":
-        return f"{value:.0f}"
-    return f"{value:.9g}" if dtype == "float32" else f"{value:.17g}"
-
-
-def _amount(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2e}" if math.isfinite(value) else str(value)

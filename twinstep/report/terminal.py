@@ -1,5 +1,6 @@
 """Results as text: tables as wide as the terminal, plain columns when piped."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,9 +96,13 @@ def print_comparison(comparison: Comparison) -> None:
     console = table.screen()
     style = STYLES[comparison.verdict]
     console.print(f"[{style}]{comparison.verdict}[/]: {escape(comparison.reason)}")
+    several = "may be: " if len(comparison.causes) > 1 else "cause: "
+    for cause in comparison.causes:
+        console.print(escape(f"{several}{cause}"))
+    passing = max(map(comparison.smallest_allowance, comparison.worst), default=math.nan)
     console.print(
         f"{comparison.steps} steps; allowance: {comparison.bound}; "
-        f"{ratio(comparison.smallest_allowance('free'))} of it would have passed"
+        f"{ratio(passing)} of it would have passed"
     )
     for note in comparison.notes:
         console.print(escape(note))
@@ -105,5 +110,7 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(
             f"values judged to step {comparison.chaotic_from - 1}: from there on it is chaos"
         )
-    for stage, finding in comparison.worst.get("free", {}).items():
-        console.print(f"  {stage:9} {escape(str(finding))}, {finding.ulps:.0f} ulps")
+    for mode, worst in comparison.worst.items():
+        of = f"{mode}: " if len(comparison.worst) > 1 else ""
+        for stage, finding in worst.items():
+            console.print(f"  {of}{stage:9} {escape(str(finding))}, {finding.ulps:.0f} ulps")

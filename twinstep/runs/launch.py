@@ -16,7 +16,8 @@ from twinstep import extras, files
 from twinstep.device_config import CPU, MAX_THREADS, DeviceConfig, check_in_range
 from twinstep.errors import InputError, unknown
 from twinstep.problems.base import Spec
-from twinstep.trace.ledger import Trace, concatenate
+from twinstep.trace.joining import concatenate
+from twinstep.trace.ledger import Trace
 
 FRAMEWORKS = ("torch", "jax")
 CACHE_VARIABLE = "TWINSTEP_CACHE"
@@ -109,6 +110,13 @@ def rules() -> ModuleType:
     extras.check_installed("jax", "to judge updates")
     set_up_xla()
     return _module("jax", "rules")
+
+
+def forcing() -> ModuleType:
+    """What makes steps of a user's own function from recorded parameters."""
+    extras.check_installed("jax", "step_fn and loss_fn")
+    set_up_xla()
+    return _module("jax", "forcing")
 
 
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:

@@ -116,10 +116,16 @@ def free(name: str, taken: Collection[str]) -> str:
 
 def plain(root: nn.Module, name: str) -> str:
     """A name in a module's `named_parameters` without the wrappers' own parts."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
+    name = unwrapped_name(name)
     spread = isinstance(unwrapped(root, "_orig_mod"), _PARALLEL)
     return name.removeprefix("module.") if spread else name
+
+
+def unwrapped_name(name: str) -> str:
+    """A name without the parts of wrappers that bear names of their own."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def unwrapped(module: Any, *attributes: str) -> Any:

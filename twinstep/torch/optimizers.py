@@ -63,6 +63,13 @@ class Optimizers:
                 self._all |= dict.fromkeys(parameters_of(optimizer))
         return self._all
 
+    def places(self) -> dict[nn.Parameter, str]:
+        """What a parameter of any is called that no module and no variable holds."""
+        found: dict[nn.Parameter, str] = {}
+        for optimizer in self._made:
+            found |= _places(optimizer, self.called.get(optimizer, ONLY))
+        return found
+
     def joins(self, optimizer: Optimizer, everything: bool) -> bool:
         """Whether it updates what is recorded; what it brings besides is named.
 
@@ -77,13 +84,8 @@ class Optimizers:
         name = self.called.get(optimizer) or self._name(optimizer, set(parameters))
         self.called[optimizer] = name
         others = self.parameters() if everything else dict.fromkeys(parameters)
-        places = {
-            parameter: f"{_prefix(name)}{g}.{i}"
-            for g, group in enumerate(optimizer.param_groups)
-            for i, parameter in enumerate(group["params"])
-        }
         if not self._driven:
-            self.names.learn(others, places)
+            self.names.learn(others, _places(optimizer, name))
         for parameter in parameters:
             self.owner.setdefault(parameter, name)
         self._count[optimizer] = len(parameters)
@@ -173,6 +175,15 @@ class Optimizers:
                 if parameter in self.owner
             }
         return named_opt_state(self._of_state[optimizer], optimizer)
+
+
+def _places(optimizer: Optimizer, name: str) -> dict[nn.Parameter, str]:
+    """Where each parameter stands in an optimizer of that name."""
+    return {
+        parameter: f"{_prefix(name)}{g}.{i}"
+        for g, group in enumerate(optimizer.param_groups)
+        for i, parameter in enumerate(group["params"])
+    }
 
 
 def _prefix(name: str) -> str:

@@ -6,21 +6,22 @@ Mirror: twinstep/jax/recorder.py
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 import torch._dynamo  # by the first optimizer anyway: here the collector rests meanwhile
 from torch import nn
 
 from twinstep.errors import InputError, unknown
-from twinstep.torch import hooks, naming, reading
+from twinstep.torch import hooks, naming, reading, starting
 from twinstep.torch.naming import Names
 from twinstep.torch.optimizers import Optimizers
+from twinstep.torch.starting import Start
 from twinstep.torch.steps import Options, Steps
 from twinstep.torch.updates import Updates
 from twinstep.trace.keep import Batch, kept
@@ -40,6 +41,7 @@ def record(
     batch: Batch = "values",
     activations: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    start: str | PathLike[str] | None = None,
     **named_modules: nn.Module,
 ) -> "Recorder":
     """What records, in a `with` block, every update of the modules' parameters.
@@ -58,6 +60,9 @@ def record(
         batch: "values" keeps what each step trained on, "fingerprint" a number that tells it.
         activations: Paths of submodules, as `named_modules` has them, whose outputs are kept.
         exclude: Patterns, as `*.embedding.*`, of names that are left out.
+        start: What parameters and buffers are given when a module that holds them is first called,
+            before anything is recorded: a .safetensors file by the names that the trace has, or a
+            saved trace, whose initial ones they are. Their bits are the trace's first.
         named_modules: More of them, each behind its name.
 
     Returns:
@@ -65,7 +70,8 @@ def record(
 
     Raises:
         InputError: For a module that does not learn, a path that is no submodule's, an
-            `out` that exists, and in the block for what cannot be recorded.
+            `out` that exists, a `start` that cannot be read, and in the block for what cannot be
+            recorded, or does not fit what `start` has, by name.
 
     Example:
         >>> import torch
@@ -93,6 +99,7 @@ def record(
         optimizers=optimizers or {},
         options=Options(keep, everything=not given),
         activations=activations,
+        start=None if start is None else starting.read(start),
     )
 
 
@@ -102,13 +109,15 @@ class Recorder:
     Args:
         modules: {what stands before the names in it: a module}.
         out, optimizers, activations: As of `record`.
+        start: What `starting.read` makes of that of `record`.
         options: What else it says.
         metadata: Of the trace of a loop that is driven: it says its batches, and ends when it is
             taken. None is for a loop of one's own.
         rows: How many steps are held at once, where that is not to be found out.
 
     Attributes:
-        on_last: Is called when as many updates are recorded as were asked for.
+        on_last: Is called when as many updates are recorded as were asked for, and where the
+            program cannot start as it was asked to.
 
     Example:
         >>> import torch
@@ -132,6 +141,7 @@ class Recorder:
         optimizers: Mapping[str, torch.optim.Optimizer] = {},
         options: Options | None = None,
         activations: Sequence[str] = (),
+        start: Start | None = None,
         metadata: Metadata | None = None,
         rows: int | None = None,
     ) -> None:
@@ -145,6 +155,8 @@ class Recorder:
                     f"optimizer {name!r} updates no parameter of the modules that are recorded"
                 )
         self._activations = {path: _submodule(names, path) for path in activations}
+        self._known, self._start = known, start
+        self._refused: Exception | None = None
         self._stream = Stream(_part_of(out))
         self._updates = Updates(names, self._stream, options.keep, metadata, rows)
         self._steps = Steps(names, known, self._updates, self._options)
@@ -195,6 +207,8 @@ class Recorder:
         """
         if self._options.everything:
             raise InputError("rec.step is of modules that are given: record(model, ...)")
+        if self._start is not None and (early := self._start.too_early()) is not None:
+            raise early
         self._steps.by_hand(lr)
 
     @contextmanager
@@ -232,7 +246,7 @@ class Recorder:
         if options.everything:
             for optimizer in naming.alive(torch.optim.Optimizer):
                 steps.made(optimizer)
-        else:
+        elif self._start is None or self._start.given:
             self._updates.open()  # now: a forward pass may change buffers
         steps.on_last = self.on_last
         self._undo.enter_context(
@@ -242,6 +256,9 @@ class Recorder:
                 calls=None if options.driven else steps.calls,
             )
         )
+        if self._start is not None and not self._start.given:
+            giving = self._start.giving(self._known, self._begun, self._refuse)
+            self._undo.enter_context(giving)
         for name, module in self._activations.items():
             self._undo.callback(module.register_forward_hook(self._activated(name)).remove)
         return self
@@ -254,18 +271,31 @@ class Recorder:
     ) -> None:
         self._undo.close()
         self._steps.leave()
-        if self._steps.failed is not None:
+        if (failed := self._refused or self._steps.failed) is not None:
             self._updates.discard()
             with suppress(InputError):  # of a full disk, say
                 self._updates.flush()
                 self._stream.wait()
             if kind is None:
-                raise self._steps.failed
+                raise failed
             return
         self._updates.flush()
         self._stream.wait()
         if kind is None and not self._options.driven:
             self._stream.close()
+
+    def _begun(self, modules: Iterable[nn.Module]) -> None:
+        """What the modules start from was just given."""
+        for module in modules:
+            self._updates.called(module)
+        if not self._options.everything:
+            self._updates.open()
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        """The program cannot go on as it was asked to."""
+        self._refused = error
+        self.on_last()
+        raise error
 
     def _activated(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

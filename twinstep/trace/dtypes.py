@@ -104,6 +104,12 @@ def stored(key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     return f"{kind}/{key}", bits
 
 
+def key_of(key: str) -> str:
+    """Under which key `stored` was given what stands under this one."""
+    kind, _, rest = key.partition("/")
+    return rest if kind in _STORED_AS else key
+
+
 def read(key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """What `stored` made an array of. ValueError for what it cannot have made."""
     kind, _, rest = key.partition("/")

@@ -5,15 +5,15 @@ framework wrote the trace.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.trace import description, validation
+from twinstep.trace import description, inputs, validation
+from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.stages import LEAVES, STEPS, Stage
 from twinstep.trace.writing import TraceWriter
 
@@ -180,6 +180,8 @@ class Trace:
         Returns:
             True where its two gradients are one array.
         """
+        if isinstance(self.grads, ReadLeaves):
+            return self.grads.is_that_of(self.raw_grads, leaf)
         return leaf in self.grads and self.grads[leaf] is self.raw_grads.get(leaf)
 
     def inputs_of(self, step: int) -> dict[str, Any]:
@@ -194,17 +196,38 @@ class Trace:
         Raises:
             InputError: For a step that it does not have, or inputs that were not kept.
         """
-        if not 0 <= step < len(self):
-            raise InputError(f"step {step} of a trace that has {len(self)}")
-        if missing := [name for name in self.batch if name not in self.inputs]:
-            raise InputError(f"the trace has no values of batch {missing[0]}, a fingerprint alone")
-        found: dict[str, Any] = {}
-        for name, numbers in self.batch.items():
-            of_step = numbers[self.steps_of("batch", name) == self.start + step]
-            arrays = [self.inputs[name][int(number)] for number in of_step]
-            if arrays:
-                found[name] = arrays[0] if len(arrays) == 1 else arrays
-        return found
+        return inputs.of_step(self, step)
+
+    def batches(self, micro: bool = False) -> Iterator[dict[str, Any]]:
+        """What each step was made on, for another program to train on.
+
+        Args:
+            micro: Whether each name has a list of its calls' arrays, of one call too; else a list
+                stands only where there are several.
+
+        Yields:
+            {name: array} of a step, as `inputs_of` has it.
+
+        Raises:
+            InputError: For inputs that were not kept.
+        """
+        return inputs.batches([self], micro)
+
+    def rng_of(self, step: int) -> dict[str, Any]:
+        """Where random numbers stood before a step that drew some.
+
+        Args:
+            step: Its row of this trace, from 0.
+
+        Returns:
+            {generator: its state}: "torch" is what `torch.set_rng_state(torch.tensor(state))` and
+            `TorchGenerator().set_state(state)` go on from. Nothing where the step drew nothing, a
+            list of several calls' states.
+
+        Raises:
+            InputError: For a step that it does not have.
+        """
+        return inputs.rng_of_step(self, step)
 
     def slice(self, low: int, high: int) -> "Trace":
         """A part of the steps, as views.
@@ -250,7 +273,7 @@ class Trace:
             rounding_noise=measured(self.rounding_noise),
             rounding_scale=measured(self.rounding_scale),
             start=self.start + low,
-            rows={key: steps for key, steps in rows.items() if _kept(key, steps, every)},
+            rows={key: steps for key, steps in rows.items() if keeps_rows(key, steps, every)},
         )
 
     def with_rounding_noise_of(self, exact: "Trace") -> "Trace":
@@ -321,72 +344,6 @@ class Trace:
             writer.finish(self.metrics)
 
 
-def concatenate(chunks: Sequence[Trace]) -> Trace:
-    """One trace from consecutive pieces. Raises InputError when they do not follow each other."""
-    if not chunks:
-        raise InputError("a trace of no steps: expected at least 1")
-    first, last = chunks[0], chunks[-1]
-    for before, after in itertools.pairwise(chunks):
-        if before.start + len(before) != after.start:
-            raise InputError(
-                f"steps {after.start} follow steps that end at {before.start + len(before)}"
-            )
-    joined: dict[str, Any] = {}
-    rows: dict[str, np.ndarray] = {}
-    every = np.arange(first.start, last.start + len(last))
-    for stage in LEAVES:
-        joined[stage.field] = {}
-        for leaf in dict.fromkeys(leaf for chunk in chunks for leaf in chunk.leaves(stage)):
-            held = [chunk for chunk in chunks if leaf in chunk.leaves(stage)]
-            arrays = [chunk.leaves(stage)[leaf] for chunk in held]
-            forms = [(array.shape[1:], array.dtype) for array in arrays]
-            for chunk, form in zip(held, forms, strict=True):
-                if form != forms[0]:
-                    raise InputError(
-                        f"the {stage.name} of {leaf} are from step {chunk.start} on not of the "
-                        "shape and dtype that they had"
-                    )
-            steps = np.concatenate([chunk.steps_of(stage.name, leaf) for chunk in held])
-            if _kept(f"{stage.name}/{leaf}", steps, every):
-                rows[f"{stage.name}/{leaf}"] = steps
-            once = stage.name == "grads" and all(
-                chunk.held_once(leaf)
-                for chunk in chunks
-                if leaf in chunk.grads or leaf in chunk.raw_grads
-            )
-            joined[stage.field][leaf] = (
-                joined["raw_grads"][leaf]
-                if once
-                else np.concatenate(
-                    [arrays[0][: stage.initial], *(array[stage.initial :] for array in arrays)]
-                )
-            )
-    known = np.concatenate([chunk.steps_of("loss", "loss") for chunk in chunks])
-    if len(known) < len(every):
-        rows["loss/loss"] = known
-
-    def measured(pick: str) -> Any:
-        pieces = [getattr(chunk, pick) for chunk in chunks]
-        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
-
-    noisy = all(
-        chunk.rounding_noise is not None and chunk.rounding_scale is not None for chunk in chunks
-    )
-    return dataclasses.replace(
-        last,
-        **joined,
-        losses=np.concatenate([chunk.losses for chunk in chunks]),
-        rounding_noise=measured("rounding_noise") if noisy else None,
-        rounding_scale=measured("rounding_scale") if noisy else None,
-        inputs={
-            name: {n: a for chunk in chunks for n, a in chunk.inputs.get(name, {}).items()}
-            for name in dict.fromkeys(name for chunk in chunks for name in chunk.inputs)
-        },
-        start=first.start,
-        rows=rows,
-    )
-
-
-def _kept(key: str, steps: np.ndarray, every: np.ndarray) -> bool:
+def keeps_rows(key: str, steps: np.ndarray, every: np.ndarray) -> bool:
     """Whether it is to be kept at which steps a leaf has rows: not one at each; if it has any."""
     return (len(steps) > 0 or key == "loss/loss") and not np.array_equal(steps, every)

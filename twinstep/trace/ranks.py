@@ -8,7 +8,8 @@ rank, unless they have places too.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.trace.fingerprint import fingerprint, joined
-from twinstep.trace.ledger import Trace
-from twinstep.trace.stages import LEAVES
+from twinstep.trace.leaves import Reader, ReadLeaves
+from twinstep.trace.ledger import Leaves, Trace
+from twinstep.trace.stages import LEAVES, Stage
 
 _NAME = re.compile(r"rank-(\d+)-of-(\d+)")
 _OWN = "rng", "activations"
@@ -65,45 +67,44 @@ def aligned(runs: Sequence[Iterator[Trace]], steps: int) -> Iterator[list[Trace]
 def merged(pieces: Sequence[Trace]) -> Trace:
     """The same steps of all ranks as one trace. InputError where replicas differ."""
     first = pieces[0]
-    found: dict[str, Any] = {stage.field: {} for stage in LEAVES}
+    found: dict[str, Any] = {}
     rows = {"loss/loss": first.rows["loss/loss"]} if "loss/loss" in first.rows else {}
     inputs: dict[str, dict[int, np.ndarray]] = {}
     for stage in LEAVES:
-        every = dict.fromkeys(leaf for piece in pieces for leaf in piece.leaves(stage))
-        for leaf in every:
-            arrays = [piece.leaves(stage).get(leaf) for piece in pieces]
+        held = [piece.leaves(stage) for piece in pieces]
+        readers: dict[str, Reader] = {}
+        once: set[str] = set()
+        for leaf in dict.fromkeys(leaf for leaves in held for leaf in leaves):
             key = f"{stage.name}/{leaf}"
             if stage.name in _OWN and not _places(pieces, key):
                 for rank, piece in enumerate(pieces):
-                    if leaf in piece.leaves(stage):
-                        found[stage.field][f"{leaf}.{rank}"] = piece.leaves(stage)[leaf]
+                    if leaf in held[rank]:
+                        readers[f"{leaf}.{rank}"] = partial(_of, held[rank], leaf)
                         if key in piece.rows:
                             rows[f"{key}.{rank}"] = piece.rows[key]
                 continue
-            steps = [piece.steps_of(stage.name, leaf).tolist() for piece in pieces]
-            for rank, array in enumerate(arrays):
-                if array is None or steps[rank] != steps[0]:
-                    at = first.start + 1 if array is None else _differing(steps[0], steps[rank])
-                    raise InputError(
-                        f"step {at}: {stage.name}, {leaf} is not there on every rank: rank {rank} "
-                        "differs from rank 0"
-                    )
-            held = [array for array in arrays if array is not None]
+            steps = _steps(pieces, stage, leaf)
             if stage.name == "batch":
-                found["batch"][leaf], of_steps, inputs[leaf] = _batch(pieces, leaf)
-                if len(of_steps) != len(steps[0]):
+                numbers, of_steps, inputs[leaf] = _batch(pieces, leaf)
+                readers[leaf] = partial(_of, {leaf: numbers}, leaf)
+                if len(of_steps) != len(steps):
                     rows[key] = of_steps
                     continue
             elif stage.name == "micro_losses" and not _places(pieces, key):
-                found["micro_losses"][leaf] = np.mean(held, axis=0, dtype=held[0].dtype)
-            elif stage.name == "grads" and leaf in found["raw_grads"]:
-                once = all(piece.held_once(leaf) for piece in pieces)
-                raw = found["raw_grads"][leaf]
-                found["grads"][leaf] = raw if once else _whole(pieces, key, held)
+                readers[leaf] = partial(_mean, held, leaf)
+            elif stage.name == "grads" and all(piece.held_once(leaf) for piece in pieces):
+                once.add(leaf)
+                readers[leaf] = partial(_of, found["raw_grads"], leaf)
             else:
-                found[stage.field][leaf] = _whole(pieces, key, held)
+                readers[leaf] = partial(_whole, pieces, key, held, leaf)
             if key in first.rows:
                 rows[key] = first.rows[key]
+        lazy = any(isinstance(leaves, ReadLeaves) for leaves in held)
+        found[stage.field] = (
+            ReadLeaves(readers, once, found.get("raw_grads"))
+            if lazy
+            else {leaf: read() for leaf, read in readers.items()}
+        )
     return dataclasses.replace(
         first,
         **found,
@@ -112,6 +113,32 @@ def merged(pieces: Sequence[Trace]) -> Trace:
         rows=rows,
         program={name: value for name, value in first.program.items() if name != "shards"},
     )
+
+
+def _steps(pieces: Sequence[Trace], stage: Stage, leaf: str) -> list[int]:
+    """At which steps a leaf has rows. InputError where not every rank has these."""
+    steps = [piece.steps_of(stage.name, leaf).tolist() for piece in pieces]
+    for rank, piece in enumerate(pieces):
+        there = leaf in piece.leaves(stage)
+        if not there or steps[rank] != steps[0]:
+            at = _differing(steps[0], steps[rank]) if there else piece.start + 1
+            raise InputError(
+                f"step {at}: {stage.name}, {leaf} is not there on every rank: rank {rank} "
+                "differs from rank 0"
+            )
+    found: list[int] = steps[0]
+    return found
+
+
+def _of(leaves: Leaves, leaf: str) -> np.ndarray:
+    return leaves[leaf]
+
+
+def _mean(held: Sequence[Leaves], leaf: str) -> np.ndarray:
+    """A leaf of which each rank has its own samples' mean."""
+    arrays = [leaves[leaf] for leaves in held]
+    mean: np.ndarray = np.mean(arrays, axis=0, dtype=arrays[0].dtype)
+    return mean
 
 
 def _batch(
@@ -187,24 +214,27 @@ def _places(pieces: Sequence[Trace], key: str) -> list[Any]:
     return [] if found[0] is None else found
 
 
-def _whole(pieces: Sequence[Trace], key: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """A leaf of all ranks: put together from its shards, or one of its replicas."""
-    places = _places(pieces, key)
-    if not places:
-        for rank, array in enumerate(arrays):
-            _check_replica(pieces[0], key, arrays[0], array, rank)
-        return arrays[0]
+def _whole(pieces: Sequence[Trace], key: str, held: Sequence[Leaves], leaf: str) -> np.ndarray:
+    """A leaf of all ranks: put together from its shards, or one of its replicas.
+
+    held: what each rank has of the stage; of it one rank's part is looked at at a time
+    """
 
     def check(one: np.ndarray, other: np.ndarray, rank: int) -> None:
         _check_replica(pieces[0], key, one, other, rank)
 
-    return _put_together(key, places, arrays, check)
+    if places := _places(pieces, key):
+        return _put_together(key, places, (leaves[leaf] for leaves in held), check)
+    whole = held[0][leaf]
+    for rank, leaves in enumerate(held[1:], 1):
+        check(whole, leaves[leaf], rank)
+    return whole
 
 
 def _put_together(
     what: str,
     places: Sequence[Any],
-    arrays: Sequence[np.ndarray],
+    arrays: Iterable[np.ndarray],
     check: Callable[[np.ndarray, np.ndarray, int], None],
 ) -> np.ndarray:
     """Shards, (T, ...) each, in their places. InputError where they leave a gap.
@@ -214,8 +244,10 @@ def _put_together(
     check: is given what two ranks have of the same entries, and the second's number
     """
     shape = places[0]["shape"]
-    whole, filled = np.empty((len(arrays[0]), *shape), arrays[0].dtype), np.zeros(shape, bool)
+    whole, filled = np.empty(0), np.zeros(shape, bool)
     for rank, (place, array) in enumerate(zip(places, arrays, strict=True)):
+        if rank == 0:
+            whole = np.empty((len(array), *shape), array.dtype)
         part = _part(place["at"], array.shape[1:])
         here = (slice(None), *part)
         if filled[part].any():  # spread over some of the ranks, and the same on others

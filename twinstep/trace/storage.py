@@ -18,7 +18,9 @@ from twinstep import files, memory
 from twinstep.device_config import Dtype
 from twinstep.errors import InputError
 from twinstep.trace import dtypes, ranks
-from twinstep.trace.ledger import Metadata, Trace, concatenate
+from twinstep.trace.inputs import SavedBatches
+from twinstep.trace.joining import concatenate
+from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.stages import LEAVES
 from twinstep.trace.writing import (
     EVALUATION,
@@ -36,7 +38,7 @@ SIDES = ("torch", "jax")
 
 
 @dataclass(frozen=True)
-class StoredTrace:
+class StoredTrace(SavedBatches):
     """A saved trace, read shard by shard.
 
     Attributes:
@@ -96,6 +98,11 @@ class StoredTrace:
             arrays = load(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
             raise InputError(f"trace shard {path} is no safetensors file: {error}") from None
+        return self.chunk(shard, arrays)
+
+    def chunk(self, shard: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Trace:
+        """The trace that a shard's arrays are. InputError where they are not what is listed."""
+        path = self.folder / shard["file"]
         try:
             tensors = dict(dtypes.read(name, array) for name, array in arrays.items())
         except ValueError as error:
@@ -140,7 +147,7 @@ class StoredTrace:
 
 
 @dataclass(frozen=True)
-class RankedTrace:
+class RankedTrace(SavedBatches):
     """A saved trace of which each process wrote its part; read as one, as far as all have come.
 
     Attributes:

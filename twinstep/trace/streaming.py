@@ -4,7 +4,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 
 from twinstep.errors import InputError
-from twinstep.trace.ledger import Trace, concatenate
+from twinstep.trace.joining import concatenate
+from twinstep.trace.ledger import Trace
 from twinstep.trace.storage import load_trace
 from twinstep.trace.writing import TraceWriter, check_new_folder
 

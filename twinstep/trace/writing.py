@@ -171,6 +171,8 @@ _KINDS = {
     **{f"{kind}{n}": f"{kind[0].upper()}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)},
     "bool": "BOOL",
 }
+DTYPES = {kind: name for name, kind in _KINDS.items()}
+"""{what a safetensors file calls it: NumPy's dtype}, of all that a trace is written in"""
 
 
 def _safetensors(arrays: Mapping[str, np.ndarray]) -> list[memoryview]:

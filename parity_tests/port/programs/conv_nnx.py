@@ -18,6 +18,7 @@ from twinstep.jax.optim import clip_grad_norm
 from twinstep.trace.ledger import Trace
 
 CLASSES = 5
+CLIP = clip_grad_norm(0.9)  # optax's has no 1e-6 below its norm
 Named = Mapping[str, np.ndarray]
 
 
@@ -131,7 +132,7 @@ class Parts:
     model: Callable[..., ConvNet] = ConvNet
     criterion: Callable[[jax.Array, jax.Array], jax.Array] = criterion
     value_and_grad: Callable[..., Any] = jax.value_and_grad
-    clip: optax.GradientTransformation = clip_grad_norm(0.9)
+    clip: optax.GradientTransformation = CLIP
     schedule: Callable[[float, int], optax.Schedule] = optax.cosine_decay_schedule
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
 
@@ -139,8 +140,10 @@ class Parts:
 def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()
-    graph, params, stats = nnx.split(parts.model(rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
-    start = {name: array[0] for name, array in (theirs.params | theirs.buffers).items()}
+    model = parts.model(rngs=nnx.Rngs(0))
+    graph = nnx.graphdef(model)
+    params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
+    start = {name: array[0] for name, array in {**theirs.params, **theirs.buffers}.items()}
     nnx.replace_by_pure_dict(params, jax.tree.map(jnp.asarray, parts.from_torch(start)))
     nnx.replace_by_pure_dict(stats, jax.tree.map(jnp.asarray, parts.stats_from_torch(start)))
     learning_rate = float(theirs.hyper_parameters["0.initial_lr"][0])

@@ -122,8 +122,9 @@ class Parts:
 def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()
-    start = {name: jnp.asarray(array[0]) for name, array in theirs.params.items()}
+    start = {name: array[0] for name, array in theirs.params.items()}
     model = parts.from_torch(start, parts.model(jax.random.key(0)))
+    model = jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, model)
     learning_rate = float(theirs.hyper_parameters["0.initial_lr"][0])
     tx = watch(parts.rule(parts.schedule(learning_rate, len(theirs))))
     opt_state = tx.init(eqx.filter(model, eqx.is_array))

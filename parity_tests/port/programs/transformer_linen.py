@@ -17,6 +17,7 @@ from twinstep.trace.ledger import Trace
 VOCAB, WIDTH, HEADS, LENGTH, LAYERS = 17, 16, 2, 7, 2
 WARMUP = 4  # steps
 PADDING = -100
+CLIP = clip_grad_norm(1.0)  # optax's has no 1e-6 below its norm
 Named = Mapping[str, np.ndarray]
 
 
@@ -135,7 +136,7 @@ class Parts:
     model: Callable[..., nn.Module] = Transformer
     criterion: Callable[[jax.Array, jax.Array], jax.Array] = criterion
     value_and_grad: Callable[..., Any] = jax.value_and_grad
-    clip: optax.GradientTransformation = clip_grad_norm(1.0)
+    clip: optax.GradientTransformation = CLIP
     schedule: Callable[[float, int], optax.Schedule] = warmup
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
 
@@ -150,7 +151,8 @@ def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     tx = watch(optax.chain(parts.clip, parts.rule(parts.schedule(learning_rate, len(theirs)))))
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
-        return parts.criterion(model.apply({"params": params}, batch["x"]), batch["y"])
+        logits: Any = model.apply({"params": params}, batch["x"])
+        return parts.criterion(logits, batch["y"])
 
     def train_step(state: Any, batch: Any) -> Any:
         params, opt_state = state

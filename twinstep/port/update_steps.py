@@ -1,0 +1,269 @@
+"""A rule around its core: what is done to gradients before it and to the step after it.
+
+Shapes as in `update_rules`; a rule's numbers are (T or 1, B or 1, L or 1).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twinstep.port.update_entries import Entries, Sizes
+from twinstep.port.update_rules import CORES, Forms, Numbers, State
+
+LAST_FORMS: Mapping[str, Any] = {
+    "nesterov": False,
+    "first": "gradient",
+    "lr_inside": False,
+    "debiased": False,
+    "eps_form": "outside",
+    "corrected": "both",
+    "amsgrad": "",
+    "ahead": 0,
+    "variance": "",
+    "threshold": 5.0,
+    "centered": False,
+    "decay": "coupled",
+    "maximize": False,
+    "clip": "",
+    "clip_scope": "all",
+    "clip_eps": 1e-6,
+    "clip_type": 2.0,
+    "clip_after_decay": False,
+    "trust": "",
+    "reset": -1,
+    "skip": -1,
+    "stored": "params",
+    "period": 0,
+    "update_clip": "",
+}
+"""{form: PyTorch's, where its optimizer does not say}"""
+LAST_NUMBERS: Mapping[str, float] = {
+    "lr": 1e-3,
+    "first_lr": 1e-3,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "betas.0": 0.9,
+    "betas.1": 0.999,
+    "eps": 1e-8,
+    "eps_root": 0.0,
+    "initial": 0.0,
+    "alpha": 0.99,
+    "rho": 0.9,
+    "lr_decay": 0.0,
+    "momentum_decay": 4e-3,
+    "factor": 1.0,
+    "limit": math.inf,
+    "average": 0.0,
+    "coefficient": 1e-3,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: the core's name, its numbers and its forms."""
+
+    core: str
+    numbers: Mapping[str, np.ndarray]
+    forms: Mapping[str, Any]
+
+    def but(self, changes: Mapping[str, Any]) -> "Rule":
+        """The same, but for some numbers and forms, and for the core, by "core"."""
+        numbers, forms = dict(self.numbers), dict(self.forms)
+        for name, value in changes.items():
+            if name in LAST_NUMBERS:
+                numbers[name] = as_number(value)
+            elif name != "core":
+                forms[name] = value
+        return dataclasses.replace(
+            self, core=changes.get("core", self.core), numbers=numbers, forms=forms
+        )
+
+
+def as_number(value: Any) -> np.ndarray:
+    """As a rule has it, (T or 1, B or 1, L or 1)."""
+    array = np.asarray(value, np.float64)
+    return array if array.ndim == 3 else array.reshape(1, 1, 1)
+
+
+def predict(rule: Rule, entries: Entries) -> np.ndarray:
+    """The updates that a rule makes, (T, B, N)."""
+    return np.stack(np.broadcast_arrays(*steps(rule, entries)))
+
+
+def fits(rule: Rule, entries: Entries) -> bool:
+    """Whether a rule makes all updates to rounding; looks no further than the first it does not."""
+    wanted = zip(entries.updates, allowance(rule, entries), strict=True)
+    made = zip(steps(rule, entries), wanted, strict=True)
+    return all(bool(np.all(np.abs(one - was) <= may)) for one, (was, may) in made)
+
+
+def allowance(rule: Rule, entries: Entries) -> np.ndarray:
+    """How far a rule's updates may be off, (T, B, N).
+
+    RAdam's rectification is a difference of numbers near 2 / (1 - beta2), of which 1 is left at the
+    sixth update: there the last bit of beta2^6 moves an update by eps / (10 (1 - beta2)^2) of it,
+    and powers differ by a bit or two.
+    """
+    if rule.core != "radam":
+        return entries.allowed[:, None]
+    rest = 1 - rule.numbers["betas.1"].max(axis=(0, 2))
+    part = np.finfo(np.float64).eps / (3 * rest**2)
+    return entries.allowed[:, None] + part[:, None] * np.abs(entries.updates)[:, None]
+
+
+def steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
+    """The updates that a rule makes, one after another, each (B, N)."""
+    with np.errstate(all="ignore"):  # what a wrong rule makes of honest numbers may be no number
+        yield from _steps(rule, entries)
+
+
+def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
+    count, forms = len(entries.grads), rule.forms
+    numbers = {name: _spread(value, entries) for name, value in rule.numbers.items()}
+    constant = {name: value[0] for name, value in numbers.items() if len(value) == 1}
+    moving = {name: value for name, value in numbers.items() if len(value) > 1}
+    scales = _clip_scales(rule, entries)
+    state: State = {}
+    around: State = {"hidden": entries.params[0], "slow": entries.params[0]}
+    for t in range(count):
+        n: dict[str, Any] = {**constant, **{name: value[t] for name, value in moving.items()}}
+        if t == forms["reset"]:
+            state.clear()
+        if t == forms["skip"]:
+            yield np.zeros_like(entries.grads[:1])
+            continue
+        params = around["hidden"] if forms["stored"] == "average" else entries.params[t]
+        grad = _clipped(entries.grads[t] * n["factor"], n, forms)
+        if not forms["clip_after_decay"] and scales is not None:
+            grad = grad * scales[t % len(scales)]
+        if forms["maximize"]:
+            grad = -grad
+        if forms["decay"] == "coupled":
+            grad = grad + n["weight_decay"] * params
+        if forms["clip_after_decay"] and scales is not None:
+            grad = grad * scales[t % len(scales)]
+        if forms["trust"] == "lars":
+            grad = grad * _lars(entries, t, n)
+        n["params"] = params
+        n["leaf_square"] = entries.sizes.grads[t][entries.leaf] * n["factor"] ** 2
+        update = -_decayed(CORES[rule.core](state, grad, n, forms), params, n, forms)
+        if forms["trust"] == "lamb" or forms["update_clip"]:
+            update = _rescaled(update, entries, t, n, forms)
+        yield _stored(update, entries, t, n, forms, around)
+
+
+def _spread(value: np.ndarray, entries: Entries) -> np.ndarray:
+    """A number of each leaf, to each of its entries."""
+    return value if value.shape[2] == 1 else value[..., entries.leaf]
+
+
+def _clipped(grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
+    return np.clip(grad, -n["limit"], n["limit"]) if forms["clip"] == "value" else grad
+
+
+def _clip_scales(rule: Rule, entries: Entries) -> np.ndarray | None:
+    """What clipping by a norm makes of each update's gradients, (T or 1, B, N or 1)."""
+    if rule.forms["clip"] != "norm":
+        return None
+    forms, sizes = rule.forms, entries.sizes
+    numbers = {name: value[: len(entries.grads)] for name, value in rule.numbers.items()}
+    kind = forms["clip_type"]
+    if forms["clip_after_decay"]:
+        by_leaf = _decayed_squares(numbers, forms, sizes)
+    else:
+        tables = {1.0: sizes.absolute, 2.0: sizes.grads, math.inf: sizes.largest}
+        by_leaf = tables[kind][:, None, :]
+    if forms["clip_scope"] == "leaf":
+        norms = by_leaf
+    elif sizes.together is not None and kind == forms["together"]:
+        norms = sizes.together[:, None, None] ** (2 if kind == 2 else 1)
+    else:
+        joined = np.max if kind == math.inf else np.sum
+        norms = joined(by_leaf, axis=2, keepdims=True)
+    if kind == 2:
+        norms = np.sqrt(np.maximum(norms, 0.0))
+    if not forms["clip_after_decay"]:
+        norms = norms * np.abs(numbers["factor"])
+    with np.errstate(all="ignore"):
+        scales = np.minimum(numbers["limit"] / (norms + forms["clip_eps"]), 1.0)
+    return _spread(np.where(np.isnan(scales), 1.0, scales), entries)
+
+
+def _decayed_squares(numbers: Numbers, forms: Forms, sizes: Sizes) -> np.ndarray:
+    """The squared norms of gradients that decay has been added to, (T, B, L)."""
+    sign = -1.0 if forms["maximize"] else 1.0
+    factor, decay = sign * numbers["factor"], numbers["weight_decay"]
+    g, p, gp = (table[:, None, :] for table in (sizes.grads, sizes.params, sizes.products))
+    return factor**2 * g + 2 * factor * decay * gp + decay**2 * p
+
+
+def _lars(entries: Entries, t: int, n: Numbers) -> np.ndarray:
+    sizes, decay = entries.sizes, n["weight_decay"]
+    g, p, gp = (table[t][entries.leaf] for table in (sizes.grads, sizes.params, sizes.products))
+    given = np.sqrt(
+        np.maximum(n["factor"] ** 2 * g + 2 * n["factor"] * decay * gp + decay**2 * p, 0)
+    )
+    return np.where((p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given)
+
+
+def _decayed(step: np.ndarray, params: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
+    """The step with the decay that is not part of the gradient."""
+    decay = n["weight_decay"]
+    if forms["decay"] == "decoupled":
+        return step + n["lr"] * decay * params
+    if forms["decay"] == "unscaled":
+        return step + decay * params
+    if forms["decay"] == "first lr":
+        return step + n["first_lr"] * decay * params
+    if forms["decay"] == "after":
+        return step + n["lr"] * decay * (params - step)
+    return step
+
+
+def _rescaled(update: np.ndarray, entries: Entries, t: int, n: Numbers, forms: Forms) -> np.ndarray:
+    """A step as its own norm has it, of leaves taken whole; of some entries, as fits them best."""
+    starts = entries.starts
+    if not entries.whole:
+        was = entries.updates[t]
+        if forms["update_clip"]:
+            return update * _ratio(was, update, [0])
+        return update * np.repeat(_ratio(was, update, starts), np.diff([*starts, was.size]), -1)
+    if forms["update_clip"]:
+        norm = np.sqrt((update**2).sum(-1, keepdims=True))
+        inner = n["lr"] if forms["update_clip"] == "norm before lr" else 1.0
+        return update * np.minimum(inner * n["limit"] / norm, 1.0)
+    norms = np.sqrt(np.add.reduceat(update**2, starts, -1))
+    spread = np.repeat(norms, np.diff([*starts, update.shape[-1]]), -1)
+    wanted = n["lr"] * np.sqrt(entries.sizes.params[t][entries.leaf])
+    return update * np.where((wanted == 0) | (spread == 0), 1.0, wanted / spread)
+
+
+def _ratio(was: np.ndarray, made: np.ndarray, starts: Any) -> np.ndarray:
+    above = np.add.reduceat(was * made, starts, -1)
+    below = np.add.reduceat(made * made, starts, -1)
+    return np.where(below == 0, 1.0, above / below)
+
+
+def _stored(
+    update: np.ndarray,
+    entries: Entries,
+    t: int,
+    n: Numbers,
+    forms: Forms,
+    around: State,
+) -> np.ndarray:
+    """What becomes of the parameters that are stored: they may be averaged, or come back."""
+    now = entries.params[t]
+    if forms["stored"] == "average":
+        around["hidden"] = around["hidden"] + update
+        average: np.ndarray = (1 - n["average"]) * (around["hidden"] - now)
+        return average
+    if forms["stored"] == "lookahead" and (t + 1) % forms["period"] == 0:
+        around["slow"] = around["slow"] + n["average"] * (now + update - around["slow"])
+        return around["slow"] - now
+    return update
