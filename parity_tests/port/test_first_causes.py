@@ -27,7 +27,7 @@ from port.planting import Plant, named
 from port.ports import jax_trace, torch_trace
 from port.programs import conv_nnx
 from twinstep.port.first_causes import causes_of
-from twinstep.port.proving import Proof, found_mapping
+from twinstep.port.proving import found_mapping, proved
 from twinstep.port.sides import lined_up
 from twinstep.trace.ledger import Trace
 
@@ -236,11 +236,11 @@ def theirs() -> Trace:
 def test_faults_of_a_real_port(theirs: Trace, kind: str, stage: str, step: int, parts: Any) -> None:
     mapping = found_mapping(theirs, jax_trace("conv_nnx", theirs))
     wrong = jax_trace("conv_nnx", theirs, Plant("conv_nnx", kind, kind, stage, step, parts))
-    sides = lined_up(theirs, wrong, mapping)
-    finding = Proof(*sides).comparison().first
+    proof = proved(theirs, wrong, mapping)
+    finding = proof.comparison().first
     assert finding is not None
     assert (finding.stage, finding.step) == (stage, step)
-    assert kinds(causes_of(*sides, finding)) == [kind]
+    assert kinds(causes_of(proof.torch, proof.jax, finding)) == [kind]
 
 
 @pytest.mark.quick_to_compile
@@ -266,11 +266,11 @@ def test_a_map_found_by_the_values_of_a_wrong_start(theirs: Trace) -> None:
     mapping = dataclasses.replace(mapping, leaves=by_values)
     start = named(conv_nnx.from_torch, turned)
     wrong = jax_trace("conv_nnx", theirs, Plant("conv_nnx", "turned", "layout", "loss", 1, start))
-    sides = lined_up(theirs, wrong, mapping)
-    finding = Proof(*sides).comparison().first
+    proof = proved(theirs, wrong, mapping)
+    finding = proof.comparison().first
     assert finding is not None
     assert finding.stage == "loss"
-    (cause,) = causes_of(*sides, finding)
+    (cause,) = causes_of(proof.torch, proof.jax, finding)
     assert cause.says == (
         "perhaps: fc1.kernel lies as PyTorch has it, the other leaves called kernel are transposed"
     )

@@ -38,19 +38,21 @@ def causes_of(torch: Side, jax: Side, finding: Finding) -> list[Cause]:
     """
     if finding.stage == "batch":
         return causes_of_batch(torch, jax, finding.step - 1, finding.leaf)
-    if finding.step == 0:
-        return causes_of_start(torch, jax, finding.stage, finding.leaf)
     if finding.step > 1:
         return summed_biases(jax) if finding.stage in ("loss", "raw_grads") else []
+    # of all steps' rows only the first ones are laid out as PyTorch's
+    one, other = (Side(side.trace.slice(0, 1), side.mapping) for side in (torch, jax))
+    if finding.step == 0:
+        return causes_of_start(one, other, finding.stage, finding.leaf)
     if finding.stage == "buffers":
-        return causes_of_buffers(torch, jax)
+        return causes_of_buffers(one, other)
     if finding.stage not in ("loss", "raw_grads"):
         return []
-    step = FirstStep(torch, jax)
-    found = causes_of_gradients(step) or causes_of_loss(step)
+    step = FirstStep(one, other)
+    found = causes_of_gradients(step) or causes_of_loss(step, torch.trace, jax.trace)
     if found or finding.stage != "loss":
         return found
-    return [*odd_layouts(jax), *evaluating(torch, jax)]
+    return [*odd_layouts(jax), *evaluating(one, other)]
 
 
 def summed_biases(jax: Side) -> list[Cause]:

@@ -9,6 +9,7 @@ from twinstep.port.gradient_causes import FirstStep
 from twinstep.port.mapping import Piece
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
+from twinstep.trace.ledger import Trace
 
 Order = tuple[tuple[int, ...], tuple[int, ...]]
 """Of a leaf's axes, and which of them are flipped."""
@@ -17,36 +18,39 @@ _CLEARLY = 16.0  # times what is allowed
 _STEPS = 8  # of a free run: later ones have grown apart
 
 
-def causes_of_loss(step: FirstStep) -> list[Cause]:
+def causes_of_loss(step: FirstStep, torch: Trace, jax: Trace) -> list[Cause]:
     """What makes the port's losses of PyTorch's, held against those of the next steps too.
 
     Args:
-        step: Both sides', with the same gradients.
+        step: Both sides' first, with the same gradients.
+        torch, jax: All steps.
 
     Returns:
         The causes; none where a single step is all there is.
     """
-    count = min(len(step.torch.trace), len(step.jax.trace), _STEPS)
-    every = [side.trace.steps_of("loss", "loss") for side in (step.torch, step.jax)]
+    count = min(len(torch), len(jax), _STEPS)
+    every = [trace.steps_of("loss", "loss") for trace in (torch, jax)]
     if count < 2 or any(len(s) < count for s in every) or step.off:
         return []
     a, b = (
-        step.torch.trace.losses[:count].astype(float),
-        step.jax.trace.losses[:count].astype(float),
+        torch.losses[:count].astype(float),
+        jax.losses[:count].astype(float),
     )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return []
     allowed = tolerance.plain_bound(np.maximum(abs(a), abs(b)), 1.0 + np.arange(count), step.kind)
     if abs(a - b)[0] <= _CLEARLY * allowed[0]:
         return []
-    return [*_Losses(step, a, b, allowed).causes()]
+    return [*_Losses(step, torch, a, b, allowed).causes()]
 
 
 class _Losses:
     """Losses (T,) of both, and how far rounding may take them apart."""
 
-    def __init__(self, step: FirstStep, a: np.ndarray, b: np.ndarray, allowed: np.ndarray) -> None:
-        self.step, self.a, self.b, self.allowed = step, a, b, allowed
+    def __init__(
+        self, step: FirstStep, trace: Trace, a: np.ndarray, b: np.ndarray, allowed: np.ndarray
+    ) -> None:
+        self.step, self.trace, self.a, self.b, self.allowed = step, trace, a, b, allowed
 
     def ratio(self, expected: np.ndarray) -> float:
         """How far the port's are from these, in what is allowed."""
@@ -90,7 +94,7 @@ class _Losses:
                 yield Cause("penalty in the loss shown", says, {"weight_decay": value}, ratio)
 
     def _penalized(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
-        trace = self.step.torch.trace
+        trace = self.trace
         yield "all parameters", lambda name: True
         yield "all weights of two axes or more", lambda name: trace.params[name].ndim > 2
         yield "all but biases", lambda name: not name.endswith("bias")
@@ -98,7 +102,7 @@ class _Losses:
     def _squares(self, chosen: Callable[[str], bool]) -> np.ndarray:
         """(T,) half the squares of PyTorch's parameters, as each step found them."""
         found = np.zeros(len(self.a))
-        for name, array in self.step.torch.trace.params.items():
+        for name, array in self.trace.params.items():
             if chosen(name) and len(array) > len(found):
                 rows = array[: len(found)].astype(float).reshape(len(found), -1)
                 found += (rows**2).sum(1) / 2
@@ -115,7 +119,7 @@ class _Losses:
 
     def _of_a_pass(self) -> Iterator[Cause]:
         """The loss of one micro-batch alone, as it was or as it is backpropagated."""
-        trace = self.step.torch.trace
+        trace = self.trace
         micro = trace.micro_losses.get("loss")
         if micro is None or micro.ndim != 1:
             return
