@@ -240,7 +240,9 @@ def test_faults_of_a_real_port(theirs: Trace, kind: str, stage: str, step: int, 
     finding = proof.comparison().first
     assert finding is not None
     assert (finding.stage, finding.step) == (stage, step)
-    assert kinds(causes_of(proof.torch, proof.jax, finding)) == [kind]
+    causes = causes_of(proof.torch, proof.jax, finding)
+    assert kinds(causes) == [kind]
+    assert proof.comparison().causes == (causes[0].says,)
 
 
 @pytest.mark.quick_to_compile
