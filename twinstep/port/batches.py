@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,15 +27,15 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
         return [], ["the batches are not compared: the updates do not go by one optimizer"]
     notes, findings, seen = [], [], False
     for name in one.batch:
-        partner = _partner(one, other, name)
-        if partner is None:
+        known = partner(one, other, name)
+        if known is None:
             notes.append(f"batch {name} of PyTorch's has none of the port's to be compared with")
             continue
-        leaf, steps, same = partner
-        first = next((t for t, alike in zip(steps, same, strict=True) if not alike), None)
-        seen = seen or any(same)
+        pairs = zip(known.steps, known.same, strict=True)
+        first = next((t for t, alike in pairs if not alike), None)
+        seen = seen or any(known.same)
         if first is not None:
-            findings.append(_finding(one, first, name, leaf, (one, other)))
+            findings.append(_finding(first, name, known.leaf, (one, other)))
     if findings and not seen:
         found = findings[0]
         raise InputError(
@@ -44,17 +45,27 @@ def compared(torch: Side, jax: Side) -> tuple[list[Finding], list[str]]:
     return findings, notes
 
 
-def _partner(one: Trace, other: Trace, name: str) -> tuple[str, list[int], list[bool]] | None:
-    """(the port's name of a batch, the steps that have one, whether it is the same at each).
+class Partner(NamedTuple):
+    """The port's own of one of PyTorch's batches.
 
-    The one that agrees at most steps; None where none has as many entries of such a kind.
+    leaf: its name; axes: the order in which they stand as PyTorch's; None: as they are
+    steps: those that have one; same: whether it is the same at each of them
     """
+
+    leaf: str
+    axes: tuple[int, ...] | None
+    steps: list[int]
+    same: list[bool]
+
+
+def partner(one: Trace, other: Trace, name: str) -> Partner | None:
+    """The one that agrees at most steps; None where none has as many entries of such a kind."""
     steps = [t for t in range(len(one)) if _numbers_at(one, name, t)]
-    best: tuple[str, list[int], list[bool]] | None = None
+    best: Partner | None = None
     for leaf in other.batch:
-        for same in _agreement(one, other, name, leaf, steps):
-            if best is None or sum(same) > sum(best[2]):
-                best = leaf, steps, same
+        for axes, same in _agreement(one, other, name, leaf, steps):
+            if best is None or sum(same) > sum(best.same):
+                best = Partner(leaf, axes, steps, same)
             if all(same):
                 return best
     return best
@@ -62,37 +73,40 @@ def _partner(one: Trace, other: Trace, name: str) -> tuple[str, list[int], list[
 
 def _agreement(
     one: Trace, other: Trace, name: str, leaf: str, steps: list[int]
-) -> Iterator[list[bool]]:
-    """Whether two batches are the same at each step: as they lie, or in an order of axes."""
+) -> Iterator[tuple[tuple[int, ...] | None, list[bool]]]:
+    """(an order of axes, whether two batches are the same in it at each step)."""
     numbers = [(_numbers_at(one, name, t), _numbers_at(other, leaf, t)) for t in steps]
     alike = [a == b for a, b in numbers]
     if all(alike):
-        yield alike
+        yield None, alike
         return
     if name not in one.inputs or leaf not in other.inputs:
         if any(alike):
-            yield alike
+            yield None, alike
         return
-    pairs = [(_array(one, name, t), _array(other, leaf, t)) for t in steps]
+    pairs = [(array(one, name, t), array(other, leaf, t)) for t in steps]
     first, second = pairs[0]
     if not any(a.size == b.size for a, b in pairs) or _kind(first) != _kind(second):
         return
     every = tuple(range(second.ndim))
     orders = itertools.permutations(every) if second.ndim <= _MAX_AXES else [every]
     for axes in orders:
-        yield [
-            a.size == b.size
-            and b.ndim == len(axes)
-            and np.array_equal(a.reshape(-1), b.transpose(axes).reshape(-1).astype(a.dtype))
-            for a, b in pairs
-        ]
+        yield (
+            axes,
+            [
+                a.size == b.size
+                and b.ndim == len(axes)
+                and np.array_equal(a.reshape(-1), b.transpose(axes).reshape(-1).astype(a.dtype))
+                for a, b in pairs
+            ],
+        )
 
 
 def _kind(array: np.ndarray) -> str:
     return "whole" if array.dtype.kind in "iub" else array.dtype.kind
 
 
-def _array(trace: Trace, name: str, step: int) -> np.ndarray:
+def array(trace: Trace, name: str, step: int) -> np.ndarray:
     """A batch of a step, several calls one after the other."""
     numbers = _numbers_at(trace, name, step)
     arrays = [np.asarray(trace.inputs[name][number]) for number in numbers]
@@ -110,7 +124,7 @@ def _numbers_at(trace: Trace, name: str, step: int) -> list[int]:
     return [int(number) for number in trace.batch[name][at]]
 
 
-def _finding(trace: Trace, step: int, name: str, leaf: str, traces: tuple[Trace, Trace]) -> Finding:
+def _finding(step: int, name: str, leaf: str, traces: tuple[Trace, Trace]) -> Finding:
     numbers = [_numbers_at(t, n, step) for t, n in zip(traces, (name, leaf), strict=True)]
     a, b = (found[0] if found else 0 for found in numbers)
     return Finding(step + 1, "batch", name, (), a, b, np.inf, 0.0, np.inf, ("torch", "jax"))

@@ -8,7 +8,7 @@ from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
-from twinstep.port import batches, judging_updates, update_causes
+from twinstep.port import batches, first_causes, judging_updates, update_causes
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause, Updates
 from twinstep.runs import launch
@@ -69,8 +69,10 @@ class Proof:
 
     def _causes(self, first: Finding | None) -> list[Cause]:
         """Known differences that make what is first off."""
-        if first is None or first.stage != "params" or first.step == 0:
+        if first is None:
             return []
+        if first.stage != "params" or first.step == 0:
+            return first_causes.causes_of(self.torch, self.jax, first)
         if first.leaf in (twice := {} if self.jax.mapping is None else self.jax.mapping.twice):
             says = (
                 f"{first.leaf} is one tensor in PyTorch, held twice by the port, as "
