@@ -19,11 +19,17 @@ _MUCH = 0.5
 """Rounding that moves a leaf by so much of its own update hides whether that is right."""
 
 
-def judge_loss(proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any) -> None:
+Batches = Callable[[Any], Any] | None
+"""Makes of a batch as PyTorch recorded it what the port takes; None: as the port recorded it."""
+
+
+def judge_loss(
+    proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batch_of: Batches = None
+) -> None:
     """Holds loss and gradients of every step against PyTorch's."""
     torch, mapping = proof.torch.trace, proof.jax.mapping
     made = launch.forcing().losses_and_gradients(
-        loss_fn, params, _params(torch, mapping), _batches(proof), torch.metadata.dtype
+        loss_fn, params, _params(torch, mapping), _batches(proof, batch_of), torch.metadata.dtype
     )
     factor = proof.loss_factor
     for number, step in enumerate(made):
@@ -37,11 +43,13 @@ def judge_loss(proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any) ->
                 _hold(proof, "raw_grads", leaf, number, theirs, array, noise[leaf])
 
 
-def judge_steps(proof: Proof, step_fn: Callable[[Any, Any], Any], state: Any) -> None:
+def judge_steps(
+    proof: Proof, step_fn: Callable[[Any, Any], Any], state: Any, batch_of: Batches = None
+) -> None:
     """Holds loss and parameters of every step against PyTorch's."""
     torch, mapping = proof.torch.trace, proof.jax.mapping
     made = launch.forcing().forced_steps(
-        step_fn, state, _params(torch, mapping), _batches(proof), torch.metadata.dtype
+        step_fn, state, _params(torch, mapping), _batches(proof, batch_of), torch.metadata.dtype
     )
     factor, unseen = proof.loss_factor, set()
     for number, step in enumerate(made):
@@ -91,12 +99,24 @@ def _leaves(mapping: Mapping, named: dict[str, np.ndarray]) -> dict[str, np.ndar
     return {name: np.asarray(array) for name, array in mapping.to_jax(named).items()}
 
 
-def _batches(proof: Proof) -> list[Any]:
-    """What each step was made on, as the port lays it out if its recording has it."""
-    for trace in (proof.jax.trace, proof.torch.trace):
-        if trace.batch and all(name in trace.inputs for name in trace.batch):
-            return [trace.inputs_of(step) for step in range(len(trace))]
-    raise InputError("neither trace has the values of the batches, expected them for step_fn")
+def _batches(proof: Proof, batch_of: Batches) -> list[Any]:
+    """What each step was made on, as the port takes it."""
+    torch, jax = proof.torch.trace, proof.jax.trace
+    if batch_of is not None:
+        return [batch_of(torch.inputs_of(step)) for step in range(len(torch))]
+    if not jax.batch or not all(name in jax.inputs for name in jax.batch):
+        raise InputError(
+            "the port's trace has no values of its batches, expected them or batch_of, which makes "
+            "them of PyTorch's"
+        )
+    # of an argument `batch` that is {"x": ..., "y": ...} they are called batch.x and batch.y
+    above = {name.partition(".")[0] for name in jax.batch if "." in name}
+    shared = f"{above.pop()}." if len(above) == 1 else ""
+    inside = all(name.startswith(shared) for name in jax.batch)
+    return [
+        {name.removeprefix(shared) if inside else name: a for name, a in jax.inputs_of(t).items()}
+        for t in range(len(jax))
+    ]
 
 
 def _in_torch(

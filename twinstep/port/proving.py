@@ -22,6 +22,7 @@ def prove(
     step_fn: Callable[[Any, Any], Any] | None = None,
     params: Any = None,
     state: Any = None,
+    batch_of: Callable[[Any], Any] | None = None,
 ) -> Comparison:
     """Judges a port by what was recorded of it and of the PyTorch program that it is of.
 
@@ -33,11 +34,12 @@ def prove(
         loss_fn: The port's `loss_fn(params, batch) -> loss`, (): then loss and gradients are judged
             at every step, made from PyTorch's recorded parameters.
         step_fn: The port's `step_fn(state, batch) -> (state, loss)`, as a scan's body: then every
-            step is, and the optimizer may be any. A batch is {name: array}, as the port recorded
-            it.
+            step is, and the optimizer may be any.
         params: The parameters that loss_fn takes, of any values; None: nested dicts of the leaves'
             names.
         state: The state before the first step that step_fn takes, (params, ...).
+        batch_of: Makes of a batch that PyTorch recorded, {name: array}, the one that these take;
+            None: it is as the port recorded it.
 
     Returns:
         The verdict; the first step, stage and leaf that is off, by PyTorch's name.
@@ -58,11 +60,11 @@ def prove(
     """
     proof = proved(torch, jax, mapping)
     if loss_fn is not None:
-        forced.judge_loss(proof, loss_fn, params)
+        forced.judge_loss(proof, loss_fn, params, batch_of)
     if step_fn is not None:
         if state is None:
             raise InputError("step_fn is given, expected the state before the first step with it")
-        forced.judge_steps(proof, step_fn, state)
+        forced.judge_steps(proof, step_fn, state, batch_of)
         proof.unjudged = {}
     if loss_fn or step_fn:
         proof.notes = [note for note in proof.notes if note != LATER]
