@@ -29,11 +29,13 @@ class Step:
 
     loss: (); found: {leaf: array}, gradients of a loss, or the parameters after a step
     noise: {"loss": (), leaf: ()}, the largest distance of a rerun
+    reruns: what each rerun made of it, as found
     """
 
     loss: np.ndarray
     found: dict[str, np.ndarray]
     noise: dict[str, float]
+    reruns: tuple[dict[str, np.ndarray], ...] = ()
 
 
 def losses_and_gradients(
@@ -121,7 +123,7 @@ def forced_steps(
     if not isinstance(state, tuple) or not state:
         raise InputError(f"state is a {type(state).__name__}, expected a tuple (params, ...)")
     with jax.enable_x64(dtype == "float64"):
-        run = jax.jit(lambda state, batch: _checked(step_fn(state, batch), state))
+        run = jax.jit(lambda state, batch: checked(step_fn(state, batch), state))
         states = [jax.tree.map(jnp.asarray, state)] * (1 + PERTURBED_RERUNS)
         for number, batch in enumerate(batches):
             if forced or not number:
@@ -136,7 +138,8 @@ def forced_steps(
             states = [one for one, _ in made]
             found = _arrays(states[0][0])
             others = [(loss, one[0]) for one, loss in made[1:]]
-            yield Step(np.asarray(made[0][1]), found, _noise(made[0][1], found, others))
+            reruns = tuple(_arrays(tree) for _, tree in others)
+            yield Step(np.asarray(made[0][1]), found, _noise(made[0][1], found, others), reruns)
 
 
 def tree_of(like: Tree, named: Named) -> Tree:
@@ -177,8 +180,8 @@ def _scalar(loss: Any) -> jax.Array:
     return loss
 
 
-def _checked(made: Any, state: Any) -> Any:
-    """What a step gave, if it is (a state like the one that it was given, a loss)."""
+def checked(made: Any, state: Any) -> Any:
+    """What a step gave, if it is (a state like the one that it was given, a loss); else InputError."""
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(f"step_fn gives a {type(made).__name__}, expected (state, loss)")
     forms = [
