@@ -29,13 +29,11 @@ class Step:
 
     loss: (); found: {leaf: array}, gradients of a loss, or the parameters after a step
     noise: {"loss": (), leaf: ()}, the largest distance of a rerun
-    reruns: what each rerun made of it, as found
     """
 
     loss: np.ndarray
     found: dict[str, np.ndarray]
     noise: dict[str, float]
-    reruns: tuple[dict[str, np.ndarray], ...] = ()
 
 
 def losses_and_gradients(
@@ -77,7 +75,7 @@ def losses_and_gradients(
         for number, (named, batch) in enumerate(zip(params, batches, strict=True)):
             tree = tree_of(like, named)
             batch = jax.tree.map(jnp.asarray, batch)
-            with _told("loss_fn", number):
+            with told("loss_fn", number):
                 loss, grads = run(tree, batch)
                 others = [run(off, batch) for off in _perturbed(tree, number)]
             found = _arrays(grads)
@@ -131,15 +129,14 @@ def forced_steps(
                 states = [(tree, *one[1:]) for one in states]
             trees = [states[0][0], *_perturbed_each([one[0] for one in states[1:]], number)]
             batch = jax.tree.map(jnp.asarray, batch)
-            with _told("step_fn", number):
+            with told("step_fn", number):
                 made = [
                     run((tree, *one[1:]), batch) for tree, one in zip(trees, states, strict=True)
                 ]
             states = [one for one, _ in made]
             found = _arrays(states[0][0])
             others = [(loss, one[0]) for one, loss in made[1:]]
-            reruns = tuple(_arrays(tree) for _, tree in others)
-            yield Step(np.asarray(made[0][1]), found, _noise(made[0][1], found, others), reruns)
+            yield Step(np.asarray(made[0][1]), found, _noise(made[0][1], found, others))
 
 
 def tree_of(like: Tree, named: Named) -> Tree:
@@ -181,7 +178,7 @@ def _scalar(loss: Any) -> jax.Array:
 
 
 def checked(made: Any, state: Any) -> Any:
-    """What a step gave, if it is (a state like the one that it was given, a loss); else InputError."""
+    """What a step gave, if it is (a state like the one that it was given, a loss)."""
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(f"step_fn gives a {type(made).__name__}, expected (state, loss)")
     forms = [
@@ -204,7 +201,7 @@ def checked(made: Any, state: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _told(what: str, number: int) -> Iterator[None]:
+def told(what: str, number: int) -> Iterator[None]:
     """Says of what is raised in a user's function where it was."""
     try:
         yield

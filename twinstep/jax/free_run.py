@@ -5,6 +5,7 @@ of the optimizer's state is seen too, and rounding grows as it does in any train
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -13,10 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.forcing import Named, Step, checked, forced_steps, tree_of
+from twinstep.jax.forcing import Named, checked, told, tree_of
 from twinstep.jax.trees import Tree, by_name
+from twinstep.judge import tolerance
+from twinstep.judge.tolerance import PERTURBED_RERUNS
+from twinstep.trace import dtypes
 
-_HELD = ("params.", "buffers.")
+
+@dataclass(frozen=True)
+class FreeStep:
+    """What a step has left.
+
+    loss: (); found: {leaf: array}, parameters and those buffers that the state holds
+    reruns: the same of each perturbed rerun
+    """
+
+    loss: float
+    found: dict[str, np.ndarray]
+    reruns: "tuple[FreeStep, ...]" = ()
 
 
 def shapes_of(tree: Tree) -> dict[str, tuple[int, ...]]:
@@ -30,7 +45,8 @@ def free_steps(
     named: Named,
     batches: Sequence[Any],
     dtype: str,
-) -> Iterator[Step]:
+    update_share: float = 0.0,
+) -> Iterator[FreeStep]:
     """What `step_fn(state, batch) -> (state, loss)` makes of a start, left to itself.
 
     Args:
@@ -42,9 +58,11 @@ def free_steps(
             leaves of just these names.
         batches: What each step is made on.
         dtype: Of the run, which says whether JAX's x64 is on.
+        update_share: By how much of itself rounding may have each update longer or shorter; the
+            reruns' are. Their parameters and buffers are off by up to an eps before each step.
 
     Yields:
-        A `Step` of parameters for each, and of buffers that were found in the state.
+        A `FreeStep` for each.
 
     Raises:
         InputError: Where it raises, or gives a state of another form or no loss; and where the
@@ -69,54 +87,77 @@ def free_steps(
     if not isinstance(state, tuple) or not state:
         raise InputError(f"state is a {type(state).__name__}, expected a tuple (params, ...)")
     with jax.enable_x64(dtype == "float64"):
-        own = named.keys() if state[0] is None else by_name(state[0]).keys()
-        params = tree_of(state[0], {name: named[name] for name in named if name in own})
-        rest = [_made(part, params) for part in state[1:]]
-        others = {name: array for name, array in named.items() if name not in own}
-        place = _place(rest, others)
-        buffers = {} if place is None else tree_of(rest.pop(place), others)
-
-        def step(held: Any, batch: Any) -> Any:
-            whole = _whole(held, place)
-            made, loss = checked(step_fn(whole, batch), whole)
-            return _parts(made, place), loss
-
-        start = {"params": params, "buffers": buffers}
-        first = {name: np.asarray(leaf) for name, leaf in by_name(start).items()}
-        whole = (start, tuple(rest))
-        for one in forced_steps(step, whole, iter([first]), batches, dtype, forced=False):
-            reruns = tuple(map(_bare, one.reruns))
-            yield Step(one.loss, _bare(one.found), _bare(one.noise), reruns)
-
-
-def _made(part: Any, params: Tree) -> Any:
-    return part(params) if isinstance(part, FunctionType | MethodType) else part
+        begun, held = _begun(state, named)
+        run = jax.jit(lambda state, batch: checked(step_fn(state, batch), state))
+        states = [begun] * (1 + PERTURBED_RERUNS)
+        for number, batch in enumerate(batches):
+            batch = jax.tree.map(jnp.asarray, batch)
+            for rerun in range(1, len(states)):
+                states[rerun] = _off(states[rerun], held, np.random.RandomState([number, rerun]))
+            with told("step_fn", number):
+                made = [run(one, batch) for one in states]
+            before, states = states, [one for one, _ in made]
+            for rerun in range(1, len(states)):
+                # of one sign all along, as the rounding of a constant is
+                share = update_share * (-1) ** rerun
+                states[rerun] = _longer(before[rerun], states[rerun], share)
+            left = [
+                FreeStep(float(loss), _found(one, held))
+                for one, (_, loss) in zip(states, made, strict=True)
+            ]
+            yield FreeStep(left[0].loss, left[0].found, tuple(left[1:]))
 
 
-def _place(rest: Sequence[Any], buffers: Named) -> int | None:
-    """Which part of the state has just the buffers' names; None: none has."""
-    places = (i for i, part in enumerate(rest) if buffers and by_name(part).keys() == {*buffers})
-    return next(places, None)
+def _begun(state: tuple[Any, ...], named: Named) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """(the state with the given start, the places in it of parameters and buffers)."""
+    own = named.keys() if state[0] is None else by_name(state[0]).keys()
+    params = tree_of(state[0], {name: named[name] for name in named if name in own})
+    parts = [params]
+    for part in state[1:]:
+        parts.append(part(params) if isinstance(part, FunctionType | MethodType) else part)
+    buffers = {name: array for name, array in named.items() if name not in own}
+    held = [0]
+    for place, part in enumerate(parts):
+        if place and buffers and by_name(part).keys() == buffers.keys():
+            parts[place] = tree_of(part, buffers)
+            held.append(place)
+            break
+    return tuple(jax.tree.map(jnp.asarray, part) for part in parts), tuple(held)
 
 
-def _whole(held: Any, place: int | None) -> tuple[Any, ...]:
-    """The state as the user's step takes it."""
-    start, rest = held
-    rest = [*rest]
-    if place is not None:
-        rest.insert(place, start["buffers"])
-    return (start["params"], *rest)
-
-
-def _parts(state: tuple[Any, ...], place: int | None) -> Any:
-    params, *rest = state
-    buffers = {} if place is None else rest.pop(place)
-    return {"params": params, "buffers": buffers}, tuple(rest)
-
-
-def _bare(named: dict[str, Any]) -> dict[str, Any]:
-    """Without what says whether it is a parameter or a buffer; the loss has nothing of it."""
+def _found(state: tuple[Any, ...], held: Sequence[int]) -> dict[str, np.ndarray]:
     return {
-        name.removeprefix(next((p for p in _HELD if name.startswith(p)), "")): value
-        for name, value in named.items()
+        name: np.asarray(leaf) for place in held for name, leaf in by_name(state[place]).items()
     }
+
+
+def _off(
+    state: tuple[Any, ...], held: Sequence[int], draws: np.random.RandomState
+) -> tuple[Any, ...]:
+    """The same with parameters and buffers off by up to an eps of themselves."""
+
+    def off(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        eps = tolerance.eps(dtypes.name(leaf.dtype))
+        factor = 1 + eps * draws.uniform(-1, 1, leaf.shape)
+        return (np.asarray(leaf) * factor).astype(leaf.dtype)  # NumPy's: nothing is compiled for it
+
+    return tuple(
+        jax.tree.map(off, part) if place in held else part for place, part in enumerate(state)
+    )
+
+
+def _longer(
+    before: tuple[Any, ...], after: tuple[Any, ...], share: float
+) -> tuple[Any, ...]:
+    """The state after a step whose update is longer by a share of itself."""
+
+    def longer(old: Any, new: Any) -> Any:
+        old, new = np.asarray(old), np.asarray(new)
+        if not jnp.issubdtype(new.dtype, jnp.inexact):
+            return new
+        wide = np.result_type(new.dtype, np.float64)
+        return (new + share * (new.astype(wide) - old.astype(wide))).astype(new.dtype)
+
+    return (jax.tree.map(longer, before[0], after[0]), *after[1:])

@@ -106,7 +106,12 @@ def prove_golden(
     batches = [_adapted(batch_of, batch, i) for i, batch in enumerate(held.batches)]
     gate = _Gate(held, found)
     steps = launch.free_run().free_steps(
-        step_fn, state, {n: np.asarray(a) for n, a in start.items()}, batches, held.metadata.dtype
+        step_fn,
+        state,
+        {name: np.asarray(array) for name, array in start.items()},
+        batches,
+        held.metadata.dtype,
+        _update_share(held),
     )
     for number, step in enumerate(steps):
         if not gate.judge(number, step):
@@ -138,7 +143,8 @@ class _Gate:
     def judge(self, number: int, step: Any) -> bool:
         """Holds a step's loss, parameters and buffers; False: rounding alone decides from here."""
         losses = self._golden.losses[: number + 1]
-        noise = self._grown("loss", np.array([step.noise["loss"]]))
+        apart = max(abs(rerun.loss - step.loss) for rerun in step.reruns)
+        noise = self._grown("loss", np.array([apart]))
         if float(noise[0]) > tolerance.chaos_threshold(self._kind) * np.nanmax(
             np.abs([*losses, float(step.loss)])
         ):
@@ -146,7 +152,7 @@ class _Gate:
             return False
         if not np.isnan(losses[-1]):
             self._hold_loss(number, losses[-1], step.loss, float(noise[0]))
-        found, *reruns = [self._in_torch(named) for named in (step.found, *step.reruns)]
+        found, *reruns = [self._in_torch(one.found) for one in (step, *step.reruns)]
         for stage in ("params", "buffers"):
             for leaf in getattr(self._golden, stage):
                 if leaf in found and leaf not in self._summed:
@@ -199,7 +205,7 @@ class _Gate:
         kind = self._kind
         allowed = STAGES["loss"].one_step * tolerance.eps(kind) * max(abs(theirs), abs(ours))
         allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + tolerance.floor(kind)
-        a, b = np.asarray(theirs)[None], np.asarray(ours)[None]
+        a, b = (np.asarray([loss], self._golden.losses.dtype) for loss in (theirs, ours))
         gap = measure.differences(a, b)[0]
         self._same_bits = self._same_bits and bool(theirs == ours)
         found = measure.finding(number + 1, "loss", "loss", a[0], b[0], gap, float(allowed), SIDES)
@@ -296,6 +302,22 @@ def _mapping(golden: Golden, mapping: Mapping | Name | None, state: Any) -> Mapp
                 "mapping, or keep a map.json with the golden (twinstep match, twinstep golden --map)"
             )
     return None
+
+
+def _update_share(golden: Golden) -> float:
+    """By how much of itself rounding may have an update longer or shorter.
+
+    What the rule is made of is rounded too: where 1 - beta is made in the run's dtype, as optax's
+    bias correction is, half an eps of beta is 1 / (1 - beta) times as much of it. In float32 that
+    comes to 6e-5 of Adam's update, which is far more than its parameters round.
+    """
+    values = [
+        value
+        for held in golden.hyper_parameters.values()
+        for value in (held if isinstance(held, list) else [held])
+        if isinstance(value, float) and 0 < value < 1
+    ]
+    return tolerance.eps(golden.metadata.dtype) / 2 / (1 - max(values, default=0.0))
 
 
 def _adapted(batch_of: Callable[[Any], Any] | None, batch: Any, number: int) -> Any:
