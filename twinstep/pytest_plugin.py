@@ -69,7 +69,7 @@ def _beside(request: pytest.FixtureRequest, name: Any) -> Any:
 
 
 def _lines(comparison: "Comparison") -> list[str]:
-    """The verdict and what is first off, why that may be, what else is known, what is furthest off."""
+    """The verdict, why that may be, what else is known, and what is furthest off."""
     several = "may be" if len(comparison.causes) > 1 else "cause"
     worst = [
         f"  {stage:9} {finding.ratio:.2g} of what is allowed: {finding}"

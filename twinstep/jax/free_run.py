@@ -148,9 +148,7 @@ def _off(
     )
 
 
-def _longer(
-    before: tuple[Any, ...], after: tuple[Any, ...], share: float
-) -> tuple[Any, ...]:
+def _longer(before: tuple[Any, ...], after: tuple[Any, ...], share: float) -> tuple[Any, ...]:
     """The state after a step whose update is longer by a share of itself."""
 
     def longer(old: Any, new: Any) -> Any:

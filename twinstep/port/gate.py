@@ -5,9 +5,9 @@ far rounding carries it. Losses are judged as they are, parameters and buffers b
 random sums are linear, so what the reruns' differ by is what rounding does to them.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.judge import measure, tolerance
 from twinstep.judge.findings import Comparison, Finding, Verdict
+from twinstep.port.gate_causes import LeafUpdate, causes
 from twinstep.port.golden import Golden, check_fits, load_golden
 from twinstep.port.mapping import Mapping, load_mapping
 from twinstep.runs import launch
@@ -29,7 +30,7 @@ BOUND = (
 )
 _MUCH = 0.5
 """Rounding that moves a leaf by so much of all that it moved hides whether that is right."""
-Name = str | os.PathLike[str]
+Name = str | Path
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class _Gate:
         self._noise: dict[str, np.ndarray] = {}
         self._hidden: set[str] = set()
         self._seen: set[str] = set()
+        self._before: dict[str, np.ndarray] = {}
+        self._updates: dict[tuple[int, str], LeafUpdate] = {}
         self._same_bits = True
         self._chaotic_from: int | None = None
         self._notes: list[str] = []
@@ -181,7 +184,15 @@ class _Gate:
             steps=len(self._golden),
             chaotic_from=self._chaotic_from,
             notes=tuple(notes),
+            causes=self._causes(first),
         )
+
+    def _causes(self, first: Finding | None) -> tuple[str, ...]:
+        if first is None:
+            return ()
+        off = [f.leaf for f in self._findings if (f.step, f.stage) == (first.step, first.stage)]
+        updates = [self._updates[first.step, leaf] for leaf in off if first.stage == "params"]
+        return causes(first.step, first.stage, updates)
 
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
         order = list(STAGES)
@@ -245,7 +256,14 @@ class _Gate:
             sides=SIDES,
             of={NORM: "norm", MAXIMUM: "largest entry"}.get(worst, f"random sum {worst - 1}"),
         )
-        self._keep(found, bool((gap <= allowed)[:CHECKSUM].all()))
+        inside = bool((gap <= allowed)[:CHECKSUM].all())
+        self._keep(found, inside)
+        if not inside and stage == "params":
+            own = mine - self._before.get(leaf, rows[0])
+            self._updates[number + 1, leaf] = LeafUpdate(
+                (theirs - rows[number])[LINEAR], own[LINEAR], float(allowed[LINEAR].max())
+            )
+        self._before[leaf] = mine
         moved = np.abs(theirs - rows[0])[LINEAR].max()
         hides = tolerance.ROUNDING_NOISE_FACTOR * noise[NORM] > _MUCH * moved > 0
         if stage == "params":
@@ -298,8 +316,8 @@ def _mapping(golden: Golden, mapping: Mapping | Name | None, state: Any) -> Mapp
         if shapes.get(name) != array.shape:
             found_there = f"of shape {shapes[name]}" if name in shapes else "none"
             raise InputError(
-                f"params: PyTorch has {name!r} of shape {array.shape}, the port {found_there}: give "
-                "mapping, or keep a map.json with the golden (twinstep match, twinstep golden --map)"
+                f"params: PyTorch has {name!r} of shape {array.shape}, the port {found_there}: "
+                "give mapping, or keep a map.json with the golden, see twinstep match"
             )
     return None
 
@@ -308,8 +326,8 @@ def _update_share(golden: Golden) -> float:
     """By how much of itself rounding may have an update longer or shorter.
 
     What the rule is made of is rounded too: where 1 - beta is made in the run's dtype, as optax's
-    bias correction is, half an eps of beta is 1 / (1 - beta) times as much of it. In float32 that
-    comes to 6e-5 of Adam's update, which is far more than its parameters round.
+    bias correction is, half an eps of beta is 1 / (1 - beta) times as much of it; and half of that
+    under the root. In float32 that comes to 3e-5 of Adam's update, far more than parameters round.
     """
     values = [
         value
@@ -317,7 +335,7 @@ def _update_share(golden: Golden) -> float:
         for value in (held if isinstance(held, list) else [held])
         if isinstance(value, float) and 0 < value < 1
     ]
-    return tolerance.eps(golden.metadata.dtype) / 2 / (1 - max(values, default=0.0))
+    return tolerance.eps(golden.metadata.dtype) / 4 / (1 - max(values, default=0.0))
 
 
 def _adapted(batch_of: Callable[[Any], Any] | None, batch: Any, number: int) -> Any:

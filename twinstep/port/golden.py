@@ -1,8 +1,8 @@
 """A golden: a PyTorch training in a few hundred kB, to hold a port against wherever it is tested.
 
 A folder to be committed: a manifest that people can read, with losses and hyper-parameters; the
-start and the batches as they are; and sketches (see `trace.sketch`) of what each step made. Gradients
-and parameters themselves are not in it, so it stays small however many steps there are.
+start and the batches as they are; and sketches (see `trace.sketch`) of what each step made.
+Gradients and later parameters themselves are not in it, so a step more is its batch and little else.
 """
 
 import contextlib
