@@ -51,7 +51,7 @@ def one_entry(step: int, by: float) -> Callable[[Any, jax.Array], Any]:
     return spoil
 
 
-def adam(learning_rate: float = RATE, eps: float = 1e-8) -> optax.GradientTransformation:
+def adam(learning_rate: Any = RATE, eps: float = 1e-8) -> optax.GradientTransformation:
     """The right rule, unless told otherwise."""
     return optax.adam(learning_rate, eps=eps)
 
@@ -75,7 +75,9 @@ def renamed(params: Any, x: jax.Array) -> jax.Array:
 
 def to_renamed() -> Mapping:
     """Which of PyTorch's entries the leaves of `renamed` are."""
-    leaves, shapes, theirs = {}, {}, {}
+    leaves: dict[str, tuple[Piece, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    theirs: dict[str, tuple[int, ...]] = {}
     for own, of, size in (("inner", "0", FEATURES), ("outer", "2", HIDDEN)):
         box = (0, HIDDEN), (0, size)
         piece = Piece(f"{of}.weight", (HIDDEN, size), box, (1, 0), box[::-1])

@@ -2,7 +2,7 @@
 
 A folder to be committed: a manifest that people can read, with losses and hyper-parameters; the
 start and the batches as they are; and sketches (see `trace.sketch`) of what each step made.
-Gradients and later parameters themselves are not in it, so a step more is its batch and little else.
+Gradients and later parameters themselves are not in it: a step more is a batch and little else.
 """
 
 import contextlib
