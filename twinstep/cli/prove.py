@@ -9,8 +9,9 @@ from twinstep.port.mapping import Mapping, load_mapping
 from twinstep.port.proving import found_mapping, proved
 from twinstep.report import check_outputs, terminal, write_json
 from twinstep.trace import description
+from twinstep.trace.lazy import lazy_trace
 from twinstep.trace.ledger import Trace
-from twinstep.trace.storage import load_trace, open_trace
+from twinstep.trace.storage import open_trace
 
 
 @dataclass(frozen=True)
@@ -77,4 +78,4 @@ def _whole(folder: str) -> Trace:
     stored = open_trace(folder)
     if not stored.complete:
         raise InputError(f"trace {folder} is of a run that ended early, after {stored.steps} steps")
-    return load_trace(folder)
+    return lazy_trace(folder)
