@@ -184,16 +184,16 @@ FAULTS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
     "learning rate off by 1e-6": (
         {"tx": adam(small_pair.RATE * (1 + 1e-6))},
         (1, "params"),
-        "1.000001 of PyTorch's: the learning rate",
+        "(1 + 1e-06) times PyTorch's: the learning rate",
     ),
     "eps": ({"tx": adam(eps=1e-6)}, (1, "params"), "the optimizer's rule"),
     "a schedule's third value": (
         {"tx": adam(optax.piecewise_constant_schedule(small_pair.RATE, {2: 0.5}))},
         (3, "params"),
-        "0.5 of PyTorch's",
+        "0.5 times PyTorch's",
     ),
     "a transposed weight": ({"forward": transposed}, (1, "loss"), "no update was made yet"),
-    # of 1024 entries from about 3000 eps of the largest on: 4 of what rounding does to a sum
+    # of 32 x 32 entries under Adam one is seen from about 2e3 eps of 1 on, see docs/commands.md
     "one wrong entry": ({"spoil": one_entry(3, 1e5 * EPS)}, (3, "params"), "rule"),
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import ROOT, Said, python
+from helpers.readme import snippets
 
 from port.small_pair import torch_side
 from twinstep.port.golden import golden_of, save_golden
@@ -71,11 +72,23 @@ def test_the_fixture_passes_and_fails(project: Path) -> None:
     said = own_pytest(project / "tests", start=project).printed(1)
     assert "3 failed, 2 passed" in said
     assert "mismatch: step 1, params" in said
-    assert "cause: each update of step 1 that is off is 2 of PyTorch's: the learning rate" in said
+    assert (
+        "cause: each update of step 1 that is off is 2 times PyTorch's: the learning rate" in said
+    )
     assert "8 steps; allowance: a run by itself from the golden weights" in said
     assert f"{project / 'tests' / 'other'} is no golden: it has no golden.json" in said
     assert "state is given, expected no params and opt_state with it" in said
     assert "Traceback" not in said
+
+
+def test_the_page_says_how(project: Path) -> None:
+    """Its snippet is a test, where a port of one's own is."""
+    page = (ROOT / "docs/commands.md").read_text()
+    (snippet,) = (text for text in snippets(page) if "prove_port" in text)
+    (project / "tests" / "test_port.py").write_text(snippet)
+    own = "params, train_step, tx = params_of(), plain_step, optax.adam(1.0)"
+    (project / "tests" / "my_port.py").write_text(PORT.partition("def test_")[0] + own)
+    assert "1 passed" in own_pytest(project).printed()
 
 
 LOADED = """

@@ -43,8 +43,8 @@ def causes(step: int, stage: str, updates: list[LeafUpdate]) -> tuple[str, ...]:
     factor = _factor(updates)
     if factor is not None:
         return (
-            f"each update of step {step} that is off is {factor:.9g} of PyTorch's: the learning "
-            "rate, or a mean for a sum",
+            f"each update of step {step} that is off is {_said(factor)} times PyTorch's: the "
+            "learning rate, or a mean for a sum",
         )
     return ("the gradient or the optimizer's rule: the loss before is right",)
 
@@ -63,3 +63,12 @@ def _factor(updates: list[LeafUpdate]) -> float | None:
         if longer <= one.allowed or apart > one.allowed + _AS_ONE * longer:
             return None
     return factor
+
+
+def _said(factor: float) -> str:
+    apart = factor - 1
+    return (
+        f"(1 {'+' if apart > 0 else '-'} {abs(apart):.2g})"
+        if abs(apart) < 0.01
+        else f"{factor:.4g}"
+    )
