@@ -24,6 +24,7 @@ from twinstep import Comparison, Trace, Verdict, match, prove_golden
 from twinstep.port import golden as module
 from twinstep.port.golden import DATA, MANIFEST, Golden, golden_of, load_golden, save_golden
 from twinstep.port.mapping import Mapping
+from twinstep.trace import dtypes
 from twinstep.trace.sketch import sketch
 
 EPS = float(np.finfo("float64").eps)
@@ -63,6 +64,28 @@ def test_it_comes_back_bit_for_bit(mapping: Mapping | None, tmp_path: Path) -> N
     assert size == sum(path.stat().st_size for path in (tmp_path / "new" / "golden").iterdir())
     assert held(load_golden(tmp_path / "new" / "golden")) == held(golden)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["golden"], "nothing beside it"
+
+
+def test_it_is_the_same_files_whenever_it_is_made(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        save_golden(golden_of(torch_side(), mapping=to_renamed()), tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_batches_of_several_shapes_and_other_dtypes_come_back(tmp_path: Path) -> None:
+    golden = golden_of(torch_side(), 2)
+    calls = [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(6, "int64"), np.ones((), bool)]
+    half = np.arange(6, dtype=np.uint16).view(dtypes.bfloat16())
+    changed = dataclasses.replace(
+        golden,
+        batches=({"x": calls, "y": half}, {"y": half}),
+        buffers={"half": half},
+        losses=np.array([0.1, np.nan]),
+        sketches={**golden.sketches, "buffers/half": sketch(np.stack([half] * 3))},
+    )
+    save_golden(changed, tmp_path / "golden")
+    assert held(load_golden(tmp_path / "golden")) == held(changed)
 
 
 def test_it_holds_what_the_trace_has() -> None:
@@ -329,6 +352,21 @@ def test_the_command_writes_one_and_keeps_the_map(tmp_path: Path) -> None:
     said = command(*words, "--map", tmp_path / "own.json").well()
     assert said.startswith(f"{tmp_path / 'golden'}: 3 steps, 4 parameters, 0 buffers, ")
     assert held(load_golden(tmp_path / "golden")) == held(golden_of(torch_side(), 3, to_renamed()))
+
+
+def test_a_disk_that_is_full_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name == MANIFEST:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(content)
+
+    monkeypatch.setattr(module.files, "replace", full)
+    out = tmp_path / "golden"
+    line = refused(lambda: save_golden(golden_of(torch_side()), out))
+    assert line == f"output folder {out} cannot be written: No space left on device"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_command_refuses_and_leaves_nothing(tmp_path: Path) -> None:
