@@ -71,6 +71,12 @@ class Proof:
         """Known differences that make what is first off."""
         if first is None or first.stage != "params" or first.step == 0:
             return []
+        if first.leaf in (twice := {} if self.jax.mapping is None else self.jax.mapping.twice):
+            says = (
+                f"{first.leaf} is one tensor in PyTorch, held twice by the port, as "
+                f"{' and '.join(twice[first.leaf])}: each moves by its own gradient"
+            )
+            return [Cause("tied", says, {}, 0.0)]
         for updates, allowed in self._judged:
             if first.leaf in updates.grads:
                 return update_causes.causes_of(updates, allowed)
@@ -277,7 +283,8 @@ class Proof:
         kind = dtypes.name(rows.array.dtype)
         before = updates.params[leaf][:-1]
         found = judging_updates.judged(updates, leaf, kind, before, renewed, rows.steps, updated)
-        self.hold("gate", "params", leaf, rows.steps, (found.rule, found.port), found.allowed)
+        pair = found.rule.astype(before.dtype), found.port.astype(before.dtype)
+        self.hold("gate", "params", leaf, rows.steps, pair, found.allowed)
         return found.allowed
 
 
