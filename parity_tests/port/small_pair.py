@@ -40,7 +40,7 @@ def torch_side(steps: int = 8, dtype: str = "float64", keep_inputs: bool = True)
     return rec.trace
 
 
-def one_entry(step: int, by: float) -> Callable[[Any, jax.Array], Any]:
+def one_entry(step: int, by: Any) -> Callable[[Any, jax.Array], Any]:
     """What has one entry of the square weight off after one of the updates."""
 
     def spoil(params: Any, count: jax.Array) -> Any:

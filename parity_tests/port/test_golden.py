@@ -250,6 +250,22 @@ def test_nan_is_no_pass() -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_reruns_that_overflow_excuse_nothing() -> None:
+    """An allowance without end is none."""
+    start, right = torch_side().params["2.weight"][0], step_of(adam())
+
+    def step(state: Any, batch: Any) -> Any:
+        exact = jnp.all(state[0]["2"]["weight"] == start)  # of reruns, which are off by an eps, not
+        (params, rest), loss = right(state, batch)
+        spoiled = one_entry(1, jnp.where(exact, 1e-3, 1e308))(params, rest[1])
+        return (spoiled, rest), loss
+
+    found = proved(step_fn=step)
+    assert found.verdict is Verdict.MISMATCH
+    assert found.first is not None
+    assert (found.first.step, found.first.leaf) == (1, "2.weight")
+
+
 def test_where_rounding_decides_all_nothing_is_proved() -> None:
     def chaotic(params: Any, x: jax.Array) -> jax.Array:
         return small_pair.forward(params, x) + jnp.sin(1e13 * params["0"]["bias"][0])
@@ -272,6 +288,14 @@ BAD_STEPS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no loss": (
         {"step_fn": lambda state, batch: state, "state": (None,)},
         ["step_fn gives a tuple, expected (state, loss)"],
+    ),
+    "a leaf left out": (
+        {
+            "step_fn": lambda state, batch: (state, batch["x"].sum()),
+            "state": ({"inner": {"kernel": np.zeros((6, 32)), "bias": np.zeros(32)}},),
+            "mapping": to_renamed(),
+        },
+        ["params has nothing of PyTorch's '2.weight', which the map has in it"],
     ),
     "another map": (
         {"mapping": Mapping({}, {}, {"fc.weight": (2, 2)})},

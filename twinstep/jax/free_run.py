@@ -131,6 +131,7 @@ def _found(state: tuple[Any, ...], held: Sequence[int]) -> dict[str, np.ndarray]
     }
 
 
+@np.errstate(invalid="ignore", over="ignore")  # a run that has diverged
 def _off(
     state: tuple[Any, ...], held: Sequence[int], draws: np.random.RandomState
 ) -> tuple[Any, ...]:
@@ -148,6 +149,7 @@ def _off(
     )
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _longer(before: tuple[Any, ...], after: tuple[Any, ...], share: float) -> tuple[Any, ...]:
     """The state after a step whose update is longer by a share of itself."""
 

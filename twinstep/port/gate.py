@@ -143,19 +143,23 @@ class _Gate:
         kinds = [golden.metadata.dtype, *(dtypes.name(a.dtype) for a in golden.params.values())]
         self._kind = max(kinds, key=tolerance.eps)
 
+    @np.errstate(invalid="ignore", over="ignore")  # a run that has diverged
     def judge(self, number: int, step: Any) -> bool:
         """Holds a step's loss, parameters and buffers; False: rounding alone decides from here."""
         losses = self._golden.losses[: number + 1]
         apart = max(abs(rerun.loss - step.loss) for rerun in step.reruns)
         noise = self._grown("loss", np.array([apart]))
-        if float(noise[0]) > tolerance.chaos_threshold(self._kind) * np.nanmax(
-            np.abs([*losses, float(step.loss)])
-        ):
+        sizes = [abs(loss) for loss in (*losses.tolist(), step.loss) if np.isfinite(loss)]
+        if noise[0] > tolerance.chaos_threshold(self._kind) * max(sizes, default=0.0):
             self._chaotic_from = number + 1
             return False
         if not np.isnan(losses[-1]):
             self._hold_loss(number, losses[-1], step.loss, float(noise[0]))
         found, *reruns = [self._in_torch(one.found) for one in (step, *step.reruns)]
+        if left := [name for name in self._golden.params if name not in found]:
+            raise InputError(
+                f"params has nothing of PyTorch's {left[0]!r}, which the map has in it"
+            )
         for stage in ("params", "buffers"):
             for leaf in getattr(self._golden, stage):
                 if leaf in found and leaf not in self._summed:
@@ -220,7 +224,7 @@ class _Gate:
         gap = measure.differences(a, b)[0]
         self._same_bits = self._same_bits and bool(theirs == ours)
         found = measure.finding(number + 1, "loss", "loss", a[0], b[0], gap, float(allowed), SIDES)
-        self._keep(found, bool(gap <= allowed))
+        self._keep(found, bool(gap <= allowed < np.inf))
 
     def _hold_leaf(
         self, number: int, stage: str, leaf: str, ours: np.ndarray, reruns: list[np.ndarray]
@@ -231,16 +235,15 @@ class _Gate:
         mine, *others = sketch(np.stack([ours, *reruns]), len(theirs[LINEAR]))
         self._same_bits = self._same_bits and mine[CHECKSUM] == theirs[CHECKSUM]
         kind = dtypes.name(ours.dtype)
-        with np.errstate(invalid="ignore", over="ignore"):
-            noise = self._noise_of(f"{stage}/{leaf}", ours, reruns, mine, others)
-            # as `judge.tolerance` has it of entries: an independent eps of each of them sums up to
-            # one of their norm, in a random sum as in the norm itself
-            scale = np.full(len(mine), max(mine[NORM], theirs[NORM]))
-            scale[MAXIMUM] = max(mine[MAXIMUM], theirs[MAXIMUM])
-            allowed = STAGES[stage].one_step * tolerance.eps(kind) * scale
-            allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + tolerance.floor(kind)
-            gap = np.abs(mine - theirs)
-            ratio = measure.ratios(gap, allowed)[:CHECKSUM]
+        noise = self._noise_of(f"{stage}/{leaf}", ours, reruns, mine, others)
+        # as `judge.tolerance` has it of entries: an independent eps of each of them sums up to one
+        # of their norm, in a random sum as in the norm itself
+        scale = np.full(len(mine), max(mine[NORM], theirs[NORM]))
+        scale[MAXIMUM] = max(mine[MAXIMUM], theirs[MAXIMUM])
+        allowed = STAGES[stage].one_step * tolerance.eps(kind) * scale
+        allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + tolerance.floor(kind)
+        gap = np.abs(mine - theirs)
+        ratio = measure.ratios(gap, allowed)[:CHECKSUM]
         worst = int(np.argmax(ratio))
         units = tolerance.eps(kind) * scale[worst]
         found = SketchFinding(
@@ -256,7 +259,7 @@ class _Gate:
             sides=SIDES,
             of={NORM: "norm", MAXIMUM: "largest entry"}.get(worst, f"random sum {worst - 1}"),
         )
-        inside = bool((gap <= allowed)[:CHECKSUM].all())
+        inside = bool(((gap <= allowed) & (allowed < np.inf))[:CHECKSUM].all())
         self._keep(found, inside)
         if not inside and stage == "params":
             own = mine - self._before.get(leaf, rows[0])
