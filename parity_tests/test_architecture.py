@@ -50,7 +50,7 @@ ROOMS = {
     "report": BELOW | {"runs", "report"},
     "bench": BELOW | {"runs", "report", "bench"},
     "cli": BELOW | {"runs", "port", "report", "bench", "cli"},
-    "start": {"cli"},
+    "start": BELOW | {"port", "cli"},  # what a process begins with, and what pytest loads
     "front": set(),  # names what is public; nothing in the house asks for it
 }
 """{room: the rooms that it may import}"""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from twinstep.errors import InputError
     from twinstep.judge.comparison import compare
     from twinstep.judge.findings import Comparison, Finding, Verdict
+    from twinstep.port.gate import prove_golden
     from twinstep.port.mapping import Mapping, load_mapping
     from twinstep.port.matching import Match, match
     from twinstep.port.proving import prove
@@ -51,6 +52,7 @@ __all__ = [
     "match",
     "open_trace",
     "prove",
+    "prove_golden",
     "run",
     "verify",
 ]
@@ -78,6 +80,7 @@ _HOMES = {
     "match": "twinstep.port.matching",
     "open_trace": "twinstep.trace.storage",
     "prove": "twinstep.port.proving",
+    "prove_golden": "twinstep.port.gate",
     "run": "twinstep.runs.launch",
     "verify": "twinstep.runs.verification",
 }

@@ -42,7 +42,7 @@ def room_of(module: str) -> str:
     parts = module.split(".")
     if f"twinstep/{parts[1]}/__init__.py" in FILES:
         return parts[1]
-    return "start" if parts[1] == "__main__" else "root"
+    return "start" if parts[1] in ("__main__", "pytest_plugin") else "root"
 
 
 MODULES = {module_of(file): file for file in FILES}

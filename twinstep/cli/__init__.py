@@ -23,6 +23,7 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   match TRACE_A TRACE_B     which of PyTorch's entries each leaf of a port is: a map
   probe TRACE               weights of which a port's own converter makes that map
   prove TRACE_A TRACE_B     judge a port of one's own, from PyTorch's trace and its own
+  golden TRACE              of PyTorch's trace, a small folder that a port's tests hold it against
   show EXAMPLE [--diff]     the two implementations, mirrored lines level; or what differs
   bench [EXAMPLE ...]       what each way to train costs, as ratios
 
@@ -39,7 +40,8 @@ exit code:
   143  ended by SIGTERM"""
 
 COMMANDS = (
-    "list", "run", "verify", "describe", "compare", "match", "probe", "prove", "show", "bench"
+    "list", "run", "verify", "describe", "compare", "match", "probe", "prove", "golden",
+    "show", "bench",
 )  # fmt: skip
 
 
@@ -93,6 +95,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from twinstep.cli.probe import command
         case "prove":
             from twinstep.cli.prove import command
+        case "golden":
+            from twinstep.cli.golden import command
         case "show":
             from twinstep.cli.show import command
         case "bench":

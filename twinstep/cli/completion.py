@@ -10,6 +10,7 @@ from typing import Any
 from twinstep.cli.bench import BenchFlags, BenchOptions
 from twinstep.cli.compare import CompareOptions
 from twinstep.cli.describe import DescribeOptions
+from twinstep.cli.golden import GoldenOptions
 from twinstep.cli.listing import ListOptions
 from twinstep.cli.match import MatchOptions
 from twinstep.cli.parsing import CommonFlags
@@ -35,6 +36,7 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
     "match": (MatchOptions,),
     "probe": (ProbeOptions,),
     "prove": (ProveOptions,),
+    "golden": (GoldenOptions,),
     "show": (ShowOptions,),
     "bench": (BenchOptions, BenchFlags),
 }

@@ -75,7 +75,7 @@ def losses_and_gradients(
         for number, (named, batch) in enumerate(zip(params, batches, strict=True)):
             tree = tree_of(like, named)
             batch = jax.tree.map(jnp.asarray, batch)
-            with _told("loss_fn", number):
+            with told("loss_fn", number):
                 loss, grads = run(tree, batch)
                 others = [run(off, batch) for off in _perturbed(tree, number)]
             found = _arrays(grads)
@@ -121,7 +121,7 @@ def forced_steps(
     if not isinstance(state, tuple) or not state:
         raise InputError(f"state is a {type(state).__name__}, expected a tuple (params, ...)")
     with jax.enable_x64(dtype == "float64"):
-        run = jax.jit(lambda state, batch: _checked(step_fn(state, batch), state))
+        run = jax.jit(lambda state, batch: checked(step_fn(state, batch), state))
         states = [jax.tree.map(jnp.asarray, state)] * (1 + PERTURBED_RERUNS)
         for number, batch in enumerate(batches):
             if forced or not number:
@@ -129,7 +129,7 @@ def forced_steps(
                 states = [(tree, *one[1:]) for one in states]
             trees = [states[0][0], *_perturbed_each([one[0] for one in states[1:]], number)]
             batch = jax.tree.map(jnp.asarray, batch)
-            with _told("step_fn", number):
+            with told("step_fn", number):
                 made = [
                     run((tree, *one[1:]), batch) for tree, one in zip(trees, states, strict=True)
                 ]
@@ -177,7 +177,7 @@ def _scalar(loss: Any) -> jax.Array:
     return loss
 
 
-def _checked(made: Any, state: Any) -> Any:
+def checked(made: Any, state: Any) -> Any:
     """What a step gave, if it is (a state like the one that it was given, a loss)."""
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(f"step_fn gives a {type(made).__name__}, expected (state, loss)")
@@ -201,7 +201,7 @@ def _checked(made: Any, state: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _told(what: str, number: int) -> Iterator[None]:
+def told(what: str, number: int) -> Iterator[None]:
     """Says of what is raised in a user's function where it was."""
     try:
         yield

@@ -119,6 +119,13 @@ def forcing() -> ModuleType:
     return _module("jax", "forcing")
 
 
+def free_run() -> ModuleType:
+    """What lets a user's own step train by itself from given parameters."""
+    extras.check_installed("jax", "step_fn")
+    set_up_xla()
+    return _module("jax", "free_run")
+
+
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
     return driver("jax", spec, device_config, rounding_noise=True).in_float64()
