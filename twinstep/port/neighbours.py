@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from twinstep.port.mapping import Mapping as LeafMapping
-from twinstep.port.mapping import Piece, whole
-from twinstep.port.strides import Pool, pieces_of
+from twinstep.port.pieces import Piece, whole
+from twinstep.port.pools import Pool
+from twinstep.port.strides import pieces_of
 
 
 def along(
