@@ -31,7 +31,7 @@ _WORST = 30.0
 _LEAST, _UNSEEN = 1e-5, 1e-4
 """The noise of gradients at least, and where nothing tells it."""
 _FEW = 4
-"""Values that a leaf may have and still be told by its gradient; more tell themselves."""
+"""Of so many different numbers only those entries are looked at that begin as one of them."""
 
 
 class _Fit(NamedTuple):
@@ -59,8 +59,13 @@ class Gradients:
         }
         self._choose(list(fits), fits, VALUES)
         for leaf, pieces in self.search.ambiguous.items():
-            if leaf not in self.search.found:
-                self.search.candidates[leaf] = [said(piece) for piece in pieces]
+            if leaf in self.search.found or leaf in self.search.candidates:
+                continue
+            words = [said(piece) for piece in pieces]
+            if leaf in fits:  # whose gradient is none of theirs: it may be parts
+                self.search.holders[leaf] = words
+            else:
+                self.search.candidates[leaf] = words
 
     def tell_whole(self) -> None:
         """Leaves that are a whole tensor in some order of axes."""
@@ -80,10 +85,9 @@ class Gradients:
         for leaf in self._left():
             start = self.search.ours.values[leaf]
             values = np.unique(start)
-            if 0 < len(values) <= _FEW:
-                groups.setdefault(tuple(values.tolist()), []).append(leaf)
-            elif leaf in self.search.holders:
-                groups.setdefault(None, []).append(leaf)
+            begins = tuple(values.tolist()) if len(values) <= _FEW else None
+            if start.size:
+                groups.setdefault(begins, []).append(leaf)
         names = [name for name in self.search.untouched() if name in self.theirs]
         for begins, leaves in groups.items():
             pool = self._pool(names, begins, leaves[0])

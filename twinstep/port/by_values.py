@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from twinstep.port.pieces import Piece, whole_piece
+from twinstep.port.pieces import Piece, used, volume, whole_piece
 from twinstep.port.pools import Pool, mix
-from twinstep.port.starts import Leaves, Search, Start
+from twinstep.port.starts import Leaves, Search, Start, few
 from twinstep.port.strides import pieces_of
 
 VALUES = "values"
@@ -27,7 +27,7 @@ def tell_whole(search: Search) -> None:
             by_content[kind] = _by_content(theirs)
         names = by_content[kind].get(_content(array), [])
         fits = [piece for n in names for piece in _orders(array, theirs.values[n], n)]
-        if len(fits) == 1:
+        if len(fits) == 1 and not few(array):
             search.take(leaf, fits, VALUES)
         elif fits:
             search.ambiguous[leaf] = fits
@@ -35,7 +35,8 @@ def tell_whole(search: Search) -> None:
 
 def tell_parts(search: Search) -> None:
     """Leaves that are parts of tensors, or several, or sums of two."""
-    open_ = [n for n in search.left() if not search.ours.alike(n) and n not in search.ambiguous]
+    open_ = [n for n in search.left() if n not in search.ambiguous]
+    open_ = [n for n in open_ if not search.ours.alike(n) and not few(search.ours.values[n])]
     untouched = search.untouched()
     for kind in dict.fromkeys(search.ours.kinds[leaf] for leaf in open_):
         leaves = [leaf for leaf in open_ if search.ours.kinds[leaf] == kind]
@@ -44,7 +45,8 @@ def tell_parts(search: Search) -> None:
         arrays = {name: theirs.values[name] for name in names}
         pool = _pool(arrays)
         for leaf in leaves:
-            if pieces := pieces_of(search.ours.values[leaf], pool):
+            pieces = pieces_of(search.ours.values[leaf], pool)
+            if pieces and _each_once(pieces, pool):
                 search.take(leaf, pieces, VALUES)
         for terms in (theirs,) if theirs is search.theirs else (theirs, search.theirs):
             sums = dict(_sums({name: terms.values[name] for name in names}))
@@ -142,6 +144,12 @@ def _sums(arrays: Leaves) -> Iterator[tuple[str, np.ndarray]]:
     for (one, a), (other, b) in itertools.combinations(vectors, 2):
         if a.shape == b.shape and one.rpartition(".")[0] == other.rpartition(".")[0]:
             yield f"{one} + {other}", a + b
+
+
+def _each_once(pieces: list[Piece], pool: Pool) -> bool:
+    """Whether no entry is in two of them."""
+    held = used({"leaf": pieces}, {piece.of: pool.shapes[piece.of] for piece in pieces})
+    return sum(int(of_one.sum()) for of_one in held.values()) == sum(volume(p.at) for p in pieces)
 
 
 def _terms(piece: Piece) -> list[Piece]:

@@ -5,6 +5,7 @@ neither tells by what is left, where that is one thing. What could be several is
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping as Named
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from twinstep.port import buffers, by_values, neighbours
 from twinstep.port.by_gradients import GRADIENTS, Gradients
 from twinstep.port.by_values import VALUES
 from twinstep.port.mapping import Mapping
-from twinstep.port.starts import Search, Start
+from twinstep.port.pieces import Piece, slices
+from twinstep.port.starts import Search, Start, said
 from twinstep.trace.ledger import Trace
 
 LEFT = "what is left"
@@ -123,16 +125,28 @@ def _told(search: Search) -> Match:
 
 def _tell_left(search: Search) -> None:
     """Leaves that nothing tells, where their layer leaves but one thing that they can be."""
-    news = True
-    while news and search.left():
-        news = False
+    while search.left():
         free = {name: ~used for name, used in search.used().items()}
+        wanted = {name: np.zeros(shape, int) for name, shape in search.shapes.items()}
+        offers: dict[str, list[Piece]] = {}
         for leaf in search.left():
             shape = search.ours.values[leaf].shape
-            pieces = neighbours.along(leaf, shape, search.found, search.shapes, free)
+            begins = functools.partial(search.may_be_of, leaf)
+            pieces = neighbours.along(leaf, shape, search.found, search.shapes, free, begins)
             if pieces and search.begins_as(leaf, pieces):
+                offers[leaf] = pieces
+                for piece in pieces:
+                    wanted[piece.of].reshape(piece.view)[slices(piece.take)] += 1
+        news = False
+        for leaf, pieces in offers.items():
+            once = all(
+                (wanted[piece.of].reshape(piece.view)[slices(piece.take)] == 1).all()
+                for piece in pieces
+            )
+            if once:
                 search.take(leaf, pieces, LEFT)
                 news = True
-                for piece in pieces:
-                    view = free[piece.of].reshape(piece.view)
-                    view[tuple(slice(*run) for run in piece.take)] = False
+            else:  # another leaf of the layer may be it just as well
+                search.candidates[leaf] = [said(piece) for piece in pieces]
+        if not news:
+            return

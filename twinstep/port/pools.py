@@ -215,6 +215,7 @@ class NearPool(Pool):
 
 
 def _sample(leaf: np.ndarray) -> np.ndarray:
+    leaf = np.atleast_1d(leaf)
     places = np.linspace(0, leaf.size - 1, min(_SAMPLE, leaf.size)).astype(int)
     return leaf[np.unravel_index(places, leaf.shape)].reshape(-1)
 

@@ -10,6 +10,8 @@ from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 
 Leaves = dict[str, np.ndarray]
+_FEW = 4
+"""Of so many different numbers an array is no order: a new layer's ones and zeros."""
 _NARROW = ("float32", "float16", "bfloat16")
 
 
@@ -104,6 +106,11 @@ class Search:
         """How PyTorch begins, in the precision of a leaf."""
         return self.theirs.kept_as(self.ours.kinds[leaf])
 
+    def may_be_of(self, leaf: str, name: str) -> bool:
+        """Whether a tensor has entries as those with which a leaf begins."""
+        few_values = np.unique(self.ours.values[leaf])
+        return bool(np.isin(few_values, self.kept(leaf).values[name]).all())
+
     def begins_as(self, leaf: str, pieces: Sequence[Piece]) -> bool:
         """Whether a leaf begins as these pieces do, of which each has a box of its own."""
         start, theirs = self.ours.values[leaf], self.kept(leaf).values
@@ -112,6 +119,14 @@ class Search:
             np.array_equal(piece.cut(theirs[piece.of], 0), start[slices(piece.at)])
             for piece in pieces
         )
+
+
+def few(array: np.ndarray) -> bool:
+    """Whether its numbers are so few that they don't tell in which order they stand."""
+    seen: set[float] = set()
+    for number in array.reshape(-1)[: 4 * _FEW].tolist():
+        seen.add(number)
+    return len(seen) <= _FEW < array.size and len(np.unique(array)) <= _FEW
 
 
 def said(piece: Piece) -> str:
