@@ -55,15 +55,18 @@ def test_the_commands(
     capsys.readouterr()
 
 
-def test_the_loop_of_ones_own_and_the_fault_in_it(tmp_path: Path) -> None:
+def test_the_port_and_the_fault_in_it(tmp_path: Path) -> None:
     torch, jax = snippets(TEXT)
+    assert readme.WRONG in jax
     (tmp_path / "right").mkdir()
     (tmp_path / "wrong").mkdir()
-    assert readme.ran(["-c", torch], tmp_path / "right") == ""
-    assert readme.ran(["-c", jax], tmp_path / "right") == readme.said(TEXT) + "\n"
+    right = readme.fault(tmp_path / "right", torch, jax.replace(readme.WRONG, readme.RIGHT))
+    assert right.startswith(readme.said(TEXT))
     found = readme.fault(tmp_path / "wrong", torch, jax)
-    step, stage, leaf = re.match(r"mismatch: (step \d+), (\w+), (.+?): torch", found).groups()  # type: ignore[union-attr]  # else it fails
-    assert f"    mismatch: {step}, {stage}, {leaf}: torch" in TEXT
+    pattern = r"mismatch: (step \d+), (\w+), (.+?)\[.*\]: torch .*\n(cause: .*)"
+    step, stage, leaf, cause = re.match(pattern, found).groups()  # type: ignore[union-attr]  # else it fails
+    assert f"    mismatch: {step}, {stage}, {leaf}[" in TEXT
+    assert f"    {cause}\n" in TEXT
     drawn = (tmp_path / "wrong" / readme.PICTURE).read_text()
     assert drawn.count("<path") == (ROOT / readme.PICTURE).read_text().count("<path") > 50
 

@@ -20,7 +20,8 @@ from twinstep.problems import EXAMPLES
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PICTURE = "docs/fault.svg"
-RIGHT, WRONG = "step_size=8", "step_size=9"
+WRONG, RIGHT = "staircase=True))", "staircase=True), weight_decay=0.01)"
+TRACES = "traces/torch", "traces/jax"
 RESULTS = ROOT / "results"
 
 
@@ -38,13 +39,13 @@ def ran(words: Sequence[str], folder: Path) -> str:
 
 
 def fault(folder: Path, torch: str, jax: str) -> str:
-    """The line that names the fault in the README's loop, when it is planted; draws it, too."""
-    ran(["-c", torch], folder)
-    head, _, tail = jax.partition(RIGHT)
-    ran(["-c", f"{head}{WRONG}{tail}"], folder)
+    """What is said of the README's port, as it stands; draws it, too."""
+    for side, name, program in (("torch", "train.py", torch), ("jax", "port.py", jax)):
+        (folder / name).write_text(program)
+        ran(["-m", f"twinstep.{side}", "--out", f"traces/{side}", name], folder)
     (folder / "docs").mkdir()
-    command = ["-m", "twinstep", "compare", "traces/torch", "traces/jax", "--plot", PICTURE]
-    return ran(command, folder).partition("\n")[0]
+    found = ran(["-m", "twinstep", "prove", *TRACES, "--plot", PICTURE], folder)
+    return "\n".join(found.split("\n")[:2])
 
 
 def examples(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -68,8 +69,8 @@ def passed(report: Path) -> tuple[int, date]:
 
 
 def said(text: str) -> str:
-    """What the README says that its loop prints."""
-    return re.findall(r"^It prints `([^`]+)`", text, re.MULTILINE)[0]
+    """What the README says of its port when it is right."""
+    return re.findall(r"it says\n`([^`]+)`", text)[0]
 
 
 def planted() -> list[str]:
@@ -127,7 +128,8 @@ def main() -> None:
     print(line, *proved, *examples(verdicts), sep="\n")
     if "--write" not in sys.argv:
         return
-    text = re.sub(r"^    mismatch: .*$", f"    {line}", text, flags=re.MULTILINE)
+    said_of_it = "\n".join(f"    {one}" for one in line.split("\n"))
+    text = re.sub(r"^    mismatch: .*\n.*$", said_of_it, text, flags=re.MULTILINE)
     text = between(text, "## How it is known to be right", proved)
     rows = "\n".join(examples(verdicts))
     text = re.sub(r"^\| document \|.*?\n(?=\n)", f"{rows}\n", text, flags=re.DOTALL | re.MULTILINE)

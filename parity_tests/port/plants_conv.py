@@ -285,8 +285,8 @@ _TRAINING = [
     plant("clipped by value", "clip: by value", "params", 1, _clip(optax.clip(0.05))),
     plant("clipped each", "clip: each leaf", "params", 1, _clip(wrong_rules.by_norm_of_each(0.3))),
     plant("clipped at .3", "clip: threshold", "params", 1, _clip(optax.clip_by_global_norm(0.3))),
-    # step 3 is the first whose norm is below the threshold
-    plant("always scaled", "clip: scaled up too", "params", 3, _clip(wrong_rules.to_norm(0.9))),
+    # step 4 is the first whose norm is below the threshold
+    plant("always scaled", "clip: scaled up too", "params", 4, _clip(wrong_rules.to_norm(0.9))),
     plant(
         "largest entry",
         "clip: by the largest entry",

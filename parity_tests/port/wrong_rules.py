@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from twinstep.jax.optim import total_norm
+
 Rule: TypeAlias = optax.GradientTransformation
 Direction = Callable[[Any, Any, Any], Any]
 """Of both moments and the step from 1, where Adam goes."""
@@ -202,7 +204,7 @@ def to_norm(threshold: float) -> Rule:
     """Scales to a norm, where it is smaller too."""
 
     def scale(updates: Any, _: Any) -> Any:
-        by = threshold / (optax.global_norm(updates) + 1e-6)
+        by = threshold / (total_norm(updates) + 1e-6)
         return jax.tree.map(lambda u: by * u, updates)
 
     return stateless(scale)

@@ -9,8 +9,9 @@ from twinstep.port.mapping import Mapping, load_mapping
 from twinstep.port.proving import found_mapping, proved
 from twinstep.report import check_outputs, terminal, write_json
 from twinstep.trace import description
+from twinstep.trace.lazy import lazy_trace
 from twinstep.trace.ledger import Trace
-from twinstep.trace.storage import load_trace, open_trace
+from twinstep.trace.storage import open_trace
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class ProveOptions:
 
     map: str | None = None
     """Which leaf is which, as `twinstep match` writes it (default: found by the values)."""
+    plot: str | None = None
+    """Draw each stage's difference over the steps beside what is allowed, as .svg or .png."""
     report: str | None = None
     """Write a page of it, HTML that stands by itself."""
     json: str | None = None
@@ -31,9 +34,11 @@ def command(arguments: list[str]) -> int:
     if len(folders) != 2 and not {"-h", "--help"} & set(flags):
         raise InputError(f"prove takes PyTorch's trace and the port's, {len(folders)} given")
     options = parse(ProveOptions, flags, "twinstep prove TRACE_A TRACE_B")
-    check_outputs({"report": options.report, "json": options.json}, inputs=folders)
-    if options.report is not None:
-        extras.check_installed("report", "--report")
+    outputs = {"report": options.report, "plot": options.plot, "json": options.json}
+    check_outputs(outputs, inputs=folders)
+    for flag in ("report", "plot"):
+        if outputs[flag] is not None:
+            extras.check_installed("report", f"--{flag}")
     mapping = None if options.map is None else load_mapping(options.map)
     torch, jax = map(_whole, folders)
     differ = description.apart(*_described(torch, jax, mapping))
@@ -50,6 +55,12 @@ def command(arguments: list[str]) -> int:
         terminal.print_comparison(comparison)
     if options.json is not None:
         write_json(options.json, comparison.to_dict() | {"apart": differ})
+    if options.plot is not None:
+        from twinstep.report.plots import differences_figure, save
+
+        curves = proof.history.curves
+        modes = [mode for mode in ("gate", "free") if any(of == mode for of, _ in curves)]
+        save(differences_figure(comparison, curves, torch.metadata.dtype, modes), options.plot)
     if options.report is not None:
         from twinstep.report.proof import write_proof
 
@@ -77,4 +88,4 @@ def _whole(folder: str) -> Trace:
     stored = open_trace(folder)
     if not stored.complete:
         raise InputError(f"trace {folder} is of a run that ended early, after {stored.steps} steps")
-    return load_trace(folder)
+    return lazy_trace(folder)

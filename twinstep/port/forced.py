@@ -1,27 +1,25 @@
 """A port's own loss or step, judged at every step of PyTorch's recording: teacher forcing."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.judge import tolerance
 from twinstep.port.mapping import Mapping
+from twinstep.port.proof import Proof
 from twinstep.runs import launch
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import STAGES
-
-if TYPE_CHECKING:
-    from twinstep.port.proving import Proof
 
 BOUND = "each step from PyTorch's recorded parameters: rounding measured by perturbed reruns"
 _MUCH = 0.5
 """Rounding that moves a leaf by so much of its own update hides whether that is right."""
 
 
-def judge_loss(proof: "Proof", loss_fn: Callable[[Any, Any], Any], params: Any) -> None:
+def judge_loss(proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any) -> None:
     """Holds loss and gradients of every step against PyTorch's."""
     torch, mapping = proof.torch.trace, proof.jax.mapping
     made = launch.forcing().losses_and_gradients(
@@ -39,7 +37,7 @@ def judge_loss(proof: "Proof", loss_fn: Callable[[Any, Any], Any], params: Any) 
                 _hold(proof, "raw_grads", leaf, number, theirs, array, noise[leaf])
 
 
-def judge_steps(proof: "Proof", step_fn: Callable[[Any, Any], Any], state: Any) -> None:
+def judge_steps(proof: Proof, step_fn: Callable[[Any, Any], Any], state: Any) -> None:
     """Holds loss and parameters of every step against PyTorch's."""
     torch, mapping = proof.torch.trace, proof.jax.mapping
     made = launch.forcing().forced_steps(
@@ -66,7 +64,7 @@ def judge_steps(proof: "Proof", step_fn: Callable[[Any, Any], Any], state: Any) 
 
 
 def _hold(
-    proof: "Proof",
+    proof: Proof,
     stage: str,
     leaf: str,
     number: int,
@@ -93,7 +91,7 @@ def _leaves(mapping: Mapping, named: dict[str, np.ndarray]) -> dict[str, np.ndar
     return {name: np.asarray(array) for name, array in mapping.to_jax(named).items()}
 
 
-def _batches(proof: "Proof") -> list[Any]:
+def _batches(proof: Proof) -> list[Any]:
     """What each step was made on, as the port lays it out if its recording has it."""
     for trace in (proof.jax.trace, proof.torch.trace):
         if trace.batch and all(name in trace.inputs for name in trace.batch):

@@ -8,15 +8,16 @@ that dtype.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from twinstep.judge import measure
 from twinstep.port import clipping
 from twinstep.port.sides import Side
-from twinstep.port.updates import Updates
+from twinstep.port.updates import Clipping, Updates
 from twinstep.trace import dtypes
+from twinstep.trace.leaves import ReadLeaves
 
 PARAMS_EPS = 4.0
 """Of the leaf's largest entry, or update so far: what one update rounds, as in `trace.stages`."""
@@ -77,49 +78,62 @@ def owner_of(side: Side, leaf: str, steps: np.ndarray) -> Owner | str:
     return Owner(name, optimizers[name]["class"], found)
 
 
-def updates_of(torch: Side, jax: Side, leaves: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """({optimizer: its `Updates`}, {leaf: why its updates cannot be judged})."""
-    groups: dict[str, dict[str, Any]] = {}
+def updates_of(torch: Side, jax: Side, leaves: list[str]) -> tuple[list[Updates], dict[str, str]]:
+    """(each optimizer's `Updates`, {leaf: why its updates cannot be judged}).
+
+    Arrays are read when they are asked for: a model may be larger than the memory.
+    """
+    groups: dict[str, dict[str, Owner]] = {}
     skipped: dict[str, str] = {}
     for leaf in leaves:
-        mine, theirs = torch.rows("params", leaf), jax.rows("params", leaf)
-        grads, own = jax.rows("raw_grads", leaf), torch.rows("raw_grads", leaf)
-        assert mine is not None
-        assert theirs is not None
-        if not len(mine.steps):
+        mine = torch.steps("params", leaf)
+        if mine is None or not len(mine):
             continue
-        if grads is None or len(grads.steps) != len(theirs.steps):
-            skipped[leaf] = "the port has no raw gradient of it at every update"
-            continue
-        if own is None or len(own.steps) != len(mine.steps):
-            skipped[leaf] = "PyTorch has no gradient of it at every update"
-            continue
-        owner = owner_of(torch, leaf, mine.steps)
+        owner = owner_of(torch, leaf, mine)
         if isinstance(owner, str):
             skipped[leaf] = owner
-            continue
-        known = groups.setdefault(
-            owner.name, {"rule": owner.rule, "settings": {}, "grads": {}, "params": {}}
-        )
-        known["settings"][leaf] = owner.settings
-        known["grads"][leaf] = dtypes.numbers(grads.array)
-        known["params"][leaf] = dtypes.numbers(theirs.array)
-    made = {}
-    for name, group in groups.items():
-        clipped = clipping.seen(torch.trace, group["grads"])
+        elif why := _without_gradients(torch, jax, leaf, len(mine)):
+            skipped[leaf] = why
+        else:
+            groups.setdefault(owner.name, {})[leaf] = owner
+    made = []
+    for owners in groups.values():
+        clipped = clipping.seen(torch.trace, owners)
+        counts = {len(next(iter(owner.settings.values()), ())) for owner in owners.values()}
         if isinstance(clipped, str):
-            why = "PyTorch changes its gradients in a way that is not known"
-            skipped |= dict.fromkeys(group["grads"], why)
-            continue
-        if len({len(array) for array in group["grads"].values()}) > 1:
+            skipped |= dict.fromkeys(owners, "PyTorch changes its gradients in an unknown way")
+        elif len(counts) > 1:
             why = "the leaves of its optimizer have not as many updates each"
-            skipped |= dict.fromkeys(group["grads"], why)
-            continue
-        norm = None
-        if clipped is not None and clipped.kind == "norm":
-            norm = _norms(group["grads"], clipped.norm_type)
-        made[name] = Updates(**group, clipping=clipped, norms=norm)
+            skipped |= dict.fromkeys(owners, why)
+        else:
+            made.append(_updates(jax, owners, clipped))
     return made, skipped
+
+
+def _without_gradients(torch: Side, jax: Side, leaf: str, updates: int) -> str | None:
+    """Which side has not a raw gradient of a leaf at every update; None: both have."""
+    for which, side in (("the port", jax), ("PyTorch", torch)):
+        steps = side.steps("raw_grads", leaf)
+        if steps is None or len(steps) != updates:
+            return f"{which} has no raw gradient of it at every update"
+    return None
+
+
+def _updates(jax: Side, owners: Mapping[str, Owner], clipped: Clipping | None) -> Updates:
+    def read(stage: str, leaf: str) -> np.ndarray:
+        rows = jax.rows(stage, leaf)
+        assert rows is not None
+        return dtypes.numbers(rows.array)
+
+    grads = ReadLeaves({leaf: partial(read, "raw_grads", leaf) for leaf in owners})
+    return Updates(
+        rule=next(iter(owners.values())).rule,
+        settings={leaf: owner.settings for leaf, owner in owners.items()},
+        grads=grads,
+        params=ReadLeaves({leaf: partial(read, "params", leaf) for leaf in owners}),
+        clipping=clipped,
+        norms=_norms(grads, clipped.norm_type) if clipped and clipped.kind == "norm" else None,
+    )
 
 
 def _norms(grads: Mapping[str, np.ndarray], kind: float) -> np.ndarray:
@@ -173,11 +187,28 @@ def judged(
         runs.append(updated(updates.rule, settings, grads, before, renewed, kind))
     for run in runs:
         noise = np.maximum(noise, measure.differences(run.astype(float), rule))
-    moves = np.maximum.accumulate(measure.differences(rule, before))
+    moved = measure.differences(rule, before)
     sizes = np.maximum(measure.largest(before), measure.largest(rule))
-    allowed = PARAMS_EPS * eps * np.maximum(sizes, moves)
+    allowed = PARAMS_EPS * eps * np.maximum(sizes, np.maximum.accumulate(moved))
     allowed = allowed + NOISE_FACTOR * np.maximum.accumulate(noise)
+    allowed = allowed + eps * _of_corrections(settings, renewed) * moved
     return Judged(steps, rule, port, allowed)
+
+
+def _of_corrections(settings: Mapping[str, np.ndarray], renewed: np.ndarray) -> np.ndarray:
+    """(T,) by how many eps corrections of a bias may be off that are made in the run's dtype.
+
+    1 - beta**t is off by t beta**t + 1 eps of one, as optax has it: in float32 that is up to 1e-4
+    of the first updates. PyTorch makes it in float64.
+    """
+    rows = np.arange(len(renewed))
+    count = rows - np.maximum.accumulate(np.where(renewed, rows, 0)) + 1
+    total = np.zeros(len(renewed))
+    for name, beta in settings.items():
+        if name.startswith("betas."):
+            power = beta**count
+            total += (count * power + 1) / np.maximum(1 - power, 1e-300)
+    return total
 
 
 def _perturbed(

@@ -50,8 +50,11 @@ class Side:
             return [leaf]
         return list(self._parts[leaf].leaves) if leaf in self._parts else []
 
-    def rows(self, stage: str, leaf: str) -> Rows | None:
-        """A leaf's rows; None where the recording has none. InputError where its parts differ."""
+    def steps(self, stage: str, leaf: str) -> np.ndarray | None:
+        """At which steps a leaf has rows; None where the recording has none.
+
+        InputError where the leaves that are parts of it have not as many.
+        """
         held: Named[str, np.ndarray] = getattr(self.trace, stage)
         names = self.own(leaf)
         if not names or any(name not in held for name in names):
@@ -62,11 +65,19 @@ class Side:
                 raise InputError(
                     f"{stage}, {leaf}: {names[0]} has {len(steps[0])} rows, {name} {len(of_one)}"
                 )
+        return steps[0]
+
+    def rows(self, stage: str, leaf: str) -> Rows | None:
+        """A leaf's rows; None where the recording has none."""
+        steps = self.steps(stage, leaf)
+        if steps is None:
+            return None
+        held: Named[str, np.ndarray] = getattr(self.trace, stage)
         if self.mapping is None:
-            return Rows(steps[0], held[leaf])
-        arrays = {name: held[name] for name in names}
+            return Rows(steps, held[leaf])
+        arrays = {name: held[name] for name in self.own(leaf)}
         made = self._parts[leaf].to_torch(arrays, lead=1, gradients="grads" in stage)
-        return Rows(steps[0], made[leaf])
+        return Rows(steps, made[leaf])
 
 
 def lined_up(torch: Trace, jax: Trace, mapping: Mapping | None) -> tuple[Side, Side]:
@@ -140,18 +151,22 @@ def as_mapping(torch: Trace) -> Mapping:
 
 def _check_rows(one: Side, other: Side, leaf: str) -> None:
     """InputError where a leaf has not as many updates on both sides, or another dtype."""
-    mine, theirs = one.rows("params", leaf), other.rows("params", leaf)
+    mine, theirs = one.steps("params", leaf), other.steps("params", leaf)
     assert mine is not None
     own = " and ".join(other.own(leaf))
     if theirs is None:
         raise InputError(f"params, {leaf}: the port's trace has no rows of {own}")
-    if len(mine.steps) != len(theirs.steps):
+    if len(mine) != len(theirs):
         raise InputError(
-            f"params, {leaf}: {len(mine.steps)} updates in PyTorch's trace, {len(theirs.steps)} of "
-            f"{own} in the port's: record as many of both"
+            f"params, {leaf}: {len(mine)} updates in PyTorch's trace, {len(theirs)} of {own} in "
+            "the port's: record as many of both"
         )
-    kinds = dtypes.name(mine.array.dtype), dtypes.name(theirs.array.dtype)
+    kinds = [
+        {dtypes.name(side.trace.params[name].dtype) for name in side.own(leaf)}
+        for side in (one, other)
+    ]
     if kinds[0] != kinds[1]:
+        said = [" and ".join(sorted(found)) for found in kinds]
         raise InputError(
-            f"params, {leaf}: {kinds[0]} in PyTorch's trace, {own} {kinds[1]} in the port's"
+            f"params, {leaf}: {said[0]} in PyTorch's trace, {own} {said[1]} in the port's"
         )
