@@ -150,11 +150,17 @@ def test_a_leaf_drawn_anew_is_open() -> None:
         assert_right(found, layout)
 
 
-def test_a_leaf_with_one_other_entry_is_open() -> None:
+def test_a_leaf_with_one_other_entry_is_told_by_most() -> None:
+    """A fault in the port's start, which is for the judge to say."""
     layout = LAYOUTS["heads out"]
     start = normal(layout, 0)
     ours = {"a.kernel": layout.convert(start)["a.kernel"].copy()}
     ours["a.kernel"].flat[7] += 1e-9
+    found = match(start, ours)
+    assert_told(found, layout)
+    assert found.by == {"a.kernel": "most values"}
+    assert "a.kernel: by most values" in found.lines()
+    ours["a.kernel"].flat[:20] += 1  # of 36
     assert match(start, ours).open == {"a.kernel": []}
 
 

@@ -8,12 +8,15 @@ import numpy as np
 
 from twinstep.port.pieces import Piece, used, volume, whole_piece
 from twinstep.port.pools import Pool, mix
-from twinstep.port.starts import Leaves, Search, Start, few
+from twinstep.port.starts import Leaves, Search, Start, few, said
 from twinstep.port.strides import pieces_of
 
-VALUES = "values"
+VALUES, MOST = "values", "most values"
 MAX_AXES = 5
+_MANY = 4  # entries that a leaf has at least that most can tell
 _SAMPLE = 64  # entries that are looked at before all
+_NEAR = 1e-2
+"""Of a value: what a start that was rounded otherwise may be off; by chance one entry of 100 is."""
 
 
 def tell_whole(search: Search) -> None:
@@ -59,6 +62,38 @@ def tell_parts(search: Search) -> None:
         for leaf in leaves:
             if leaf not in search.found and (names := pool.holding(search.ours.values[leaf])):
                 search.holders[leaf] = [f"a part of {name}" for name in names]
+
+
+def tell_most(search: Search) -> None:
+    """Leaves that begin as one tensor in more than half of its entries: their start is not its."""
+    untouched = search.untouched()
+    for leaf in search.left():
+        array = search.ours.values[leaf]
+        if array.size < _MANY or few(array) or leaf in search.candidates:
+            continue
+        theirs = search.kept(leaf).values
+        names = [name for name in untouched if theirs[name].size == array.size]
+        fits = [
+            piece
+            for name in names
+            for axes in orders_of(theirs[name].shape)
+            if _most(theirs[name].transpose(axes), array)
+            for piece in [whole_piece(name, theirs[name].shape, array.shape, axes)]
+        ]
+        if len(fits) == 1:
+            search.take(leaf, fits, MOST)
+        elif fits:
+            search.candidates[leaf] = [said(piece) for piece in fits]
+
+
+def _most(theirs: np.ndarray, ours: np.ndarray) -> bool:
+    places = np.unique(np.linspace(0, ours.size - 1, min(_SAMPLE, ours.size)).astype(int))
+    some = (theirs[np.unravel_index(places, theirs.shape)], ours.reshape(-1)[places])
+    for one, other in (some, (theirs.reshape(ours.shape), ours)):
+        near = np.abs(one - other) <= _NEAR * np.abs(one)
+        if np.count_nonzero(near) * 2 <= near.size:
+            return False
+    return True
 
 
 def tell_single(search: Search) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from twinstep.errors import InputError
 from twinstep.port import buffers, by_values, neighbours
 from twinstep.port.by_gradients import GRADIENTS, Gradients
-from twinstep.port.by_values import VALUES
+from twinstep.port.by_values import MOST, VALUES
 from twinstep.port.mapping import Mapping
 from twinstep.port.pieces import Piece, slices
 from twinstep.port.starts import Search, Start, said
@@ -29,7 +29,8 @@ class Match:
 
     Attributes:
         mapping: Of all that is certain.
-        by: {the port's name: what tells it: "values", "gradients" or "what is left"}.
+        by: {the port's name: what tells it: "values", "gradients", "most values" where the
+            start is not quite PyTorch's, or "what is left"}.
         open: {the port's name: the candidates, in words}; none where nothing is like it.
         unused: {PyTorch's name: how many of its entries are in no leaf}.
         twice, summed: As of the mapping.
@@ -54,11 +55,12 @@ class Match:
 
     def lines(self) -> list[str]:
         """It for people, a line each."""
-        counts = [(how, list(self.by.values()).count(how)) for how in (VALUES, GRADIENTS, LEFT)]
+        told_by = VALUES, GRADIENTS, MOST, LEFT
+        counts = [(how, list(self.by.values()).count(how)) for how in told_by]
         told = ", ".join(f"{count} by {how}" for how, count in counts if count)
         said = f"{len(self.by)} of {len(self.by) + len(self.open)} leaves matched"
         lines = [f"{said}: {told}" if told else said]
-        lines += [f"{leaf}: by {how}" for leaf, how in self.by.items() if how == LEFT]
+        lines += [f"{leaf}: by {how}" for leaf, how in self.by.items() if how in (MOST, LEFT)]
         for of, leaves in self.mapping.twice.items():
             lines.append(f"{of}: held {len(leaves)} times, as {' and '.join(leaves)}")
         for leaf, names in self.mapping.summed.items():
@@ -112,6 +114,7 @@ def _told(search: Search) -> Match:
     gradients.tell_whole()
     gradients.tell_parts()
     by_values.tell_single(search)
+    by_values.tell_most(search)
     _tell_left(search)
     mapping = Mapping(
         {name: search.found[name] for name in search.ours.values if name in search.found},
