@@ -103,7 +103,7 @@ APART: dict[str, tuple[int, ...]] = {
 
 def dense_general(weights: list[np.ndarray], biases: list[np.ndarray]) -> Arrays:
     """q, k and v as flax has them: (in, heads, size) and (heads, size)."""
-    made = {}
+    made: Arrays = {}
     for x, weight, bias in zip("qkv", weights, biases, strict=True):
         made[f"attn.{x}.kernel"] = weight.T.reshape(WIDTH, HEADS, SIZE)
         made[f"attn.{x}.bias"] = bias.reshape(HEADS, SIZE)

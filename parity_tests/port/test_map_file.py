@@ -1,6 +1,7 @@
 """The map's file is to be read, and a bad one gets one line that says where it is bad."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from helpers.commands import refusal
 
 from twinstep import InputError, load_mapping, match
 
+PAGE = (Path(__file__).parents[2] / "docs/matching.md").read_text()
 START = {
     "attn.qkv.weight": np.random.RandomState(0).standard_normal((6, 4)),
     "attn.qkv.bias": np.random.RandomState(1).standard_normal(6),
@@ -48,6 +50,27 @@ def test_a_leaf_a_line_and_defaults_left_out(tmp_path: Path) -> None:
     mapping.save(tmp_path / "map.json")
     assert (tmp_path / "map.json").read_text() == TEXT
     assert load_mapping(tmp_path / "map.json") == mapping
+
+
+def test_the_map_in_the_documentation_does_what_is_said(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[0])
+    mapping = load_mapping(tmp_path / "map.json")
+    draws = np.random.RandomState(0)
+    named = {name: draws.standard_normal(shape) for name, shape in mapping.torch_shapes.items()}
+    made, qkv = mapping.to_jax(named), named["qkv.weight"]
+    assert np.array_equal(made["q.kernel"], qkv[0:4, 0:4].transpose(1, 0).reshape(4, 2, 2))
+    assert np.array_equal(made["kv.kernel"], qkv[4:].T)
+    assert np.array_equal(made["deconv.kernel"], named["deconv.weight"].transpose(2, 0, 1)[::-1])
+    assert np.array_equal(made["rnn.bias"], named["rnn.bias_ih"] + named["rnn.bias_hh"])
+    mapping.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "map.json").read_text()
+    assert match(named, made).mapping.to_jax(named).keys() == made.keys()
+
+
+def test_the_snippet_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], {})
+    said = "1 of 1 leaves matched: 1 by values\n(3, 2)\n"
+    assert capsys.readouterr().out == said
 
 
 def leaf(change: Callable[[Any], None], name: str = "attn.q.kernel") -> Callable[[Any], None]:

@@ -96,10 +96,18 @@ def _most(theirs: np.ndarray, ours: np.ndarray) -> bool:
     return True
 
 
-def tell_single(search: Search) -> None:
-    """Leaves of one number that stands once on either side, if no gradients speak of them."""
+def tell_single(search: Search, *, drawn: bool = False) -> None:
+    """Leaves of one number that stands once on either side, if no gradients speak of them.
+
+    drawn: only such as no person writes down, whatever their gradients
+    """
     single = [n for n in search.left() if search.ours.values[n].size == 1]
-    single = [n for n in single if n not in search.candidates and n not in search.ours.grads]
+    single = [n for n in single if n not in search.candidates]
+    single = [
+        n
+        for n in single
+        if (_drawn(search.ours.values[n]) if drawn else n not in search.ours.grads)
+    ]
     numbers = [search.ours.values[leaf].reshape(()).item() for leaf in single]
     untouched = search.untouched() if single else []
     pools = {
@@ -110,6 +118,14 @@ def tell_single(search: Search) -> None:
         pieces = pieces_of(search.ours.values[leaf], pools[search.ours.kinds[leaf]])
         if pieces and numbers.count(number) == 1:
             search.take(leaf, pieces, VALUES)
+
+
+def _drawn(array: np.ndarray) -> bool:
+    """Whether a number is none of four digits, or nothing that float32 tells from one."""
+    number = array.reshape(()).item()
+    if isinstance(number, complex):
+        return True
+    return bool(np.float32(float(f"{number:.4g}")) != np.float32(number))
 
 
 def tell_empty(search: Search) -> None:

@@ -54,7 +54,11 @@ class Match:
         return not self.open and not self.unused
 
     def lines(self) -> list[str]:
-        """It for people, a line each."""
+        """It for people.
+
+        Returns:
+            How many are told by what, and a line for all that is no leaf of one tensor.
+        """
         told_by = VALUES, GRADIENTS, MOST, LEFT
         counts = [(how, list(self.by.values()).count(how)) for how in told_by]
         told = ", ".join(f"{count} by {how}" for how, count in counts if count)
@@ -108,6 +112,7 @@ def _told(search: Search) -> Match:
     """All that can be found, from the surest on."""
     by_values.tell_whole(search)
     by_values.tell_parts(search)
+    by_values.tell_single(search, drawn=True)
     by_values.tell_empty(search)
     gradients = Gradients(search)
     gradients.tell_ambiguous()
