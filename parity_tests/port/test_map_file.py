@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.commands import refusal
+from helpers.matching import trace
 
 from twinstep import InputError, load_mapping, match
 
@@ -203,6 +204,40 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         load_mapping(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be written: No such file or directory"):
         match(START, OURS).mapping.save(tmp_path / "none" / "map.json")
+
+
+def test_maps_that_do_not_fit_the_traces(tmp_path: Path) -> None:
+    """A map of other leaves, or one that leaves some out: a line, and no traceback."""
+    grads = {name: np.ones_like(array) for name, array in START.items()}
+    ours = {name: np.ones_like(array) for name, array in OURS.items()}
+    trace(START, grads).save(tmp_path / "torch")
+    trace(OURS, ours).save(tmp_path / "jax")
+    for change, says in (
+        (lambda p: p["leaves"].pop("attn.bias"), "the map leaves out 'attn.bias' of the port"),
+        (
+            lambda p: (p["leaves"].pop("wte.embedding"), p["torch"].pop("wte.weight")),
+            "the map leaves out 'wte.embedding' of the port",
+        ),
+        (
+            lambda p: p["leaves"].update(
+                {"more": {"shape": [6], "from": [{"of": "attn.qkv.bias"}]}}
+            ),
+            "the map names 'more', which the port's trace does not have",
+        ),
+        (
+            lambda p: p["torch"].update({"more": [6]}),
+            "the map names 'more', which PyTorch's trace does not have",
+        ),
+        (
+            leaf(lambda p: p.update(take=[[2, 4], [0, 4]])),
+            "the map leaves out 8 entries of 'attn.qkv.weight' of PyTorch's",
+        ),
+    ):
+        plain = json.loads(TEXT)
+        change(plain)
+        (tmp_path / "map.json").write_text(json.dumps(plain))
+        words = "prove", tmp_path / "torch", tmp_path / "jax", "--map", tmp_path / "map.json"
+        assert refusal(*words) == says
 
 
 def test_the_command_that_takes_a_map_refuses_a_bad_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from helpers.layouts import LAYOUTS, Arrays, Layout
 
 from twinstep import InputError, Mapping, load_mapping, match
+from twinstep.port import pieces
 from twinstep.port.pieces import Piece, whole_piece
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -166,6 +167,35 @@ def test_arrays_of_other_shapes_are_refused() -> None:
         mapping.to_jax({"b": np.zeros(2)})
     with pytest.raises(InputError, match="all of none of PyTorch's tensors"):
         mapping.to_torch({"b": np.zeros(2)})
+
+
+# Planted faults
+
+
+@pytest.mark.parametrize(
+    ("name", "plant", "layout", "test"),
+    [
+        ("_flipped", lambda piece, seen, lead: seen, "conv transpose", test_there_and_back),
+        ("uncut", lambda piece, box, lead: box, "square", test_there_and_back),
+        ("cut", lambda piece, array, lead: array.T, "conv2d", test_there_and_back),
+    ],
+)
+def test_a_fault_in_a_piece_is_noticed(
+    name: str, plant: Any, layout: str, test: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = mapping_of(LAYOUTS[layout])
+    monkeypatch.setattr(f"{__name__}.mapping_of", lambda _: mapping)
+    test(LAYOUTS[layout])
+    monkeypatch.setattr(Piece, name, plant)
+    with pytest.raises(AssertionError):
+        test(LAYOUTS[layout])
+
+
+def test_a_gradient_that_is_not_added_up_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = pieces.put
+    monkeypatch.setattr("twinstep.port.mapping.put", lambda *given, add: put(*given, add=False))
+    with pytest.raises(AssertionError):
+        test_gradients_are_pytorchs(LAYOUTS["tied"])
 
 
 # Optimizer state

@@ -103,11 +103,10 @@ def tell_single(search: Search, *, drawn: bool = False) -> None:
     """
     single = [n for n in search.left() if search.ours.values[n].size == 1]
     single = [n for n in single if n not in search.candidates]
-    single = [
-        n
-        for n in single
-        if (_drawn(search.ours.values[n]) if drawn else n not in search.ours.grads)
-    ]
+    if drawn:
+        single = [n for n in single if _drawn(search.ours.values[n])]
+    else:
+        single = [n for n in single if n not in search.ours.grads]
     numbers = [search.ours.values[leaf].reshape(()).item() for leaf in single]
     untouched = search.untouched() if single else []
     pools = {
