@@ -7,6 +7,7 @@ from twinstep.cli.parsing import leading_words, parse
 from twinstep.errors import InputError
 from twinstep.port.mapping import Mapping, load_mapping
 from twinstep.port.proving import found_mapping, proved
+from twinstep.port.sides import check_fits
 from twinstep.report import check_outputs, terminal, write_json
 from twinstep.trace import description
 from twinstep.trace.lazy import lazy_trace
@@ -41,6 +42,8 @@ def command(arguments: list[str]) -> int:
             extras.check_installed("report", f"--{flag}")
     mapping = None if options.map is None else load_mapping(options.map)
     torch, jax = map(_whole, folders)
+    if mapping is not None:
+        check_fits(torch, jax, mapping)
     differ = description.apart(*_described(torch, jax, mapping))
     try:
         mapping = mapping or found_mapping(torch, jax)

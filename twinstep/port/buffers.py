@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from twinstep.port.mapping import Piece, whole
+from twinstep.port.pieces import Piece, whole
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 

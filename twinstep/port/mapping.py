@@ -3,62 +3,19 @@
 Neither framework is needed: arrays of either, or NumPy's, go through it as they are.
 """
 
-import json
-import math
 from collections.abc import Mapping as Named
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twinstep import files
+import numpy as np
+
 from twinstep.errors import InputError
+from twinstep.port import mapping_file
+from twinstep.port.pieces import Box, Piece, assembled, put, slices, used, whole, zeros
 
-FORMAT = 1
-MAX_FILE = 64 << 20  # bytes: of a model of a hundred thousand leaves
-Box = tuple[tuple[int, int], ...]
-"""[start, stop) along each axis."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A box of a leaf, and where PyTorch has its entries.
-
-    Attributes:
-        of: PyTorch's name.
-        view: The shape in which PyTorch's array is looked at, as `reshape` takes it.
-        take: The box of that view which the entries are.
-        axes: The order of the view's axes in the leaf, as `transpose` takes it.
-        at: The box of the leaf; several pieces of one box are added.
-        flip: The axes of the view along which the leaf has them the other way round.
-    """
-
-    of: str
-    view: tuple[int, ...]
-    take: Box
-    axes: tuple[int, ...]
-    at: Box
-    flip: tuple[int, ...] = ()
-
-    def cut(self, array: Any, lead: int) -> Any:
-        """The entries of PyTorch's array, in the shape of the leaf's box."""
-        front = array.shape[:lead]
-        seen = self._flipped(array.reshape(front + self.view)[(..., *_slices(self.take))])
-        order = (*range(lead), *(lead + axis for axis in self.axes))
-        return seen.transpose(order).reshape(front + _shape(self.at))
-
-    def uncut(self, box: Any, lead: int) -> Any:
-        """The leaf's box in the shape of `take`: the way back."""
-        back = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        taken = _shape(self.take)
-        seen = box.reshape(box.shape[:lead] + tuple(taken[axis] for axis in self.axes))
-        return self._flipped(seen.transpose((*range(lead), *(lead + axis for axis in back))))
-
-    def _flipped(self, seen: Any) -> Any:
-        if not self.flip:
-            return seen
-        way = (slice(None, None, -1 if axis in self.flip else 1) for axis in range(len(self.view)))
-        return seen[(..., *way)]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -86,15 +43,20 @@ class Mapping:
     """
 
     leaves: Named[str, tuple[Piece, ...]]
-    shapes: Named[str, tuple[int, ...]]
-    torch_shapes: Named[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Named[str, Shape]
+    torch_shapes: Named[str, Shape] = field(default_factory=dict)
 
-    def to_jax(self, named: Named[str, Any], *, lead: int = 0) -> dict[str, Any]:
+    def to_jax(
+        self, named: Named[str, Any], *, lead: int = 0, gradients: bool = False
+    ) -> dict[str, Any]:
         """PyTorch's arrays as the port's leaves.
+
+        Of what the port adds up to one leaf, its gradient is that of either.
 
         Args:
             named: {PyTorch's name: array}; names that are in no leaf are passed by.
             lead: How many axes stand before the parameter's own, such as steps.
+            gradients: Whether they are gradients.
 
         Returns:
             {the port's name: array}, of the leaves all of whose names are given.
@@ -106,8 +68,10 @@ class Mapping:
         found = {}
         for name, pieces in self.leaves.items():
             if all(piece.of in named for piece in pieces):
+                if gradients:
+                    pieces = tuple({piece.at: piece for piece in reversed(pieces)}.values())
                 parts = [(piece.at, piece.cut(named[piece.of], lead)) for piece in pieces]
-                found[name] = _assembled(parts, self.shapes[name], lead)
+                found[name] = assembled(parts, self.shapes[name], lead)
         if not found:
             raise InputError("the mapping has none of the given names of PyTorch's")
         return found
@@ -131,10 +95,14 @@ class Mapping:
         Raises:
             InputError: For an array of another shape, and where none of the leaves is given.
         """
-        leaves = flat(leaves)
+        return self._to_torch(flat(leaves), lead, each=gradients, add=gradients)
+
+    def _to_torch(
+        self, leaves: Named[str, Any], lead: int, *, each: bool, add: bool
+    ) -> dict[str, Any]:
+        """each: of what is added in a leaf, all have it; add: what is held twice is added"""
         self._check(leaves, self.shapes, lead)
         parts: dict[str, list[tuple[Piece, Any]]] = {}
-        seen: dict[str, set[tuple[Any, Box]]] = {}
         short = set()
         for name, pieces in self.leaves.items():
             boxes = set()
@@ -142,29 +110,78 @@ class Mapping:
                 if name not in leaves:
                     short.add(piece.of)
                     continue
-                key, known = (piece.view, piece.take), seen.setdefault(piece.of, set())
-                array = piece.uncut(leaves[name][(..., *_slices(piece.at))], lead)
-                if not gradients and piece.at in boxes:
-                    array = array * 0
-                if key in known and not gradients:
-                    continue
+                array = piece.uncut(leaves[name][(..., *slices(piece.at))], lead)
+                if not each and piece.at in boxes:
+                    array = zeros(array, tuple(array.shape))
                 boxes.add(piece.at)
-                known.add(key)
                 parts.setdefault(piece.of, []).append((piece, array))
         found = {}
         for of, given in parts.items():
-            if of not in short:
-                views = {piece.view for piece, _ in given}
-                shape = self.torch_shapes[of]
-                if len(views) == 1:
-                    boxes_of = [(piece.take, array) for piece, array in given]
-                    whole = _assembled(boxes_of, next(iter(views)), lead)
-                    found[of] = whole.reshape(whole.shape[:lead] + shape)
-                else:  # each in a view of its own: one after the other
-                    found[of] = _in_views(given, shape, lead)
+            if of in short:
+                continue
+            joined, complete = _joined(given, self.torch_shapes[of], lead, add)
+            if complete:
+                found[of] = joined
         if not found:
-            raise InputError("the mapping has none of the given names of the port's")
+            raise InputError("the given leaves are all of none of PyTorch's tensors")
         return found
+
+    def opt_state_to_jax(self, named: Named[str, Any], *, lead: int = 0) -> dict[str, Any]:
+        """An optimizer's state by the port's leaves, such as optax's `mu` and `nu` need.
+
+        Args:
+            named: {PyTorch's name and the kind, as "fc.weight.exp_avg": array}, as a trace has it;
+                numbers such as "fc.weight.step" are passed by.
+            lead: How many axes stand before the parameter's own.
+
+        Returns:
+            {the kind: {the port's name: array}}.
+
+        Raises:
+            InputError: For a state of another shape than its parameter's, and for none at all.
+
+        Example:
+            >>> import numpy as np
+            >>> from twinstep.port.mapping import Mapping, Piece
+            >>> piece = Piece("fc.weight", (2, 3), ((0, 2), (0, 3)), (1, 0), ((0, 3), (0, 2)))
+            >>> mapping = Mapping({"kernel": (piece,)}, {"kernel": (3, 2)}, {"fc.weight": (2, 3)})
+            >>> state = {"fc.weight.exp_avg": np.ones((2, 3)), "fc.weight.step": np.array(1.0)}
+            >>> mapping.opt_state_to_jax(state)["exp_avg"]["kernel"].shape
+            (3, 2)
+        """
+        kinds: dict[str, dict[str, Any]] = {}
+        for key, array in named.items():
+            of, _, kind = key.rpartition(".")
+            counted = len(array.shape) == lead and len(self.torch_shapes.get(of, ())) > 0
+            if of in self.torch_shapes and not counted:
+                kinds.setdefault(kind, {})[of] = array
+        if not kinds:
+            raise InputError("the mapping has none of the given optimizer state's names")
+        return {
+            kind: self.to_jax(arrays, lead=lead, gradients=True) for kind, arrays in kinds.items()
+        }
+
+    def opt_state_to_torch(self, kinds: Named[str, Any], *, lead: int = 0) -> dict[str, Any]:
+        """An optimizer's state by PyTorch's names.
+
+        What the port adds up has the state of either; what it holds twice, the first's.
+
+        Args:
+            kinds: {PyTorch's name of the kind, as "exp_avg": {the port's name: array}, or nested
+                dicts of them, as optax's `mu` is}.
+            lead: How many axes stand before the parameter's own.
+
+        Returns:
+            {PyTorch's name and the kind, as "fc.weight.exp_avg": array}.
+
+        Raises:
+            InputError: For an array of another shape, and where none of the leaves is given.
+        """
+        return {
+            f"{of}.{kind}": array
+            for kind, leaves in kinds.items()
+            for of, array in self._to_torch(flat(leaves), lead, each=True, add=False).items()
+        }
 
     def with_buffers(
         self, torch: Any, jax: Any, pieces: Named[str, tuple[Piece, ...]]
@@ -185,9 +202,7 @@ class Mapping:
             {**self.torch_shapes, **{name: torch.buffers[name].shape[1:] for name in theirs}},
         )
 
-    def _check(
-        self, named: Named[str, Any], shapes: Named[str, tuple[int, ...]], lead: int
-    ) -> None:
+    def _check(self, named: Named[str, Any], shapes: Named[str, Shape], lead: int) -> None:
         for name, array in named.items():
             if name in shapes and tuple(array.shape[lead:]) != tuple(shapes[name]):
                 raise InputError(
@@ -224,6 +239,16 @@ class Mapping:
                 found[name] = list(dict.fromkeys(several))
         return found
 
+    @property
+    def unused(self) -> dict[str, int]:
+        """What of PyTorch's the port does not have.
+
+        Returns:
+            {PyTorch's name: how many of its entries are in no leaf}.
+        """
+        counts = {n: int((~held).sum()) for n, held in used(self.leaves, self.torch_shapes).items()}
+        return {name: count for name, count in counts.items() if count}
+
     def save(self, path: "str | Path") -> None:
         """Writes the mapping as JSON, a leaf a line.
 
@@ -233,29 +258,7 @@ class Mapping:
         Raises:
             InputError: Where it cannot be written.
         """
-        lines = [f'  "torch": {_rows(self.torch_shapes)}']
-        made = {
-            name: {"shape": list(self.shapes[name]), "from": [self._plain(p, name) for p in pieces]}
-            for name, pieces in self.leaves.items()
-        }
-        lines.append(f'  "leaves": {_rows(made)}')
-        text = "{\n" + ",\n".join([f'  "format": {FORMAT}', *lines]) + "\n}\n"
-        files.replace(files.checked_path("map", path), text.encode())
-
-    def _plain(self, piece: Piece, name: str) -> dict[str, Any]:
-        """A piece as JSON; what is as one expects is left out."""
-        plain: dict[str, Any] = {"of": piece.of}
-        if piece.view != tuple(self.torch_shapes[piece.of]):
-            plain["view"] = list(piece.view)
-        if piece.take != whole(piece.view):
-            plain["take"] = [list(run) for run in piece.take]
-        if piece.axes != tuple(range(len(piece.axes))):
-            plain["axes"] = list(piece.axes)
-        if piece.flip:
-            plain["flip"] = list(piece.flip)
-        if piece.at != whole(self.shapes[name]):
-            plain["at"] = [list(run) for run in piece.at]
-        return plain
+        mapping_file.write(path, self.leaves, self.shapes, self.torch_shapes)
 
 
 def load_mapping(path: "str | Path") -> Mapping:
@@ -282,36 +285,7 @@ def load_mapping(path: "str | Path") -> Mapping:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
-    where = files.checked_path("map", path)
-    try:
-        plain = json.loads(files.read(where, MAX_FILE).decode())
-    except OSError as error:
-        raise InputError(f"map {where} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"map {where} is damaged: it is not JSON") from None
-    form = plain.get("format") if isinstance(plain, dict) else None
-    if form != FORMAT:
-        raise InputError(f"map {where} has format {form!r}, expected {FORMAT}")
-    try:
-        torch_shapes = {str(n): _whole_numbers(s) for n, s in plain["torch"].items()}
-        shapes = {str(n): _whole_numbers(leaf["shape"]) for n, leaf in plain["leaves"].items()}
-        leaves = {
-            name: tuple(_piece(name, p, torch_shapes, shapes[name]) for p in leaf["from"])
-            for name, leaf in plain["leaves"].items()
-        }
-    except InputError as error:
-        raise InputError(f"map {where}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"map {where} is damaged: {type(error).__name__}: {error}") from None
-    mapping = Mapping(leaves, shapes, torch_shapes)
-    for name in leaves:
-        _check_covered(f"map {where}: leaf {name!r}", shapes[name], [p.at for p in leaves[name]])
-    return mapping
-
-
-def whole(shape: Sequence[int]) -> Box:
-    """All of an array of that shape."""
-    return tuple((0, size) for size in shape)
+    return Mapping(*mapping_file.read(path))
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -323,103 +297,24 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _piece(
-    leaf: str, plain: Any, torch_shapes: Named[str, tuple[int, ...]], shape: tuple[int, ...]
-) -> Piece:
-    of = plain["of"]
-    if odd := plain.keys() - {"of", "view", "take", "axes", "flip", "at"}:
-        expected = "of, view, take, axes, flip or at"
-        raise InputError(f"leaf {leaf!r} has {min(odd)!r}, expected {expected}")
-    if of not in torch_shapes:
-        raise InputError(f"leaf {leaf!r} is made of {of!r}, which stands not under torch")
-    view = _whole_numbers(plain.get("view", torch_shapes[of]))
-    take = _box(plain.get("take", whole(view)))
-    axes = _whole_numbers(plain.get("axes", range(len(view))))
-    at = _box(plain.get("at", whole(shape)))
-    if math.prod(view) != math.prod(torch_shapes[of]):
-        raise InputError(f"leaf {leaf!r}: {of!r} has shape {torch_shapes[of]}, its view is {view}")
-    for box, inside in ((take, view), (at, shape)):
-        fits = len(box) == len(inside)
-        if not fits or not all(0 <= a < b <= n for (a, b), n in zip(box, inside, strict=True)):
-            raise InputError(f"leaf {leaf!r}: {box} is no box of shape {inside}")
-    if sorted(axes) != list(range(len(view))):
-        raise InputError(f"leaf {leaf!r}: axes {axes} are no order of {len(view)}")
-    if math.prod(_shape(take)) != math.prod(_shape(at)):
-        raise InputError(f"leaf {leaf!r}: {take} of {of!r} has not as many entries as {at}")
-    flip = _whole_numbers(plain.get("flip", ()))
-    if set(flip) - set(axes):
-        raise InputError(f"leaf {leaf!r}: flip {flip} are no axes of {len(view)}")
-    return Piece(of, view, take, axes, at, flip)
+def _joined(
+    given: Sequence[tuple[Piece, Any]], shape: Shape, lead: int, add: bool
+) -> tuple[Any, bool]:
+    """A tensor of what leaves have of it, and whether they have it all.
 
-
-def _check_covered(what: str, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
-    """InputError where boxes leave a gap; of those that are there twice, what is added."""
-    entries = sum(math.prod(_shape(box)) for box in set(boxes))
-    if entries != math.prod(shape):
-        raise InputError(f"{what} has {math.prod(shape)} entries, its pieces make {entries}")
-
-
-def _whole_numbers(values: Any) -> tuple[int, ...]:
-    found = tuple(values)
-    if not all(type(value) is int for value in found):
-        raise ValueError(f"{list(found)} are no whole numbers")
-    return found
-
-
-def _box(runs: Any) -> Box:
-    return tuple((a, b) for a, b in map(_whole_numbers, runs))
-
-
-def _rows(values: Named[str, Any]) -> str:
-    rows = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()]
-    return "{\n" + ",\n".join(rows) + "\n  }"
-
-
-def _slices(box: Box) -> tuple[slice, ...]:
-    return tuple(slice(*run) for run in box)
-
-
-def _shape(box: Box) -> tuple[int, ...]:
-    return tuple(stop - start for start, stop in box)
-
-
-def _assembled(parts: Sequence[tuple[Box, Any]], shape: tuple[int, ...], lead: int) -> Any:
-    """Boxes in their places; of one box, added."""
-    (box, first), *more = parts
-    if not more and box == whole(shape):
-        return first
-    array = _zeros(first, first.shape[:lead] + tuple(shape))
-    known: set[Box] = set()
-    for at, part in parts:
-        array = _put(array, (..., *_slices(at)), part, add=at in known)
-        known.add(at)
-    return array
-
-
-def _in_views(given: Sequence[tuple[Piece, Any]], shape: tuple[int, ...], lead: int) -> Any:
-    """The same of boxes of several views of one array."""
-    first = given[0][1]
-    array = _zeros(first, first.shape[:lead] + tuple(shape))
-    known: set[tuple[Any, Box]] = set()
+    add: of entries that are there several times, the sum; else the first
+    """
+    piece, first = given[0]
+    if len(given) == 1 and piece.take == whole(piece.view):
+        return first.reshape(tuple(first.shape[:lead]) + shape), True
+    array = zeros(first, tuple(first.shape[:lead]) + shape)
+    known = np.zeros(shape, bool)
     for piece, part in given:
-        seen = array.reshape(array.shape[:lead] + piece.view)
-        key = piece.view, piece.take
-        seen = _put(seen, (..., *_slices(piece.take)), part, add=key in known)
-        known.add(key)
-        array = seen.reshape(array.shape)
-    return array
-
-
-def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
-    if hasattr(like, "at"):
-        return like.__array_namespace__().zeros(shape, like.dtype)
-    import numpy as np
-
-    return np.zeros(shape, like.dtype)
-
-
-def _put(array: Any, index: Any, part: Any, *, add: bool) -> Any:
-    if hasattr(array, "at"):  # JAX's, which do not change
-        return array.at[index].add(part) if add else array.at[index].set(part)
-    array[index] = array[index] + part if add else part
-    return array
+        index = slices(piece.take)
+        held = known.reshape(piece.view)[index]
+        if not add and held.all() and held.size:
+            continue
+        seen = array.reshape(tuple(array.shape[:lead]) + piece.view)
+        array = put(seen, (..., *index), part, add=add and bool(held.any())).reshape(array.shape)
+        known.reshape(piece.view)[index] = True
+    return array, bool(known.all())

@@ -5,13 +5,14 @@ gradient is rounding alone.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from twinstep.port.mapping import Mapping as LeafMapping
-from twinstep.port.mapping import Piece, whole
-from twinstep.port.strides import Pool, pieces_of
+from twinstep.port.pieces import Piece, whole, whole_piece
+from twinstep.port.pools import Pool
+from twinstep.port.strides import pieces_of
 
 
 def along(
@@ -20,11 +21,12 @@ def along(
     found: Mapping[str, tuple[Piece, ...]],
     shapes: Mapping[str, tuple[int, ...]],
     free: Mapping[str, np.ndarray],
+    may_be_of: Callable[[str], bool],
 ) -> list[Piece] | None:
     """The one thing that the layer leaves for a leaf; None where it is none, or several.
 
     found: what the leaves are that are known; shapes: of PyTorch's tensors; free: which of their
-    entries are in no leaf yet
+    entries are in no leaf yet; may_be_of: whether a tensor has such entries
     """
     layer = _layer(leaf)
     beside = [name for name in found if _layer(name) == layer]
@@ -35,13 +37,11 @@ def along(
             options.append(option)
     if not options:
         owners = {_layer(piece.of) for name in beside for piece in found[name]}
-        rest = [n for n, open_ in free.items() if _layer(n) in owners and open_.all()]
-        rest = [n for n in rest if math.prod(shapes[n]) == math.prod(shape)]
-        for name in rest:
-            if (piece := _by_shape(name, shapes[name], shape)) is not None:
-                options.append([piece])
-        if len(rest) > len(options):  # one of several orders
-            return None
+        rest = [n for n, open_ in free.items() if _layer(n) in owners and open_.any()]
+        rest = [n for n in rest if free[n].sum() >= math.prod(shape) and may_be_of(n)]
+        as_they_are = all(_as_it_is(found[name], shapes) for name in beside)
+        if len(rest) == 1 and as_they_are and free[rest[0]].all():
+            options += [[piece] for piece in _by_shape(rest[0], shapes[rest[0]], shape)]
     return options[0] if len(options) == 1 else None
 
 
@@ -49,14 +49,22 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _by_shape(name: str, shape: tuple[int, ...], own: tuple[int, ...]) -> Piece | None:
+def _as_it_is(pieces: tuple[Piece, ...], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a leaf is a whole tensor whose entries along each axis keep their order."""
+    (piece, *others) = pieces
+    straight = piece.view == shapes[piece.of] and not piece.flip
+    return not others and straight and piece.take == whole(piece.view)
+
+
+def _by_shape(name: str, shape: tuple[int, ...], own: tuple[int, ...]) -> list[Piece]:
     """A whole tensor as a leaf, where the shapes tell the order of axes."""
+    if math.prod(shape) != math.prod(own):
+        return []
     if len(shape) <= 1 or len(own) <= 1:
-        return Piece(name, shape, whole(shape), tuple(range(len(shape))), whole(own))
+        return [whole_piece(name, shape, own, range(len(shape)))]
     if len(set(shape)) == len(shape) and sorted(shape) == sorted(own):
-        axes = tuple(shape.index(size) for size in own)
-        return Piece(name, shape, whole(shape), axes, whole(own))
-    return None
+        return [whole_piece(name, shape, own, [shape.index(size) for size in own])]
+    return []
 
 
 def _as_rows(

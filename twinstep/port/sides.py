@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.port.mapping import Mapping, Piece, whole
+from twinstep.port.mapping import Mapping
+from twinstep.port.pieces import Piece, whole
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 
@@ -133,6 +134,9 @@ def check_fits(torch: Trace, jax: Trace, mapping: Mapping) -> None:
     used = {piece.of for pieces in mapping.leaves.values() for piece in pieces}
     if left := [name for name in torch.params if name not in used]:
         raise InputError(f"the map leaves out {left[0]!r} of PyTorch's")
+    for name, entries in mapping.unused.items():
+        if name in torch.params:
+            raise InputError(f"the map leaves out {entries} entries of {name!r} of PyTorch's")
 
 
 def as_mapping(torch: Trace) -> Mapping:

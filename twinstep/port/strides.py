@@ -1,21 +1,21 @@
 """Where a leaf's entries come from, as boxes of PyTorch's tensors in some view and order of axes.
 
-Entries are looked up by what they are, one line along each axis at a time; what the lines say is
-checked on all entries. Where a line breaks, as between gates or fused tensors, the leaf is cut.
+Entries are looked up one line along each axis at a time; what the lines say is checked on all
+entries. Where a line breaks, as between gates or fused tensors, the leaf is cut.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from twinstep.port.mapping import Box, Piece
+from twinstep.port.lines import Line
+from twinstep.port.pieces import Box, Piece, slices
+from twinstep.port.pools import UNKNOWN, Pool, Reading
 
 MAX_PIECES = 512
-_BASES = 24  # places from which a line is tried: some entries are not unique
-_UNKNOWN = -1
+_BASES = 8  # places from which a line is tried: some entries are not unique
 
 
 class Dim(NamedTuple):
@@ -25,84 +25,10 @@ class Dim(NamedTuple):
     stride: int
 
 
-@dataclass
-class Pool:
-    """Entries of several of PyTorch's tensors, to be found by what they are.
-
-    shapes: of the tensors; starts: {name: the number of its first entry}
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    arrays: Mapping[str, np.ndarray]
-
-    def __post_init__(self) -> None:
-        self.names = list(self.arrays)
-        sizes = [self.arrays[name].size for name in self.names]
-        self.edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.starts = dict(zip(self.names, self.edges.tolist(), strict=False))
-        flat = [self.arrays[name].reshape(-1) for name in self.names]
-        self.values = np.concatenate(flat) if flat else np.empty(0)
-        self._order: np.ndarray | None = None
-
-    def find(self, values: np.ndarray) -> np.ndarray:
-        """The number of the entry that is each of some values; -1: none is, or several are."""
-        if self._order is None:
-            self._order = np.argsort(self.values, kind="stable")
-            self._sorted = self.values[self._order]
-        low = np.searchsorted(self._sorted, values, "left")
-        high = np.searchsorted(self._sorted, values, "right")
-        if not len(self._order):
-            return np.full(values.shape, _UNKNOWN)
-        found = self._order[np.minimum(low, len(self._order) - 1)]
-        return np.where(high - low == 1, found, _UNKNOWN)
-
-    def agree(self, name: str, seen: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """Which entries of a tensor's are those of a leaf."""
-        same: np.ndarray = seen == part
-        return same
-
-    def of(self, number: int) -> str:
-        """Whose entry it is."""
-        return self.names[int(np.searchsorted(self.edges, number, "right")) - 1]
-
-
-NEAR = 1e-6
-"""Two gradients' entries of this distance, of the largest in their tensor, may be one."""
-
-
-@dataclass
-class NearPool(Pool):
-    """The same of numbers that are off by rounding on the other side, such as gradients."""
-
-    def find(self, values: np.ndarray) -> np.ndarray:
-        """The number of the entry that is nearest, if it is near, and no other nearly so."""
-        if len(self.values) < 2:
-            return np.full(values.shape, _UNKNOWN)
-        if self._order is None:
-            self._order = np.argsort(self.values, kind="stable")
-            self._sorted = self.values[self._order]
-            sizes = [np.abs(self.arrays[n]).max(initial=0) for n in self.names]
-            self._sizes = dict(zip(self.names, sizes, strict=True))
-            self._of_entry = np.repeat(sizes, np.diff(self.edges))[self._order]
-        place = np.searchsorted(self._sorted, values)
-        around = np.clip(place[..., None] + np.arange(-2, 2), 0, len(self._sorted) - 1)
-        gaps = np.abs(self._sorted[around] - values[..., None])
-        gaps[..., 1:][around[..., 1:] == around[..., :-1]] = np.inf  # at the ends
-        nearest = np.argmin(gaps, axis=-1)[..., None]
-        entry = np.take_along_axis(around, nearest, -1)[..., 0]
-        gap, second = np.sort(gaps, axis=-1)[..., :2].transpose(-1, *range(values.ndim))
-        limit = NEAR * self._of_entry[entry]
-        clear = (gap <= limit) & (second > limit) & (second > 10 * gap)
-        return np.where(clear, self._order[entry], _UNKNOWN)
-
-    def agree(self, name: str, seen: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """Which entries are near."""
-        near: np.ndarray = np.abs(seen - part) <= NEAR * self._sizes[name]
-        return near
-
-
 def pieces_of(leaf: np.ndarray, pool: Pool) -> list[Piece] | None:
     """What a leaf is made of; None where that cannot be told from its values."""
+    if not leaf.size or not pool.may_hold(leaf):
+        return None
     done: list[Piece] = []
     todo = [tuple((0, size) for size in leaf.shape)]
     while todo:
@@ -123,24 +49,35 @@ def pieces_of(leaf: np.ndarray, pool: Pool) -> list[Piece] | None:
 
 def _strided(leaf: np.ndarray, box: Box, pool: Pool) -> Piece | tuple[int, int] | None:
     """A box as one view of one tensor; or along which axis it is to be cut, and where."""
-    part = leaf[tuple(slice(*run) for run in box)]
+    part = leaf[slices(box)]
+    for reading in pool.readings(part):
+        if (found := _read(part, box, pool, reading)) is not None:
+            return found
+    return None
+
+
+def _read(
+    part: np.ndarray, box: Box, pool: Pool, reading: Reading
+) -> Piece | tuple[int, int] | None:
+    """The same by one way to look entries up."""
     dims: list[list[Dim]] = []
     anchor: tuple[tuple[int, ...], int] | None = None
     for axis, size in enumerate(part.shape):
-        line = _line(part, axis, pool)
+        line = _line(part, axis, pool, reading)
         if line is None:
             return None
         base, numbers = line
         anchor = anchor or (base, int(numbers[base[axis]]))
-        other = np.flatnonzero(_owners(pool, numbers) != _owners(pool, numbers[:1]))
+        owners = pool.owners(numbers)
+        other = np.flatnonzero(owners != owners[0])
         run = int(other[0]) if len(other) else size
         of_axis, run = radix(numbers[:run])
         if run < size:
             return axis, run
         dims.append(of_axis)
     if anchor is None:  # no axis
-        number = int(pool.find(part.reshape(1))[0])
-        if number == _UNKNOWN:
+        number = int(reading.find((), None))
+        if number == UNKNOWN:
             return None
         anchor = ((), number)
     at, number = anchor
@@ -155,25 +92,23 @@ def _strided(leaf: np.ndarray, box: Box, pool: Pool) -> Piece | tuple[int, int] 
     if agree.all():
         return piece
     # the lines agree, the whole does not: cut where it first differs, if that is not at the edge
-    wrong = np.argwhere(~agree)[0]
-    for axis, place in enumerate(wrong.tolist()):
+    wrong = np.unravel_index(int(np.argmin(agree)), agree.shape)
+    for axis, place in enumerate(map(int, wrong)):
         if place:
             return axis, place
     return None
 
 
-def _owners(pool: Pool, numbers: np.ndarray) -> np.ndarray:
-    return np.searchsorted(pool.edges, numbers, "right")
-
-
-def _line(part: np.ndarray, axis: int, pool: Pool) -> tuple[tuple[int, ...], np.ndarray] | None:
+def _line(
+    part: np.ndarray, axis: int, pool: Pool, reading: Reading
+) -> tuple[tuple[int, ...], np.ndarray] | None:
     """Where the entries along an axis are, all of them known; and from where on it was looked."""
     draws = np.random.RandomState(0)
     base = [0] * part.ndim
     for _ in range(_BASES):
         index = tuple(slice(None) if a == axis else i for a, i in enumerate(base))
-        numbers = pool.find(part[index])
-        if (numbers != _UNKNOWN).all():
+        line = Line(part[index], reading.find(tuple(base), axis), pool)
+        if (numbers := line.numbers()) is not None:
             return tuple(base), numbers
         base = [int(draws.randint(size)) for size in part.shape]
     return None
