@@ -109,6 +109,15 @@ def test_a_leaf_with_one_other_entry_is_told_by_most() -> None:
     assert match(start, ours).open == {"a.kernel": []}
 
 
+def test_zeros_in_common_are_not_most_of_the_values() -> None:
+    """Two leaves of zeros, but for a few numbers of which none is the other's."""
+    start = {"w": np.array([0.0] * 12 + [1.5, 2.5, 3.5, 4.5, 5.5, 6.5])}
+    ours = {"w": np.array([0.0] * 12 + [1.25, 2.25, 3.25, 4.25, 5.25, 6.25])}
+    assert match(start, ours).open == {"w": []}
+    ours["w"][12:17] = start["w"][12:17]
+    assert match(start, ours).by == {"w": "most values"}
+
+
 def test_a_leaf_that_pytorch_has_not() -> None:
     start = {"w": np.arange(6.0).reshape(2, 3)}
     found = match(start, {"kernel": start["w"].T, "extra": np.zeros(3)})

@@ -48,6 +48,7 @@ class Gradients:
     def __init__(self, search: Search) -> None:
         self.search = search
         self.theirs, self.ours = search.theirs.grads, search.ours.grads
+        self._measured: dict[str, _Fit | None] = {}
 
     def tell_ambiguous(self) -> None:
         """Leaves that begin as several tensors, or as one in several orders of axes."""
@@ -103,8 +104,10 @@ class Gradients:
     def _measure(self) -> None:
         """Noise and factors, of the leaves that are told."""
         sines, self.factors = list[float](), list[float]()
-        fits = [self._fit(leaf, pieces) for leaf, pieces in self.search.found.items()]
-        for fit in fits:
+        for leaf, pieces in self.search.found.items():
+            if leaf not in self._measured:
+                self._measured[leaf] = self._fit(leaf, pieces)
+        for fit in self._measured.values():
             if fit is None:
                 continue
             sines.append(fit.sine)

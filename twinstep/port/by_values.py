@@ -87,13 +87,20 @@ def tell_most(search: Search) -> None:
 
 
 def _most(theirs: np.ndarray, ours: np.ndarray) -> bool:
+    """Whether more than half agree, of all and of those that are not the commonest number."""
     places = np.unique(np.linspace(0, ours.size - 1, min(_SAMPLE, ours.size)).astype(int))
-    some = (theirs[np.unravel_index(places, theirs.shape)], ours.reshape(-1)[places])
-    for one, other in (some, (theirs.reshape(ours.shape), ours)):
-        near = np.abs(one - other) <= _NEAR * np.abs(one)
-        if np.count_nonzero(near) * 2 <= near.size:
-            return False
-    return True
+    one, other = theirs[np.unravel_index(places, theirs.shape)], ours.reshape(-1)[places]
+    if np.count_nonzero(_near(one, other)) * 2 <= len(places):
+        return False
+    near = _near(theirs.reshape(ours.shape), ours)
+    numbers, counts = np.unique(ours, return_counts=True)
+    near_of_rare = near[ours != numbers[np.argmax(counts)]]
+    enough = bool(np.count_nonzero(near_of_rare) >= _MANY - 1)
+    return enough and all(np.count_nonzero(of) * 2 > of.size for of in (near, near_of_rare))
+
+
+def _near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one - other) <= _NEAR * np.abs(one)
 
 
 def tell_single(search: Search, *, drawn: bool = False) -> None:
