@@ -22,7 +22,7 @@ from helpers.planted_updates import (
     updates,
 )
 
-from twinstep.port.update_causes import causes_of
+from twinstep.port.causes.update_causes import causes_of
 from twinstep.port.updates import Cause, Clipping, Updates
 
 DECAY_MASK = {name: name in DECAYING for name in SHAPES}

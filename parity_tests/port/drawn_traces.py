@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from twinstep.judge.findings import Finding
-from twinstep.port.first_causes import causes_of
+from twinstep.port.causes.first_causes import causes_of
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
 from twinstep.trace.ledger import Metadata, Trace

@@ -26,7 +26,7 @@ from port.drawn_traces import (
 from port.planting import Plant, named
 from port.ports import jax_trace, torch_trace
 from port.programs import conv_nnx
-from twinstep.port.first_causes import causes_of
+from twinstep.port.causes.first_causes import causes_of
 from twinstep.port.proving import found_mapping, proved
 from twinstep.port.sides import lined_up
 from twinstep.trace.ledger import Trace

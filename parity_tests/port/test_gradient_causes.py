@@ -16,7 +16,7 @@ from port.drawn_traces import (
     with_grads,
     with_losses,
 )
-from twinstep.port.first_causes import causes_of, summed_biases
+from twinstep.port.causes.first_causes import causes_of, summed_biases
 from twinstep.port.mapping import Mapping, Piece, whole
 from twinstep.port.sides import Side
 from twinstep.trace.ledger import Trace

@@ -23,22 +23,21 @@ NAMED = {
     "conv_nnx-norm keeps biased": "bn1.running_var",
     "transformer_linen-no decay": "nothing decays",
     "transformer_linen-lion": "the optimizer is Lion",
-    "transformer_linen-q and k": "exchanged",
-    "gru_dicts-not Nesterov": "Nesterov",
-    "gru_dicts-constant rate": "learning rate: it stays at the first",
+    "transformer_linen-q and k": "in the order k, q, v, for q, k, v",
+    "gru_dicts-plain momentum": "Nesterov",
+    "gru_dicts-constant": "learning rate: it stays at the first",
 }
 """{a fault: what is said of it}: a few of each family, quick."""
 ELSEWHERE = {
     # losses that differ by a whole factor beside equal gradients are said, and no fault
     "conv_nnx-loss shown as a sum": None,
-    # the gradients of a tensor held twice are added up, and are PyTorch's: each part's update is not
+    # gradients of a tensor held twice are added up, and PyTorch has the sum: the updates are off
     "transformer_linen-head untied": ("params", 1),
     # what cannot be compared at all is refused in a line
-    "transformer_linen-batches from the second": "other batches",
     "transformer_linen-batches from the second batch": "other batches",
     "gru_dicts-three micro-batches": "12 updates in PyTorch's trace, 16",
 }
-"""{a fault: where `prove` has it, where that is not where by_hand has it}"""
+"""{a fault: where `prove` has it, if not where by_hand has it}"""
 
 theirs_of = functools.cache(torch_trace)
 

@@ -46,7 +46,7 @@ from helpers.planted_updates import (
     by_torch,
 )
 
-from twinstep.port.update_causes import causes_of
+from twinstep.port.causes.update_causes import causes_of
 from twinstep.port.updates import Clipping
 
 pytestmark = pytest.mark.usefixtures("torch_float64")

@@ -46,11 +46,11 @@ from helpers.planted_updates import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinstep.port import update_rules
-from twinstep.port.update_base import rule_of
-from twinstep.port.update_causes import causes_of
-from twinstep.port.update_entries import entries_of, sizes_of
-from twinstep.port.update_steps import fits
+from twinstep.port.causes import update_rules
+from twinstep.port.causes.update_base import rule_of
+from twinstep.port.causes.update_causes import causes_of
+from twinstep.port.causes.update_entries import entries_of, sizes_of
+from twinstep.port.causes.update_steps import fits
 
 pytestmark = pytest.mark.usefixtures("torch_float64")
 
@@ -236,7 +236,7 @@ def test_wrong_transcription_is_noticed(name: str, monkeypatch: pytest.MonkeyPat
     assert fits(rule, entries)
     right = update_rules.CORES[rule.core]
     wrong = {**update_rules.CORES, rule.core: lambda *args: right(*args) * (1 + 1e-9)}
-    monkeypatch.setattr("twinstep.port.update_steps.CORES", wrong)
+    monkeypatch.setattr("twinstep.port.causes.update_steps.CORES", wrong)
     assert not fits(rule, entries)
 
 

@@ -8,7 +8,8 @@ from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
-from twinstep.port import batches, first_causes, judging_updates, update_causes
+from twinstep.port import batches, judging_updates
+from twinstep.port.causes import first_causes, update_causes
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause, Updates
 from twinstep.runs import launch

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twinstep.port.update_base import rule_of
-from twinstep.port.update_differences import Difference, differences, partners
-from twinstep.port.update_entries import Entries, entries_of, sizes_of
-from twinstep.port.update_fit import apply, determined, rounded, solve, worst
-from twinstep.port.update_leaves import leafwise
-from twinstep.port.update_rates import OTHER, Change, rates
-from twinstep.port.update_steps import Rule, fits
+from twinstep.port.causes.update_base import rule_of
+from twinstep.port.causes.update_differences import Difference, differences, partners
+from twinstep.port.causes.update_entries import Entries, entries_of, sizes_of
+from twinstep.port.causes.update_fit import apply, determined, rounded, solve, worst
+from twinstep.port.causes.update_leaves import leafwise
+from twinstep.port.causes.update_rates import OTHER, Change, rates
+from twinstep.port.causes.update_steps import Rule, fits
 from twinstep.port.updates import Cause, Updates
 
 # Of all leaves together. A rule has at most a few numbers for all: even the first over-determines

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from twinstep.judge import tolerance
-from twinstep.port.gradient_causes import FirstStep
+from twinstep.port.causes.gradient_causes import FirstStep
 from twinstep.port.mapping import Piece
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause

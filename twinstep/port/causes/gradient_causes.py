@@ -11,11 +11,12 @@ from functools import cached_property
 import numpy as np
 
 from twinstep.judge import tolerance
-from twinstep.port import clipping, first_sizes, rounded
-from twinstep.port.first_sizes import Factor
-from twinstep.port.rearrangements import fitting, names_of
+from twinstep.port import clipping
+from twinstep.port.causes import first_sizes, rounded
+from twinstep.port.causes.first_sizes import Factor
+from twinstep.port.causes.rearrangements import fitting, names_of
+from twinstep.port.causes.start_causes import listed
 from twinstep.port.sides import Side
-from twinstep.port.start_causes import listed
 from twinstep.port.updates import Cause
 from twinstep.trace import dtypes
 

@@ -4,12 +4,12 @@ From two recordings alone: what cannot be told from them is not guessed.
 """
 
 from twinstep.judge.findings import Finding
-from twinstep.port.batch_causes import causes_of_batch
-from twinstep.port.buffer_causes import causes_of_buffers, evaluating
-from twinstep.port.gradient_causes import FirstStep, causes_of_gradients
-from twinstep.port.loss_causes import causes_of_loss, odd_layouts
+from twinstep.port.causes.batch_causes import causes_of_batch
+from twinstep.port.causes.buffer_causes import causes_of_buffers, evaluating
+from twinstep.port.causes.gradient_causes import FirstStep, causes_of_gradients
+from twinstep.port.causes.loss_causes import causes_of_loss, odd_layouts
+from twinstep.port.causes.start_causes import causes_of_start
 from twinstep.port.sides import Side
-from twinstep.port.start_causes import causes_of_start
 from twinstep.port.updates import Cause
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port.update_steps import LAST_FORMS, LAST_NUMBERS, Rule, as_number
+from twinstep.port.causes.update_steps import LAST_FORMS, LAST_NUMBERS, Rule, as_number
 from twinstep.port.updates import Updates
 
 _CORES = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port.update_entries import Entries, Sizes
-from twinstep.port.update_rules import CORES, Forms, Numbers, State
+from twinstep.port.causes.update_entries import Entries, Sizes
+from twinstep.port.causes.update_rules import CORES, Forms, Numbers, State
 
 LAST_FORMS: Mapping[str, Any] = {
     "nesterov": False,

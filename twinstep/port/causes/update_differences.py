@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port.update_optimizers import OTHERS
-from twinstep.port.update_steps import Rule
+from twinstep.port.causes.update_optimizers import OTHERS
+from twinstep.port.causes.update_steps import Rule
 from twinstep.port.updates import Clipping, Updates
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from twinstep.port.update_entries import Entries
-from twinstep.port.update_steps import Rule, allowance, predict
+from twinstep.port.causes.update_entries import Entries
+from twinstep.port.causes.update_steps import Rule, allowance, predict
 
 # Starts for the numbers that count from 1 down (moments' decays and the like), in 1 - x: a solution
 # far from all is not found, so they lie a factor of about 3 apart.

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from twinstep.port.update_differences import listed
-from twinstep.port.update_entries import Entries
-from twinstep.port.update_fit import off, rounded, solve
-from twinstep.port.update_rates import Change
-from twinstep.port.update_steps import Rule, fits, predict
+from twinstep.port.causes.update_differences import listed
+from twinstep.port.causes.update_entries import Entries
+from twinstep.port.causes.update_fit import off, rounded, solve
+from twinstep.port.causes.update_rates import Change
+from twinstep.port.causes.update_steps import Rule, fits, predict
 
 _EVIDENCE = 100
 """A leaf tells of a rule if its updates are this many times what rounding explains"""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinstep.judge import tolerance
-from twinstep.port import batches, rounded
+from twinstep.port import batches
+from twinstep.port.causes import rounded
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
 from twinstep.trace import dtypes

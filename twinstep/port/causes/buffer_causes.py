@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinstep.judge import tolerance
-from twinstep.port import rounded
-from twinstep.port.first_sizes import sizes_of
+from twinstep.port.causes import rounded
+from twinstep.port.causes.first_sizes import sizes_of
+from twinstep.port.causes.start_causes import listed
 from twinstep.port.sides import Side
-from twinstep.port.start_causes import listed
 from twinstep.port.updates import Cause
 from twinstep.trace import dtypes
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port import rounded
-from twinstep.port.rearrangements import Names, fitting, names_of
+from twinstep.port.causes import rounded
+from twinstep.port.causes.rearrangements import Names, fitting, names_of
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
 from twinstep.trace import dtypes

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from twinstep.port.update_entries import Entries
-from twinstep.port.update_fit import factors, off
-from twinstep.port.update_steps import Rule, fits, predict
+from twinstep.port.causes.update_entries import Entries
+from twinstep.port.causes.update_fit import factors, off
+from twinstep.port.causes.update_steps import Rule, fits, predict
 
 
 class Change(NamedTuple):

@@ -1,0 +1,1 @@
+"""What makes a port part from PyTorch: known differences, and the search for those that fit."""
