@@ -14,7 +14,7 @@ import numpy as np
 from twinstep.port.by_values import VALUES, orders_of
 from twinstep.port.pieces import Piece, slices, whole_piece
 from twinstep.port.pools import NearPool
-from twinstep.port.starts import Leaves, Search, said
+from twinstep.port.starts import Search, said
 from twinstep.port.strides import pieces_of
 
 GRADIENTS = "gradients"
@@ -191,7 +191,7 @@ class Gradients:
     def _pool(self, names: list[str], begins: tuple[float, ...] | None, leaf: str) -> NearPool:
         """The gradients of the entries that begin as one of some values; None: as any."""
         start = self.search.kept(leaf).values
-        arrays: Leaves = {}
+        arrays: dict[str, np.ndarray] = {}
         for name in names:
             begun = np.isin(start[name], begins) if begins else np.ones(start[name].shape, bool)
             if begun.any():

@@ -123,7 +123,7 @@ def _told(search: Search) -> Match:
     _tell_left(search)
     mapping = Mapping(
         {name: search.found[name] for name in search.ours.values if name in search.found},
-        {name: array.shape for name, array in search.ours.values.items()},
+        search.ours.shapes,
         search.shapes,
     )
     candidates = {**search.holders, **search.candidates}
@@ -138,7 +138,7 @@ def _tell_left(search: Search) -> None:
         wanted = {name: np.zeros(shape, int) for name, shape in search.shapes.items()}
         offers: dict[str, list[Piece]] = {}
         for leaf in search.left():
-            shape = search.ours.values[leaf].shape
+            shape = search.ours.shapes[leaf]
             begins = functools.partial(search.may_be_of, leaf)
             pieces = neighbours.along(leaf, shape, search.found, search.shapes, free, begins)
             if pieces and search.begins_as(leaf, pieces):

@@ -1,15 +1,17 @@
 """How a recording begins, and what of it is told so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from twinstep.port.pieces import Piece, slices, used, volume, whole
 from twinstep.trace import dtypes
+from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.ledger import Trace
 
-Leaves = dict[str, np.ndarray]
+Leaves = Mapping[str, np.ndarray]
 _FEW = 4
 """Of so many different numbers an array is no order: a new layer's ones and zeros."""
 _NARROW = ("float32", "float16", "bfloat16")
@@ -17,27 +19,29 @@ _NARROW = ("float32", "float16", "bfloat16")
 
 @dataclass
 class Start:
-    """The leaves of a recording: as they begin, their first raw gradients, and their dtypes."""
+    """The leaves of a recording: as they begin, their first raw gradients, dtypes and shapes.
+
+    Of a saved trace that is read leaf by leaf no leaf is held.
+    """
 
     values: Leaves
     grads: Leaves = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _alike: dict[str, bool] = field(default_factory=dict)
     _kept: dict[str, "Start"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Trace | Mapping[str, np.ndarray]) -> "Start":
         """What a trace begins with; of plain arrays these."""
-        if isinstance(given, Trace):
-            params = {name: array[0] for name, array in given.params.items()}
-            raw = {n: a[0] for n, a in given.raw_grads.items() if len(a) and n in params}
-        else:
-            params, raw = {name: np.asarray(array) for name, array in given.items()}, {}
-        return cls(
-            {name: _numbers(array) for name, array in params.items()},
-            {name: _numbers(array) for name, array in raw.items()},
-            {name: dtypes.name(array.dtype) for name, array in params.items()},
-        )
+        arrays, raw = _rows(given), given.raw_grads if isinstance(given, Trace) else {}
+        values = _first(arrays, arrays)
+        grads = _first(raw, [name for name in raw if name in arrays])
+        kinds, shapes = {}, {}
+        for name in arrays:
+            array = arrays[name]
+            kinds[name], shapes[name] = dtypes.name(array.dtype), array.shape[1:]
+        return cls(values, grads, kinds, shapes)
 
     def alike(self, name: str) -> bool:
         """Whether all entries are the same, and so tell nothing."""
@@ -55,7 +59,7 @@ class Start:
         if kind not in self._kept:
             dtype = dtypes.bfloat16() if kind == "bfloat16" else np.dtype(kind)
             values = {name: _rounded(array, dtype) for name, array in self.values.items()}
-            self._kept[kind] = Start(values, self.grads, self.kinds)
+            self._kept[kind] = Start(values, self.grads, self.kinds, self.shapes)
         return self._kept[kind]
 
 
@@ -83,7 +87,7 @@ class Search:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of PyTorch's tensors."""
-        return {name: array.shape for name, array in self.theirs.values.items()}
+        return self.theirs.shapes
 
     def left(self) -> list[str]:
         """The leaves that are not told."""
@@ -141,6 +145,24 @@ def said(piece: Piece) -> str:
     if piece.axes != tuple(range(len(piece.axes))) and volume(piece.take) > 1:
         text += f" with axes {piece.axes}"
     return text
+
+
+def _rows(given: Trace | Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """{leaf: (n, ...)}, of plain arrays one row each."""
+    if isinstance(given, Trace):
+        return given.params
+    return {name: np.asarray(array)[None] for name, array in given.items()}
+
+
+def _first(held: Mapping[str, np.ndarray], names: Iterable[str]) -> Mapping[str, np.ndarray]:
+    """The first rows of some leaves; read anew each time where they are not held."""
+    if isinstance(held, dict):
+        return {name: _numbers(held[name][0]) for name in names}
+
+    def read(name: str) -> np.ndarray:
+        return _numbers(held[name][0].copy())  # and not a view of all rows
+
+    return ReadLeaves({name: partial(read, name) for name in names})
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
