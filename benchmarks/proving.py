@@ -5,7 +5,6 @@ Two recordings of 1e8 parameters, two updates of SGD, the port's matrices turned
 """
 
 import argparse
-import dataclasses
 import resource
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import numpy as np
 from twinstep.trace.ledger import Metadata, Trace
 
 STEPS, WIDTH, RATE = 2, 2048, 0.01
-PARTS = ("match", "prove")
+PARTS = ("write", "match", "prove")
 
 
 def recorded(framework: str, leaves: int) -> Trace:
@@ -58,6 +57,13 @@ def recorded(framework: str, leaves: int) -> Trace:
     )
 
 
+def write(folder: Path, leaves: int) -> str:
+    """Both recordings, in a process of its own: its peak is not that of those that come after."""
+    for side in ("torch", "jax"):
+        recorded(side, leaves).save(folder / side)
+    return f"{leaves} leaves, {leaves * WIDTH**2:,} parameters, {STEPS} updates"
+
+
 def measured(part: str, folder: Path) -> str:
     """One part, in this process."""
     from twinstep.port.matching import match
@@ -86,20 +92,15 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    if options.part:
-        print(measured(options.part, options.folder))
-        return
     leaves = max(1, round(options.parameters / WIDTH**2))
+    if options.part:
+        folder = options.folder
+        print(write(folder, leaves) if options.part == "write" else measured(options.part, folder))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for side in ("torch", "jax"):
-            trace = recorded(side, leaves)
-            dataclasses.replace(trace, metrics={}).save(Path(folder) / side)
-            del trace
-        print(f"{leaves} leaves, {leaves * WIDTH**2:,} parameters, {STEPS} updates")
         for part in PARTS:
-            subprocess.run(
-                [sys.executable, __file__, "--part", part, "--folder", folder], check=True
-            )
+            words = ["--part", part, "--folder", folder, "--parameters", str(options.parameters)]
+            subprocess.run([sys.executable, __file__, *words], check=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Judges two recordings of a port and of what it is of: every update alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from twinstep.judge.findings import Comparison, Finding, Verdict
 from twinstep.judge.history import Curve, History
 from twinstep.port import batches, judging_updates
 from twinstep.port.causes import first_causes, update_causes
+from twinstep.port.judging_updates import Judged
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause, Updates
 from twinstep.runs import launch
@@ -40,7 +41,7 @@ class Proof:
         self.same_bits = True
         self.history = History()
         self.loss_factor = 1.0
-        self._judged: list[tuple[Updates, dict[str, np.ndarray]]] = []
+        self._judged: list[Updates] = []
         self._scale = self._largest_gradients()
 
     def from_traces(self) -> None:
@@ -80,8 +81,12 @@ class Proof:
                 f"{' and '.join(twice[first.leaf])}: each moves by its own gradient"
             )
             return [Cause("tied", says, {}, 0.0)]
-        for updates, allowed in self._judged:
+        for updates in self._judged:
             if first.leaf in updates.grads:
+                allowed = {
+                    leaf: self._judged_leaf(updates, leaf, careful=True).allowed
+                    for leaf in updates.grads
+                }
                 return update_causes.causes_of(updates, allowed)
         return []
 
@@ -270,10 +275,9 @@ class Proof:
                 why = f"{updates.rule} is none of the rules that are known"
                 self.unjudged |= dict.fromkeys(updates.grads, why)
                 continue
-            allowed = {
-                leaf: self._judge_leaf(updates, leaf, rules.updated) for leaf in updates.grads
-            }
-            self._judged.append((updates, allowed))
+            for leaf in updates.grads:
+                self._judge_leaf(updates, leaf)
+            self._judged.append(updates)
 
     def _stays(self, leaf: str) -> None:
         """A leaf that PyTorch leaves as it is."""
@@ -284,24 +288,25 @@ class Proof:
         pair = theirs.array[:-1], theirs.array[1:]
         self.hold("gate", "params", leaf, theirs.steps, pair, np.zeros(len(theirs.steps)))
 
-    def _judge_leaf(
-        self, updates: Updates, leaf: str, updated: Callable[..., np.ndarray]
-    ) -> np.ndarray:
-        """Judges a leaf's updates; what they are allowed, (T,)."""
-        rows = self.jax.rows("params", leaf)
+    def _judge_leaf(self, updates: Updates, leaf: str) -> None:
+        """Judges a leaf's updates."""
+        found = self._judged_leaf(updates, leaf)
+        kind = updates.params[leaf].dtype
+        pair = found.rule.astype(kind), found.port.astype(kind)
+        self.hold("gate", "params", leaf, found.steps, pair, found.allowed)
+
+    def _judged_leaf(self, updates: Updates, leaf: str, careful: bool = False) -> Judged:
+        rows, mine = self.jax.rows("params", leaf), self.torch.steps("params", leaf)
         assert rows is not None
         renewed = np.zeros(len(rows.steps), bool)
         renewed[0] = True
-        flags = self.torch.trace.update.get("renewed")
-        mine = self.torch.rows("params", leaf)
-        if flags is not None and mine is not None:
-            renewed |= np.isin(mine.steps, self.torch.trace.steps_of("update", "renewed"))
-        kind = dtypes.name(rows.array.dtype)
-        before = updates.params[leaf][:-1]
-        found = judging_updates.judged(updates, leaf, kind, before, renewed, rows.steps, updated)
-        pair = found.rule.astype(before.dtype), found.port.astype(before.dtype)
-        self.hold("gate", "params", leaf, rows.steps, pair, found.allowed)
-        return found.allowed
+        if "renewed" in self.torch.trace.update and mine is not None:
+            renewed |= np.isin(mine, self.torch.trace.steps_of("update", "renewed"))
+        kind, before = dtypes.name(rows.array.dtype), updates.params[leaf][:-1]
+        made = launch.rules().updated
+        return judging_updates.judged(
+            updates, leaf, kind, before, renewed, rows.steps, made, careful
+        )
 
 
 def _factor(a: float, b: float, trace: Trace) -> float:
