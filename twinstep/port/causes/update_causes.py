@@ -51,6 +51,10 @@ class _Candidate:
         )
 
 
+_WRITTEN = 4
+"""So many digits at most has a number that is written by hand."""
+
+
 def causes_of(updates: Updates, allowed: Mapping[str, np.ndarray]) -> list[Cause]:
     """The known differences from PyTorch's rule that reproduce all updates of all leaves.
 
@@ -75,6 +79,16 @@ def causes_of(updates: Updates, allowed: Mapping[str, np.ndarray]) -> list[Cause
     if rule is None or len(updates) == 0:
         return []
     return _Search(updates, allowed, rule).causes()
+
+
+def _likely(cause: Cause) -> bool:
+    """Whether somebody may have written it.
+
+    Of two numbers that were solved for one at least is written in a few digits; else they make up
+    for each other, as a limit and an eps do under Adam.
+    """
+    written = [value == float(f"{value:.{_WRITTEN}g}") for value in cause.values.values()]
+    return len(written) != 2 or any(written)
 
 
 class _Search:
@@ -103,7 +117,7 @@ class _Search:
         found = self._judged(self._singles(start, known))
         if not [one for one, _ in found if not one.vague]:
             found += self._judged(self._pairs(start, known))
-        return [_cause(*one) for one in _simplest(found)]
+        return [cause for one in _simplest(found) if _likely(cause := _cause(*one))]
 
     def _singles(self, start: _Candidate, known: Sequence[Difference]) -> Iterator[_Candidate]:
         for one in known:
