@@ -7,6 +7,7 @@ off by up to an eps say what rounding does.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ class Step:
     loss: np.ndarray
     found: dict[str, np.ndarray]
     noise: dict[str, float]
+
+
+def in_dtype(dtype: str) -> AbstractContextManager[Any]:
+    """JAX's x64 as a run in that dtype has it."""
+    of_jax: AbstractContextManager[Any] = jax.enable_x64(dtype == "float64")
+    return of_jax
 
 
 def losses_and_gradients(

@@ -7,6 +7,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.judge import tolerance
+from twinstep.port.judging_updates import of_corrections, owner_of
 from twinstep.port.mapping import Mapping
 from twinstep.port.proof import Proof
 from twinstep.runs import launch
@@ -43,6 +44,25 @@ def judge_loss(
                 _hold(proof, "raw_grads", leaf, number, theirs, array, noise[leaf])
 
 
+def layouts(
+    proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batch_of: Batches = None
+) -> list[str]:
+    """Other layouts of the port's start that make its first loss PyTorch's, in words.
+
+    A layout that is wrong in every layer is odd in none: only the loss tells.
+    """
+    start = {name: array[0] for name, array in proof.jax.trace.params.items()}
+    loss = float(proof.torch.trace.losses[0]) * proof.loss_factor
+    with launch.forcing().in_dtype(proof.torch.trace.metadata.dtype):
+        tree = launch.forcing().tree_of(params, start)
+        batch = _batches(proof, batch_of)[0]
+        found = launch.layout_search().repairs(loss_fn, tree, batch, loss)
+    return [
+        f"with {' and '.join(repair.leaves)} changed ({repair.says}) the first loss is PyTorch's"
+        for repair in found
+    ]
+
+
 def judge_steps(
     proof: Proof, step_fn: Callable[[Any, Any], Any], state: Any, batch_of: Batches = None
 ) -> None:
@@ -51,15 +71,18 @@ def judge_steps(
     made = launch.forcing().forced_steps(
         step_fn, state, _params(torch, mapping), _batches(proof, batch_of), torch.metadata.dtype
     )
-    factor, unseen = proof.loss_factor, set()
+    factor, unseen, shares = proof.loss_factor, set(), dict[str, np.ndarray]()
     for number, step in enumerate(made):
         loss = step.loss / factor, step.noise["loss"] / factor
         _hold(proof, "loss", "loss", number, torch.losses[number], *loss)
         found, noise = _in_torch(step.found, step.noise, mapping, gradients=False)
         for leaf, array in found.items():
             before, after = torch.params[leaf][number : number + 2]
-            _hold(proof, "params", leaf, number, after, array, noise[leaf])
             move = float(np.abs(dtypes.numbers(after - before)).max(initial=0))
+            if leaf not in shares:
+                shares[leaf] = _of_corrections(proof, leaf)
+            lost = tolerance.eps(dtypes.name(after.dtype)) * shares[leaf][number] * move
+            _hold(proof, "params", leaf, number, after, array, noise[leaf], lost)
             if tolerance.ROUNDING_NOISE_FACTOR * noise[leaf] > _MUCH * move > 0:
                 unseen.add(leaf)
     if unseen:
@@ -71,6 +94,15 @@ def judge_steps(
         )
 
 
+def _of_corrections(proof: Proof, leaf: str) -> np.ndarray:
+    """(T,) by how many eps a bias correction that is made in the run's dtype may be off."""
+    steps = np.arange(len(proof.torch.trace))
+    owner = owner_of(proof.torch, leaf, steps)
+    if isinstance(owner, str):
+        return np.zeros(len(steps))
+    return of_corrections(owner.settings, steps == 0)
+
+
 def _hold(
     proof: Proof,
     stage: str,
@@ -79,17 +111,25 @@ def _hold(
     theirs: np.ndarray,
     ours: np.ndarray,
     noise: float,
+    lost: float = 0.0,
 ) -> None:
+    """lost: what rounding takes beside what the reruns show, for they all round so"""
     one, other = np.asarray(theirs)[None], np.asarray(ours)[None]
     kind = tolerance.precision(proof.torch.trace, stage, one)
     size = max(float(np.abs(dtypes.numbers(array)).max(initial=0)) for array in (one, other))
     allowed = STAGES[stage].one_step * tolerance.eps(kind) * size
-    allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + tolerance.floor(kind)
+    allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + lost + tolerance.floor(kind)
     proof.hold("gate", stage, leaf, np.array([number]), (one, other), np.array([allowed]))
 
 
 def _params(torch: Trace, mapping: Mapping | None) -> Iterator[dict[str, np.ndarray]]:
     """The port's leaves, of PyTorch's parameters before each step."""
+    for name in torch.params:
+        if (rows := len(torch.steps_of("params", name))) != len(torch):
+            raise InputError(
+                f"params, {name}: {rows} of {len(torch)} updates are of it, expected all: step_fn "
+                "and loss_fn make all of the parameters at once"
+            )
     for number in range(len(torch)):
         named = {name: array[number] for name, array in torch.params.items()}
         yield named if mapping is None else _leaves(mapping, named)

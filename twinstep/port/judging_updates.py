@@ -184,7 +184,7 @@ def judged(
     moved = measure.differences(rule, before)
     sizes = np.maximum(measure.largest(before), measure.largest(rule))
     allowed = PARAMS_EPS * eps * np.maximum(sizes, np.maximum.accumulate(moved))
-    allowed = allowed + eps * _of_corrections(settings, renewed) * moved
+    allowed = allowed + eps * of_corrections(settings, renewed) * moved
     if not careful and (measure.differences(port, rule) <= WELL_EXPLAINED * allowed).all():
         return Judged(steps, rule, port, allowed)
     noise = np.zeros(len(rule))
@@ -200,7 +200,7 @@ def judged(
     return Judged(steps, rule, port, allowed)
 
 
-def _of_corrections(settings: Mapping[str, np.ndarray], renewed: np.ndarray) -> np.ndarray:
+def of_corrections(settings: Mapping[str, np.ndarray], renewed: np.ndarray) -> np.ndarray:
     """(T,) by how many eps corrections of a bias may be off that are made in the run's dtype.
 
     1 - beta**t is off by t beta**t + 1 eps of one, as optax has it: in float32 that is up to 1e-4

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from twinstep.errors import InputError
 from twinstep.judge import measure, tolerance
 from twinstep.judge.activity import ActivityCheck
 from twinstep.judge.findings import Comparison, Finding, Verdict
@@ -41,6 +42,7 @@ class Proof:
         self.same_bits = True
         self.history = History()
         self.loss_factor = 1.0
+        self.said: list[str] = []
         self._judged: list[Updates] = []
         self._scale = self._largest_gradients()
 
@@ -66,7 +68,7 @@ class Proof:
             steps=len(self.torch.trace),
             chaotic_from=None,
             notes=tuple(self.notes),
-            causes=tuple(cause.says for cause in self._causes(first)),
+            causes=(*(cause.says for cause in self._causes(first)), *self.said),
         )
 
     def _causes(self, first: Finding | None) -> list[Cause]:
@@ -90,8 +92,13 @@ class Proof:
                 return update_causes.causes_of(updates, allowed)
         return []
 
+    @property
+    def first(self) -> Finding | None:
+        """The first entry that is off, in the ledger's order."""
+        return min(self.findings, key=lambda f: (f.step, _ORDER.index(f.stage)), default=None)
+
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
-        first = min(self.findings, key=lambda f: (f.step, _ORDER.index(f.stage)), default=None)
+        first = self.first
         if first is not None:
             return Verdict.MISMATCH, str(first), first
         for trace in (self.torch.trace, self.jax.trace):
@@ -269,9 +276,14 @@ class Proof:
         groups, self.unjudged = judging_updates.updates_of(self.torch, self.jax, self.leaves)
         for leaf in [leaf for leaf, why in self.unjudged.items() if why == judging_updates.NOBODY]:
             self._stays(leaf)
-        rules = launch.rules()
+        try:
+            known = launch.rules().KNOWN
+        except InputError as error:  # without JAX all but the updates is compared
+            why = str(error)
+            self.unjudged |= dict.fromkeys((n for group in groups for n in group.grads), why)
+            return
         for updates in groups:
-            if updates.rule not in rules.KNOWN:
+            if updates.rule not in known:
                 why = f"{updates.rule} is none of the rules that are known"
                 self.unjudged |= dict.fromkeys(updates.grads, why)
                 continue

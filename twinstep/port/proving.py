@@ -61,6 +61,9 @@ def prove(
     proof = proved(torch, jax, mapping)
     if loss_fn is not None:
         forced.judge_loss(proof, loss_fn, params, batch_of)
+        first = proof.first
+        if first is not None and first.step == 1 and first.stage in ("loss", "raw_grads"):
+            proof.said = forced.layouts(proof, loss_fn, params, batch_of)
     if step_fn is not None:
         if state is None:
             raise InputError("step_fn is given, expected the state before the first step with it")

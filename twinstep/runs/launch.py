@@ -126,6 +126,13 @@ def free_run() -> ModuleType:
     return _module("jax", "free_run")
 
 
+def layout_search() -> ModuleType:
+    """What looks for the layout of a start with which a user's first loss is another."""
+    extras.check_installed("jax", "loss_fn")
+    set_up_xla()
+    return _module("jax", "layout_search")
+
+
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
     return driver("jax", spec, device_config, rounding_noise=True).in_float64()
