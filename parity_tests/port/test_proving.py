@@ -113,6 +113,42 @@ def test_a_loss_that_is_shown_as_a_sum_is_said_and_no_fault() -> None:
     assert twinstep.prove(theirs, one_more).first is not None
 
 
+def test_nan_on_both_sides_proves_nothing() -> None:
+    theirs, ours = (trace.slice(0, 3) for trace in pair())
+    both = [
+        dataclasses.replace(trace, losses=np.full_like(trace.losses, np.nan))
+        for trace in (theirs, ours)
+    ]
+    assert twinstep.prove(*both).verdict == "invalid"
+    assert twinstep.prove(theirs, both[1]).verdict == "mismatch"
+
+
+def held_twice(theirs: Trace, ours: Trace, apart: float) -> tuple[Trace, Mapping]:
+    """A port that holds a matrix twice, each with half of its gradient; apart: how far one goes."""
+    mapping, leaf = layout(theirs), "port.model.weight"
+    copy = ours.params[leaf].copy()
+    copy[2:] += apart
+    half = ours.raw_grads[leaf] / 2
+    raw = {**ours.raw_grads, leaf: half, "copy": half}
+    ported = dataclasses.replace(
+        ours, params={**ours.params, "copy": copy}, raw_grads=raw, grads=raw
+    )
+    leaves = {**mapping.leaves, "copy": mapping.leaves[leaf]}
+    shapes = {**mapping.shapes, "copy": mapping.shapes[leaf]}
+    return ported, Mapping(leaves, shapes, mapping.torch_shapes)
+
+
+def test_what_is_held_twice_is_the_same_at_every_step() -> None:
+    theirs, ours = (trace.slice(0, 4) for trace in pair())
+    for apart, same in ((0.0, True), (1e-9, False)):
+        ported, mapping = held_twice(theirs, ours, apart)
+        found = twinstep.prove(theirs, ported, mapping=mapping)
+        assert found.verdict.same == same
+    assert found.first is not None
+    assert (found.first.stage, found.first.step) == ("params", 2)
+    assert "held twice by the port" in found.causes[0]
+
+
 def test_an_unknown_optimizer_is_never_called_the_same() -> None:
     theirs, ours = pair()
     optimizers = {n: {**one, "class": "Lion"} for n, one in theirs.program["optimizers"].items()}

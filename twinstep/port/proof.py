@@ -1,5 +1,6 @@
 """Judges two recordings of a port and of what it is of: every update alone."""
 
+import cmath
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from twinstep.judge.history import Curve, History
 from twinstep.port import batches, judging_updates
 from twinstep.port.causes import first_causes, update_causes
 from twinstep.port.judging_updates import Judged
+from twinstep.port.mapping import Mapping
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause, Updates
 from twinstep.runs import launch
@@ -99,6 +101,8 @@ class Proof:
 
     def _verdict(self) -> tuple[Verdict, str, Finding | None]:
         first = self.first
+        if first is not None and not any(map(cmath.isfinite, (first.reference, first.candidate))):
+            return Verdict.INVALID, f"{first.stage}, {first.leaf} is no number on both sides", first
         if first is not None:
             return Verdict.MISMATCH, str(first), first
         for trace in (self.torch.trace, self.jax.trace):
@@ -153,8 +157,25 @@ class Proof:
                     continue
                 first = a[:1], b[:1]
                 self.hold("gate", stage, leaf, np.array([-1]), first, np.zeros(1))
+        self._copies()
         for own, names in summed.items():
             self.notes.append(f"the port adds up {' and '.join(names)} in {own}")
+
+    def _copies(self) -> None:
+        """What the port holds twice is the same at every step, as it is one tensor in PyTorch."""
+        mapping = self.jax.mapping
+        for of, names in ({} if mapping is None else mapping.twice).items():
+            assert mapping is not None
+            made = []
+            for name in names:
+                alone = Mapping({name: mapping.leaves[name]}, mapping.shapes, mapping.torch_shapes)
+                array = self.jax.trace.params[name]
+                made.append(alone.to_torch({name: array}, lead=1).get(of))
+            for name, copy in zip(names[1:], made[1:], strict=True):
+                if copy is not None and made[0] is not None and len(copy) == len(made[0]):
+                    steps = self.jax.trace.steps_of("params", name)
+                    pair = made[0][1:], copy[1:]
+                    self.hold("gate", "params", of, steps, pair, np.zeros(len(steps)))
 
     def _summed(self) -> dict[str, list[str]]:
         """{one of PyTorch's leaves: what is added up with it}"""
@@ -323,7 +344,7 @@ class Proof:
 
 def _factor(a: float, b: float, trace: Trace) -> float:
     """The whole factor, or its inverse, that is between two losses; 1: none, or none is."""
-    if not (a and b) or abs(a - b) <= 1e-6 * max(abs(a), abs(b)):
+    if not (a and b and cmath.isfinite(a * b)) or abs(a - b) <= 1e-6 * max(abs(a), abs(b)):
         return 1.0
     ratio = b / a
     whole = round(max(ratio, 1 / ratio))
