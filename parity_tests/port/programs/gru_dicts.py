@@ -1,5 +1,6 @@
 """gru_torch.py in plain dicts and jax.numpy: gates apart, `optax.MultiSteps` for micro-batches."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,10 @@ def sgd(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 def accumulate(rule: optax.GradientTransformation) -> Any:
     """An update in four calls, by the mean of their gradients; summed in float32 by default."""
-    return optax.MultiSteps(rule, MICRO_BATCHES, accumulator_dtype=jnp.result_type(float))
+    # optax of today sums in float32 unless told otherwise, that of 2025 in the gradients' dtype
+    known = "accumulator_dtype" in inspect.signature(optax.MultiSteps).parameters
+    wide = {"accumulator_dtype": jnp.result_type(float)} if known else {}
+    return optax.MultiSteps(rule, MICRO_BATCHES, **wide)
 
 
 @dataclass(frozen=True)
