@@ -101,7 +101,7 @@ def test_gradients_that_part_at_once_later_are_found() -> None:
     changed = dataclasses.replace(ours, raw_grads=raw, grads=raw)
     found = twinstep.prove(theirs, changed)
     assert found.first is not None  # the update is not that of such a gradient either
-    assert found.first.step == 4
+    assert (found.first.stage, found.first.step) == ("raw_grads", 4)
 
 
 def test_a_loss_that_is_shown_as_a_sum_is_said_and_no_fault() -> None:

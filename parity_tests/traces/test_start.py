@@ -125,7 +125,7 @@ def test_a_module_that_is_given_begins_with_the_values(tmp_path: Path) -> None:
     with record(model, start=tmp_path / "weights.safetensors") as rec:
         with torch.no_grad():
             model(torch.randn(8, 3))
-            model[0].bias.add_(1)  # type: ignore[index]
+            model[0].bias.add_(1)  # type: ignore[index]  # a Sequential, though typed a Module
         step(optimizer, model(torch.randn(8, 3)).sum())
     for name, value in values.items():
         found = {**rec.trace.params, **rec.trace.buffers}[name][0]

@@ -7,7 +7,7 @@ from twinstep.errors import InputError
 from twinstep.port.probing import probe
 from twinstep.report import check_outputs, write_bytes
 from twinstep.trace import dtypes
-from twinstep.trace.storage import open_trace
+from twinstep.trace.storage import open_steps
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,7 @@ def command(arguments: list[str]) -> int:
         raise InputError(f"probe takes PyTorch's trace, {len(folders)} given")
     options = parse(ProbeOptions, flags, "twinstep probe TRACE")
     check_outputs({"out": options.out}, inputs=folders)
-    stored = open_trace(folders[0])
-    chunk = next(iter(stored.chunks()), None)
-    if chunk is None:
-        raise InputError(f"trace {folders[0]} holds no steps")
+    chunk = next(open_steps(folders[0]).chunks())
     leaves = {**chunk.params, **chunk.buffers}
     made = probe({n: (a.shape[1:], dtypes.name(a.dtype)) for n, a in leaves.items()})
     from safetensors.numpy import save

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from twinstep import extras
 from twinstep.cli.parsing import leading_words, parse
 from twinstep.errors import InputError
-from twinstep.port.mapping import Mapping, load_mapping
+from twinstep.port.mapping import load_mapping
 from twinstep.port.proving import found_mapping, proved
 from twinstep.port.sides import check_fits
 from twinstep.report import check_outputs, terminal, write_json
@@ -44,13 +44,15 @@ def command(arguments: list[str]) -> int:
     torch, jax = map(_whole, folders)
     if mapping is not None:
         check_fits(torch, jax, mapping)
-    differ = description.apart(*_described(torch, jax, mapping))
+    one, other = (description.described(trace.metadata, [trace]) for trace in (torch, jax))
     try:
         mapping = mapping or found_mapping(torch, jax)
     except InputError:
-        _say(differ, options.json)
+        _say(description.apart(one, other), options.json)
         raise
-    differ = description.apart(*_described(torch, jax, mapping))
+    if mapping is not None:  # the port's parameters as PyTorch has them
+        other.shapes = {name: mapping.torch_shapes[name] for name in torch.params}
+    differ = description.apart(one, other)
     _say(differ, options.json)
     proof = proved(torch, jax, mapping)
     comparison = proof.comparison()
@@ -69,16 +71,6 @@ def command(arguments: list[str]) -> int:
 
         write_proof(options.report, comparison, proof.history, (torch, jax), differ)
     return 0 if comparison.verdict.same else 1
-
-
-def _described(
-    torch: Trace, jax: Trace, mapping: Mapping | None
-) -> tuple[description.Description, description.Description]:
-    """Both recordings in a few words, the port's parameters as PyTorch has them."""
-    one, other = (description.described(t.metadata, [t]) for t in (torch, jax))
-    if mapping is not None:
-        other.shapes = {name: mapping.torch_shapes[name] for name in torch.params}
-    return one, other
 
 
 def _say(differ: list[str], json: str | None) -> None:

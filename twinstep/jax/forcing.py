@@ -227,19 +227,21 @@ def _perturbed(tree: Tree, number: int) -> list[Tree]:
 
 def _perturbed_each(trees: Sequence[Tree], number: int) -> list[Tree]:
     """Each with every parameter off by up to an eps of itself, drawn anew for each of them."""
-    found = []
-    for rerun, tree in enumerate(trees):
-        draws = np.random.RandomState([number, rerun])
+    return [off(tree, np.random.RandomState([number, rerun])) for rerun, tree in enumerate(trees)]
 
-        def off(leaf: Any, draws: np.random.RandomState = draws) -> Any:
-            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-                return leaf
-            eps = tolerance.eps(dtypes.name(leaf.dtype))
-            moved = leaf * (1 + eps * jnp.asarray(draws.uniform(-1, 1, leaf.shape), leaf.dtype))
-            return moved.astype(leaf.dtype)
 
-        found.append(jax.tree.map(off, tree))
-    return found
+@np.errstate(invalid="ignore", over="ignore")  # of a run that has diverged
+def off(tree: Tree, draws: np.random.RandomState) -> Tree:
+    """A tree with every number off by up to an eps of itself."""
+
+    def moved(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        eps = tolerance.eps(dtypes.name(leaf.dtype))
+        factor = 1 + eps * draws.uniform(-1, 1, leaf.shape)
+        return (np.asarray(leaf) * factor).astype(leaf.dtype)  # NumPy's: nothing is compiled for it
+
+    return jax.tree.map(moved, tree)
 
 
 def _noise(loss: Any, found: Named, others: Sequence[tuple[Any, Tree]]) -> dict[str, float]:

@@ -14,11 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.forcing import Named, checked, told, tree_of
+from twinstep.jax.forcing import Named, checked, off, told, tree_of
 from twinstep.jax.trees import Tree, by_name
-from twinstep.judge import tolerance
 from twinstep.judge.tolerance import PERTURBED_RERUNS
-from twinstep.trace import dtypes
 
 
 @dataclass(frozen=True)
@@ -131,22 +129,11 @@ def _found(state: tuple[Any, ...], held: Sequence[int]) -> dict[str, np.ndarray]
     }
 
 
-@np.errstate(invalid="ignore", over="ignore")  # a run that has diverged
 def _off(
     state: tuple[Any, ...], held: Sequence[int], draws: np.random.RandomState
 ) -> tuple[Any, ...]:
     """The same with parameters and buffers off by up to an eps of themselves."""
-
-    def off(leaf: Any) -> Any:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
-        eps = tolerance.eps(dtypes.name(leaf.dtype))
-        factor = 1 + eps * draws.uniform(-1, 1, leaf.shape)
-        return (np.asarray(leaf) * factor).astype(leaf.dtype)  # NumPy's: nothing is compiled for it
-
-    return tuple(
-        jax.tree.map(off, part) if place in held else part for place, part in enumerate(state)
-    )
+    return tuple(off(part, draws) if place in held else part for place, part in enumerate(state))
 
 
 @np.errstate(invalid="ignore", over="ignore")

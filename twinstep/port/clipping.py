@@ -1,11 +1,13 @@
 """What PyTorch did to its gradients between backward and the optimizer, read off a recording."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import numpy as np
 
 from twinstep.port.updates import Clipping
 from twinstep.trace import dtypes
+from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.ledger import Trace
 
 UNKNOWN = "unknown"
@@ -15,23 +17,17 @@ _NORMS = (2.0, np.inf, 1.0)
 
 
 def norms(
-    trace: Trace, leaves: Collection[str], norm_type: float = 2.0, stage: str = "raw_grads"
+    grads: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], steps: int, norm_type: float
 ) -> np.ndarray:
-    """(T,) of the gradients of some leaves, in all; 0 at a step without any."""
-    parts = np.zeros((len(trace), 0))
-    for leaf in leaves:
-        if leaf not in getattr(trace, stage):
-            continue
-        array = dtypes.numbers(getattr(trace, stage)[leaf])
-        of_leaf = np.zeros((len(trace), 1))
-        rows = trace.steps_of(stage, leaf) - trace.start
-        of_leaf[rows, 0] = [
-            np.linalg.norm(row.reshape(-1).astype(float), norm_type) for row in array
-        ]
-        parts = np.concatenate([parts, of_leaf], axis=1)
-    if not parts.size:
-        return np.zeros(len(trace))
-    found: np.ndarray = np.linalg.norm(parts, norm_type, axis=1)
+    """(T,) of some leaves' gradients, in all; 0 at a step without any.
+
+    rows: {leaf: (n,)}, at which of the steps it has a gradient
+    """
+    of_leaf = np.zeros((len(grads), steps))
+    for number, (leaf, array) in enumerate(grads.items()):
+        flat = dtypes.numbers(array).reshape(len(array), -1).astype(float)
+        of_leaf[number, rows[leaf]] = [np.linalg.norm(row, norm_type) for row in flat]
+    found: np.ndarray = np.linalg.norm(of_leaf, norm_type, axis=0)
     return found
 
 
@@ -86,8 +82,11 @@ def _by_norm(trace: Trace, leaves: Collection[str], changed: Collection[str]) ->
     clipped = factors < 1 - spread
     if (factors > 1 + spread).any() or not clipped.any():
         return None
+    known = [leaf for leaf in leaves if leaf in trace.raw_grads]
+    grads = ReadLeaves({leaf: partial(trace.raw_grads.__getitem__, leaf) for leaf in known})
+    rows = {leaf: trace.steps_of("raw_grads", leaf) - trace.start for leaf in known}
     for kind in _NORMS:
-        limits = (factors * (norms(trace, leaves, kind) + _ADDED))[clipped]
+        limits = (factors * (norms(grads, rows, len(trace), kind) + _ADDED))[clipped]
         limit = float(np.median(limits))
         if np.abs(limits - limit).max() <= 16 * spread * limit:
             return Clipping("norm", plainest(limit, 4 * spread), kind)

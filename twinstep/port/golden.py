@@ -26,6 +26,7 @@ from twinstep.port.mapping import Mapping, load_mapping
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Metadata, Trace
 from twinstep.trace.sketch import CHECKSUM, MAXIMUM, sketch
+from twinstep.trace.storage import below
 from twinstep.trace.writing import check_new_folder, seal
 
 FORMAT = 1
@@ -315,12 +316,12 @@ def _read(manifest: dict[str, Any], data: bytes) -> Golden:
         program=manifest["program"],
         hyper_parameters=manifest["hyper_parameters"],
         losses=np.array(losses, metadata.dtype),
-        params=_below("start/params/", held),
-        buffers=_below("start/buffers/", held),
+        params=below("start/params/", held),
+        buffers=below("start/buffers/", held),
         batches=tuple(
             {name: _kept(held, key) for name, key in batch.items()} for batch in manifest["batches"]
         ),
-        sketches=_below("sketches/", held),
+        sketches=below("sketches/", held),
     )
     if not len(golden) or len(golden.batches) != len(golden):
         raise ValueError(f"{len(golden)} losses, {len(golden.batches)} batches")
@@ -333,7 +334,3 @@ def _read(manifest: dict[str, Any], data: bytes) -> Golden:
 
 def _kept(held: Named[str, np.ndarray], key: Any) -> Any:
     return [_kept(held, one) for one in key] if isinstance(key, list) else held[key]
-
-
-def _below(prefix: str, held: Named[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {n.removeprefix(prefix): a for n, a in held.items() if n.startswith(prefix)}

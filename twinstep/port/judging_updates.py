@@ -13,21 +13,17 @@ from functools import partial
 import numpy as np
 
 from twinstep.judge import measure
-from twinstep.judge.tolerance import WELL_EXPLAINED
+from twinstep.judge.tolerance import ROUNDING_NOISE_FACTOR, WELL_EXPLAINED
 from twinstep.port import clipping
 from twinstep.port.sides import Side
 from twinstep.port.updates import Clipping, Updates
 from twinstep.trace import dtypes
 from twinstep.trace.leaves import ReadLeaves
+from twinstep.trace.ledger import Trace
+from twinstep.trace.stages import STAGES
 
-PARAMS_EPS = 4.0
-"""Of the leaf's largest entry, or update so far: what one update rounds, as in `trace.stages`."""
-NOISE_FACTOR = 4.0
-"""So many times what the reruns are off by is allowed, as of reruns elsewhere."""
 CLIPPING_EPS = 8.0
 """By how much a norm of many entries may be off, in eps: so are the gradients that it scales."""
-
-
 NOBODY = "no optimizer of it is known"
 """Why a leaf's updates may be known all the same: where PyTorch has none of it, it stays."""
 
@@ -107,7 +103,7 @@ def updates_of(torch: Side, jax: Side, leaves: list[str]) -> tuple[list[Updates]
             why = "the leaves of its optimizer have not as many updates each"
             skipped |= dict.fromkeys(owners, why)
         else:
-            made.append(_updates(jax, owners, clipped))
+            made.append(_updates(torch, jax, owners, clipped))
     return made, skipped
 
 
@@ -120,30 +116,37 @@ def _without_gradients(torch: Side, jax: Side, leaf: str, updates: int) -> str |
     return None
 
 
-def _updates(jax: Side, owners: Mapping[str, Owner], clipped: Clipping | None) -> Updates:
+def _updates(
+    torch: Side, jax: Side, owners: Mapping[str, Owner], clipped: Clipping | None
+) -> Updates:
     def read(stage: str, leaf: str) -> np.ndarray:
         rows = jax.rows(stage, leaf)
         assert rows is not None
         return dtypes.numbers(rows.array)
 
     grads = ReadLeaves({leaf: partial(read, "raw_grads", leaf) for leaf in owners})
+    norm = None
+    if clipped is not None and clipped.kind == "norm":
+        steps = len(next(iter(grads.values())))
+        every = dict.fromkeys(owners, np.arange(steps))
+        norm = clipping.norms(grads, every, steps, clipped.norm_type)
     return Updates(
         rule=next(iter(owners.values())).rule,
         settings={leaf: owner.settings for leaf, owner in owners.items()},
         grads=grads,
         params=ReadLeaves({leaf: partial(read, "params", leaf) for leaf in owners}),
         clipping=clipped,
-        norms=_norms(grads, clipped.norm_type) if clipped and clipped.kind == "norm" else None,
+        norms=norm,
+        passes=_passes(torch.trace),
     )
 
 
-def _norms(grads: Mapping[str, np.ndarray], kind: float) -> np.ndarray:
-    of_leaf = [
-        [np.linalg.norm(row.reshape(-1).astype(float), kind) for row in array]
-        for array in grads.values()
-    ]
-    found: np.ndarray = np.linalg.norm(of_leaf, kind, axis=0)
-    return found
+def _passes(trace: Trace) -> int:
+    """How many backward passes each update sums; 1 where that is not the same at each."""
+    if "loss" not in trace.micro_losses:
+        return 1
+    counts = np.bincount(trace.steps_of("micro_losses", "loss") - trace.start, minlength=len(trace))
+    return int(counts[0]) if counts[0] and (counts == counts[0]).all() else 1
 
 
 def given(updates: Updates, leaf: str) -> np.ndarray:
@@ -183,7 +186,7 @@ def judged(
     rule = updated(updates.rule, settings, grads, before, renewed)
     moved = measure.differences(rule, before)
     sizes = np.maximum(measure.largest(before), measure.largest(rule))
-    allowed = PARAMS_EPS * eps * np.maximum(sizes, np.maximum.accumulate(moved))
+    allowed = STAGES["params"].one_step * eps * np.maximum(sizes, np.maximum.accumulate(moved))
     allowed = allowed + eps * of_corrections(settings, renewed) * moved
     if not careful and (measure.differences(port, rule) <= WELL_EXPLAINED * allowed).all():
         return Judged(steps, rule, port, allowed)
@@ -196,7 +199,7 @@ def judged(
         runs.append(updated(updates.rule, settings, grads, before, renewed, kind))
     for run in runs:
         noise = np.maximum(noise, measure.differences(run.astype(float), rule))
-    allowed = allowed + NOISE_FACTOR * np.maximum.accumulate(noise)
+    allowed = allowed + ROUNDING_NOISE_FACTOR * np.maximum.accumulate(noise)
     return Judged(steps, rule, port, allowed)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.port.mapping import Mapping
-from twinstep.port.pieces import Piece, whole
+from twinstep.port.pieces import Piece
 from twinstep.trace import dtypes
 from twinstep.trace.ledger import Trace
 
@@ -137,16 +137,6 @@ def check_fits(torch: Trace, jax: Trace, mapping: Mapping) -> None:
     for name, entries in mapping.unused.items():
         if name in torch.params:
             raise InputError(f"the map leaves out {entries} entries of {name!r} of PyTorch's")
-
-
-def as_mapping(torch: Trace) -> Mapping:
-    """The mapping of leaves that bear PyTorch's names and shapes."""
-    shapes = {n: a.shape[1:] for n, a in {**torch.params, **torch.buffers}.items()}
-    leaves = {
-        name: (Piece(name, shape, whole(shape), tuple(range(len(shape))), whole(shape)),)
-        for name, shape in shapes.items()
-    }
-    return Mapping(leaves, shapes, shapes)
 
 
 def _check_rows(one: Side, other: Side, leaf: str) -> None:

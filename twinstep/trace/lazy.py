@@ -22,7 +22,7 @@ from twinstep.trace.joining import concatenate
 from twinstep.trace.leaves import ReadLeaves
 from twinstep.trace.ledger import Trace
 from twinstep.trace.stages import LEAVES
-from twinstep.trace.storage import RankedTrace, StoredTrace, open_trace
+from twinstep.trace.storage import RankedTrace, StoredTrace, open_steps
 from twinstep.trace.writing import DTYPES, INPUTS
 
 _SMALL = "batch", "hyper_parameters", "micro_losses", "update"
@@ -60,9 +60,7 @@ def lazy_trace(folder: str | os.PathLike[str]) -> Trace:
         ...     print(lazy.losses.shape, [*lazy.params][:1], lazy.params["2.weight"].shape)
         (2,) ['0.weight'] (3, 1, 5)
     """
-    stored = open_trace(folder)
-    if not stored.shards:
-        raise InputError(f"trace {folder} holds no steps: its run ended before the first was done")
+    stored = open_steps(folder)
     if isinstance(stored, RankedTrace):
         return ranks.merged([_opened(rank, stored.steps) for rank in stored.ranks])
     return _opened(stored, stored.steps)

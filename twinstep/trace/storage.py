@@ -130,19 +130,19 @@ class StoredTrace(SavedBatches):
     def _trace(
         self, held: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], start: int
     ) -> Trace:
-        leaves: dict[str, Any] = {stage.field: _below(f"{stage.name}/", held) for stage in LEAVES}
+        leaves: dict[str, Any] = {stage.field: below(f"{stage.name}/", held) for stage in LEAVES}
         return Trace(
             metadata=self.metadata,
             losses=held["loss"],
             **leaves,
-            rounding_noise=_below("rounding_noise/", held) or None,
-            rounding_scale=_below("rounding_scale/", held) or None,
+            rounding_noise=below("rounding_noise/", held) or None,
+            rounding_scale=below("rounding_scale/", held) or None,
             start=start,
             metrics=self.metrics,
-            evaluation=_below(EVALUATION, others),
+            evaluation=below(EVALUATION, others),
             inputs=_inputs(others),
             program=self.program,
-            rows=_below(ROWS, others),
+            rows=below(ROWS, others),
         )
 
 
@@ -232,6 +232,14 @@ def open_trace(folder: str | os.PathLike[str]) -> StoredTrace | RankedTrace:
     return open_part(path)
 
 
+def open_steps(folder: str | os.PathLike[str]) -> StoredTrace | RankedTrace:
+    """The same; InputError for one of no steps."""
+    stored = open_trace(folder)
+    if not stored.shards:
+        raise InputError(f"trace {folder} holds no steps: its run ended before the first was done")
+    return stored
+
+
 def open_part(folder: Path) -> StoredTrace:
     """Reads the manifest of one folder."""
     path = folder / MANIFEST
@@ -289,10 +297,7 @@ def load_trace(folder: str | os.PathLike[str]) -> Trace:
         >>> twinstep.compare(trace, again).reason
         'the same bits'
     """
-    stored = open_trace(folder)
-    if not stored.shards:
-        raise InputError(f"trace {folder} holds no steps: its run ended before the first was done")
-    return concatenate(list(stored.chunks()))
+    return concatenate(list(open_steps(folder).chunks()))
 
 
 def _stored(folder: Path, manifest: Mapping[str, Any]) -> StoredTrace:
@@ -357,7 +362,7 @@ def _get(values: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those whose names begin so, by the rest of their names."""
     return {
         name.removeprefix(prefix): array
@@ -369,7 +374,7 @@ def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 def _inputs(others: Mapping[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
     """{name: {fingerprint: array}}; ValueError for what is no fingerprint."""
     found: dict[str, dict[int, np.ndarray]] = {}
-    for key, array in _below(INPUTS, others).items():
+    for key, array in below(INPUTS, others).items():
         name, _, number = key.rpartition("/")
         found.setdefault(name, {})[int(number)] = array
     return found
