@@ -87,7 +87,7 @@ def _products(*, tf32: bool) -> Iterator[None]:
     """
     matmul, cudnn = torch.get_float32_matmul_precision(), _cudnn_tf32()
     operations = [*_operations(torch.backends.cudnn), *_operations(torch.backends.mkldnn)]
-    before = [operation.fp32_precision for operation in operations]
+    before = _own_modes(operations)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     for operation in _operations(torch.backends.cudnn):
@@ -110,6 +110,17 @@ def _operations(backend: Any) -> list[Any]:
     """
     found = [getattr(backend, name, None) for name in ("conv", "rnn")]
     return [operation for operation in found if hasattr(operation, "fp32_precision")]
+
+
+def _own_modes(operations: list[Any]) -> list[str]:
+    """What each operation says itself, "none" where it inherits."""
+    everything = getattr(torch.backends, "fp32_precision", None)
+    if everything is None:  # before 2.9, where no operation has a switch either
+        return []
+    torch.backends.fp32_precision = "none"
+    own = [operation.fp32_precision for operation in operations]
+    torch.backends.fp32_precision = everything
+    return own
 
 
 def _cudnn_tf32() -> bool:
