@@ -189,11 +189,11 @@ def test_pytorch_multiplies_as_it_says(precision: str, users: None) -> None:
         assert in_force("float64", CUDA) == "highest"
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == fast
     assert switches() == before
-    if hasattr(torch.backends, "fp32_precision"):  # what was inherited still is
+    for operation in twinstep.torch.devices._operations(torch.backends.mkldnn):  # inherits still
         with pytest.MonkeyPatch.context() as patch:
             for mode in ("ieee", "tf32"):
                 patch.setattr(torch.backends, "fp32_precision", mode)
-                assert torch.backends.mkldnn.conv.fp32_precision == mode
+                assert switches()[repr(operation)] == mode
 
 
 def test_jax_multiplies_as_it_says() -> None:

@@ -1,6 +1,8 @@
 """A port's own loss or step, judged at every step of PyTorch's recording: teacher forcing."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,30 +20,82 @@ from twinstep.trace.stages import STAGES
 BOUND = "each step from PyTorch's recorded parameters: rounding measured by perturbed reruns"
 _MUCH = 0.5
 """Rounding that moves a leaf by so much of its own update hides whether that is right."""
-
+_EXAMPLES = 3
+"""Steps whose losses a difference has to explain."""
 
 Batches = Callable[[Any], Any] | None
 """Makes of a batch as PyTorch recorded it what the port takes; None: as the port recorded it."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One array of PyTorch's at one step, and the port's, and how far off that may be."""
+
+    stage: str
+    leaf: str
+    number: int
+    theirs: np.ndarray
+    ours: np.ndarray
+    allowed: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether no entry is further off."""
+        gap = np.abs(dtypes.numbers(self.theirs) - dtypes.numbers(self.ours))
+        return bool((gap <= self.allowed).all())
 
 
 def judge_loss(
     proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batch_of: Batches = None
 ) -> None:
     """Holds loss and gradients of every step against PyTorch's."""
+    for held in _losses_held(proof, loss_fn, params, _batches(proof, batch_of)):
+        _hold(proof, held)
+
+
+def _losses_held(
+    proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batches: list[Any]
+) -> Iterator[_Held]:
+    """Loss and gradients of the steps that these batches are of, and PyTorch's."""
     torch, mapping = proof.torch.trace, proof.jax.mapping
+    starts = itertools.islice(_params(torch, mapping), len(batches))
     made = launch.forcing().losses_and_gradients(
-        loss_fn, params, _params(torch, mapping), _batches(proof, batch_of), torch.metadata.dtype
+        loss_fn, params, starts, batches, torch.metadata.dtype
     )
     factor = proof.loss_factor
     for number, step in enumerate(made):
         loss = step.loss / factor, step.noise["loss"] / factor
-        _hold(proof, "loss", "loss", number, torch.losses[number], *loss)
+        yield _held(proof, "loss", "loss", number, torch.losses[number], *loss)
         found, noise = _in_torch(step.found, step.noise, mapping, gradients=True)
         for leaf, array in found.items():
             rows = proof.torch.rows("raw_grads", leaf)
             if rows is not None and number in (steps := rows.steps.tolist()):
                 theirs = rows.array[steps.index(number)]
-                _hold(proof, "raw_grads", leaf, number, theirs, array, noise[leaf])
+                yield _held(proof, "raw_grads", leaf, number, theirs, array, noise[leaf])
+
+
+def differences(
+    proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batch_of: Batches = None
+) -> list[str]:
+    """What of the port's program would have to be otherwise, in words.
+
+    With it all gradients of the first step, and the losses of some, are PyTorch's.
+    """
+    torch, forcing = proof.torch.trace, launch.forcing()
+    search, batches = launch.program_search(), _batches(proof, batch_of)[:_EXAMPLES]
+
+    def accepts(changed: Callable[[Any, Any], Any]) -> bool:
+        return all(held.fits for held in _losses_held(proof, changed, params, batches[:1]))
+
+    with forcing.in_dtype(torch.metadata.dtype):
+        losses = torch.losses * proof.loss_factor
+        each = zip(_params(torch, proof.jax.mapping), batches, losses, strict=False)
+        examples = [
+            search.Example(forcing.tree_of(params, named), batch, float(loss))
+            for named, batch, loss in each
+        ]
+        found = search.differences(loss_fn, examples, accepts)
+    return [f"with {one.says} loss and gradients are PyTorch's" for one in found]
 
 
 def layouts(
@@ -74,7 +128,7 @@ def judge_steps(
     factor, unseen, shares = proof.loss_factor, set(), dict[str, np.ndarray]()
     for number, step in enumerate(made):
         loss = step.loss / factor, step.noise["loss"] / factor
-        _hold(proof, "loss", "loss", number, torch.losses[number], *loss)
+        _hold(proof, _held(proof, "loss", "loss", number, torch.losses[number], *loss))
         found, noise = _in_torch(step.found, step.noise, mapping, gradients=False)
         for leaf, array in found.items():
             before, after = torch.params[leaf][number : number + 2]
@@ -82,7 +136,7 @@ def judge_steps(
             if leaf not in shares:
                 shares[leaf] = _of_corrections(proof, leaf)
             lost = tolerance.eps(dtypes.name(after.dtype)) * shares[leaf][number] * move
-            _hold(proof, "params", leaf, number, after, array, noise[leaf], lost)
+            _hold(proof, _held(proof, "params", leaf, number, after, array, noise[leaf], lost))
             if tolerance.ROUNDING_NOISE_FACTOR * noise[leaf] > _MUCH * move > 0:
                 unseen.add(leaf)
     if unseen:
@@ -103,7 +157,7 @@ def _of_corrections(proof: Proof, leaf: str) -> np.ndarray:
     return of_corrections(owner.settings, steps == 0)
 
 
-def _hold(
+def _held(
     proof: Proof,
     stage: str,
     leaf: str,
@@ -112,14 +166,20 @@ def _hold(
     ours: np.ndarray,
     noise: float,
     lost: float = 0.0,
-) -> None:
+) -> _Held:
     """lost: what rounding takes beside what the reruns show, for they all round so"""
-    one, other = np.asarray(theirs)[None], np.asarray(ours)[None]
+    one, other = np.asarray(theirs), np.asarray(ours)
     kind = tolerance.precision(proof.torch.trace, stage, one)
     size = max(float(np.abs(dtypes.numbers(array)).max(initial=0)) for array in (one, other))
     allowed = STAGES[stage].one_step * tolerance.eps(kind) * size
     allowed += tolerance.ROUNDING_NOISE_FACTOR * noise + lost + tolerance.floor(kind)
-    proof.hold("gate", stage, leaf, np.array([number]), (one, other), np.array([allowed]))
+    return _Held(stage, leaf, number, one, other, allowed)
+
+
+def _hold(proof: Proof, held: _Held) -> None:
+    both = held.theirs[None], held.ours[None]
+    steps, allowed = np.array([held.number]), np.array([held.allowed])
+    proof.hold("gate", held.stage, held.leaf, steps, both, allowed)
 
 
 def _params(torch: Trace, mapping: Mapping | None) -> Iterator[dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Whether a port trains as PyTorch does: from two recordings, and from its own functions."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from twinstep.port.matching import match
 from twinstep.port.proof import BOUND, LATER, Proof
 from twinstep.port.sides import identity, lined_up
 from twinstep.trace.ledger import Trace
+
+SEARCHED = "give loss_fn: what of it would have to be otherwise is searched for"
 
 
 def prove(
@@ -32,7 +35,8 @@ def prove(
         mapping: Which of PyTorch's entries each leaf of the port is, as `match` finds it; None:
             found by the values.
         loss_fn: The port's `loss_fn(params, batch) -> loss`, (): then loss and gradients are judged
-            at every step, made from PyTorch's recorded parameters.
+            at every step, made from PyTorch's recorded parameters, and where the first are not
+            PyTorch's, what of it would have to be otherwise is searched for.
         step_fn: The port's `step_fn(state, batch) -> (state, loss)`, as a scan's body: then every
             step is, and the optimizer may be any.
         params: The parameters that loss_fn takes, of any values; None: nested dicts of the leaves'
@@ -63,7 +67,8 @@ def prove(
         forced.judge_loss(proof, loss_fn, params, batch_of)
         first = proof.first
         if first is not None and first.step == 1 and first.stage in ("loss", "raw_grads"):
-            proof.said = forced.layouts(proof, loss_fn, params, batch_of)
+            given = proof, loss_fn, params, batch_of
+            proof.said = forced.layouts(*given) or forced.differences(*given)
     if step_fn is not None:
         if state is None:
             raise InputError("step_fn is given, expected the state before the first step with it")
@@ -71,7 +76,12 @@ def prove(
         proof.unjudged = {}
     if loss_fn or step_fn:
         proof.notes = [note for note in proof.notes if note != LATER]
-    return proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
+    found = proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
+    first = found.first
+    early = first is not None and (first.stage, first.step) in (("loss", 1), ("raw_grads", 1))
+    if early and loss_fn is None and not found.causes:
+        return dataclasses.replace(found, notes=(*found.notes, SEARCHED))
+    return found
 
 
 def proved(torch: Trace, jax: Trace, mapping: Mapping | None = None) -> Proof:

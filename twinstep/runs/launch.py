@@ -133,6 +133,13 @@ def layout_search() -> ModuleType:
     return _module("jax", "layout_search")
 
 
+def program_search() -> ModuleType:
+    """What looks for the difference of a user's own loss with which it is PyTorch's."""
+    extras.check_installed("jax", "loss_fn")
+    set_up_xla()
+    return _module("jax", "rewriting.search")
+
+
 def in_float64(spec: Spec, device_config: DeviceConfig = CPU) -> Any:
     """What trains `spec` in float64 on the JAX side, and measures what its own dtype's eps does."""
     return driver("jax", spec, device_config, rounding_noise=True).in_float64()

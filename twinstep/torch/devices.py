@@ -114,12 +114,12 @@ def _operations(backend: Any) -> list[Any]:
 
 def _own_modes(operations: list[Any]) -> list[str]:
     """What each operation says itself, "none" where it inherits."""
-    everything = getattr(torch.backends, "fp32_precision", None)
-    if everything is None:  # before 2.9, where no operation has a switch either
+    backends: Any = torch.backends  # whose switch is of 2.9, as its operations' are
+    if not operations:
         return []
-    torch.backends.fp32_precision = "none"
+    inherited, backends.fp32_precision = backends.fp32_precision, "none"
     own = [operation.fp32_precision for operation in operations]
-    torch.backends.fp32_precision = everything
+    backends.fp32_precision = inherited
     return own
 
 

@@ -137,6 +137,23 @@ class Parts:
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
 
 
+def loss_of(theirs: Trace, parts: Parts | None = None) -> Callable[[Any, Any], jax.Array]:
+    """The loss of parameters, nested dicts, and a batch; running statistics are those recorded."""
+    parts = parts or Parts()
+    start = parts.stats_from_torch({name: array[0] for name, array in theirs.buffers.items()})
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        model = parts.model(rngs=nnx.Rngs(0))
+        graph = nnx.graphdef(model)
+        state, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
+        nnx.replace_by_pure_dict(state, params)
+        nnx.replace_by_pure_dict(stats, jax.tree.map(jnp.asarray, start))
+        model = nnx.merge(graph, state, stats)
+        return parts.criterion(model(batch["x"].transpose(0, 2, 3, 1)), batch["y"])
+
+    return loss_fn
+
+
 def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()

@@ -108,6 +108,18 @@ class Parts:
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = sgd
 
 
+def loss_of(theirs: Trace, parts: Parts | None = None) -> Callable[[Params, Any], jax.Array]:
+    """The loss of parameters and a batch: the mean of the micro-batches' losses."""
+    parts = parts or Parts()
+
+    def loss_fn(params: Params, batch: Any) -> jax.Array:
+        split = (jnp.split(batch[name], MICRO_BATCHES) for name in ("x", "y"))
+        losses = [parts.criterion(parts.forward(params, x), y) for x, y in zip(*split, strict=True)]
+        return jnp.stack(losses).mean()
+
+    return loss_fn
+
+
 def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()

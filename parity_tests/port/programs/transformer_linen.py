@@ -141,18 +141,27 @@ class Parts:
     rule: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
 
 
+def loss_of(theirs: Trace, parts: Parts | None = None) -> Callable[[Any, Any], jax.Array]:
+    """The loss of parameters and a batch; theirs: what was recorded, for a program with buffers."""
+    parts = parts or Parts()
+    model = parts.model()
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params}, batch["x"])
+        return parts.criterion(logits, batch["y"])
+
+    return loss_fn
+
+
 def train(theirs: Trace, parts: Parts | None = None) -> Trace:
     """Trains as the recorded program did, from its start and on its batches, and records it."""
     parts = parts or Parts()
-    model = parts.model()
     start = parts.from_torch({name: array[0] for name, array in theirs.params.items()})
     params = jax.tree.map(jnp.asarray, start)
     learning_rate = float(theirs.hyper_parameters["0.initial_lr"][0])
     tx = watch(optax.chain(parts.clip, parts.rule(parts.schedule(learning_rate, len(theirs)))))
 
-    def loss_fn(params: Any, batch: Any) -> jax.Array:
-        logits: Any = model.apply({"params": params}, batch["x"])
-        return parts.criterion(logits, batch["y"])
+    loss_fn = loss_of(theirs, parts)
 
     def train_step(state: Any, batch: Any) -> Any:
         params, opt_state = state
