@@ -21,6 +21,8 @@ class ProveOptions:
 
     map: str | None = None
     """Which leaf is which, as `twinstep match` writes it (default: found by the values)."""
+    leaves: str | None = None
+    """Judge those alone whose PyTorch names are as "blocks.0.*,head.*" (default: all)."""
     plot: str | None = None
     """Draw each stage's difference over the steps beside what is allowed, as .svg or .png."""
     report: str | None = None
@@ -54,7 +56,8 @@ def command(arguments: list[str]) -> int:
         other.shapes = {name: mapping.torch_shapes[name] for name in torch.params}
     differ = description.apart(one, other)
     _say(differ, options.json)
-    proof = proved(torch, jax, mapping)
+    leaves = [] if options.leaves is None else options.leaves.split(",")
+    proof = proved(torch, jax, mapping, leaves)
     comparison = proof.comparison()
     if options.json != "-":
         terminal.print_comparison(comparison)

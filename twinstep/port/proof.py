@@ -1,7 +1,8 @@
 """Judges two recordings of a port and of what it is of: every update alone."""
 
 import cmath
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from twinstep.trace.stages import STAGES
 
 SIDES = ("torch", "jax")
 BOUND = "rounding of PyTorch's rule, measured on every update; of the first step, a plain bound"
+SEARCHED = "give prove a loss_fn: what of it would have to be otherwise is searched for"
 LATER = "losses and gradients after step 1 are held to not part all at once: give step_fn for more"
 _ORDER = list(STAGES)
 _CANCELLED = 8.0
@@ -34,9 +36,11 @@ _FACTORS = 64
 class Proof:
     """Judges two recordings that are lined up, stage by stage."""
 
-    def __init__(self, torch: Side, jax: Side) -> None:
+    def __init__(self, torch: Side, jax: Side, leaves: Collection[str] = ()) -> None:
+        """leaves: patterns of PyTorch's names, of what is judged; none: all is."""
         self.torch, self.jax = torch, jax
         self.leaves = list(torch.trace.params)
+        self._patterns = leaves
         self.findings: list[Finding] = []
         self.worst: dict[str, dict[str, Finding]] = {}
         self.notes: list[str] = []
@@ -46,6 +50,16 @@ class Proof:
         self.loss_factor = 1.0
         self.said: list[str] = []
         self._judged: list[Updates] = []
+        if leaves:
+            chosen = [leaf for leaf in self.leaves if self._is_chosen(leaf)]
+            if not chosen:
+                raise InputError(
+                    f"leaves {', '.join(leaves)}: none of the {len(self.leaves)} that PyTorch's "
+                    f"trace has, expected a pattern of names such as {self.leaves[0]!r}"
+                )
+            self.notes.append(
+                f"of {len(self.leaves)} leaves {len(chosen)} are judged, by {', '.join(leaves)}"
+            )
         self._scale = self._largest_gradients()
 
     def from_traces(self) -> None:
@@ -58,9 +72,16 @@ class Proof:
         self._updates()
         self._later_steps()
 
+    def _is_chosen(self, leaf: str) -> bool:
+        return not self._patterns or any(fnmatch.fnmatch(leaf, one) for one in self._patterns)
+
     def comparison(self, bound: str = BOUND) -> Comparison:
         """The verdict on all that was judged; bound: where the allowances come from."""
         verdict, reason, first = self._verdict()
+        causes = (*(cause.says for cause in self._causes(first)), *self.said)
+        early = first is not None and first.step == 1 and first.stage in ("loss", "raw_grads")
+        if early and not causes and bound == BOUND:
+            self.notes.append(SEARCHED)
         return Comparison(
             verdict=verdict,
             reason=reason,
@@ -70,7 +91,7 @@ class Proof:
             steps=len(self.torch.trace),
             chaotic_from=None,
             notes=tuple(self.notes),
-            causes=(*(cause.says for cause in self._causes(first)), *self.said),
+            causes=causes,
         )
 
     def _causes(self, first: Finding | None) -> list[Cause]:
@@ -165,6 +186,8 @@ class Proof:
         """What the port holds twice is the same at every step, as it is one tensor in PyTorch."""
         mapping = self.jax.mapping
         for of, names in ({} if mapping is None else mapping.twice).items():
+            if not self._is_chosen(of):
+                continue
             assert mapping is not None
             made = []
             for name in names:
@@ -185,7 +208,7 @@ class Proof:
 
     def _both(self, stage: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
         """(leaf, PyTorch's steps, both sides' rows) of those that both have as many of."""
-        for leaf in getattr(self.torch.trace, stage):
+        for leaf in filter(self._is_chosen, getattr(self.torch.trace, stage)):
             mine, theirs = self.torch.rows(stage, leaf), self.jax.rows(stage, leaf)
             if mine is not None and theirs is not None and len(mine.array) == len(theirs.array):
                 yield leaf, mine.steps, mine.array, theirs.array
@@ -308,9 +331,10 @@ class Proof:
                 why = f"{updates.rule} is none of the rules that are known"
                 self.unjudged |= dict.fromkeys(updates.grads, why)
                 continue
-            for leaf in updates.grads:
+            for leaf in filter(self._is_chosen, updates.grads):
                 self._judge_leaf(updates, leaf)
             self._judged.append(updates)
+        self.unjudged = {leaf: w for leaf, w in self.unjudged.items() if self._is_chosen(leaf)}
 
     def _stays(self, leaf: str) -> None:
         """A leaf that PyTorch leaves as it is."""

@@ -1,7 +1,6 @@
 """Whether a port trains as PyTorch does: from two recordings, and from its own functions."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twinstep.errors import InputError
@@ -12,8 +11,6 @@ from twinstep.port.matching import match
 from twinstep.port.proof import BOUND, LATER, Proof
 from twinstep.port.sides import identity, lined_up
 from twinstep.trace.ledger import Trace
-
-SEARCHED = "give loss_fn: what of it would have to be otherwise is searched for"
 
 
 def prove(
@@ -26,6 +23,7 @@ def prove(
     params: Any = None,
     state: Any = None,
     batch_of: Callable[[Any], Any] | None = None,
+    leaves: Collection[str] = (),
 ) -> Comparison:
     """Judges a port by what was recorded of it and of the PyTorch program that it is of.
 
@@ -44,6 +42,7 @@ def prove(
         state: The state before the first step that step_fn takes, (params, ...).
         batch_of: Makes of a batch that PyTorch recorded, {name: array}, the one that these take;
             None: it is as the port recorded it.
+        leaves: Patterns of PyTorch's names, as "blocks.0.*", of those that are judged; none: all.
 
     Returns:
         The verdict; the first step, stage and leaf that is off, by PyTorch's name.
@@ -62,7 +61,7 @@ def prove(
 
     Source: https://docs.pytorch.org/docs/stable/optim.html
     """
-    proof = proved(torch, jax, mapping)
+    proof = proved(torch, jax, mapping, leaves)
     if loss_fn is not None:
         forced.judge_loss(proof, loss_fn, params, batch_of)
         first = proof.first
@@ -76,18 +75,15 @@ def prove(
         proof.unjudged = {}
     if loss_fn or step_fn:
         proof.notes = [note for note in proof.notes if note != LATER]
-    found = proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
-    first = found.first
-    early = first is not None and (first.stage, first.step) in (("loss", 1), ("raw_grads", 1))
-    if early and loss_fn is None and not found.causes:
-        return dataclasses.replace(found, notes=(*found.notes, SEARCHED))
-    return found
+    return proof.comparison(forced.BOUND if loss_fn or step_fn else BOUND)
 
 
-def proved(torch: Trace, jax: Trace, mapping: Mapping | None = None) -> Proof:
+def proved(
+    torch: Trace, jax: Trace, mapping: Mapping | None = None, leaves: Collection[str] = ()
+) -> Proof:
     """What two recordings prove by themselves."""
     one, other = lined_up(torch, jax, mapping or found_mapping(torch, jax))
-    proof = Proof(one, other)
+    proof = Proof(one, other, leaves)
     proof.from_traces()
     return proof
 
