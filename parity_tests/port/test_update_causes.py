@@ -279,6 +279,14 @@ CASES: dict[str, Case] = {
         lambda: adamw(lr=np.where(np.arange(STEPS + 1) == 5, 0, COSINE)),
         {"update not applied"},
     ),
+    "applied twice": (
+        NO_CLIP,
+        lambda: moved(
+            optax_adamw(adam_core()),
+            lambda t, name, was, leaf: 2 * leaf - was if t == 5 else leaf,
+        ),
+        {"one update scaled"},
+    ),
     "averaged weights": (
         SGD_PLAIN.but(decay=0.0),
         lambda: averaged_weights(0.9),

@@ -13,6 +13,7 @@ import numpy as np
 from twinstep.port.causes.update_base import rule_of
 from twinstep.port.causes.update_differences import Difference, differences, partners
 from twinstep.port.causes.update_entries import Entries, entries_of, sizes_of
+from twinstep.port.causes.update_events import events
 from twinstep.port.causes.update_fit import apply, determined, rounded, solve, worst
 from twinstep.port.causes.update_leaves import leafwise
 from twinstep.port.causes.update_rates import OTHER, Change, rates
@@ -162,8 +163,10 @@ class _Search:
         return solve(rule, free, few, projected)
 
     def _repaired(self, candidate: _Candidate) -> Iterator[_Candidate]:
-        """With other learning rates, or with some leaves treated otherwise."""
+        """With other learning rates, one update or some leaves treated otherwise."""
         for change in rates(candidate.rule, self.few):
+            yield candidate.then(change)
+        for change in events(candidate.rule, self.few):
             yield candidate.then(change)
         for change in leafwise(candidate.rule, self.few, self.names):
             yield candidate.then(change)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,11 @@ LAST_FORMS: Mapping[str, Any] = {
     "clip_after_decay": False,
     "trust": "",
     "reset": -1,
+    "reset_counts": True,
     "skip": -1,
+    "stale": -1,
+    "returned": (),
+    "times": MappingProxyType({}),
     "stored": "params",
     "period": 0,
     "update_clip": "",
@@ -129,32 +134,44 @@ def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
     moving = {name: value for name, value in numbers.items() if len(value) > 1}
     scales = _clip_scales(rule, entries)
     state: State = {}
+    before: list[State] = []
     around: State = {"hidden": entries.params[0], "slow": entries.params[0]}
     for t in range(count):
         n: dict[str, Any] = {**constant, **{name: value[t] for name, value in moving.items()}}
+        before.append(dict(state))
         if t == forms["reset"]:
-            state.clear()
+            state = {} if forms["reset_counts"] else _counts(state)
         if t == forms["skip"]:
             yield np.zeros_like(entries.grads[:1])
             continue
+        of = t - (t == forms["stale"])  # whose gradient it is
         params = around["hidden"] if forms["stored"] == "average" else entries.params[t]
-        grad = _clipped(entries.grads[t] * n["factor"], n, forms)
+        grad = _clipped(entries.grads[of] * n["factor"], n, forms)
         if not forms["clip_after_decay"] and scales is not None:
-            grad = grad * scales[t % len(scales)]
+            grad = grad * scales[of % len(scales)]
         if forms["maximize"]:
             grad = -grad
         if forms["decay"] == "coupled":
             grad = grad + n["weight_decay"] * params
         if forms["clip_after_decay"] and scales is not None:
-            grad = grad * scales[t % len(scales)]
+            grad = grad * scales[of % len(scales)]
         if forms["trust"] == "lars":
             grad = grad * _lars(entries, t, n)
         n["params"] = params
-        n["leaf_square"] = entries.sizes.grads[t][entries.leaf] * n["factor"] ** 2
+        n["leaf_square"] = entries.sizes.grads[of][entries.leaf] * n["factor"] ** 2
         update = -_decayed(CORES[rule.core](state, grad, n, forms), params, n, forms)
         if forms["trust"] == "lamb" or forms["update_clip"]:
             update = _rescaled(update, entries, t, n, forms)
-        yield _stored(update, entries, t, n, forms, around)
+        update = _stored(update, entries, t, n, forms, around)
+        if t in forms["returned"][:1]:
+            _, back, with_state = forms["returned"]
+            update = (entries.params[back] - entries.params[t])[None]
+            state = before[back] if with_state else state
+        yield update * forms["times"].get(t, 1.0)
+
+
+def _counts(state: State) -> State:
+    return {name: value for name, value in state.items() if name == "count"}
 
 
 def _spread(value: np.ndarray, entries: Entries) -> np.ndarray:
