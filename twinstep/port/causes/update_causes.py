@@ -211,7 +211,9 @@ class _Search:
             if not fits(one.rule, self.more):
                 continue
             ratio = 0.0
-            together = bool(one.rule.forms["update_clip"])
+            forms = one.rule.forms
+            across = forms["trust"] != "" and self.sizes.groups["leaf"].across
+            together = forms["update_clip"] != "" or across
             for names in [self.names] if together else [[name] for name in self.names]:
                 entries = entries_of(self.updates, self.allowed, self.sizes, names)
                 ratio = max(ratio, worst(one.rule, entries))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.port.causes.update_groups import groups_of
 from twinstep.port.causes.update_optimizers import OTHERS
 from twinstep.port.causes.update_steps import Rule
 from twinstep.port.updates import Clipping, Updates
@@ -52,7 +53,8 @@ def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Di
         *_of_core(rule),
         *_of_decay(rule, [*updates.grads]),
         *_of_gradients(rule, updates),
-        *_of_clipping(rule, updates.clipping),
+        *_of_clipping(updates.clipping),
+        *_of_own_leaves(updates),
         *_of_state(len(updates), stood_still),
         *_other_optimizers(rule),
     ]
@@ -234,16 +236,27 @@ def _of_gradients(rule: Rule, updates: Updates) -> Iterator[Difference]:
     yield Difference("gradients scaled", "the gradients are multiplied by", free="factor")
 
 
-def _of_clipping(rule: Rule, clipping: Clipping | None) -> Iterator[Difference]:
+def _of_clipping(clipping: Clipping | None) -> Iterator[Difference]:
     limited = {"clip": "norm", "clip_type": 2.0}
+    yield Difference(
+        "adaptive clipping",
+        "gradients are clipped unit by unit to a part of the parameters' norm, as "
+        "optax.adaptive_grad_clip does:",
+        {"clip": "adaptive", "clip_after_decay": False},
+        "limit",
+    )
     if clipping is None:
-        yield Difference("clipping added", "gradients are clipped to norm", limited, "limit")
-        yield Difference(
-            "clipping by leaf added",
-            "each leaf's gradient is clipped to norm",
-            limited | {"clip_scope": "leaf"},
-            "limit",
-        )
+        for added, where in ((1e-6, ""), (0.0, ", as in optax")):
+            eps = limited | {"clip_eps": added}
+            yield Difference(
+                "clipping added", f"gradients are clipped{where} to norm", eps, "limit"
+            )
+            yield Difference(
+                "clipping by leaf added",
+                f"each leaf's gradient is clipped{where} to norm",
+                eps | {"clip_scope": "leaf"},
+                "limit",
+            )
         yield Difference(
             "clipping by value added",
             "gradients are clipped to values of",
@@ -290,6 +303,20 @@ def _of_clipping(rule: Rule, clipping: Clipping | None) -> Iterator[Difference]:
                 f"{said} clipped by norm, not the gradient",
                 {"clip": "", "update_clip": form},
             )
+
+
+def _of_own_leaves(updates: Updates) -> Iterator[Difference]:
+    """Clipping leaf by leaf where the port's leaves are not PyTorch's."""
+    if groups_of(updates)["leaf"].are_leaves:
+        return
+    own = {"clip": "norm", "clip_type": 2.0, "clip_scope": "own leaf", "clip_after_decay": False}
+    if updates.clipping is None:
+        says = "each of the port's own leaves has its gradient clipped to norm"
+        for added in (1e-6, 0.0):
+            yield Difference("clipping by leaf added", says, own | {"clip_eps": added}, "limit")
+    elif updates.clipping.kind == "norm":
+        says = "each leaf's gradient is clipped by its own norm, of the port's own leaves"
+        yield Difference("clipping by leaf", says, own)
 
 
 def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:

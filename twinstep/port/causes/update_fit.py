@@ -187,6 +187,8 @@ def _grid(name: str, rule: Rule, entries: Entries) -> np.ndarray:
     if name != "limit":
         return _AMOUNTS.get(name, _SHARES)
     sizes = entries.sizes
+    if rule.forms["clip"] == "adaptive":
+        return np.logspace(-4, 1, 24)
     if rule.forms["clip"] == "value":
         largest = max(float(sizes.largest.max()), 1e-30)
         return np.geomspace(largest * 1e-4, largest * 0.999, 24)

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from twinstep.port.causes.update_entries import Entries, Sizes
+from twinstep.port.causes.update_entries import Entries
+from twinstep.port.causes.update_norms import (
+    TRUSTS,
+    clip_scales,
+    lars,
+    leaf_squares,
+    rescaled,
+    spread,
+)
 from twinstep.port.causes.update_rules import CORES, Forms, Numbers, State
 
 LAST_FORMS: Mapping[str, Any] = {
@@ -129,10 +137,10 @@ def steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
 
 def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
     count, forms = len(entries.grads), rule.forms
-    numbers = {name: _spread(value, entries) for name, value in rule.numbers.items()}
+    numbers = {name: spread(value, entries) for name, value in rule.numbers.items()}
     constant = {name: value[0] for name, value in numbers.items() if len(value) == 1}
     moving = {name: value for name, value in numbers.items() if len(value) > 1}
-    scales = _clip_scales(rule, entries)
+    scales = clip_scales(rule.numbers, forms, entries)
     state: State = {}
     before: list[State] = []
     around: State = {"hidden": entries.params[0], "slow": entries.params[0]}
@@ -156,12 +164,12 @@ def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
         if forms["clip_after_decay"] and scales is not None:
             grad = grad * scales[of % len(scales)]
         if forms["trust"] == "lars":
-            grad = grad * _lars(entries, t, n)
+            grad = grad * lars(entries, t, n)
         n["params"] = params
-        n["leaf_square"] = entries.sizes.grads[of][entries.leaf] * n["factor"] ** 2
+        n["leaf_square"] = leaf_squares(entries, of) * n["factor"] ** 2
         update = -_decayed(CORES[rule.core](state, grad, n, forms), params, n, forms)
-        if forms["trust"] == "lamb" or forms["update_clip"]:
-            update = _rescaled(update, entries, t, n, forms)
+        if forms["trust"] in TRUSTS or forms["update_clip"]:
+            update = rescaled(update, entries, t, n, forms)
         update = _stored(update, entries, t, n, forms, around)
         if t in forms["returned"][:1]:
             _, back, with_state = forms["returned"]
@@ -174,58 +182,8 @@ def _counts(state: State) -> State:
     return {name: value for name, value in state.items() if name == "count"}
 
 
-def _spread(value: np.ndarray, entries: Entries) -> np.ndarray:
-    """A number of each leaf, to each of its entries."""
-    return value if value.shape[2] == 1 else value[..., entries.leaf]
-
-
 def _clipped(grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     return np.clip(grad, -n["limit"], n["limit"]) if forms["clip"] == "value" else grad
-
-
-def _clip_scales(rule: Rule, entries: Entries) -> np.ndarray | None:
-    """What clipping by a norm makes of each update's gradients, (T or 1, B, N or 1)."""
-    if rule.forms["clip"] != "norm":
-        return None
-    forms, sizes = rule.forms, entries.sizes
-    numbers = {name: value[: len(entries.grads)] for name, value in rule.numbers.items()}
-    kind = forms["clip_type"]
-    if forms["clip_after_decay"]:
-        by_leaf = _decayed_squares(numbers, forms, sizes)
-    else:
-        tables = {1.0: sizes.absolute, 2.0: sizes.grads, math.inf: sizes.largest}
-        by_leaf = tables[kind][:, None, :]
-    if forms["clip_scope"] == "leaf":
-        norms = by_leaf
-    elif sizes.together is not None and kind == forms["together"]:
-        norms = sizes.together[:, None, None] ** (2 if kind == 2 else 1)
-    else:
-        joined = np.max if kind == math.inf else np.sum
-        norms = joined(by_leaf, axis=2, keepdims=True)
-    if kind == 2:
-        norms = np.sqrt(np.maximum(norms, 0.0))
-    if not forms["clip_after_decay"]:
-        norms = norms * np.abs(numbers["factor"])
-    with np.errstate(all="ignore"):
-        scales = np.minimum(numbers["limit"] / (norms + forms["clip_eps"]), 1.0)
-    return _spread(np.where(np.isnan(scales), 1.0, scales), entries)
-
-
-def _decayed_squares(numbers: Numbers, forms: Forms, sizes: Sizes) -> np.ndarray:
-    """The squared norms of gradients that decay has been added to, (T, B, L)."""
-    sign = -1.0 if forms["maximize"] else 1.0
-    factor, decay = sign * numbers["factor"], numbers["weight_decay"]
-    g, p, gp = (table[:, None, :] for table in (sizes.grads, sizes.params, sizes.products))
-    return factor**2 * g + 2 * factor * decay * gp + decay**2 * p
-
-
-def _lars(entries: Entries, t: int, n: Numbers) -> np.ndarray:
-    sizes, decay = entries.sizes, n["weight_decay"]
-    g, p, gp = (table[t][entries.leaf] for table in (sizes.grads, sizes.params, sizes.products))
-    given = np.sqrt(
-        np.maximum(n["factor"] ** 2 * g + 2 * n["factor"] * decay * gp + decay**2 * p, 0)
-    )
-    return np.where((p == 0) | (given == 0), 1.0, n["coefficient"] * np.sqrt(p) / given)
 
 
 def _decayed(step: np.ndarray, params: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
@@ -240,30 +198,6 @@ def _decayed(step: np.ndarray, params: np.ndarray, n: Numbers, forms: Forms) -> 
     if forms["decay"] == "after":
         return step + n["lr"] * decay * (params - step)
     return step
-
-
-def _rescaled(update: np.ndarray, entries: Entries, t: int, n: Numbers, forms: Forms) -> np.ndarray:
-    """A step as its own norm has it, of leaves taken whole; of some entries, as fits them best."""
-    starts = entries.starts
-    if not entries.whole:
-        was = entries.updates[t]
-        if forms["update_clip"]:
-            return update * _ratio(was, update, [0])
-        return update * np.repeat(_ratio(was, update, starts), np.diff([*starts, was.size]), -1)
-    if forms["update_clip"]:
-        norm = np.sqrt((update**2).sum(-1, keepdims=True))
-        inner = n["lr"] if forms["update_clip"] == "norm before lr" else 1.0
-        return update * np.minimum(inner * n["limit"] / norm, 1.0)
-    norms = np.sqrt(np.add.reduceat(update**2, starts, -1))
-    spread = np.repeat(norms, np.diff([*starts, update.shape[-1]]), -1)
-    wanted = n["lr"] * np.sqrt(entries.sizes.params[t][entries.leaf])
-    return update * np.where((wanted == 0) | (spread == 0), 1.0, wanted / spread)
-
-
-def _ratio(was: np.ndarray, made: np.ndarray, starts: Any) -> np.ndarray:
-    above = np.add.reduceat(was * made, starts, -1)
-    below = np.add.reduceat(made * made, starts, -1)
-    return np.where(below == 0, 1.0, above / below)
 
 
 def _stored(
