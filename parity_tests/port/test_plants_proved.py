@@ -24,11 +24,23 @@ NAMED = {
     "conv_nnx-rebuilt": "is new at update 7; learning rate: its schedule starts again at update 7",
     "conv_nnx-rolled back": "back to those before update 7, the state moves on",
     "conv_nnx-stale": "update 5 is of the gradients before",
+    "conv_nnx-adaptive": "as optax.adaptive_grad_clip does: 0.01",
     "conv_nnx-norm keeps biased": "bn1.running_var",
     "transformer_linen-no decay": "nothing decays",
     "transformer_linen-lion": "the optimizer is Lion",
+    # by the port's own leaves: queries, keys and values are one of PyTorch's
+    "transformer_linen-lamb": "the optimizer is LAMB",
+    "transformer_linen-adaptive": "as optax.adaptive_grad_clip does: 0.01",
+    "transformer_linen-clipped each": "by its own norm, of the port's own leaves",
+    "transformer_linen-adafactor": "the optimizer is Adafactor",
+    "transformer_linen-sums": "of the moments both are sums, not averages",
+    "transformer_linen-moments in bfloat16": "the first moment is kept in bfloat16 (mu_dtype)",
     "transformer_linen-q and k": "in the order k, q, v, for q, k, v",
     "gru_dicts-plain momentum": "Nesterov",
+    "gru_dicts-rmsprop": "the optimizer is optax's rmsprop (alpha 0.9)",
+    "gru_dicts-clipped": "gradients are clipped, as optax does, to norm 0.25",
+    "gru_dicts-weights clipped": "parameters are clipped to 0.3 after each update",
+    "gru_dicts-rolled back": "back to those before update 6, the state moves on",
     "gru_dicts-constant": "learning rate: it stays at the first",
 }
 """{a fault: what is said of it}: a few of each family, quick."""

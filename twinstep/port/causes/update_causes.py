@@ -139,15 +139,16 @@ class _Search:
         """A rule with differences, if it fits."""
         changed = _changed(rule, pair)
         free = [one.free for one in pair if one.free]
-        values: dict[str, float] = {}
+        values = {name: value for one in pair for name, value in one.values.items()}
         if free:
             solved = self._solved(changed, free)
             if solved is None:
                 return
-            values = rounded(changed, solved, self.more)
-            if not determined(changed, values, self.more):
+            found = rounded(changed, solved, self.more)
+            if not determined(changed, found, self.more):
                 return
-            changed = apply(changed, values)
+            changed = apply(changed, found)
+            values |= found
         if fits(changed, self.few) and not _clips_nothing(changed, self.few):
             yield _candidate(changed, rule, pair, values)
 

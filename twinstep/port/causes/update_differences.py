@@ -10,6 +10,7 @@ import numpy as np
 from twinstep.port.causes.update_groups import groups_of
 from twinstep.port.causes.update_optimizers import OTHERS
 from twinstep.port.causes.update_steps import Rule
+from twinstep.port.clipping import plainest
 from twinstep.port.updates import Clipping, Updates
 
 
@@ -20,18 +21,25 @@ class Difference:
     kind, says: as `Cause` has them; what is solved for is said after
     changes: {number, form or "core": what it is instead}
     free: the number that is to be solved for; "": none
+    values: numbers that were read off the updates
     """
 
     kind: str
     says: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     free: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
     def touches(self, other: "Difference") -> bool:
         """Whether both change the same, so that they are no two differences."""
         return bool(self.changes.keys() & other.changes.keys()) or (
             self.free != "" and self.free == other.free
         )
+
+
+_AT_BOUND = 3
+"""So many entries are of one size, if they are clipped to it."""
+_NO_MOMENTUM = {"momentum": 0.0, "nesterov": False}
 
 
 def listed(words: Sequence[str]) -> str:
@@ -56,6 +64,7 @@ def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Di
         *_of_clipping(updates.clipping),
         *_of_own_leaves(updates),
         *_of_state(len(updates), stood_still),
+        *_of_bound(updates),
         *_other_optimizers(rule),
     ]
     return [one for one in every if one.free or not _same(rule, one.changes)]
@@ -148,6 +157,16 @@ def _of_adam(rule: Rule) -> Iterator[Difference]:
     yield Difference(
         "nesterov added", "the first moment is Nesterov's (optax's)", {"nesterov": True}
     )
+    for form, which in (("both", "both moments"), ("first", "the first"), ("second", "the second")):
+        says = f"of the moments {'both' if form == 'both' else which} are sums, not averages"
+        yield Difference("moments are sums", says, {"sums": form})
+    yield from _of_moment_dtype("the first moment", "mu_dtype")
+
+
+def _of_moment_dtype(moment: str, option: str) -> Iterator[Difference]:
+    for kind in ("bfloat16", "float16", "float32"):
+        says = f"{moment} is kept in {kind} ({option})"
+        yield Difference("moments in another dtype", says, {"moment_dtype": kind})
 
 
 def _of_rmsprop() -> Iterator[Difference]:
@@ -184,6 +203,7 @@ def _of_sgd(rule: Rule) -> Iterator[Difference]:
         averaged | {"debiased": True},
     )
     yield Difference("lr inside the momentum", "the momentum sums lr g", {"lr_inside": True})
+    yield from _of_moment_dtype("the momentum", "accumulator_dtype")
 
 
 _DECAYS = {
@@ -246,7 +266,7 @@ def _of_clipping(clipping: Clipping | None) -> Iterator[Difference]:
         "limit",
     )
     if clipping is None:
-        for added, where in ((1e-6, ""), (0.0, ", as in optax")):
+        for added, where in ((1e-6, ""), (0.0, ", as optax does,")):
             eps = limited | {"clip_eps": added}
             yield Difference(
                 "clipping added", f"gradients are clipped{where} to norm", eps, "limit"
@@ -342,16 +362,27 @@ def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:
             )
 
 
+def _of_bound(updates: Updates) -> Iterator[Difference]:
+    """Parameters that are clipped after each update: then the largest are all of one size."""
+    sizes = [np.abs(np.asarray(leaf[1:], float)).reshape(-1) for leaf in updates.params.values()]
+    largest = max(float(size.max(initial=0.0)) for size in sizes)
+    eps = 4 * max(np.finfo(leaf.dtype).eps for leaf in updates.params.values())
+    if sum(int((size >= largest * (1 - eps)).sum()) for size in sizes) >= _AT_BOUND:
+        bound = plainest(largest, eps)
+        says = f"parameters are clipped to {bound:.12g} after each update"
+        yield Difference("parameters clipped", says, {"bound": bound}, values={"bound": bound})
+
+
 def _other_optimizers(rule: Rule) -> Iterator[Difference]:
     """Others, with their own defaults or with the numbers that are there."""
     for name, core, changes in OTHERS:
-        plain = core == rule.core and not changes.keys() - {
-            "momentum",
-            "nesterov",
-            "amsgrad",
-            "alpha",
-        }
-        if not plain:  # else it is a difference of the same optimizer, named above
-            given = ", ".join(f"{k} {v}" for k, v in changes.items() if isinstance(v, float))
-            says = f"the optimizer is {name}" + (f" ({given})" if given else "")
-            yield Difference(f"another optimizer: {name}", says, {"core": core, **changes})
+        given = ", ".join(f"{k} {v}" for k, v in changes.items() if isinstance(v, float))
+        kind, says = f"another optimizer: {name}", f"the optimizer is {name}"
+        says += f" ({given})" if given else ""
+        if core != rule.core:
+            yield Difference(kind, says, {"core": core, **_NO_MOMENTUM, **changes})
+            if core == "rmsprop" and np.any(rule.numbers["momentum"]):
+                yield Difference(kind, f"{says}, with momentum", {"core": core, **changes})
+        # else it is a difference of the same optimizer, named above
+        elif changes.keys() - {"momentum", "nesterov", "amsgrad", "alpha", "decay", "weight_decay"}:
+            yield Difference(kind, says, {"core": core, **changes})

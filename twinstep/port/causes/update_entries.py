@@ -6,11 +6,14 @@ T updates, N entries one after another, L leaves.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from twinstep.port.causes.update_groups import Groups, flat, groups_of
 from twinstep.port.updates import Updates
+
+_SUMMED = 2.0  # eps
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Sizes:
     grads, params, products: (T, L), the sums of g^2, p^2 and g p
     together: (T,), the norm of what is clipped together, where it is more than these leaves
     groups: {"leaf" or "unit": the same of the port's own leaves, or of units in them}
+    unsure: by how much of a leaf's largest entry a gradient may be off, that sums several passes:
+        their terms may cancel, and the recorder may have rounded otherwise than the port did
     """
 
     largest: np.ndarray
@@ -30,6 +35,7 @@ class Sizes:
     products: np.ndarray
     together: np.ndarray | None
     groups: Mapping[str, Groups]
+    unsure: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Entries:
         arrays = (self.grads, self.updates, self.allowed)
         grads, updates, allowed = (array[:count] for array in arrays)
         params = self.params[: count + 1]
-        tables = {
+        tables: dict[str, Any] = {
             name: table[:count]
             for name, table in vars(self.sizes).items()
             if isinstance(table, np.ndarray)
@@ -90,8 +96,10 @@ def sizes_of(updates: Updates) -> Sizes:
         sums = [(g * g).sum(1), (p * p).sum(1), (g * p).sum(1)]
         columns.append([absolute.max(1, initial=0.0), absolute.sum(1), *sums])
     largest, absolute, g2, p2, gp = (np.stack(rows, 1) for rows in zip(*columns, strict=True))
+    eps = max(float(np.finfo(leaf.dtype).eps) for leaf in updates.grads.values())
+    unsure = _SUMMED * eps if updates.passes > 1 else 0.0
     together = None if updates.norms is None else np.asarray(updates.norms, np.float64)
-    return Sizes(largest, absolute, g2, p2, gp, together, groups_of(updates))
+    return Sizes(largest, absolute, g2, p2, gp, together, groups_of(updates), unsure)
 
 
 def entries_of(
