@@ -117,7 +117,7 @@ class _Search:
         known = differences(self.rule, self.updates, [int(t) for t in still])
         found = self._judged(self._singles(start, known))
         if not [one for one, _ in found if not one.vague]:
-            found += self._judged(self._pairs(start, known))
+            found += self._judged(self._pairs(start, [one for one in known if not one.alone]))
         return [cause for one in _simplest(found) if _likely(cause := _cause(*one))]
 
     def _singles(self, start: _Candidate, known: Sequence[Difference]) -> Iterator[_Candidate]:

@@ -22,6 +22,7 @@ class Difference:
     changes: {number, form or "core": what it is instead}
     free: the number that is to be solved for; "": none
     values: numbers that were read off the updates
+    alone: whether it is tried with no second difference: it is rare, or two already
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Difference:
     changes: Mapping[str, Any] = field(default_factory=dict)
     free: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    alone: bool = False
 
     def touches(self, other: "Difference") -> bool:
         """Whether both change the same, so that they are no two differences."""
@@ -159,14 +161,14 @@ def _of_adam(rule: Rule) -> Iterator[Difference]:
     )
     for form, which in (("both", "both moments"), ("first", "the first"), ("second", "the second")):
         says = f"of the moments {'both' if form == 'both' else which} are sums, not averages"
-        yield Difference("moments are sums", says, {"sums": form})
+        yield Difference("moments are sums", says, {"sums": form}, alone=True)
     yield from _of_moment_dtype("the first moment", "mu_dtype")
 
 
 def _of_moment_dtype(moment: str, option: str) -> Iterator[Difference]:
     for kind in ("bfloat16", "float16", "float32"):
         says = f"{moment} is kept in {kind} ({option})"
-        yield Difference("moments in another dtype", says, {"moment_dtype": kind})
+        yield Difference("moments in another dtype", says, {"moment_dtype": kind}, alone=True)
 
 
 def _of_rmsprop() -> Iterator[Difference]:
@@ -380,7 +382,8 @@ def _other_optimizers(rule: Rule) -> Iterator[Difference]:
         kind, says = f"another optimizer: {name}", f"the optimizer is {name}"
         says += f" ({given})" if given else ""
         if core != rule.core:
-            yield Difference(kind, says, {"core": core, **_NO_MOMENTUM, **changes})
+            own = "weight_decay" in changes
+            yield Difference(kind, says, {"core": core, **_NO_MOMENTUM, **changes}, alone=own)
             if core == "rmsprop" and np.any(rule.numbers["momentum"]):
                 yield Difference(kind, f"{says}, with momentum", {"core": core, **changes})
         # else it is a difference of the same optimizer, named above

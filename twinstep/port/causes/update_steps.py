@@ -204,7 +204,8 @@ def _steps(rule: Rule, entries: Entries) -> Iterator[np.ndarray]:
         if forms["trust"] == "lars":
             grad = grad * lars(entries, t, n)
         n["params"] = params
-        n["leaf_square"] = leaf_squares(entries, of) * n["factor"] ** 2
+        if rule.core == "novograd":
+            n["leaf_square"] = leaf_squares(entries, of) * n["factor"] ** 2
         update = -_decayed(CORES[rule.core](state, grad, n, forms), params, n, forms)
         if forms["trust"] in TRUSTS or forms["update_clip"]:
             update = rescaled(update, entries, t, n, forms)
