@@ -27,6 +27,7 @@ NAMED = {
     "conv_nnx-adaptive": "as optax.adaptive_grad_clip does: 0.01",
     "conv_nnx-norm keeps biased": "bn1.running_var",
     "transformer_linen-no decay": "nothing decays",
+    "transformer_linen-wpe drawn": "wpe.weight is unlike PyTorch's, and distributed otherwise",
     "transformer_linen-lion": "the optimizer is Lion",
     # by the port's own leaves: queries, keys and values are one of PyTorch's
     "transformer_linen-lamb": "the optimizer is LAMB",
