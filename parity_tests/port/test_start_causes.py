@@ -102,7 +102,8 @@ STARTS: list[tuple[str, str, Change, str]] = [
         lambda w: _rng.permuted(w, axis=None).reshape(8, 8),
         "another order",
     ),
-    ("square.weight", "another start", lambda w: _rng.normal(size=w.shape), "drawn anew"),
+    ("square.weight", "another start", lambda w: _rng.normal(size=w.shape), "but as large"),
+    ("square.weight", "another start", lambda w: 3 * _rng.normal(size=w.shape), "otherwise"),
 ]
 
 
@@ -190,9 +191,9 @@ def test_leaves_that_are_off_alike_are_one_cause_and_others_are_named() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda w: 3 * _rng.normal(size=w.shape),  # of another spread
         lambda w: w + 1e-3 * _rng.normal(size=w.shape),
         lambda w: 1.01 * w.T,  # two at once
+        lambda w: _rng.permuted(w, axis=None).astype(np.float16).astype(float).reshape(8, 8),
         lambda w: np.full_like(w, np.nan),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -258,6 +259,16 @@ CASES: dict[str, Case] = {
         ),
         {"clipping without 1e-6; clipping after the decay"},
     ),
+    "optax's clip added": (
+        NO_CLIP,
+        lambda: optax_adamw(adam_core(), optax.clip_by_global_norm(0.7)),
+        {"clipping added"},
+    ),
+    "adaptive for norm": (
+        ADAMW,
+        lambda: optax_adamw(adam_core(), optax.adaptive_grad_clip(0.1)),
+        {"adaptive clipping"},
+    ),
     "clip added": (NO_CLIP, lambda: adamw(clip=clip(0.7)), {"clipping added"}),
     # gradients
     "summed": (
@@ -279,12 +290,37 @@ CASES: dict[str, Case] = {
         lambda: adamw(lr=np.where(np.arange(STEPS + 1) == 5, 0, COSINE)),
         {"update not applied"},
     ),
+    "applied twice": (
+        NO_CLIP,
+        lambda: moved(
+            optax_adamw(adam_core()),
+            lambda t, name, was, leaf: 2 * leaf - was if t == 5 else leaf,
+        ),
+        {"one update scaled"},
+    ),
     "averaged weights": (
         SGD_PLAIN.but(decay=0.0),
         lambda: averaged_weights(0.9),
         {"averaged parameters stored"},
     ),
     "lookahead": (NO_CLIP, lambda: lookahead(optax_adamw(adam_core()), 5, 0.5), {"Lookahead"}),
+    "moment in float16": (
+        NO_CLIP,
+        lambda: optax_adamw(optax.scale_by_adam(mu_dtype="float16")),
+        {"moments in another dtype"},
+    ),
+    "momentum in bfloat16": (
+        SGD.but(decay=0.0),
+        lambda: by_optax(optax.sgd(LR, 0.9, accumulator_dtype=jnp.bfloat16)),
+        {"moments in another dtype"},
+    ),
+    "params clipped": (
+        NO_CLIP,
+        lambda: moved(
+            optax_adamw(adam_core()), lambda t, name, was, leaf: np.clip(leaf, -0.8, 0.8)
+        ),
+        {"parameters clipped"},
+    ),
     # leaves
     "frozen": (
         NO_CLIP,

@@ -75,6 +75,13 @@ OTHERS: dict[str, tuple[Base, Callable[[], Step], str]] = {
     "yogi": (ADAM_PLAIN, other(optax.yogi), "Yogi"),
     "lamb": (ADAMW_PLAIN, other(optax.lamb, weight_decay=0.1, mask=DECAY_MASK), "LAMB"),
     "lars": (SGD_BARE, other(optax.lars, momentum=0.9), "LARS"),
+    "adafactor": (
+        ADAM_PLAIN,
+        other(optax.adafactor),
+        "optax.adafactor",
+    ),
+    "optax.lion": (SGD, other(optax.lion), "optax.lion"),
+    "optax.adamw": (SGD, other(optax.adamw), "optax.adamw"),
     "novograd": (ADAM_PLAIN, other(optax.novograd), "NovoGrad"),
     "adan": (ADAM_PLAIN, other(optax.adan), "Adan"),
 }
@@ -208,9 +215,9 @@ def noisy(grads: Leaves) -> Leaves:
 
 UNKNOWN: dict[str, tuple[Base, Callable[[], Step]]] = {
     "rprop": (SGD_BARE, lambda: by_torch("Rprop", COSINE)),
-    "adaptive clipping": (
+    "clipping by root mean squares": (
         NO_CLIP,
-        lambda: optax_adamw(adam_core(), optax.adaptive_grad_clip(0.05)),
+        lambda: optax_adamw(adam_core(), optax.clip_by_block_rms(0.05)),
     ),
     "centralized": (SGD, lambda: plain_optax(optax.centralize(), DECAY, optax.trace(0.9))),
     "sm3": (ADAM_PLAIN, lambda: plain_optax(optax.scale_by_sm3())),

@@ -15,6 +15,7 @@ import numpy as np
 from twinstep.judge import measure
 from twinstep.judge.tolerance import ROUNDING_NOISE_FACTOR, WELL_EXPLAINED
 from twinstep.port import clipping
+from twinstep.port.groups import groups_of
 from twinstep.port.sides import Side
 from twinstep.port.updates import Clipping, Updates
 from twinstep.trace import dtypes
@@ -138,6 +139,7 @@ def _updates(
         clipping=clipped,
         norms=norm,
         passes=_passes(torch.trace),
+        groups=groups_of(jax, [*owners]),
     )
 
 

@@ -79,6 +79,13 @@ class Side:
         made = self._parts[leaf].to_torch(arrays, lead=1, gradients="grads" in stage)
         return Rows(steps, made[leaf])
 
+    def laid_out(self, leaf: str, arrays: Named[str, np.ndarray]) -> np.ndarray:
+        """One of PyTorch's leaves, of arrays by the recording's own names of what it is made of."""
+        if self.mapping is None:
+            return arrays[leaf]
+        made: np.ndarray = self._parts[leaf].to_torch(arrays)[leaf]
+        return made
+
 
 def lined_up(torch: Trace, jax: Trace, mapping: Mapping | None) -> tuple[Side, Side]:
     """Both recordings by PyTorch's names. InputError where they cannot be compared.

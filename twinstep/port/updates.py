@@ -1,7 +1,7 @@
 """What an optimizer made of a port's gradients: what PyTorch's rule and causes are held to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Updates:
     norms: (T,), the norm of all of the port's gradients that are clipped together, in this
         optimizer and beside it; None: of `grads`
     passes: how many backward passes PyTorch sums to one gradient, that is the mean of them
+    groups: {"leaf" or "unit": {leaf: (...)}}, the number of the port's own leaf that each entry is
+        of, and of the unit in it; empty: the port's leaves are PyTorch's
     """
 
     rule: str
@@ -44,6 +46,7 @@ class Updates:
     clipping: Clipping | None = None
     norms: np.ndarray | None = None
     passes: int = 1
+    groups: Mapping[str, Leaves] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.grads.values())))

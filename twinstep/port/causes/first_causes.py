@@ -8,6 +8,7 @@ from twinstep.port.causes.batch_causes import causes_of_batch
 from twinstep.port.causes.buffer_causes import causes_of_buffers, evaluating
 from twinstep.port.causes.gradient_causes import FirstStep, causes_of_gradients
 from twinstep.port.causes.loss_causes import causes_of_loss, odd_layouts
+from twinstep.port.causes.pass_causes import causes_of_passes
 from twinstep.port.causes.start_causes import causes_of_start
 from twinstep.port.sides import Side
 from twinstep.port.updates import Cause
@@ -51,6 +52,8 @@ def causes_of(torch: Side, jax: Side, finding: Finding) -> list[Cause]:
     step = FirstStep(one, other)
     found = causes_of_gradients(step) or causes_of_loss(step, torch.trace, jax.trace)
     if found or finding.stage != "loss":
+        return found
+    if found := causes_of_passes(step, torch.trace):
         return found
     return [*odd_layouts(jax), *evaluating(one, other)]
 

@@ -15,7 +15,7 @@ def to(one: np.ndarray, other: np.ndarray, apart: float = 0.0) -> str:
     if not b.size or not (b != a).any():
         return ""
     for kind, (share, least) in _HALF.items():
-        if kind == other.dtype.name or not np.array_equal(_kept(b, kind), b):
+        if kind == other.dtype.name or not np.array_equal(kept(b, kind), b):
             continue
         # rounded first to float32, as XLA does, and then to less: a little more than half
         if (np.abs(b - a) <= 1.01 * share * np.abs(a) + least + apart).all():
@@ -23,8 +23,8 @@ def to(one: np.ndarray, other: np.ndarray, apart: float = 0.0) -> str:
     return ""
 
 
-def _kept(array: np.ndarray, kind: str) -> np.ndarray:
-    """Numbers as a dtype has them."""
+def kept(array: np.ndarray, kind: str) -> np.ndarray:
+    """Numbers as a dtype has them, in float64."""
     with np.errstate(over="ignore"):
         if kind != "bfloat16":
             return array.astype(kind).astype(float)

@@ -23,7 +23,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 _SCALED = 4.0  # eps: a product is rounded once, its factor was solved for from rounded numbers
 _PARTS = (2, 3, 4)
 _LISTED = 4
-_FEW = 64  # entries: of fewer neither distribution nor correlation is known
+_FEW = 16  # entries: of fewer nothing is known of what they have in common
 _SIGMAS = 4.0
 _UNLIKE = 0.35  # correlation
 _SAME_DISTRIBUTION = 1.63  # of Kolmogorov and Smirnov's, which one in a hundred exceeds by chance
@@ -37,6 +37,7 @@ class _Explained:
     """What a leaf is instead of PyTorch's.
 
     where: the rows that it is said of; "": all
+    measured: what is another number for each leaf
     """
 
     kind: str
@@ -44,6 +45,7 @@ class _Explained:
     where: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     ratio: float = 0.0
+    measured: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -78,7 +80,8 @@ def causes_of_start(torch: Side, jax: Side, stage: str, leaf: str) -> list[Cause
         leaves = counts[one.key]
         if len(leaves) == most:
             ratios = [o.ratio for n in leaves for o in explained[n] if o.key == one.key]
-            found.append(_cause(one, leaves, max(ratios), start.off))
+            measured = [o.measured for n in leaves for o in explained[n] if o.key == one.key]
+            found.append(_cause(one, leaves, max(ratios), start.off, measured))
     return found
 
 
@@ -227,8 +230,8 @@ def _loosely(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
             return
     if np.array_equal(np.sort(one, axis=None), np.sort(other, axis=None)):
         yield _Explained("another order", "PyTorch's entries in another order")
-    elif _drawn(one, other):
-        yield _Explained("another start", "unlike PyTorch's, but as large: perhaps drawn anew")
+    else:
+        yield from _drawn(one, other)
 
 
 def _rows(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
@@ -244,23 +247,35 @@ def _rows(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
             yield _Explained("rows in another order", says)
 
 
-def _drawn(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays are of one distribution and alike in nothing else.
+def _drawn(one: np.ndarray, other: np.ndarray) -> Iterator[_Explained]:
+    """Where two arrays are alike in nothing, and whether they are of one distribution.
 
     Not even up to an order, a factor and a number that is added: that is a cause, if no known one.
     """
     a, b = one.reshape(-1).astype(float), other.reshape(-1).astype(float)
     if a.size < _FEW or (a == b).any() or not (a.std() and b.std()):
-        return False
+        return
     if np.isin(np.abs(b), np.abs(a)).mean() > _IN_COMMON:
-        return False
-    if abs(float(np.corrcoef(a, b)[0, 1])) > min(_SIGMAS / np.sqrt(a.size), _UNLIKE):
-        return False
+        return
+    # rounded after all, perhaps, in an order that is not known
+    if any(np.array_equal(rounded.kept(b, kind), b) for kind in ("float16", "bfloat16")):
+        return
+    correlation = float(np.corrcoef(a, b)[0, 1])
+    if abs(correlation) > min(_SIGMAS / np.sqrt(a.size), _UNLIKE):
+        return
+    sizes = [float(np.sqrt(np.mean(each * each))) for each in (a, b)]
     a, b = np.sort(a), np.sort(b)
-    if _furthest(a, b) > _SAME_DISTRIBUTION * np.sqrt(2 / a.size):
-        return False
     least = _SAME_DRAW * b.std() / np.sqrt(a.size)
-    return all(_line_misses(each, b) > least for each in (a, -a[::-1]))
+    if not all(_line_misses(each, b) > least for each in (a, -a[::-1])):
+        return
+    alike = _furthest(a, b) <= _SAME_DISTRIBUTION * np.sqrt(2 / a.size)
+    how = "but as large" if alike else "and distributed otherwise"
+    measured = (
+        f"correlation {correlation:.2g} of {a.size} entries, root mean square {sizes[1]:.3g} for "
+        f"{sizes[0]:.3g}"
+    )
+    says, values = f"unlike PyTorch's, {how}: perhaps drawn anew", {"correlation": correlation}
+    yield _Explained("another start", says, "", values, 0.0, measured)
 
 
 def _furthest(a: np.ndarray, b: np.ndarray) -> float:
@@ -310,12 +325,16 @@ def listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _cause(one: _Explained, leaves: list[str], ratio: float, off: list[str]) -> Cause:
+def _cause(
+    one: _Explained, leaves: list[str], ratio: float, off: list[str], measured: list[str]
+) -> Cause:
     if one.kind in ("swapped", "biases merged"):
         says = one.says
     else:
         of = listed([leaf + one.where for leaf in leaves])
         says = f"{of} {'is' if len(leaves) == 1 else 'are'} {one.says}"
+    if one.measured:
+        says += f" ({'; '.join(measured[:_LISTED])}{'; ...' if len(measured) > _LISTED else ''})"
     if left := [leaf for leaf in off if leaf not in leaves]:
         says += f"; {listed(left)} differ{'s' if len(left) == 1 else ''} otherwise"
     return Cause(one.kind, says, dict(one.values), ratio)

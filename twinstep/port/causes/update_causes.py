@@ -13,6 +13,7 @@ import numpy as np
 from twinstep.port.causes.update_base import rule_of
 from twinstep.port.causes.update_differences import Difference, differences, partners
 from twinstep.port.causes.update_entries import Entries, entries_of, sizes_of
+from twinstep.port.causes.update_events import events
 from twinstep.port.causes.update_fit import apply, determined, rounded, solve, worst
 from twinstep.port.causes.update_leaves import leafwise
 from twinstep.port.causes.update_rates import OTHER, Change, rates
@@ -116,7 +117,7 @@ class _Search:
         known = differences(self.rule, self.updates, [int(t) for t in still])
         found = self._judged(self._singles(start, known))
         if not [one for one, _ in found if not one.vague]:
-            found += self._judged(self._pairs(start, known))
+            found += self._judged(self._pairs(start, [one for one in known if not one.alone]))
         return [cause for one in _simplest(found) if _likely(cause := _cause(*one))]
 
     def _singles(self, start: _Candidate, known: Sequence[Difference]) -> Iterator[_Candidate]:
@@ -138,15 +139,16 @@ class _Search:
         """A rule with differences, if it fits."""
         changed = _changed(rule, pair)
         free = [one.free for one in pair if one.free]
-        values: dict[str, float] = {}
+        values = {name: value for one in pair for name, value in one.values.items()}
         if free:
             solved = self._solved(changed, free)
             if solved is None:
                 return
-            values = rounded(changed, solved, self.more)
-            if not determined(changed, values, self.more):
+            found = rounded(changed, solved, self.more)
+            if not determined(changed, found, self.more):
                 return
-            changed = apply(changed, values)
+            changed = apply(changed, found)
+            values |= found
         if fits(changed, self.few) and not _clips_nothing(changed, self.few):
             yield _candidate(changed, rule, pair, values)
 
@@ -162,8 +164,10 @@ class _Search:
         return solve(rule, free, few, projected)
 
     def _repaired(self, candidate: _Candidate) -> Iterator[_Candidate]:
-        """With other learning rates, or with some leaves treated otherwise."""
+        """With other learning rates, one update or some leaves treated otherwise."""
         for change in rates(candidate.rule, self.few):
+            yield candidate.then(change)
+        for change in events(candidate.rule, self.few):
             yield candidate.then(change)
         for change in leafwise(candidate.rule, self.few, self.names):
             yield candidate.then(change)
@@ -208,7 +212,9 @@ class _Search:
             if not fits(one.rule, self.more):
                 continue
             ratio = 0.0
-            together = bool(one.rule.forms["update_clip"])
+            forms = one.rule.forms
+            across = forms["trust"] != "" and self.sizes.groups["leaf"].across
+            together = forms["update_clip"] != "" or across
             for names in [self.names] if together else [[name] for name in self.names]:
                 entries = entries_of(self.updates, self.allowed, self.sizes, names)
                 ratio = max(ratio, worst(one.rule, entries))

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.port.causes.update_groups import groups_of
 from twinstep.port.causes.update_optimizers import OTHERS
 from twinstep.port.causes.update_steps import Rule
+from twinstep.port.clipping import plainest
 from twinstep.port.updates import Clipping, Updates
 
 
@@ -19,18 +21,27 @@ class Difference:
     kind, says: as `Cause` has them; what is solved for is said after
     changes: {number, form or "core": what it is instead}
     free: the number that is to be solved for; "": none
+    values: numbers that were read off the updates
+    alone: whether it is tried with no second difference: it is rare, or two already
     """
 
     kind: str
     says: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     free: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    alone: bool = False
 
     def touches(self, other: "Difference") -> bool:
         """Whether both change the same, so that they are no two differences."""
         return bool(self.changes.keys() & other.changes.keys()) or (
             self.free != "" and self.free == other.free
         )
+
+
+_AT_BOUND = 3
+"""So many entries are of one size, if they are clipped to it."""
+_NO_MOMENTUM = {"momentum": 0.0, "nesterov": False}
 
 
 def listed(words: Sequence[str]) -> str:
@@ -52,8 +63,10 @@ def differences(rule: Rule, updates: Updates, stood_still: list[int]) -> list[Di
         *_of_core(rule),
         *_of_decay(rule, [*updates.grads]),
         *_of_gradients(rule, updates),
-        *_of_clipping(rule, updates.clipping),
+        *_of_clipping(updates.clipping),
+        *_of_own_leaves(updates),
         *_of_state(len(updates), stood_still),
+        *_of_bound(updates),
         *_other_optimizers(rule),
     ]
     return [one for one in every if one.free or not _same(rule, one.changes)]
@@ -146,6 +159,16 @@ def _of_adam(rule: Rule) -> Iterator[Difference]:
     yield Difference(
         "nesterov added", "the first moment is Nesterov's (optax's)", {"nesterov": True}
     )
+    for form, which in (("both", "both moments"), ("first", "the first"), ("second", "the second")):
+        says = f"of the moments {'both' if form == 'both' else which} are sums, not averages"
+        yield Difference("moments are sums", says, {"sums": form}, alone=True)
+    yield from _of_moment_dtype("the first moment", "mu_dtype")
+
+
+def _of_moment_dtype(moment: str, option: str) -> Iterator[Difference]:
+    for kind in ("bfloat16", "float16", "float32"):
+        says = f"{moment} is kept in {kind} ({option})"
+        yield Difference("moments in another dtype", says, {"moment_dtype": kind}, alone=True)
 
 
 def _of_rmsprop() -> Iterator[Difference]:
@@ -182,6 +205,7 @@ def _of_sgd(rule: Rule) -> Iterator[Difference]:
         averaged | {"debiased": True},
     )
     yield Difference("lr inside the momentum", "the momentum sums lr g", {"lr_inside": True})
+    yield from _of_moment_dtype("the momentum", "accumulator_dtype")
 
 
 _DECAYS = {
@@ -234,16 +258,27 @@ def _of_gradients(rule: Rule, updates: Updates) -> Iterator[Difference]:
     yield Difference("gradients scaled", "the gradients are multiplied by", free="factor")
 
 
-def _of_clipping(rule: Rule, clipping: Clipping | None) -> Iterator[Difference]:
+def _of_clipping(clipping: Clipping | None) -> Iterator[Difference]:
     limited = {"clip": "norm", "clip_type": 2.0}
+    yield Difference(
+        "adaptive clipping",
+        "gradients are clipped unit by unit to a part of the parameters' norm, as "
+        "optax.adaptive_grad_clip does:",
+        {"clip": "adaptive", "clip_after_decay": False},
+        "limit",
+    )
     if clipping is None:
-        yield Difference("clipping added", "gradients are clipped to norm", limited, "limit")
-        yield Difference(
-            "clipping by leaf added",
-            "each leaf's gradient is clipped to norm",
-            limited | {"clip_scope": "leaf"},
-            "limit",
-        )
+        for added, where in ((1e-6, ""), (0.0, ", as optax does,")):
+            eps = limited | {"clip_eps": added}
+            yield Difference(
+                "clipping added", f"gradients are clipped{where} to norm", eps, "limit"
+            )
+            yield Difference(
+                "clipping by leaf added",
+                f"each leaf's gradient is clipped{where} to norm",
+                eps | {"clip_scope": "leaf"},
+                "limit",
+            )
         yield Difference(
             "clipping by value added",
             "gradients are clipped to values of",
@@ -292,6 +327,20 @@ def _of_clipping(rule: Rule, clipping: Clipping | None) -> Iterator[Difference]:
             )
 
 
+def _of_own_leaves(updates: Updates) -> Iterator[Difference]:
+    """Clipping leaf by leaf where the port's leaves are not PyTorch's."""
+    if groups_of(updates)["leaf"].are_leaves:
+        return
+    own = {"clip": "norm", "clip_type": 2.0, "clip_scope": "own leaf", "clip_after_decay": False}
+    if updates.clipping is None:
+        says = "each of the port's own leaves has its gradient clipped to norm"
+        for added in (1e-6, 0.0):
+            yield Difference("clipping by leaf added", says, own | {"clip_eps": added}, "limit")
+    elif updates.clipping.kind == "norm":
+        says = "each leaf's gradient is clipped by its own norm, of the port's own leaves"
+        yield Difference("clipping by leaf", says, own)
+
+
 def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:
     for t in range(1, count):
         yield Difference("state reset", f"the optimizer's state is new at update {t}", {"reset": t})
@@ -315,16 +364,28 @@ def _of_state(count: int, stood_still: list[int]) -> Iterator[Difference]:
             )
 
 
+def _of_bound(updates: Updates) -> Iterator[Difference]:
+    """Parameters that are clipped after each update: then the largest are all of one size."""
+    sizes = [np.abs(np.asarray(leaf[1:], float)).reshape(-1) for leaf in updates.params.values()]
+    largest = max(float(size.max(initial=0.0)) for size in sizes)
+    eps = 4 * max(np.finfo(leaf.dtype).eps for leaf in updates.params.values())
+    if sum(int((size >= largest * (1 - eps)).sum()) for size in sizes) >= _AT_BOUND:
+        bound = plainest(largest, eps)
+        says = f"parameters are clipped to {bound:.12g} after each update"
+        yield Difference("parameters clipped", says, {"bound": bound}, values={"bound": bound})
+
+
 def _other_optimizers(rule: Rule) -> Iterator[Difference]:
     """Others, with their own defaults or with the numbers that are there."""
     for name, core, changes in OTHERS:
-        plain = core == rule.core and not changes.keys() - {
-            "momentum",
-            "nesterov",
-            "amsgrad",
-            "alpha",
-        }
-        if not plain:  # else it is a difference of the same optimizer, named above
-            given = ", ".join(f"{k} {v}" for k, v in changes.items() if isinstance(v, float))
-            says = f"the optimizer is {name}" + (f" ({given})" if given else "")
-            yield Difference(f"another optimizer: {name}", says, {"core": core, **changes})
+        given = ", ".join(f"{k} {v}" for k, v in changes.items() if isinstance(v, float))
+        kind, says = f"another optimizer: {name}", f"the optimizer is {name}"
+        says += f" ({given})" if given else ""
+        if core != rule.core:
+            own = "weight_decay" in changes
+            yield Difference(kind, says, {"core": core, **_NO_MOMENTUM, **changes}, alone=own)
+            if core == "rmsprop" and np.any(rule.numbers["momentum"]):
+                yield Difference(kind, f"{says}, with momentum", {"core": core, **changes})
+        # else it is a difference of the same optimizer, named above
+        elif changes.keys() - {"momentum", "nesterov", "amsgrad", "alpha", "decay", "weight_decay"}:
+            yield Difference(kind, says, {"core": core, **changes})

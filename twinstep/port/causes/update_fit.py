@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from twinstep.port.causes.update_entries import Entries
-from twinstep.port.causes.update_steps import Rule, allowance, predict
+from twinstep.port.causes.update_steps import Rule, allowance, is_unsure, noise, predict
 
 # Starts for the numbers that count from 1 down (moments' decays and the like), in 1 - x: a solution
 # far from all is not found, so they lie a factor of about 3 apart.
@@ -36,7 +36,12 @@ def off(rule: Rule, made: np.ndarray, entries: Entries) -> np.ndarray:
 
 def worst(rule: Rule, entries: Entries) -> float:
     """The largest part that a rule is off by."""
-    return float(np.abs(off(rule, predict(rule, entries), entries)).max())
+    made = predict(rule, entries)
+    found = float(np.abs(off(rule, made, entries)).max())
+    if found <= 1 or not is_unsure(rule, entries):
+        return found
+    gaps = np.abs(made - entries.updates[:, None])
+    return float((gaps / (allowance(rule, entries) + noise(rule, entries))).max())
 
 
 def factors(made: np.ndarray, entries: Entries) -> np.ndarray:
@@ -187,6 +192,8 @@ def _grid(name: str, rule: Rule, entries: Entries) -> np.ndarray:
     if name != "limit":
         return _AMOUNTS.get(name, _SHARES)
     sizes = entries.sizes
+    if rule.forms["clip"] == "adaptive":
+        return np.logspace(-4, 1, 24)
     if rule.forms["clip"] == "value":
         largest = max(float(sizes.largest.max()), 1e-30)
         return np.geomspace(largest * 1e-4, largest * 0.999, 24)

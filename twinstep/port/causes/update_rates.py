@@ -55,9 +55,13 @@ def _named(rule: Rule, lr: np.ndarray, solved: np.ndarray, entries: Entries) -> 
         yield _change(rule, "learning rate not scheduled", "it stays at the first", lr[:1])
     early = np.concatenate([lr[1:], solved[-1:]])
     yield _change(rule, "schedule one update early", "each update has the next one's", early)
-    for first in (lr[:1], solved[:1]):
-        late = np.concatenate([first, lr[:-1]])
+    for begin in (lr[:1], solved[:1]):
+        late = np.concatenate([begin, lr[:-1]])
         yield _change(rule, "schedule one update late", "each update has the last one's", late)
+    for first in range(1, count):
+        again = np.concatenate([lr[:first], lr[: count - first]])
+        says = f"its schedule starts again at update {first}"
+        yield _change(rule, "schedule started again", says, again)
     for length in range(2, count):
         epochs = np.arange(count) // length
         says = f"it is held for {length} updates"

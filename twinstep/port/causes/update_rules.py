@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from twinstep.port.causes.rounded import kept
+
 State = dict[str, Any]
 Numbers = Mapping[str, np.ndarray]
 Forms = Mapping[str, Any]
@@ -27,18 +29,31 @@ def _averaged(state: State, name: str, decay: Any, value: Any, start: Any = 0.0)
     return state[name]
 
 
+def _shrunk(decay: Any, moment: Any, forms: Forms) -> Any:
+    """A moment's part of the next one; a product of its dtype, if it is kept in another."""
+    kind = forms["moment_dtype"]
+    if not kind:
+        return decay * moment
+    return kept(kept(np.asarray(decay), kind) * moment, kind)
+
+
+def _remembered(moment: Any, forms: Forms) -> Any:
+    """What is kept of a moment until the next update: this one has it whole."""
+    return kept(moment, forms["moment_dtype"]) if forms["moment_dtype"] else moment
+
+
 def sgd(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
-    """torch.optim.SGD; forms: nesterov, first, lr_inside, debiased."""
+    """torch.optim.SGD; forms: nesterov, first, lr_inside, debiased, moment_dtype."""
     momentum, dampening, lr = n["momentum"], n["dampening"], n["lr"]
     inner = lr if forms["lr_inside"] else 1.0
     scaled = inner * grad
     if forms["first"] == "averaged":
         dampening = momentum
     if "buffer" in state:
-        buffer = momentum * state["buffer"] + (1 - dampening) * scaled
+        buffer = _shrunk(momentum, state["buffer"], forms) + (1 - dampening) * scaled
     else:  # PyTorch's first buffer is the gradient, undamped
         buffer = scaled if forms["first"] == "gradient" else (1 - dampening) * scaled
-    state["buffer"] = buffer
+    state["buffer"] = _remembered(buffer, forms)
     if forms["debiased"]:
         buffer = buffer / (1 - momentum ** _count(state, forms))
     step = scaled + momentum * buffer if forms["nesterov"] else buffer
@@ -67,10 +82,14 @@ def _corrections(count: Any, n: Numbers, forms: Forms) -> tuple[Any, Any]:
 
 
 def adam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
-    """torch.optim.Adam, AdamW; forms: eps_form, corrected, amsgrad, nesterov, ahead, variance."""
+    """torch.optim.Adam, AdamW.
+
+    Forms: eps_form, corrected, amsgrad, nesterov, ahead, variance, sums, moment_dtype.
+    """
     count = _count(state, forms)
     first, second = _corrections(count, n, forms)
-    mean = _averaged(state, "mean", n["betas.0"], grad)
+    mean = _shrunk(n["betas.0"], state.get("mean", 0.0), forms) + (1 - n["betas.0"]) * grad
+    state["mean"] = _remembered(mean, forms)
     if forms["variance"] == "belief":
         variance = _averaged(state, "variance", n["betas.1"], (grad - mean) ** 2) + n["eps_root"]
         state["variance"] = variance
@@ -80,6 +99,10 @@ def adam(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray
         state["variance"] = variance
     else:
         variance = _averaged(state, "variance", n["betas.1"], grad**2) + n["eps_root"] * second
+    if forms["sums"] in ("both", "first"):
+        mean = mean / (1 - n["betas.0"])
+    if forms["sums"] in ("both", "second"):
+        variance = variance / (1 - n["betas.1"])
     if forms["amsgrad"] == "torch":
         variance = state["maximum"] = np.maximum(state.get("maximum", 0.0), variance)
     elif forms["amsgrad"] == "corrected":
@@ -173,6 +196,16 @@ def rmsprop(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndar
     return step if forms["lr_inside"] else n["lr"] * step
 
 
+def factored(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
+    """optax.scale_by_factored_rms, of leaves too small to be factored.
+
+    Its decay rises, and is computed in float32 in any run.
+    """
+    count = np.float32(_count(state, forms))
+    decay = float(np.float32(1) - count ** np.float32(-0.8))
+    return n["lr"] * grad / np.sqrt(_averaged(state, "squares", decay, grad**2 + 1e-30))
+
+
 def lion(state: State, grad: np.ndarray, n: Numbers, forms: Forms) -> np.ndarray:
     """optax.lion."""
     mixed = n["betas.0"] * state.get("mean", 0.0) + (1 - n["betas.0"]) * grad
@@ -223,6 +256,7 @@ CORES: Mapping[str, Core] = {
         adadelta,
         adagrad,
         rmsprop,
+        factored,
         lion,
         signed,
         adan,
