@@ -5,12 +5,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 import twinstep
 from port.honest import HonestPair, honest
 from port.ports import PORTS, jax_trace, torch_trace
+from port.programs import gru_dicts
 from twinstep.port.mapping import Mapping, Piece, whole
 from twinstep.trace.ledger import Trace
 
@@ -281,6 +284,27 @@ def check_honest(setting: HonestPair) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_right_port_is_called_the_same(port: str, dtype: str) -> None:
     check_honest(HonestPair(port, 1, dtype, PORTS[port].learning_rate, 12))
+
+
+@pytest.mark.parametrize(("decay", "same"), [(0.99, True), (0.99 + 1e-9, False)])
+def test_gradients_of_micro_steps_may_cancel(
+    decay: float, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RMSprop divides by them; how a sum rounds shows in the entry whose terms cancel, alone."""
+    import torch
+
+    def rmsprop(params: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(params, lr=lr / 8)
+
+    monkeypatch.setattr(torch.optim, "SGD", rmsprop)
+    theirs = torch_trace("gru_dicts", 47, "float64")  # has such an entry
+    with jax.enable_x64(True):
+        parts = gru_dicts.Parts(
+            rule=lambda s: optax.rmsprop(s, decay=decay, eps=1e-8, eps_in_sqrt=False)
+        )
+        ours = gru_dicts.train(theirs, parts)
+    found = twinstep.prove(theirs, ours)
+    assert found.verdict.same is same, str(found)
 
 
 @pytest.mark.slow

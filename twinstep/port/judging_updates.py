@@ -25,6 +25,9 @@ from twinstep.trace.stages import STAGES
 
 CLIPPING_EPS = 8.0
 """By how much a norm of many entries may be off, in eps: so are the gradients that it scales."""
+SUMMED_EPS = 2.0
+"""By how much an entry of a sum of several gradients may be off, in eps of the leaf's largest:
+their terms may cancel, and XLA may add them up otherwise than the recorder."""
 NOBODY = "no optimizer of it is known"
 """Why a leaf's updates may be known all the same: where PyTorch has none of it, it stays."""
 
@@ -139,6 +142,7 @@ def _updates(
         clipping=clipped,
         norms=norm,
         passes=_passes(torch.trace),
+        unsure=_passes(jax.trace) > 1,
         groups=groups_of(jax, [*owners]),
     )
 
@@ -192,6 +196,14 @@ def judged(
     allowed = allowed + eps * of_corrections(settings, renewed) * moved
     if not careful and (measure.differences(port, rule) <= WELL_EXPLAINED * allowed).all():
         return Judged(steps, rule, port, allowed)
+    if updates.unsure:
+        rule = _toward(
+            port,
+            rule,
+            grads,
+            eps,
+            lambda given: updated(updates.rule, settings, given, before, renewed),
+        )
     noise = np.zeros(len(rule))
     runs = [
         updated(updates.rule, off, grads * scale, before, renewed)
@@ -203,6 +215,29 @@ def judged(
         noise = np.maximum(noise, measure.differences(run.astype(float), rule))
     allowed = allowed + ROUNDING_NOISE_FACTOR * np.maximum.accumulate(noise)
     return Judged(steps, rule, port, allowed)
+
+
+def _toward(
+    port: np.ndarray,
+    rule: np.ndarray,
+    grads: np.ndarray,
+    eps: float,
+    updated: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """A rule's updates, as near to the port's as the rounding of sums of gradients lets them be.
+
+    Entry by entry: what divides by a gradient's size makes much of one whose terms cancel, and of
+    no other. One that is 0 is a sum of zeros.
+    """
+    off = SUMMED_EPS * eps * np.abs(grads).max(axis=tuple(range(1, grads.ndim)), keepdims=True)
+    off = np.where(grads == 0, 0.0, off)
+    apart = np.zeros(grads.shape)
+    for signs in (np.ones(len(grads)), (-1.0) ** np.arange(len(grads))):
+        other = updated(grads + signs.reshape(-1, *(1,) * (grads.ndim - 1)) * off)
+        apart = np.maximum(apart, np.abs(other.astype(float) - rule))
+    apart = ROUNDING_NOISE_FACTOR * np.maximum.accumulate(apart)
+    nearer: np.ndarray = rule + np.clip(np.nan_to_num(port - rule), -apart, apart)
+    return nearer
 
 
 def of_corrections(settings: Mapping[str, np.ndarray], renewed: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ class Updates:
     norms: (T,), the norm of all of the port's gradients that are clipped together, in this
         optimizer and beside it; None: of `grads`
     passes: how many backward passes PyTorch sums to one gradient, that is the mean of them
+    unsure: whether the recorder has summed the port's gradients of several micro-steps itself
     groups: {"leaf" or "unit": {leaf: (...)}}, the number of the port's own leaf that each entry is
         of, and of the unit in it; empty: the port's leaves are PyTorch's
     """
@@ -46,6 +47,7 @@ class Updates:
     clipping: Clipping | None = None
     norms: np.ndarray | None = None
     passes: int = 1
+    unsure: bool = False
     groups: Mapping[str, Leaves] = field(default_factory=dict)
 
     def __len__(self) -> int:

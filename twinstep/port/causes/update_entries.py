@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from twinstep.port.causes.update_groups import Groups, flat, groups_of
+from twinstep.port.judging_updates import SUMMED_EPS
 from twinstep.port.updates import Updates
-
-_SUMMED = 2.0  # eps
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def sizes_of(updates: Updates) -> Sizes:
         columns.append([absolute.max(1, initial=0.0), absolute.sum(1), *sums])
     largest, absolute, g2, p2, gp = (np.stack(rows, 1) for rows in zip(*columns, strict=True))
     eps = max(float(np.finfo(leaf.dtype).eps) for leaf in updates.grads.values())
-    unsure = _SUMMED * eps if updates.passes > 1 else 0.0
+    unsure = SUMMED_EPS * eps if updates.unsure else 0.0
     together = None if updates.norms is None else np.asarray(updates.norms, np.float64)
     return Sizes(largest, absolute, g2, p2, gp, together, groups_of(updates), unsure)
 
