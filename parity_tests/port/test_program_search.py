@@ -112,6 +112,20 @@ def residual(times: float) -> Loss:
     return loss
 
 
+def gated(*gates: Callable[[jax.Array], jax.Array]) -> Loss:
+    """Two gates of one line, in each turn of a loop."""
+
+    def loss(p: Any, b: Any) -> jax.Array:
+        h = jnp.zeros((4, 4))
+        for t in range(2):
+            names = zip(gates, ("q", "k"), strict=True)
+            r, z = (gate(b["x"][:, t] @ p[name] + h) for gate, name in names)
+            h = z * jnp.tanh(r) + (1 - z) * h
+        return jnp.mean(h**2)
+
+    return loss
+
+
 def convolved(padding: Any, pool: Any = (lax.max, -np.inf, 1.0)) -> Loss:
     def loss(p: Any, b: Any) -> jax.Array:
         dims = ("NHWC", "HWIO", "NHWC")
@@ -201,6 +215,11 @@ FAULTS: dict[str, tuple[Loss, Loss, str]] = {
     "gate turned": (
         looped(nn.sigmoid),
         looped(lambda x: nn.sigmoid(-x)),
+        "1 - sigmoid in place of",
+    ),
+    "one gate of a line": (
+        gated(nn.sigmoid, nn.sigmoid),
+        gated(nn.sigmoid, lambda x: nn.sigmoid(-x)),
         "1 - sigmoid in place of",
     ),
     "positions": (

@@ -14,6 +14,7 @@ from helpers.storing import bits
 from torch import nn
 
 from twinstep.torch import record
+from twinstep.torch.naming import alive
 from twinstep.trace.ledger import Trace
 
 OURS = f"twinstep{os.sep}torch{os.sep}"
@@ -218,3 +219,31 @@ def test_an_interrupt_of_what_records_is_caught(lines: int) -> None:
     assert np.isfinite(trace.losses).all()
     for array, parameter in zip(trace.params.values(), model.parameters(), strict=True):
         assert np.array_equal(array[-1], parameter.detach().numpy())
+
+
+class Trainer:
+    """What holds an optimizer."""
+
+    def __init__(self) -> None:
+        self.optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1)
+
+    def fit(self) -> None:
+        other = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1)
+        raise ValueError(other)
+
+
+def test_what_only_the_last_exception_holds_is_in_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook keeps what a cell raised, and with it what that had made: no rival's names."""
+    monkeypatch.setattr(sys, "last_value", None, raising=False)  # and as it was, at the end
+    kept = Trainer()
+    before = len(alive(torch.optim.Optimizer))
+    for trainer in (kept, None):
+        with pytest.raises(ValueError, match="SGD") as raised:
+            (trainer or Trainer()).fit()
+        error = raised.value
+        error.args = ()
+        assert len(alive(torch.optim.Optimizer)) == before + (1 if trainer else 2)
+        sys.last_value = error
+        assert len(alive(torch.optim.Optimizer)) == before
+        del raised, error
+    assert kept.optimizer in alive(torch.optim.Optimizer)

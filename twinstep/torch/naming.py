@@ -7,6 +7,7 @@ modules are trained, each is called by the variable that holds it.
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import FrameType, ModuleType
 from typing import Any
@@ -189,9 +190,30 @@ def _frames() -> Iterator[FrameType]:
 
 
 def alive(kind: type) -> list[Any]:
-    """All objects of a class that are in use; asked of the type: some lie about their class."""
+    """All objects of a class that are in use; asked of the type: some lie about their class.
+
+    What only the last exception still holds is in no use: a notebook keeps that.
+    """
     gc.collect()
-    return [one for one in gc.get_objects() if issubclass(type(one), kind)]
+    left = _left_behind()
+    return [
+        one
+        for one in gc.get_objects()
+        if issubclass(type(one), kind) and not (id(one) in left and variable(one) is None)
+    ]
+
+
+def _left_behind() -> set[int]:
+    """What the variables of frames hold, and their attributes, that the last exception keeps."""
+    error, found = getattr(sys, "last_value", None), set[int]()
+    seen: set[int] = set()
+    while isinstance(error, BaseException) and id(error) not in seen:
+        seen.add(id(error))
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            for held in list(frame.f_locals.values()):
+                found |= {id(held), *map(id, list(getattr(held, "__dict__", {}).values()))}
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _roots() -> list[tuple[nn.Module, set[nn.Parameter]]]:

@@ -28,7 +28,22 @@ def groups(program: Program, numbers: Sequence[int]) -> list[tuple[int, ...]]:
         for number in numbers:
             by.setdefault((operations[number].name, key(number)), []).append(number)
         found |= dict.fromkeys(map(tuple, by.values()))
+        if key is keys[1]:
+            for of in by.values():
+                found |= dict.fromkeys(_turns(program, of))
     return list(found)
+
+
+def _turns(program: Program, numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Of what a line does several times in each turn of a loop, as its gates, one in all turns."""
+    sites: dict[tuple[int, ...], list[int]] = {}
+    for number in numbers:
+        sites.setdefault(program.operations[number].site, []).append(number)
+    each = list(sites.values())
+    for count in range(2, len(each)):
+        if len(each) % count == 0:
+            for first in range(count):
+                yield tuple(number for site in each[first::count] for number in site)
 
 
 def changes(program: Program, able: Mapping[int, Replacement], says: str) -> Iterator[Change]:
