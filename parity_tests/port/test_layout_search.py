@@ -126,6 +126,25 @@ def test_no_change_repairs_what_is_no_layout() -> None:
     assert not repairs(gru_loss, turned, trace.inputs_of(0), loss, budget=1)
 
 
+def test_later_losses_decide_what_the_first_leaves_open() -> None:
+    """Where all features are alike, a matrix turned and one exchanged may give one loss."""
+    rng = np.random.default_rng(0)
+
+    def loss_fn(params: Any, x: Any) -> jax.Array:
+        return jnp.tanh(x @ params["w"])[0] @ jnp.arange(4.0) + x[0] @ params["v"] @ x[1]
+
+    right, moved, other = rng.normal(size=(3, 4, 4))
+    alike, x = np.ones((2, 4)), rng.normal(size=(2, 4))
+    loss = float(loss_fn({"w": right, "v": right}, alike))
+    given = {"w": right.T, "v": right}, alike, loss
+    assert {repair.leaves for repair in repairs(loss_fn, *given)} == {("w",), ("v", "w")}
+    of_next = float(loss_fn({"w": moved, "v": other}, x))
+    later = {"w": moved.T, "v": other}, x, of_next
+    (repair,) = repairs(loss_fn, *given, later=[later])
+    assert (repair.says, repair.leaves) == ("axes in the order (1, 0)", ("w",))
+    assert not repairs(loss_fn, *given, later=[(*later[:2], of_next + 1e-3)])
+
+
 def test_the_loss_is_compiled_once() -> None:
     traced = []
 

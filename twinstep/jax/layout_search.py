@@ -61,6 +61,7 @@ def repairs(
     batch: Any,
     loss: float,
     *,
+    later: Sequence[tuple[Tree, Any, float]] = (),
     budget: int = BUDGET,
 ) -> list[Repair]:
     """Tries one change at a time, of a leaf and of all of its kind, by the first loss.
@@ -74,6 +75,8 @@ def repairs(
         params: The start, a tree of arrays.
         batch: What PyTorch's first loss was computed on.
         loss: PyTorch's first loss.
+        later: Parameters, batch and loss of further steps, which the same change has to explain: of
+            hundreds that are tried one may meet a loss by chance.
         budget: How often the loss may be computed.
 
     Returns:
@@ -97,31 +100,49 @@ def repairs(
     if not math.isfinite(loss):
         raise InputError(f"PyTorch's first loss is {loss}, expected a finite number")
     treedef = jax.tree.structure(params)
-    named = {name: np.asarray(leaf) for name, leaf in by_name(params).items()}
 
     @jax.jit
-    def first(leaves: Sequence[Any]) -> Any:
+    def first(leaves: Sequence[Any], batch: Any) -> Any:
         found = loss_fn(jax.tree.unflatten(treedef, leaves), batch)
         return found[0] if isinstance(found, tuple) else found
 
-    def computed(leaves: Leaves) -> float:
-        return float(first([*leaves.values()]))
+    def fits(leaves: Leaves, batch: Any, loss: float) -> float | None:
+        value = float(first([*leaves.values()], batch))
+        allowed = tolerance.plain_bound(np.array([abs(loss)]), np.ones(1), kind)
+        return value if abs(value - loss) <= allowed[0] else None
 
+    named = _named(params)
     # NumPy's float64 is JAX's float32, where x64 is off
     of_jax = [jax.dtypes.canonicalize_dtype(array.dtype) for array in named.values()]
     kinds = [dtypes.name(kind) for kind in of_jax if tolerance.eps(dtypes.name(kind))]
     kind = max(kinds, key=tolerance.eps, default="float32")
-    allowed = float(tolerance.plain_bound(np.array([abs(loss)]), np.ones(1), kind)[0])
-    if abs(computed(named) - loss) <= allowed:
+    if fits(named, batch, loss) is not None:
         return []
     found = []
     for move in itertools.islice(_moves(named), budget):
         leaves = {**named, **move.of}
-        value = computed(leaves)
-        if abs(value - loss) <= allowed:
+        value = fits(leaves, batch, loss)
+        if value is None:
+            continue
+        again = (({**other, **_same(move, other)}, *rest) for other, *rest in _later(later))
+        if all(fits(*given) is not None for given in again):
             tree = jax.tree.unflatten(treedef, [*leaves.values()])
             found.append(Repair(move.says, tuple(move.of), value, tree))
     return found
+
+
+def _named(params: Tree) -> Leaves:
+    return {name: np.asarray(leaf) for name, leaf in by_name(params).items()}
+
+
+def _later(later: Sequence[tuple[Tree, Any, float]]) -> Iterator[tuple[Leaves, Any, float]]:
+    return ((_named(params), batch, loss) for params, batch, loss in later)
+
+
+def _same(move: _Move, named: Leaves) -> Leaves:
+    """What a change makes of other values."""
+    alike = (one.of for one in _moves(named) if one.says == move.says)
+    return next((of for of in alike if of.keys() == move.of.keys()), {})
 
 
 def _moves(named: Leaves) -> Iterator[_Move]:

@@ -81,38 +81,38 @@ def differences(
 
     With it all gradients of the first step, and the losses of some, are PyTorch's.
     """
-    torch, forcing = proof.torch.trace, launch.forcing()
-    search, batches = launch.program_search(), _batches(proof, batch_of)[:_EXAMPLES]
+    search, first = launch.program_search(), _batches(proof, batch_of)[:1]
 
     def accepts(changed: Callable[[Any, Any], Any]) -> bool:
-        return all(held.fits for held in _losses_held(proof, changed, params, batches[:1]))
+        return all(held.fits for held in _losses_held(proof, changed, params, first))
 
-    with forcing.in_dtype(torch.metadata.dtype):
-        losses = torch.losses * proof.loss_factor
-        each = zip(_params(torch, proof.jax.mapping), batches, losses, strict=False)
-        examples = [
-            search.Example(forcing.tree_of(params, named), batch, float(loss))
-            for named, batch, loss in each
-        ]
+    with launch.forcing().in_dtype(proof.torch.trace.metadata.dtype):
+        examples = [search.Example(*one) for one in _examples(proof, params, batch_of)]
         found = search.differences(loss_fn, examples, accepts)
     return [f"with {one.says} loss and gradients are PyTorch's" for one in found]
+
+
+def _examples(proof: Proof, params: Any, batch_of: Batches) -> Iterator[tuple[Any, Any, float]]:
+    """Parameters and batch of the first steps as the port takes them, and PyTorch's losses."""
+    starts = _params(proof.torch.trace, proof.jax.mapping)
+    losses = proof.torch.trace.losses * proof.loss_factor
+    batches = _batches(proof, batch_of)[:_EXAMPLES]
+    for batch, named, loss in zip(batches, starts, losses, strict=False):
+        yield launch.forcing().tree_of(params, named), batch, float(loss)
 
 
 def layouts(
     proof: Proof, loss_fn: Callable[[Any, Any], Any], params: Any, batch_of: Batches = None
 ) -> list[str]:
-    """Other layouts of the port's start that make its first loss PyTorch's, in words.
+    """Other layouts of the port's start that make its first losses PyTorch's, in words.
 
     A layout that is wrong in every layer is odd in none: only the loss tells.
     """
-    start = {name: array[0] for name, array in proof.jax.trace.params.items()}
-    loss = float(proof.torch.trace.losses[0]) * proof.loss_factor
     with launch.forcing().in_dtype(proof.torch.trace.metadata.dtype):
-        tree = launch.forcing().tree_of(params, start)
-        batch = _batches(proof, batch_of)[0]
-        found = launch.layout_search().repairs(loss_fn, tree, batch, loss)
+        first, *later = _examples(proof, params, batch_of)
+        found = launch.layout_search().repairs(loss_fn, *first, later=later)
     return [
-        f"with {' and '.join(repair.leaves)} changed ({repair.says}) the first loss is PyTorch's"
+        f"with {' and '.join(repair.leaves)} changed ({repair.says}) the losses are PyTorch's"
         for repair in found
     ]
 
