@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import twinstep
+import twinstep.jax.rewriting.search
 from port.small_pair import adam, forward, step_of, torch_side, transposed
 from twinstep import extras
 from twinstep.trace.ledger import Trace
@@ -60,6 +61,19 @@ def test_a_wrong_loss_is_found(change: float) -> None:
     found = twinstep.prove(*pair(), loss_fn=wrong)
     assert found.first is not None
     assert (found.first.stage, found.first.step) == ("loss", 1)
+
+
+def test_a_program_that_cannot_be_taken_apart_leaves_the_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*given: Any) -> Any:
+        raise RuntimeError("no such primitive\nmore")
+
+    monkeypatch.setattr(twinstep.jax.rewriting.search, "flattened", fails)
+    wrong = loss_of(lambda params, x: forward(params, x) * 1.5)
+    found = twinstep.prove(*pair(), loss_fn=wrong)
+    assert not found.verdict.same
+    assert "loss_fn was not taken apart: RuntimeError: no such primitive" in found.notes
 
 
 def test_a_layout_that_only_the_loss_tells_is_named() -> None:

@@ -143,13 +143,6 @@ class Program:
                     found[atom].append(number)
         return found
 
-    def sites(self) -> dict[tuple[int, ...], list[int]]:
-        """{site: its operations}"""
-        found: dict[tuple[int, ...], list[int]] = {}
-        for number, operation in enumerate(self.operations):
-            found.setdefault(operation.site, []).append(number)
-        return found
-
     def again(self, number: int, read: Read) -> Sequence[Any]:
         """What an operation itself makes of what is there."""
         operation = self.operations[number]

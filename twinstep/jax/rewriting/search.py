@@ -16,7 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.jax.rewriting import attention, criteria, functions, norms, numbers, pooling, terms
+from twinstep.jax.rewriting import (
+    attention,
+    criteria,
+    functions,
+    norms,
+    numbers,
+    pooling,
+    positions,
+    terms,
+)
 from twinstep.jax.rewriting.program import Edit, Operation, Program, Read, Replacement, flattened
 from twinstep.jax.rewriting.sites import Change, changes
 from twinstep.jax.trees import Tree
@@ -133,8 +142,11 @@ class _Search:
     def fits(self, edit: Edit) -> bool:
         """Whether all losses are PyTorch's then."""
         for example, inputs, before in zip(self.examples, self.inputs, self.before, strict=True):
-            off = float(self.program.edited(inputs, edit, before)) - example.loss
-            if not abs(off) <= self.allowed(example):
+            try:
+                loss = float(self.program.edited(inputs, edit, before))
+            except (TypeError, ValueError):  # of shapes that what comes after does not take
+                return False
+            if not abs(loss - example.loss) <= self.allowed(example):
                 return False
         return True
 
@@ -152,9 +164,9 @@ class _Search:
         yield self._fitting(attention.other_masks(program, of_params))
         yield self._fitting(attention.other_axes(program))
         yield self._fitting(pooling.other_pools(program, of_params))
-        yield self._fitting(pooling.other_paddings(program, of_params))
-        yield self._fitting(pooling.other_integers(program, of_params))
-        yield self._fitting(pooling.reversed_inputs(program, self.batch))
+        yield self._fitting(positions.other_paddings(program, of_params))
+        yield self._fitting(positions.other_integers(program, of_params))
+        yield self._fitting(positions.reversed_inputs(program, self.batch))
         yield self._fitting(terms.fewer_terms(program, of_params))
 
     def flowing(self) -> Iterator[Iterator[Change]]:
