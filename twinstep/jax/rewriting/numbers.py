@@ -16,11 +16,15 @@ import numpy as np
 from twinstep.jax.rewriting.program import Edit, Program, Read, Replacement
 from twinstep.jax.rewriting.sites import Change, groups, lines
 
-_GRID = (-1.0, 0.0, *(10.0 ** (n / 2) for n in range(-8, 9)))
+_DECADES = (*range(-16, -4, 2), *range(-4, 5), *range(6, 18, 2))
+_GRID = (-1.0, 0.0, *(10.0 ** (n / 4) for n in _DECADES))
 """Times what stands there: roots are looked for between two of them."""
 _STEPS = 60
 _GIVE_FACTORS = {"dot_general", "conv_general_dilated", "gather"}
-_DIGITS = 12
+_NEXT = 1e-5
+"""Of a number, how far a root or a fraction may be from it that it is meant to be."""
+_SIZES = 16
+_EPS = (1e-3, 1e-5, 1e-6, 1e-8, 1e-12)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def solved(
         lambda values, inputs: program.edited(inputs, _edit(program, numbers, values))
     )
     done: set[int] = set()
+    by_sizes = _of_sizes(program)
     for chosen in _groups(program, numbers):
         of = [numbers[i] for i in chosen]
         if done & {number.operation for number in of}:
@@ -98,11 +103,25 @@ def solved(
         def fits(value: float, off: Callable[..., float] = off) -> bool:
             return all(abs(off(value, run)) <= run.allowed for run in runs)
 
-        for root in _roots(off, of[0].value):
-            if (value := _shortened(root, fits)) is not None:
-                done |= {number.operation for number in of}
-                edit = _edit(program, of, [value] * len(of))
-                yield Change(_said(program, of, value), edit)
+        start = of[0].value
+        tried = [*_roots(off, start), *(start * factor for factor in by_sizes)]
+        for root in filter(fits, tried):
+            done |= {number.operation for number in of}
+            for value in filter(fits, _written(root)):
+                yield _change(program, of, value)
+
+
+def other_eps(program: Program, numbers: Sequence[Number]) -> Iterator[Change]:
+    """Each small number as others have it: a loss in float32 does not see which it is."""
+    for chosen in _groups(program, numbers):
+        of = [numbers[i] for i in chosen]
+        if 0 < of[0].value <= max(_EPS):
+            for value in _EPS:
+                yield _change(program, of, value)
+
+
+def _change(program: Program, of: Sequence[Number], value: float) -> Change:
+    return Change(_said(program, of, value), _edit(program, of, [value] * len(of)))
 
 
 def _groups(program: Program, numbers: Sequence[Number]) -> Iterator[tuple[int, ...]]:
@@ -172,23 +191,34 @@ def _between(off: Callable[[float], float], a: float, b: float, fa: float, fb: f
     return a if abs(off(a)) < abs(off(b)) else b
 
 
-def _shortened(value: float, fits: Callable[[float], bool]) -> float | None:
-    """The shortest number next to a value that fits as well; None: not even the value does."""
-    if not fits(value):
-        return None
-    shorter = (float(f"{value:.{digits}g}") for digits in range(1, _DIGITS))
-    return next(filter(fits, shorter), value)
+def _of_sizes(program: Program) -> list[float]:
+    """What the sizes of arrays divide and multiply by, and their roots."""
+    sizes = {n for shape in program.shapes for n in shape.shape if n > 1}
+    return [n**power for n in sorted(sizes)[:_SIZES] for power in (-0.5, 0.5, -1.0, 1.0)]
+
+
+def _written(value: float) -> Iterator[float]:
+    """What a number may have been written as, the plainest first; itself."""
+    yield from (float(f"{value:.{digits}g}") for digits in (1, 2))
+    if (known := _known(value)) is not None:
+        yield known[1]
+    yield from (float(f"{value:.{digits}g}") for digits in (4, 6, 9))
+    yield value
+
+
+def _known(value: float) -> tuple[str, float] | None:
+    """A root or a fraction that it is next to."""
+    for n in range(2, 4097):
+        for text, exact in ((f"1/sqrt({n})", n**-0.5), (f"sqrt({n})", n**0.5), (f"1/{n}", 1 / n)):
+            if abs(value - exact) <= _NEXT * exact:
+                return text, exact
+    return None
 
 
 def _form(value: float) -> str:
     """A number as it would be written, such as 1/sqrt(8)."""
-    if float(f"{value:.4g}") == value:
-        return f"{value:g}"
-    for n in range(2, 4097):
-        for text, exact in ((f"1/sqrt({n})", n**-0.5), (f"sqrt({n})", n**0.5), (f"1/{n}", 1 / n)):
-            if abs(value - exact) <= 1e-6 * exact:
-                return text
-    return f"{value:.6g}"
+    known = _known(value)
+    return known[0] if known and float(f"{value:.4g}") != value else f"{value:.6g}"
 
 
 def _said(program: Program, of: Sequence[Number], value: float) -> str:

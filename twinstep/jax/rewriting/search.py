@@ -92,7 +92,7 @@ def differences(
             search.computed(),
         )
     elif not accepts(loss_fn):
-        tried = (search.flowing(),)
+        tried = (search.unseen(),)
     else:
         return []
     for kinds in tried:
@@ -169,19 +169,22 @@ class _Search:
         yield self._fitting(positions.reversed_inputs(program, self.batch))
         yield self._fitting(terms.fewer_terms(program, of_params))
 
-    def flowing(self) -> Iterator[Iterator[Change]]:
-        """Gradients where none flow."""
+    def unseen(self) -> Iterator[Iterator[Change]]:
+        """Of what no loss sees: gradients where none flow, and eps."""
         stopped: dict[int, Replacement] = {
             number: functools.partial(_as_it_is, operation)
             for number, operation in enumerate(self.program.operations)
             if operation.name == "stop_gradient"
         }
         yield self._fitting(changes(self.program, stopped, "no stop_gradient"))
+        standing = numbers.standing(self.program, self.of_any, self.before[0])
+        yield self._fitting(numbers.other_eps(self.program, standing))
 
     def inserted(self) -> Iterator[Iterator[Change]]:
         """A factor, or a term, that does not stand in the program."""
         yield self._solved(numbers.factors(self.program, self.of_params))
-        yield self._fitting(terms.more_terms(self.program, self.of_params))
+        more = terms.more_terms(self.program, self.of_params)
+        yield self._fitting(itertools.islice(more, terms.MOST))
 
     def computed(self) -> Iterator[Iterator[Change]]:
         """Another loss of what the network gives."""

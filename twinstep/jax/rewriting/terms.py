@@ -25,8 +25,15 @@ def fewer_terms(program: Program, dependent: Sequence[bool]) -> Iterator[Change]
         yield from changes(program, able, f"nothing in place of the {says} of what is added")
 
 
+MOST = 400
+"""Terms that are tried."""
+
+
 def more_terms(program: Program, dependent: Sequence[bool]) -> Iterator[Change]:
-    """Each array with an earlier one added, as many operations before it in all blocks."""
+    """Each array with an earlier one added, as many operations before it in all blocks.
+
+    The nearest ones first: the further back, the less a residual it is.
+    """
     operations, shapes = program.operations, program.shapes
     ends = [
         number
@@ -41,7 +48,7 @@ def more_terms(program: Program, dependent: Sequence[bool]) -> Iterator[Change]:
             if earlier < number and shape.shape and shapes[term] == shape:
                 added = functools.partial(_more, program, number, term)
                 able.setdefault(number - earlier, {})[number] = added
-    for back, of in able.items():
+    for back, of in sorted(able.items()):
         for change in changes(program, of, ""):
             first = min(change.edit)
             line, own = (operations[n].line for n in (first - back, first))
