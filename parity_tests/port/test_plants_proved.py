@@ -1,6 +1,7 @@
 """`prove` finds each planted fault at its stage and step, and names what it knows of it."""
 
 import functools
+import importlib
 from collections.abc import Iterator
 
 import jax
@@ -56,6 +57,20 @@ ELSEWHERE = {
 }
 """{a fault: where `prove` has it, if not where by_hand has it}"""
 
+UNNAMED = (
+    "gru_dicts-reset early",
+    "gru_dicts-bias outside",
+    "gru_dicts-one bias",
+    "gru_dicts-gradients noisy",
+    "gru_dicts-unweighted",
+    "gru_dicts-mean by number",
+    "gru_dicts-weights turned",
+    "gru_dicts-weight's size",
+    "transformer_linen-normalized after",
+    "transformer_linen-no final norm",
+)
+"""Faults of a program that no one difference that is tried makes right."""
+
 theirs_of = functools.cache(torch_trace)
 
 
@@ -75,14 +90,19 @@ def quickly_compiled() -> Iterator[None]:
     jax.clear_caches()
 
 
-def proved(plant: Plant, dtype: str) -> Comparison:
-    """What is found of a fault, the map being that of the right port where it fits."""
+def proved(plant: Plant, dtype: str, by_loss: bool = False) -> Comparison:
+    """What is found of a fault, the map being that of the right port where it fits.
+
+    by_loss: whether with the port's own loss too
+    """
     ours, mapping = right(plant.port, dtype)
     left = jax_trace(plant.port, theirs_of(plant.port, SEED, dtype), plant)
     alike = left.params.keys() == ours.params.keys()
-    return twinstep.prove(
-        theirs_of(plant.port, SEED, dtype), left, mapping=mapping if alike else None
-    )
+    theirs, loss_fn = theirs_of(plant.port, SEED, dtype), None
+    if by_loss:
+        program = importlib.import_module(f"port.programs.{plant.port}")
+        loss_fn = program.loss_of(theirs, plant.planted(program.Parts()))
+    return twinstep.prove(theirs, left, mapping=mapping if alike else None, loss_fn=loss_fn)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -92,6 +112,24 @@ def test_a_fault_is_found_and_named(name: str, quickly_compiled: None) -> None:
     assert found.first is not None
     assert (found.first.stage, found.first.step) == (plant.stage, plant.at)
     assert any(NAMED[name] in cause for cause in found.causes), found.causes
+
+
+def of_program() -> list[Plant]:
+    """Faults of the first loss or gradients, of ports whose loss is a function of its own."""
+    known = [p for p in PLANTS if p.port != "gru_equinox" and str(p) not in (*ELSEWHERE, *UNNAMED)]
+    return [plant for plant in known if plant.stage in ("loss", "raw_grads")]
+
+
+def test_what_of_a_program_is_wrong_is_named(quickly_compiled: None) -> None:
+    plant = next(plant for plant in PLANTS if str(plant) == "conv_nnx-relu")
+    found = proved(plant, "float64", by_loss=True)
+    assert any("GELU in place of what is at conv_nnx.py" in cause for cause in found.causes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plant", of_program(), ids=str)
+def test_every_difference_of_a_program_is_named(plant: Plant, quickly_compiled: None) -> None:
+    assert proved(plant, "float64", by_loss=True).causes
 
 
 @pytest.mark.slow

@@ -72,13 +72,15 @@ def test_a_twin_is_a_port_that_is_the_same(example: str, dtype: str) -> None:
 
 def test_leaves_are_chosen_by_pattern() -> None:
     theirs, ours = pair()
-    off = planted(ours, "params", "port.model.weight", 3)
-    assert not twinstep.prove(theirs, off, leaves=["*.weight"]).verdict.same
-    found = twinstep.prove(theirs, off, leaves=["gru.*"])
-    assert found.verdict.same
-    assert "of 6 leaves 4 are judged, by gru.*" in found.notes
+    mapping = twinstep.match(theirs, ours).mapping
+    of_start, of_update = (planted(ours, "params", "port.model.weight", row) for row in (0, 3))
+    assert not twinstep.prove(theirs, of_start, mapping=mapping, leaves=["*.weight"]).verdict.same
+    for off in (of_start, of_update):
+        found = twinstep.prove(theirs, off, mapping=mapping, leaves=["gru.*"])
+        assert found.verdict.same
+        assert "of 6 leaves 4 are judged, by gru.*" in found.notes
     with pytest.raises(twinstep.InputError, match=r"leaves head.\*: none of the 6 that PyTorch's"):
-        twinstep.prove(theirs, off, leaves=["head.*"])
+        twinstep.prove(theirs, ours, leaves=["head.*"])
 
 
 @pytest.mark.parametrize("leaf", ["port.model.weight", "port.gru.weight_hh_l0"])
