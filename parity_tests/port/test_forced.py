@@ -63,6 +63,22 @@ def test_a_wrong_loss_is_found(change: float) -> None:
     assert (found.first.stage, found.first.step) == ("loss", 1)
 
 
+def test_where_no_difference_fits_it_is_said() -> None:
+    wrong = loss_of(lambda params, x: jnp.sin(3 * forward(params, x)) + 0.3)
+    found = twinstep.prove(*pair(), loss_fn=wrong)
+    assert not found.causes
+    assert "of what was tried in loss_fn no one difference makes it PyTorch's" in found.notes
+
+
+def test_what_a_run_did_beside_its_loss_is_told_apart_from_it() -> None:
+    theirs, ours = pair()
+    off = dataclasses.replace(ours, losses=ours.losses * (1 + 1e-6))
+    found = twinstep.prove(theirs, off, loss_fn=loss_of(forward))
+    assert found.first is not None
+    assert (found.first.stage, found.first.step) == ("loss", 1)
+    assert any("loss_fn itself makes PyTorch's" in note for note in found.notes)
+
+
 def test_a_program_that_cannot_be_taken_apart_leaves_the_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
