@@ -79,6 +79,15 @@ def normed(axes: Any, eps: float = 1e-5, ddof: int = 0, less: bool = True) -> Lo
     return lambda p, b: jnp.mean(jnp.tanh(norm(b["x"] @ p["w"])) ** 3)
 
 
+def normed_and(function: Callable[[jax.Array], jax.Array], eps: float) -> Loss:
+    def loss(p: Any, b: Any) -> jax.Array:
+        x = b["x"] @ p["w"]
+        x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
+        return jnp.mean(function(x @ p["w"].T) ** 2)
+
+    return loss
+
+
 def pooled(pool: Callable[[jax.Array], jax.Array]) -> Loss:
     return lambda p, b: jnp.mean((pool(jnp.tanh(b["x"] @ p["w"]))) ** 2)
 
@@ -203,6 +212,11 @@ FAULTS: dict[str, tuple[Loss, Loss, str]] = {
     ),
     "eps": (normed(-1, 1e-3), normed(-1), "1e-05 in place of 0.001"),
     "unbiased": (normed(-1, ddof=1), normed(-1), "5 in place of 4"),
+    "GELU and eps": (
+        normed_and(nn.gelu, 1e-6),
+        normed_and(exact, 1e-5),
+        ", and 1e-05 in place of 1e-06",
+    ),
     "no mean": (normed(-1, less=False), normed(-1), "a layer norm in place of"),
     "over the batch": (normed(-1), normed((0, 1)), "a batch norm of the last axis in place of"),
     "first": (pooled(lambda x: x[:, 0]), pooled(by_last), "the last in place of"),

@@ -34,6 +34,8 @@ from twinstep.trace import dtypes
 
 SECONDS = 120.0
 """After which no more is tried."""
+_PAIRED = 16
+"""So many changes of an eps are tried with each other change."""
 LossFn = Callable[[Tree, Any], Any]
 
 
@@ -90,6 +92,7 @@ def differences(
             search.replaced(),
             search.inserted(),
             search.computed(),
+            search.combined(),
         )
     elif not accepts(loss_fn):
         tried = (search.unseen(),)
@@ -158,11 +161,10 @@ class _Search:
     def replaced(self) -> Iterator[Iterator[Change]]:
         """Of what stands in the program, something else."""
         program, of_params = self.program, self.of_params
-        yield self._solved(numbers.standing(program, self.of_any, self.before[0]))
-        yield self._fitting(functions.other_functions(program, of_params))
+        yield self._solved(self._standing())
+        for kind in self._functional():
+            yield self._fitting(kind)
         yield self._fitting(norms.other_norms(program, of_params))
-        yield self._fitting(attention.other_masks(program, of_params))
-        yield self._fitting(attention.other_axes(program))
         yield self._fitting(pooling.other_pools(program, of_params))
         yield self._fitting(positions.other_paddings(program, of_params))
         yield self._fitting(positions.other_integers(program, of_params))
@@ -177,8 +179,7 @@ class _Search:
             if operation.name == "stop_gradient"
         }
         yield self._fitting(changes(self.program, stopped, "no stop_gradient"))
-        standing = numbers.standing(self.program, self.of_any, self.before[0])
-        yield self._fitting(numbers.other_eps(self.program, standing))
+        yield self._fitting(numbers.other_eps(self.program, self._standing()))
 
     def inserted(self) -> Iterator[Iterator[Change]]:
         """A factor, or a term, that does not stand in the program."""
@@ -188,10 +189,28 @@ class _Search:
 
     def computed(self) -> Iterator[Iterator[Change]]:
         """Another loss of what the network gives."""
+        yield self._fitting(self._criteria())
+
+    def _criteria(self) -> Iterator[Change]:
         loss, values = self.examples[0].loss, self.before[0]
-        yield self._fitting(
-            criteria.other_criteria(self.program, self.of_params, self.of_batch, values, loss)
-        )
+        return criteria.other_criteria(self.program, self.of_params, self.of_batch, values, loss)
+
+    def combined(self) -> Iterator[Iterator[Change]]:
+        """Two at once: an eps, which Flax has otherwise by default, and something else."""
+        yield self._fitting(self._pairs())
+
+    def _pairs(self) -> Iterator[Change]:
+        eps = numbers.other_eps(self.program, self._standing())
+        small = list(itertools.islice(eps, _PAIRED))
+        for kind in (*self._functional(), self._criteria()):
+            for one, other in itertools.product(kind, small):
+                if not one.edit.keys() & other.edit.keys():
+                    yield Change(f"{one.says}, and {other.says},", {**one.edit, **other.edit})
+
+    def _functional(self) -> Iterator[Iterator[Change]]:
+        yield functions.other_functions(self.program, self.of_params)
+        yield attention.other_masks(self.program, self.of_params)
+        yield attention.other_axes(self.program)
 
     def _fitting(self, changes: Iterator[Change]) -> Iterator[Change]:
         for change in changes:
@@ -199,6 +218,9 @@ class _Search:
                 return
             if self.fits(change.edit):
                 yield change
+
+    def _standing(self) -> list[numbers.Number]:
+        return numbers.standing(self.program, self.of_any, self.before[0])
 
     def _solved(self, of: Sequence[numbers.Number]) -> Iterator[Change]:
         runs = [
