@@ -41,7 +41,7 @@ def softmaxes(program: Program) -> list[Softmax]:
         if operation.name != "div" or not isinstance(operation.takes[0], int):
             continue
         top = program.operations[program.made_by[operation.takes[0]]]
-        below = _behind(program, operation.takes[1])
+        below = program.maker(operation.takes[1])
         if top.name != "exp" or below is None or below.name != "reduce_sum":
             continue
         if below.takes[0] != operation.takes[0]:
@@ -54,16 +54,6 @@ def softmaxes(program: Program) -> list[Softmax]:
 
 def _place(atom: Atom) -> int:
     return atom if isinstance(atom, int) else 0
-
-
-def _behind(program: Program, atom: Atom) -> Any:
-    """The operation that made it, before it was given another shape."""
-    while isinstance(atom, int):
-        operation = program.operations[program.made_by[atom]]
-        if operation.name not in ("broadcast_in_dim", "reshape", "stop_gradient", "squeeze"):
-            return operation
-        atom = operation.takes[0]
-    return None
 
 
 def other_masks(program: Program, dependent: Sequence[bool]) -> Iterator[Change]:

@@ -96,14 +96,12 @@ def _of_classes(
         for reduction in ("mean", "sum", "mean of each sample's mean", "mean of each sample's sum"):
             options = [said] if said else []
             options += [] if reduction == "mean" else [reduction]
-
             plain = functools.partial(_cross_entropy, ignored=ignored, reduction=reduction)
             yield f"cross_entropy({', '.join(options)})", plain
             none, all_of_it = (float(plain(logits, labels, smoothing=of)) for of in (0.0, 1.0))
             smoothing = (loss - none) / (all_of_it - none) if all_of_it != none else 0.0
             if 1e-4 < smoothing < 1:
                 short = float(f"{smoothing:.4g}")
-
                 options = [*options, f"label_smoothing={short:g}"]
                 smoothed = functools.partial(plain, smoothing=short)
                 yield f"cross_entropy({', '.join(options)})", smoothed

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from twinstep.jax.rewriting.program import Atom, Constant, Operation, Program, Read, Replacement
 from twinstep.jax.rewriting.sites import Change, changes
 
-_SHAPED = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "convert_element_type", "copy"}
 _EPS = 1e-5  # of all of PyTorch's
 _AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
     "a layer norm": lambda rank: (rank - 1,),
@@ -47,24 +46,14 @@ def norms(program: Program, dependent: Sequence[bool]) -> list[Norm]:
     return found
 
 
-def _made(program: Program, atom: Atom) -> Operation | None:
-    """The operation that made a value, before it was given another shape."""
-    while isinstance(atom, int):
-        operation = program.operations[program.made_by[atom]]
-        if operation.name not in _SHAPED:
-            return operation
-        atom = operation.takes[0]
-    return None
-
-
 def _root(program: Program, atom: Atom) -> tuple[Operation | None, Atom | None]:
     """The root that a value is, and what it has been multiplied with."""
-    operation = _made(program, atom)
+    operation = program.maker(atom)
     if operation is None or operation.name in ("sqrt", "rsqrt"):
         return operation, None
     if operation.name == "mul":
         for one, other in (operation.takes, operation.takes[::-1]):
-            root = _made(program, one)
+            root = program.maker(one)
             if root is not None and root.name in ("sqrt", "rsqrt"):
                 return root, other
     return None, None
@@ -78,7 +67,7 @@ def _before_mean(program: Program, array: int) -> int:
 
 
 def _eps(program: Program, root: Operation) -> float:
-    below = _made(program, root.takes[0])
+    below = program.maker(root.takes[0])
     for atom in below.takes if below is not None and below.name in ("add", "max") else ():
         if isinstance(atom, Constant) and jnp.ndim(atom.value) == 0:
             return float(atom.value)

@@ -4,6 +4,7 @@ What jit, custom_jvp and remat hold is in the list itself, and a scan as often a
 written once in the program is one site, however often it is in the list.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _INLINED = {
     "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
 }
+_SHAPED = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims"}
+_SHAPED |= {"convert_element_type", "copy", "stop_gradient"}
 _LIBRARIES = f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 _OF_JIT = f"{os.sep}jax{os.sep}_src{os.sep}pjit.py"
 
@@ -60,7 +63,7 @@ class Operation:
         settings: The primitive's parameters.
         site: Which of the program's it is, the same in all runs of a loop and no other.
         line: "file.py:12", where the program has it.
-        library: Where in a library it is, the same for all uses of it; (): in none.
+        within: Where in a library it is, the same for all uses of it; (): in none.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Operation:
     settings: Mapping[str, Any]
     site: tuple[int, ...]
     line: str
-    library: tuple[str, ...]
+    within: tuple[str, ...]
 
 
 @dataclass
@@ -142,6 +145,15 @@ class Program:
                 if isinstance(atom, int) and number not in found[atom]:
                     found[atom].append(number)
         return found
+
+    def maker(self, atom: Atom) -> Operation | None:
+        """The operation that made a value, before it was given another shape or dtype."""
+        while isinstance(atom, int):
+            operation = self.operations[self.made_by[atom]]
+            if operation.name not in _SHAPED:
+                return operation
+            atom = operation.takes[0]
+        return None
 
     def again(self, number: int, read: Read) -> Sequence[Any]:
         """What an operation itself makes of what is there."""
@@ -254,7 +266,7 @@ class _Flattening:
             for number, (over, var) in enumerate(
                 zip(takes[fixed + carried :], body.jaxpr.invars[fixed + carried :], strict=True)
             ):
-                run: Run = lambda array, turn=turn: [array[turn]]  # noqa: E731 - of this turn
+                run = functools.partial(_row, turn)
                 of = (*site, -1 - number)
                 rows += self.add("slice", run, [over], [var.aval], {"index": turn}, of, place)
             made = self.inline(body, [*takes[:fixed], *carry, *rows], site, above)
@@ -263,9 +275,16 @@ class _Flattening:
         for number, var in enumerate(eqn.outvars[carried:]):
             of = (*site, -1000 - number)
             each = [outputs[turn][number] for turn in range(length)]
-            run = lambda *rows: [jnp.stack(rows)]  # noqa: E731 - as the others are
-            stacked += self.add("stack", run, each, [var.aval], {}, of, place)
+            stacked += self.add("stack", _stacked, each, [var.aval], {}, of, place)
         return [*carry, *stacked]
+
+
+def _row(turn: int, array: Any) -> Sequence[Any]:
+    return [array[turn]]
+
+
+def _stacked(*rows: Any) -> Sequence[Any]:
+    return [jnp.stack(rows)]
 
 
 def _running(eqn: Any) -> Run:
@@ -285,28 +304,28 @@ class _Frame:
     """Where one of nested operations is.
 
     own: in a function of the user's own that the last jit holds; line: of the user
-    library: lines of a library that the user calls; name: of what is jitted
+    within: lines of a library that the user calls; name: of what is jitted
     """
 
     own: bool
     line: str
-    library: tuple[str, ...]
+    within: tuple[str, ...]
     name: tuple[str, ...]
 
 
 def _frame(eqn: Any) -> _Frame:
     traceback = eqn.source_info.traceback
     name = (eqn.params["name"],) if "name" in eqn.params else ()
-    inside, library = True, list[str]()
+    inside, within = True, list[str]()
     for frame in [] if traceback is None else traceback.frames:
         if _OF_JIT in frame.file_name:
             inside = False
         if not any(part in frame.file_name for part in _LIBRARIES):
             line = f"{os.path.basename(frame.file_name)}:{frame.line_num}"
-            return _Frame(inside, line, tuple(library), name)
+            return _Frame(inside, line, tuple(within), name)
         if f"{os.sep}jax{os.sep}_src{os.sep}" not in frame.file_name:
-            library.append(f"{frame.file_name}:{frame.line_num}")
-    return _Frame(False, "", tuple(library), name)
+            within.append(f"{frame.file_name}:{frame.line_num}")
+    return _Frame(False, "", tuple(within), name)
 
 
 def _place(path: tuple[_Frame, ...]) -> tuple[str, tuple[str, ...]]:
@@ -316,4 +335,4 @@ def _place(path: tuple[_Frame, ...]) -> tuple[str, tuple[str, ...]]:
     """
     of = next((i for i in range(len(path) - 1, 0, -1) if path[i].own), 0)
     names = tuple(name for frame in path[of:] for name in frame.name)
-    return path[of].line, path[of].library + names
+    return path[of].line, path[of].within + names

@@ -19,7 +19,7 @@ def groups(program: Program, numbers: Sequence[int]) -> list[tuple[int, ...]]:
     operations = program.operations
     found: dict[tuple[int, ...], None] = {}
     keys: tuple[Callable[[int], object], ...] = (
-        lambda n: operations[n].library or operations[n].line,
+        lambda n: operations[n].within or operations[n].line,
         lambda n: operations[n].line,
         lambda n: operations[n].site,
     )
