@@ -1,0 +1,284 @@
+"""Whether the kit's functions and layers give what PyTorch's give: values, gradients, buffers.
+
+An array is right within 1e-13 of PyTorch's largest entry, plus 8 eps of the largest input (of the
+largest cotangent for a gradient), plus 8 times what one eps in every input does to PyTorch's own
+array: where terms cancel or a tanh saturates PyTorch itself is known no better. In float32 64 eps
+of the same scales stand for the first two.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Function = Callable[..., Any]
+MAIN = {"float64": 1e-13, "float32": 64 * float(np.finfo(np.float32).eps)}
+"""{dtype: allowed of an array's largest entry}"""
+
+
+class Result(NamedTuple):
+    """What a call gave: its outputs, and the gradients of its floating inputs by their place."""
+
+    outputs: list[Array]
+    grads: dict[str, Array]
+
+
+class Case(NamedTuple):
+    """A call: arguments in NumPy or plain Python, the same for both.
+
+    draws: the outputs are drawn, from a generator that both sides seed
+    main: what is allowed of the largest entry in float64, where it is not 1e-13
+    """
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] = {}
+    main: float | None = None
+
+
+class Port(NamedTuple):
+    """A row of the porting tables: what a function is without the kit, and what people write.
+
+    pure: the call of JAX, Flax or optax that equals it, as text; None: there is none
+    call: that call, with PyTorch's arguments
+    naive: what is written in its place and is another function, as text; None: nothing known
+    naive_call: that, with PyTorch's arguments; one of the function's cases has to show it
+    why: in a line, what differs
+    """
+
+    pure: str | None
+    call: Function | None
+    naive: str | None = None
+    naive_call: Function | None = None
+    why: str = ""
+
+
+def floating(value: Any) -> bool:
+    """Whether something is an array of real or complex floats."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fc"
+
+
+def leaves(args: Any) -> dict[str, Any]:
+    """{place: value} of nested tuples, lists and dicts."""
+    if isinstance(args, Mapping):
+        items: Any = args.items()
+    elif isinstance(args, list | tuple):
+        items = enumerate(args)
+    else:
+        return {"": args}
+    return {
+        f"{key}.{inner}".rstrip("."): leaf
+        for key, value in items
+        for inner, leaf in leaves(value).items()
+    }
+
+
+def mapped(args: Any, change: Callable[[str, Any], Any], place: str = "") -> Any:
+    """Nested tuples, lists and dicts with each leaf changed, which is given its place."""
+    inner = f"{place}." if place else ""
+    if isinstance(args, Mapping):
+        return {k: mapped(v, change, f"{inner}{k}") for k, v in args.items()}
+    if isinstance(args, list | tuple):
+        return type(args)(mapped(v, change, f"{inner}{i}") for i, v in enumerate(args))
+    return change(place, args)
+
+
+def cast(args: Any, dtype: str) -> Any:
+    """The same arguments with their floats in a dtype."""
+    narrow = {"f": np.dtype(dtype), "c": np.result_type(dtype, np.complex64)}
+    return mapped(args, lambda _, v: v.astype(narrow[v.dtype.kind]) if floating(v) else v)
+
+
+def cotangents(outputs: Sequence[Array]) -> list[Array]:
+    """What each output's entries are multiplied with before they are summed up to be derived."""
+    rng = np.random.default_rng(7)
+    return [rng.uniform(0.5, 1.5, np.shape(o)).astype(o.dtype.char.lower()) for o in outputs]
+
+
+def _outputs(value: Any) -> list[Any]:
+    return [leaf for leaf in leaves(value).values() if leaf is not None]
+
+
+def in_torch(function: Function, args: Any, kwargs: Any) -> Result:
+    """What PyTorch's function gives."""
+    inputs: dict[str, torch.Tensor] = {}
+
+    def tensor(place: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        made = torch.tensor(value)
+        if floating(value):
+            inputs[place] = made.requires_grad_()
+        return made
+
+    args, kwargs = mapped([list(args), dict(kwargs)], tensor)
+    out = _outputs(function(*args, **kwargs))
+    outputs = [o.detach().numpy() if isinstance(o, torch.Tensor) else np.asarray(o) for o in out]
+    pairs = [(o, c) for o, c in zip(out, cotangents(outputs), strict=True) if _derivable(o)]
+    if not pairs or not inputs:
+        return Result(outputs, {})
+    total = sum((o * torch.tensor(c)).sum() for o, c in pairs)
+    total = total.real if total.is_complex() else total
+    found = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
+    grads = {
+        place: np.zeros_like(inputs[place].detach().numpy()) if g is None else g.detach().numpy()
+        for place, g in zip(inputs, found, strict=True)
+    }
+    return Result(outputs, {p: g.conj() for p, g in grads.items()})
+
+
+def _derivable(output: Any) -> bool:
+    return isinstance(output, torch.Tensor) and output.requires_grad
+
+
+def in_jax(function: Function, args: Any, kwargs: Any, derivable: Sequence[bool] = ()) -> Result:
+    """What the kit's function gives. derivable: of each output, whether PyTorch derives it"""
+    everything = [list(args), dict(kwargs)]
+    inputs = {p: jnp.asarray(v) for p, v in leaves(everything).items() if floating(v)}
+
+    def called(arrays: Mapping[str, Any]) -> list[Any]:
+        def filled(place: str, value: Any) -> Any:
+            if place in arrays:
+                return arrays[place]
+            return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+
+        args, kwargs = mapped(everything, filled)
+        return _outputs(function(*args, **kwargs))
+
+    outputs = [np.asarray(o) for o in called(inputs)]
+    weights = cotangents(outputs)
+
+    def total(arrays: Mapping[str, Any]) -> Any:
+        terms = [
+            jnp.sum(o * c)
+            for o, c in zip(called(arrays), weights, strict=True)
+            if jnp.issubdtype(o.dtype, jnp.inexact)
+        ]
+        return jnp.real(sum(terms)) if terms else jnp.zeros(())
+
+    grads = jax.grad(total)(inputs) if inputs else {}
+    return Result(outputs, {place: np.asarray(g) for place, g in grads.items()})
+
+
+def largest(arrays: Any) -> float:
+    """The largest finite absolute entry of some arrays."""
+    flat = [np.abs(a[np.isfinite(a)]) for a in arrays if np.size(a)]
+    return max((float(a.max()) for a in flat if a.size), default=0.0)
+
+
+def nudged(args: Any, seed: int) -> Any:
+    """Every floating input moved by one eps of itself, up or down."""
+    rng = np.random.default_rng(seed)
+
+    def moved(_: str, value: Any) -> Any:
+        if not floating(value):
+            return value
+        eps = np.finfo(value.dtype).eps
+        return (value * (1 + eps * rng.choice([-1, 1], value.shape))).astype(value.dtype)
+
+    return mapped(args, moved)
+
+
+def allowed(
+    wanted: Array, scale: float, sensitivity: float, dtype: str, main: float | None
+) -> float:
+    """How far an array may be from PyTorch's."""
+    eps = float(np.finfo(dtype).eps)
+    share = MAIN[dtype] if main is None or dtype != "float64" else main
+    plain = 8 * eps if dtype == "float64" else MAIN[dtype]
+    return share * largest([wanted]) + plain * scale + 8 * sensitivity
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """The largest difference; inf where shapes, dtypes, NaNs or infinities are not the same."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return np.inf
+    odd = ~np.isfinite(wanted) if wanted.dtype.kind in "fc" else np.zeros(wanted.shape, bool)
+    if not np.array_equal(found[odd], wanted[odd], equal_nan=wanted.dtype.kind in "fc"):
+        return np.inf
+    if wanted.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(found, wanted) else np.inf
+    difference = np.abs(found[~odd] - wanted[~odd])
+    worst = float(difference.max()) if difference.size else 0.0
+    return worst if np.isfinite(worst) else np.inf
+
+
+def compared(
+    found: Result, wanted: Result, moved: Sequence[Result], args: Any, dtype: str,
+    main: float | None,
+) -> list[str]:  # fmt: skip
+    """What is not right, a line each."""
+    wrong = []
+    if len(found.outputs) != len(wanted.outputs):
+        return [f"{len(found.outputs)} outputs, expected {len(wanted.outputs)}"]
+    scale = largest(v for v in leaves(args).values() if floating(v))
+    cotangent = largest(cotangents(wanted.outputs))
+    for i, (one, other) in enumerate(zip(found.outputs, wanted.outputs, strict=True)):
+        shift = max((apart(m.outputs[i], other) for m in moved), default=0.0)
+        bound = allowed(other, scale, _finite(shift), dtype, main)
+        if not (off := apart(one, other)) <= bound:
+            wrong.append(f"output {i}: off by {off:.3g}, allowed {bound:.3g}; {_kinds(one, other)}")
+    for place, other in wanted.grads.items():
+        shift = max((apart(m.grads[place], other) for m in moved), default=0.0)
+        bound = allowed(other, cotangent, _finite(shift), dtype, main)
+        one = found.grads[place]
+        if not (off := apart(one, other)) <= bound:
+            wrong.append(
+                f"gradient of {place}: off by {off:.3g}, allowed {bound:.3g}; {_kinds(one, other)}"
+            )
+    return wrong
+
+
+def _finite(value: float) -> float:
+    """A kink's other side says nothing of rounding."""
+    return value if np.isfinite(value) else 0.0
+
+
+def _kinds(one: Any, other: Any) -> str:
+    one, other = np.asarray(one), np.asarray(other)
+    return f"{one.dtype}{one.shape} against {other.dtype}{other.shape}"
+
+
+def differences(
+    ours: Function, theirs: Function, case: Case, dtype: str = "float64", jit: bool = True
+) -> list[str]:
+    """What the kit's function does otherwise than PyTorch's, a line each: eager and compiled.
+
+    Both are called with the same arguments; the gradients are of the outputs' weighted sum.
+    """
+    args, kwargs = cast([list(case.args), dict(case.kwargs)], dtype)
+    with jax.enable_x64(dtype == "float64"):
+        wanted = in_torch(theirs, args, kwargs)
+        moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
+        ways = {"eager": ours} | ({"jit": _compiled(ours)} if jit else {})
+        return [
+            f"{way}, {dtype}: {line}"
+            for way, function in ways.items()
+            for line in compared(
+                in_jax(function, args, kwargs), wanted, moved, [args, kwargs], dtype, case.main
+            )
+        ]
+
+
+def _compiled(function: Function) -> Function:
+    """A function with its arrays traced, and all else static."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        everything = [list(args), dict(kwargs)]
+        arrays = {p: v for p, v in leaves(everything).items() if isinstance(v, jax.Array)}
+
+        @jax.jit
+        def inner(arrays: Any) -> Any:
+            args, kwargs = mapped(everything, lambda p, v: arrays.get(p, v))
+            return function(*args, **kwargs)
+
+        return inner(arrays)
+
+    return called
