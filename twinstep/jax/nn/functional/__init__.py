@@ -1,5 +1,64 @@
 """torch.nn.functional: PyTorch's names, arguments and axes, its gradients at kinks."""
 
+from twinstep.jax.nn.functional.activation import (
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    softshrink,
+    threshold,
+)
 from twinstep.jax.nn.functional.losses import cross_entropy, huber_loss, l1_loss, mse_loss
+from twinstep.jax.nn.functional.smooth_activation import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    logsigmoid,
+    mish,
+    selu,
+    sigmoid,
+    silu,
+    softplus,
+    softsign,
+    tanh,
+    tanhshrink,
+)
+from twinstep.jax.nn.functional.softmax import log_softmax, softmax, softmin
 
-__all__ = ["cross_entropy", "huber_loss", "l1_loss", "mse_loss"]
+__all__ = [
+    "celu",
+    "cross_entropy",
+    "elu",
+    "gelu",
+    "glu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "l1_loss",
+    "leaky_relu",
+    "log_softmax",
+    "logsigmoid",
+    "mish",
+    "mse_loss",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+]
