@@ -321,5 +321,5 @@ def _like(number: float, x: jax.Array) -> jax.Array:
 
 def _clamped(x: jax.Array, low: float, high: float) -> jax.Array:
     """With a derivative of 0 at the bounds."""
-    low, high = _like(low, x), _like(high, x)
-    return jnp.where(x <= low, low, jnp.where(x >= high, high, x))
+    least, most = _like(low, x), _like(high, x)
+    return jnp.where(x <= least, least, jnp.where(x >= most, most, x))
