@@ -38,7 +38,7 @@ def curve(*options: dict[str, Any]) -> list[Case]:
     ]
 
 
-IN_PLACE = ({}, {"inplace": False})
+IN_PLACE: tuple[dict[str, Any], ...] = ({}, {"inplace": False})
 
 CASES: dict[str, list[Case]] = {
     "relu": [*curve(*IN_PLACE), Case([INTEGERS])],

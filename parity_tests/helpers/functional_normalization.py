@@ -3,6 +3,7 @@
 Running statistics, which get no gradient and are written, are in test_functional_in_place.py.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -259,7 +260,7 @@ PORTS: dict[str, Port] = {
         "training",
         _batch_norm,
         "the same with jnp.var(x, axes, ddof=1)",
-        lambda *args, **options: _batch_norm(*args, **options, ddof=1),
+        functools.partial(_batch_norm, ddof=1),
         "the batch's variance is divided by N, what is added to the running one by N - 1: in Flax "
         "both are divided by N, and its momentum is 1 - PyTorch's",
     ),

@@ -134,6 +134,7 @@ def test_what_a_compiled_look_up_does_not_know_is_nan() -> None:
         assert jnp.isnan(offset(numbers[0] * 0, table, jnp.array([1, 2]))).all()
     hot = jax.jit(lambda n: kit.one_hot(n, 3))(numbers)
     assert hot.sum(-1).tolist() == [[1, 0], [0, 1]]
+    assert kit.one_hot(numbers * 0 + 1).tolist() == [[[0, 1]] * 2] * 2
     with pytest.raises(InputError, match="num_classes"):
         jax.jit(kit.one_hot)(numbers)
 

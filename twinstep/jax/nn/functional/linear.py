@@ -38,16 +38,16 @@ def linear(input: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -
             f"linear: input is of shape {x.shape} and weight of {w.shape}, expected (..., I) and "
             "(O, I) or (I,)"
         )
-    y: jax.Array = jnp.matmul(x, w.T)
+    y = jnp.matmul(x, w.T)
     if b is None:
-        return y
+        return jnp.asarray(y)
     rest = y.shape[y.ndim - b.ndim :]
     fits = b.ndim <= y.ndim and all(n in (1, m) for n, m in zip(b.shape, rest, strict=True))
     if w.ndim == 1 or not fits:
         raise InputError(
             f"linear: bias is of shape {b.shape} and weight of {w.shape}, expected (O,) and (O, I)"
         )
-    return y + b
+    return jnp.asarray(y + b)
 
 
 def bilinear(
