@@ -1,15 +1,14 @@
 """torch.nn.functional's losses entry by entry: calls of each, what is refused, what JAX has for it.
 
-WEIGHTED has those whose weights PyTorch does not derive, WARNED those of which it warns, EXACT those
-that cannot be moved by an eps: without an axis, integers, probabilities of 1. nn/test_losses.py runs
-them.
+WEIGHTED has those whose weights PyTorch does not derive, WARNED those of which it warns, EXACT
+those that cannot be moved by an eps: without an axis, integers, probabilities of 1;
+nn/test_loss_calls.py runs them.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-
 from helpers.kit_parity import Case, Port
 
 RNG = np.random.default_rng(11)
@@ -96,7 +95,10 @@ CASES: dict[str, list[Case]] = {
         Case((LOGS, Q[:1]), {"reduction": "batchmean"}),
         Case((LOGS[0], Q), {"reduction": "batchmean"}),
         Case((np.array([0, -INF, -1, -1, -INF]), np.array([0, 0, 1, -1, 0.5])), NONE),
-        Case((np.array([0, -INF, -1, -1]), np.array([-INF, -INF, 0, 0.5])), {"log_target": True, **NONE}),
+        Case(
+            (np.array([0, -INF, -1, -1]), np.array([-INF, -INF, 0, 0.5])),
+            {"log_target": True, **NONE},
+        ),
         Case((EMPTY, EMPTY), SUM),
         Case((EMPTY, EMPTY), {"reduction": "batchmean"}),
     ],
@@ -121,10 +123,13 @@ CASES: dict[str, list[Case]] = {
         Case((X, Y, 0.7)),
         Case((X, Y, 0.0)),
         Case((X, Y[:1], VAR)),
-        Case((np.array([0, 1.0, 2, 3]), np.array([1, 1.0, 2, 1]), np.array([0, 1e-8, INF, NAN])), NONE),
+        Case(
+            (np.array([0, 1.0, 2, 3]), np.array([1, 1.0, 2, 1]), np.array([0, 1e-8, INF, NAN])),
+            NONE,
+        ),
         Case((EMPTY, EMPTY, EMPTY)),
     ],
-}  # fmt: skip
+}
 
 LEGACY = [
     {"size_average": True},
@@ -155,7 +160,10 @@ WARNED: dict[str, list[Case]] = {
         Case((X, Y, None, False)),
     ],
     "binary_cross_entropy": [Case((P, Q, None, False)), Case((P, Q), {"reduce": False})],
-    "binary_cross_entropy_with_logits": [Case((X, Q, None, False)), Case((X, Q), {"reduce": False})],
+    "binary_cross_entropy_with_logits": [
+        Case((X, Q, None, False)),
+        Case((X, Q), {"reduce": False}),
+    ],
     "kl_div": [
         Case((LOGS, Q)),
         Case((LOGS, np.log(Q)), {"log_target": True}),
@@ -168,7 +176,7 @@ WARNED: dict[str, list[Case]] = {
         Case((X, COUNTS, True, False, False)),
         Case((X, COUNTS), {"reduce": False}),
     ],
-}  # fmt: skip
+}
 
 EXACT: dict[str, list[Case]] = {
     "mse_loss": [Case((SCALAR, OTHER)), Case((SCALAR, OTHER), NONE)],
@@ -185,10 +193,12 @@ EXACT: dict[str, list[Case]] = {
         Case((P, np.round(Q))),
     ],
     "binary_cross_entropy_with_logits": [Case((SCALAR, OTHER))],
-    "kl_div": [Case((np.array(-0.7), OTHER), {"reduction": r}) for r in ("batchmean", "sum", "none")],
+    "kl_div": [
+        Case((np.array(-0.7), OTHER), {"reduction": r}) for r in ("batchmean", "sum", "none")
+    ],
     "poisson_nll_loss": [Case((SCALAR, np.array(2.0)), {"full": True})],
     "gaussian_nll_loss": [Case((SCALAR, OTHER, np.array(0.5)))],
-}  # fmt: skip
+}
 
 WEIGHTED: dict[str, list[Case]] = {
     "binary_cross_entropy": [

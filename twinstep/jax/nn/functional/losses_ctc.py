@@ -63,7 +63,7 @@ def ctc_loss(
     """
     reduction = chosen("ctc_loss", reduction)
     floats("ctc_loss", log_probs=log_probs)
-    logs, targets = jnp.asarray(log_probs), jnp.asarray(targets)
+    logs, targets = jnp.asarray(log_probs), jnp.asarray(targets).astype(int)
     batched = logs.ndim == 3
     logs = logs if batched else logs[:, None]
     check_arguments(
@@ -101,11 +101,10 @@ def _labels(
     """Labels (N, S), -1 after the last one, and whether all of a sequence can be."""
     sequences, shape = len(steps), targets.shape
     joined = len(shape) == 1
-    integer = jnp.issubdtype(targets.dtype, jnp.integer)
-    if not integer or not (joined or (len(shape) == 2 and shape[0] == sequences)):
+    if not (joined or (len(shape) == 2 and shape[0] == sequences)):
         raise InputError(
-            f"ctc_loss: targets is {targets.dtype}{shape}, expected labels (int) of shape "
-            f"({sequences}, S), or one after the other"
+            f"ctc_loss: targets is of shape {shape}, expected ({sequences}, S), or one after the "
+            "other"
         )
     total = known_to_be(jnp.sum(count), lambda v: v != len(targets)) if joined else None
     if total is not None:
