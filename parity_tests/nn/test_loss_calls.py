@@ -36,7 +36,7 @@ TABLES = (
 
 
 def table(what: str) -> list[Any]:
-    """(function, case) of a table of every module: one of each in every run, all in the slow one."""
+    """(function, case) of a table of every module: one of each in every run, all in the slow."""
     rows = []
     for module in TABLES:
         for name, cases in getattr(module, what, {}).items():
