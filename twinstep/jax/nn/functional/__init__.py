@@ -18,6 +18,14 @@ from twinstep.jax.nn.functional.attention import (
 )
 from twinstep.jax.nn.functional.batch_norm import batch_norm, instance_norm
 from twinstep.jax.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
+from twinstep.jax.nn.functional.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
 from twinstep.jax.nn.functional.embedding import embedding, embedding_bag, one_hot
 from twinstep.jax.nn.functional.linear import bilinear, linear
 from twinstep.jax.nn.functional.losses_classes import cross_entropy, linear_cross_entropy, nll_loss
@@ -55,6 +63,7 @@ from twinstep.jax.nn.functional.normalization import (
     normalize,
     rms_norm,
 )
+from twinstep.jax.nn.functional.random import gumbel_softmax, rrelu
 from twinstep.jax.nn.functional.smooth_activation import (
     celu,
     elu,
@@ -73,6 +82,7 @@ from twinstep.jax.nn.functional.smooth_activation import (
 from twinstep.jax.nn.functional.softmax import log_softmax, softmax, softmin
 
 __all__ = [
+    "alpha_dropout",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
@@ -82,13 +92,19 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "ctc_loss",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "embedding_bag",
+    "feature_alpha_dropout",
     "gaussian_nll_loss",
     "gelu",
     "glu",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -122,6 +138,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
