@@ -67,7 +67,7 @@ def dropout(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
     """
     x = value_of(input)
-    return _dropped("dropout", x, x.shape, p, training, generator, key)
+    return dropped("dropout", x, x.shape, p, training, generator, key)
 
 
 def dropout1d(
@@ -223,7 +223,7 @@ def alpha_dropout(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.alpha_dropout.html
     """
     x = value_of(input)
-    return _dropped("alpha_dropout", x, x.shape, p, training, generator, key, alpha=True)
+    return dropped("alpha_dropout", x, x.shape, p, training, generator, key, alpha=True)
 
 
 def feature_alpha_dropout(
@@ -271,10 +271,10 @@ def _by_channel(
     if drops and x.ndim < 2:
         raise InputError(f"{name}: input is of shape {x.shape}, expected (N, C, ...)")
     shape = (*x.shape[:2], *[1] * (x.ndim - 2))
-    return _dropped(name, x, shape, p, training, generator, key, alpha)
+    return dropped(name, x, shape, p, training, generator, key, alpha)
 
 
-def _dropped(
+def dropped(
     name: str,
     x: Any,
     shape: Sequence[int],
@@ -283,9 +283,16 @@ def _dropped(
     generator: Any,
     key: Any,
     alpha: bool = False,
+    argument: str = "p",
 ) -> jax.Array:
-    """shape: of the mask"""
-    check_arguments(name, p=(p, "a probability, 0 to 1", lambda v: 0 <= float(v) <= 1))
+    """Dropout of a function's.
+
+    name: the function's
+    shape: of the mask
+    alpha: whether dropped ones are set to what selu tends to
+    argument: what the function calls p
+    """
+    check_arguments(name, **{argument: (p, "a probability, 0 to 1", lambda v: 0 <= float(v) <= 1)})
     if not training or p == 0 or not x.size:
         return jnp.asarray(x)
     if p == 1:
