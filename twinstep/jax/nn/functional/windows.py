@@ -14,7 +14,7 @@ Sizes = int | Sequence[int]
 """One number for all axes, or one for each."""
 
 Positions = NDArray[np.intp]
-"""(K, O): where each of the K entries of each of O windows is; below 0 or beyond the end: nowhere."""
+"""(K, O): where the K entries of each of O windows are; off the axis: nowhere."""
 
 
 def per_axis(name: str, rank: int, argument: str, value: Any, least: int = 1) -> tuple[int, ...]:
