@@ -1,7 +1,5 @@
 """torch.nn.functional's convolutions: channels first, kernels as PyTorch keeps them."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -31,23 +29,22 @@ def conv1d(
 
     Args:
         input: (N, C, L) or (C, L).
-        weight: (O, C / groups, k), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (O, C / groups, k) and (O,), of input's dtype; the bias may be None.
         stride, dilation: A number, or one for each axis.
-        padding: Of zeros on either side, a number or one for each axis; "valid": none; "same":
-            what keeps the size, the odd one at the end, stride 1 alone.
+        padding: Zeros on either side, numbers; "valid": none; "same": what keeps the size.
         groups: Into how many parts the channels are split.
 
     Returns:
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import conv1d
-        >>> conv1d(jnp.ones((1, 2, 5)), jnp.ones((4, 1, 3)), padding="same", groups=2).shape
+        >>> x, weight = jnp.ones((1, 2, 5)), jnp.ones((4, 1, 3))
+        >>> conv1d(x, weight, padding="same", groups=2).shape
         (1, 4, 5)
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv1d.html
@@ -68,23 +65,22 @@ def conv2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W).
-        weight: (O, C / groups, kH, kW), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (O, C / groups, kH, kW) and (O,), of input's dtype; the bias may be None.
         stride, dilation: A number, or one for each axis.
-        padding: Of zeros on either side, a number or one for each axis; "valid": none; "same":
-            what keeps the size, the odd one at the end, stride 1 alone.
+        padding: Zeros on either side, numbers; "valid": none; "same": what keeps the size.
         groups: Into how many parts the channels are split.
 
     Returns:
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import conv2d
-        >>> conv2d(jnp.ones((1, 2, 5, 5)), jnp.ones((4, 1, 3, 3)), padding="same", groups=2).shape
+        >>> x, weight = jnp.ones((1, 2, 5, 5)), jnp.ones((4, 1, 3, 3))
+        >>> conv2d(x, weight, padding="same", groups=2).shape
         (1, 4, 5, 5)
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
@@ -105,23 +101,22 @@ def conv3d(
 
     Args:
         input: (N, C, D, H, W) or (C, D, H, W).
-        weight: (O, C / groups, kD, kH, kW), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (O, C / groups, kD, kH, kW) and (O,), of input's dtype; the bias may be None.
         stride, dilation: A number, or one for each axis.
-        padding: Of zeros on either side, a number or one for each axis; "valid": none; "same":
-            what keeps the size, the odd one at the end, stride 1 alone.
+        padding: Zeros on either side, numbers; "valid": none; "same": what keeps the size.
         groups: Into how many parts the channels are split.
 
     Returns:
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import conv3d
-        >>> conv3d(jnp.ones((1, 2, 5, 5, 5)), jnp.ones((4, 1, 3, 3, 3)), padding="same", groups=2).shape
+        >>> x, weight = jnp.ones((1, 2, 5, 5, 5)), jnp.ones((4, 1, 3, 3, 3))
+        >>> conv3d(x, weight, padding="same", groups=2).shape
         (1, 4, 5, 5, 5)
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv3d.html
@@ -143,8 +138,7 @@ def conv_transpose1d(
 
     Args:
         input: (N, C, L) or (C, L).
-        weight: (C, O / groups, k), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (C, O / groups, k) and (O,), of input's dtype; the bias may be None.
         stride, dilation: Of that convolution, a number or one for each axis.
         padding: Of that convolution: what is cut off on either side.
         output_padding: What is added at the end, less than the stride or the dilation.
@@ -154,7 +148,7 @@ def conv_transpose1d(
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
@@ -193,8 +187,7 @@ def conv_transpose2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W).
-        weight: (C, O / groups, kH, kW), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (C, O / groups, kH, kW) and (O,), of input's dtype; the bias may be None.
         stride, dilation: Of that convolution, a number or one for each axis.
         padding: Of that convolution: what is cut off on either side.
         output_padding: What is added at the end, less than the stride or the dilation.
@@ -204,7 +197,7 @@ def conv_transpose2d(
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
@@ -243,8 +236,7 @@ def conv_transpose3d(
 
     Args:
         input: (N, C, D, H, W) or (C, D, H, W).
-        weight: (C, O / groups, kD, kH, kW), of input's dtype.
-        bias: (O,), or None.
+        weight, bias: (C, O / groups, kD, kH, kW) and (O,), of input's dtype; the bias may be None.
         stride, dilation: Of that convolution, a number or one for each axis.
         padding: Of that convolution: what is cut off on either side.
         output_padding: What is added at the end, less than the stride or the dilation.
@@ -254,7 +246,7 @@ def conv_transpose3d(
         (N, O, ...) or (O, ...).
 
     Raises:
-        InputError: For shapes, dtypes and numbers that PyTorch refuses.
+        InputError: For what PyTorch refuses.
 
     Example:
         >>> import jax.numpy as jnp
@@ -330,8 +322,6 @@ def _edges(
         if max(steps) > 1:
             raise InputError(f"{name}: stride is {steps}, expected 1 with padding 'same'")
         return [(span // 2, span - span // 2) for span in spans]
-    if isinstance(padding, str):
-        raise InputError(f"{name}: padding is {padding!r}, expected 'same', 'valid' or numbers")
     return [(p, p) for p in per_axis(name, rank, "padding", padding, 0)]
 
 
@@ -397,7 +387,7 @@ def _with_bias(name: str, out: jax.Array, bias: jax.Array | None, rank: int) -> 
     return out + bias.reshape(-1, *[1] * rank)
 
 
-def _check(name: str, rank: int, input: Any, weight: Any, groups: int) -> None:
+def _check(name: str, rank: int, input: jax.Array, weight: jax.Array, groups: int) -> None:
     if input.ndim not in (rank + 1, rank + 2) or weight.ndim != rank + 2:
         raise InputError(
             f"{name}: input is of shape {input.shape} and weight of {weight.shape}, expected "

@@ -55,7 +55,8 @@ def fractional_max_pool2d(
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import fractional_max_pool2d
         >>> x = jnp.arange(25.0).reshape(1, 1, 5, 5)
-        >>> fractional_max_pool2d(x, 2, 2, _random_samples=jnp.full((1, 1, 2), 0.5)).ravel()[:2].tolist()
+        >>> drawn = jnp.full((1, 1, 2), 0.5)
+        >>> fractional_max_pool2d(x, 2, 2, _random_samples=drawn).ravel()[:2].tolist()
         [6.0, 9.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool2d.html
@@ -77,7 +78,8 @@ def fractional_max_pool2d_with_indices(
     """2-D max pooling of windows whose places are drawn, that tells where the largest are.
 
     Args:
-        input, kernel_size, output_size, output_ratio, _random_samples: As of `fractional_max_pool2d`.
+        input, kernel_size, output_size, output_ratio: As of `fractional_max_pool2d`.
+        _random_samples: The same.
         return_indices: Ignored, as in PyTorch.
 
     Returns:
@@ -90,7 +92,9 @@ def fractional_max_pool2d_with_indices(
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import fractional_max_pool2d_with_indices
         >>> x = jnp.arange(25.0).reshape(1, 1, 5, 5)
-        >>> fractional_max_pool2d_with_indices(x, 2, 2, _random_samples=jnp.full((1, 1, 2), 0.5))[1].ravel()[:2].tolist()
+        >>> drawn = jnp.full((1, 1, 2), 0.5)
+        >>> _, places = fractional_max_pool2d_with_indices(x, 2, 2, _random_samples=drawn)
+        >>> places.ravel()[:2].tolist()
         [6, 9]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool2d.html
@@ -135,7 +139,8 @@ def fractional_max_pool3d(
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import fractional_max_pool3d
         >>> x = jnp.arange(125.0).reshape(1, 1, 5, 5, 5)
-        >>> fractional_max_pool3d(x, 2, 2, _random_samples=jnp.full((1, 1, 3), 0.5)).ravel()[:2].tolist()
+        >>> drawn = jnp.full((1, 1, 3), 0.5)
+        >>> fractional_max_pool3d(x, 2, 2, _random_samples=drawn).ravel()[:2].tolist()
         [31.0, 34.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool3d.html
@@ -157,7 +162,8 @@ def fractional_max_pool3d_with_indices(
     """3-D max pooling of windows whose places are drawn, that tells where the largest are.
 
     Args:
-        input, kernel_size, output_size, output_ratio, _random_samples: As of `fractional_max_pool3d`.
+        input, kernel_size, output_size, output_ratio: As of `fractional_max_pool3d`.
+        _random_samples: The same.
         return_indices: Ignored, as in PyTorch.
 
     Returns:
@@ -170,7 +176,9 @@ def fractional_max_pool3d_with_indices(
         >>> import jax.numpy as jnp
         >>> from twinstep.jax.nn.functional import fractional_max_pool3d_with_indices
         >>> x = jnp.arange(125.0).reshape(1, 1, 5, 5, 5)
-        >>> fractional_max_pool3d_with_indices(x, 2, 2, _random_samples=jnp.full((1, 1, 3), 0.5))[1].ravel()[:2].tolist()
+        >>> drawn = jnp.full((1, 1, 3), 0.5)
+        >>> _, places = fractional_max_pool3d_with_indices(x, 2, 2, _random_samples=drawn)
+        >>> places.ravel()[:2].tolist()
         [31, 34]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool3d.html

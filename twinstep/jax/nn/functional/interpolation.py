@@ -193,6 +193,8 @@ def _interpolated(
             )[0]
             continue
         align = bool(align_corners)
+        if antialias and length == count:
+            continue
         if antialias:
             taps = resampling.antialiased(length, count, factor, align, dtype, mode)
         else:

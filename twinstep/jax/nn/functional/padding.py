@@ -56,7 +56,7 @@ def pad(
         (pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)
     ]
     for size, (low, high) in zip(x.shape, widths, strict=True):
-        if size + low + high < 0 or (mode != "constant" and size + low + high < 1):
+        if size + low + high < (mode != "constant" and size > 0):
             raise InputError(f"pad: pad is {pad}, expected what leaves some of {x.shape}")
     if mode == "constant":
         fill = jnp.asarray(0 if value is None else value).astype(x.dtype)

@@ -14,7 +14,7 @@ Floats = NDArray[Any]
 
 
 class Taps(NamedTuple):
-    """Of each of O entries: the positions of K others, below 0 for none, and their weights, (K, O)."""
+    """(K, O): of each entry, the positions of K others, below 0 for none, and their weights."""
 
     positions: Positions
     weights: Floats
@@ -105,7 +105,8 @@ def _source(size: int, count: int, factor: float | None, align: bool, dtype: Any
 
 
 def _same(size: int, dtype: Any) -> Taps:
-    return Taps(np.arange(size)[None], np.ones((1, size), dtype))
+    positions = np.arange(size)
+    return Taps(np.stack([positions] * 2), np.stack([np.ones(size), np.zeros(size)]).astype(dtype))
 
 
 def _triangle(x: Floats) -> Floats:

@@ -149,7 +149,7 @@ def _unpooled(
     flat = places.reshape(*x.shape[:2], -1)
     out = _put(x.reshape(*x.shape[:2], -1), flat, size)
     out = jnp.where(jnp.all((flat >= 0) & (flat < size)), out, jnp.nan).astype(x.dtype)
-    return out.reshape(*x.shape[: 2 - (not batched)][not batched :], *spatial)
+    return out.reshape(*x.shape[not batched : 2], *spatial)
 
 
 def _spatial(

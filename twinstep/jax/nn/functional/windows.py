@@ -86,12 +86,12 @@ def windows(x: jax.Array, axis: int, positions: Positions, fill: Any = 0) -> jax
         split = part.reshape(*x.shape[:axis], count, kernel, *x.shape[axis + 1 :])
         return jnp.moveaxis(split, axis + 1, 0)
     steps = np.diff(positions, axis=1)
-    if kernel and count and (steps == steps[:1, :1]).all():
+    stride = int(steps[0, 0]) if steps.size else 1
+    if flat.size and stride > 0 and (steps == stride).all():
         low, high = max(0, -positions.min()), max(0, positions.max() + 1 - size)
         edges = [(0, 0, 0)] * x.ndim
         edges[axis] = (low, high, 0)
         padded = jax.lax.pad(x, jnp.asarray(fill, x.dtype), edges)
-        stride = int(steps[0, 0]) if count > 1 else 1
         slices = [
             jax.lax.slice_in_dim(padded, start, start + stride * (count - 1) + 1, stride, axis)
             for start in (positions[:, 0] + low).tolist()
