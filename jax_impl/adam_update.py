@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from twinstep.jax.layout import load_params
-from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
+from twinstep.jax.nn import Linear  # its small products are written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
 from twinstep.jax.optim import adam  # optax.adam: off by 72 to 90 eps in float32, this by 3
 from twinstep.problems.regression import AdamUpdate

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from twinstep.jax.layout import load_params
-from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
+from twinstep.jax.nn import Linear  # its small products are written out: faster in a scan
 from twinstep.jax.nn.functional import l1_loss  # at a tie its gradient is 0, jnp.abs has 1
 from twinstep.problems.regression import LinearRegressionL1
 from twinstep.problems.torch_random import TorchGenerator

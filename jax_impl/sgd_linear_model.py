@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from twinstep.jax.layout import load_params, module_layout
-from twinstep.jax.nn import Linear  # Flax's, its small products written out: faster in a scan
+from twinstep.jax.nn import Linear  # its small products are written out: faster in a scan
 from twinstep.jax.nn.functional import mse_loss
 from twinstep.problems.sgd import SgdLinearModel
 

@@ -167,7 +167,7 @@ print(*sorted({{name.split(".")[1] for name in sys.modules if name.startswith("t
 )
 def test_the_kit_changes_nothing_and_loads_no_judge(more: str, word: str | None) -> None:
     found = printed(_KIT.format(more=more))
-    assert found == ["errors", "jax"] if word is None else word in found
+    assert not {"judge", "runs", "torch"} & {*found} if word is None else word in found
 
 
 def test_what_is_public_has_a_home() -> None:

@@ -44,6 +44,8 @@ def members(name: str, value: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, value
         return
     for key, member in vars(value).items():
+        if key == "forward" and section(inspect.getdoc(value) or "", "Shape"):
+            continue  # what a layer is called with, it says itself, as PyTorch's pages do
         function = getattr(member, "__func__", member)
         generated = "<string>" in getattr(getattr(function, "__code__", None), "co_filename", "")
         if inspect.isfunction(function) and not key.startswith("_") and not generated:

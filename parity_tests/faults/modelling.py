@@ -38,7 +38,7 @@ from faults.plants_torch import (
 )
 from faults.table import ADAM, DIGITS, GROUPS, LINEAR, LOSS, RELU, SAMPLES, Spot, Table, times
 from twinstep.jax.layout import Rule
-from twinstep.jax.nn import layers
+from twinstep.jax.nn import rnn
 
 
 def float32_and_back(tensor: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:
     """The table that knows no transposition for the hidden weight, which is square."""
     table: dict[Any, Any] = twinstep.jax.layout.TABLE
     wrong = {"weight_hh_l0": Rule(("hidden", "kernel"), None)}
-    patch.setitem(table, layers.RNN, table[layers.RNN] | wrong)
+    patch.setitem(table, rnn.RNN, table[rnn.RNN] | wrong)
 
 
 MODELS: Table = {

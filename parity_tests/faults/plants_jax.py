@@ -12,7 +12,7 @@ import twinstep.jax.devices
 from faults.dials import either
 from faults.pairs import Plant
 from faults.plants_anywhere import Size, built, compiled, replaced
-from twinstep.jax.nn import layers
+from twinstep.jax.nn import rnn
 from twinstep.jax.optim._adam import AdamState
 
 Update = Callable[..., Any]  # (the honest update, grads, state, params) -> (updates, state)
@@ -175,7 +175,7 @@ def jax_adam(
     )
 
 
-class GRUWithoutHiddenBias(layers.GRU):
+class GRUWithoutHiddenBias(rnn.GRU):
     """As flax.nnx.GRUCell has it: b_hn stands beside the reset gate's product, not in it."""
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -189,7 +189,7 @@ class GRUWithoutHiddenBias(layers.GRU):
             n = jnp.tanh(i_n + r * (h_n - b_hn) + b_hn)
             return (1 - z) * n + z * h
 
-        return layers._over_time(cell, self.input(x), h0)
+        return rnn._over_time(cell, self.input(x), h0)
 
 
 jax_float32 = replaced(

@@ -33,7 +33,7 @@ from faults.plants_torch import (
     update_by,
 )
 from twinstep import Spec
-from twinstep.jax.nn import layers
+from twinstep.jax.nn import linear, rnn
 
 
 def rounded(array: Any, bits: int | None = None) -> Any:
@@ -174,7 +174,7 @@ def last_layer(in_torch: Callable[[Any, Any], Any], in_jax: Callable[..., Any]) 
 
     return Sides(
         lambda size: built(change),
-        compiled(lambda size: replaced("dot_general", functools.partial(wrong, size), home=layers)),
+        compiled(lambda size: replaced("dot_general", functools.partial(wrong, size), home=linear)),
     )
 
 
@@ -218,7 +218,7 @@ def states(bits: int | None) -> Sides:
 
     return Sides(
         lambda size: rounded_states(bits),
-        compiled(lambda size: replaced("_over_time", functools.partial(wrong, size), home=layers)),
+        compiled(lambda size: replaced("_over_time", functools.partial(wrong, size), home=rnn)),
     )
 
 

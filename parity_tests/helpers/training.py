@@ -18,7 +18,6 @@ from flax import nnx
 
 from twinstep.jax import devices
 from twinstep.jax.layout import Mapping, module_layout, tree_layout
-from twinstep.jax.nn.layers import Linear
 from twinstep.jax.optim import opt_state_from_torch
 
 Named = abc.Mapping[Any, Any]
@@ -62,7 +61,8 @@ class FlaxNetwork(nnx.Sequential):
     """The same in Flax, (in, out) kernels and all; its layers' numbers are their names."""
 
     def __init__(self) -> None:
-        super().__init__(*[Linear(*size) for size in SIZES])
+        layers = [nnx.Linear(*s, param_dtype=float, rngs=nnx.Rngs(0)) for s in SIZES]
+        super().__init__(*layers)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # of one array
         first, second, third = self.layers

@@ -16,7 +16,7 @@ from faults.plants_anywhere import built, criterion, replaced, rewritten
 from faults.plants_jax import jax_adam
 from faults.plants_torch import forward, torch_optimizer
 
-from twinstep.jax.nn import layers
+from twinstep.jax.nn import linear
 from twinstep.judge.findings import Comparison
 
 DTYPES = ("float64", "float32")
@@ -139,7 +139,7 @@ def test_another_manner_in_torch(pair: Pair, plant: Plant, honest_jax: Honest) -
 IN_JAX: dict[str, tuple[Pair, Plant]] = {
     "Adam written out": (ADAM, jax_adam()),
     # however small, none written out as multiply-and-sum
-    "dots as matrix products": (RELU, replaced("_SMALL_DOT", lambda right: 0, home=layers)),
+    "dots as matrix products": (RELU, replaced("_SMALL_DOT", lambda right: 0, home=linear)),
     "sum over number of samples": (
         LINEAR32,
         criterion(lambda output, y: jnp.sum((output - y) ** 2) / len(y)),

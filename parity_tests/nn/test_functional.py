@@ -6,7 +6,6 @@ too; all of them, in float32 as well, by `make test-slow`.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 import helpers
@@ -38,11 +37,13 @@ ERRORS: dict[str, list[Case]] = table("ERRORS")
 PORTS: dict[str, Port] = table("PORTS")
 
 
-def every(rows: dict[str, list[Case]], first: int = 0) -> Iterator[Any]:
+def every(rows: dict[str, list[Case]], first: int = 0) -> list[Any]:
     """(function, number of its case) of all cases from one on."""
-    for name, cases in rows.items():
-        for i in range(first, len(cases)):
-            yield pytest.param(name, i, id=f"{name}-{i}")
+    return [
+        pytest.param(name, i, id=f"{name}-{i}")
+        for name, cases in rows.items()
+        for i in range(first, len(cases))
+    ]
 
 
 def off(name: str, i: int, dtype: str = "float64", ours: Any = None, jit: bool = True) -> list[str]:

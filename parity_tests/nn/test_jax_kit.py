@@ -21,9 +21,9 @@ from torch.nn import functional
 
 import twinstep
 from twinstep.errors import InputError
+from twinstep.jax import nn
 from twinstep.jax.layout import Mapping, load_params, module_layout, opt_state_layout
 from twinstep.jax.nn import functional as kit
-from twinstep.jax.nn import layers
 from twinstep.jax.optim import adam
 from twinstep.jax.optim._adam import bias_correction
 from twinstep.judge import tolerance
@@ -153,9 +153,9 @@ Sizes = tuple[int, int, tuple[int, ...]]
 LINEAR: list[Sizes] = [(1, 1, (7,)), (10, 3, (5,)), (3, 4, (2, 6)), (5, 5, (1,)), (64, 33, (32,))]
 RECURRENT: list[Sizes] = [(1, 1, (1, 1)), (3, 5, (2, 7)), (10, 16, (5, 4)), (28, 40, (9, 12))]
 LAYERS: dict[str, tuple[Any, Any, list[Sizes]]] = {
-    "Linear": (layers.Linear, torch.nn.Linear, LINEAR),
-    "RNN": (layers.RNN, torch.nn.RNN, RECURRENT),
-    "GRU": (layers.GRU, torch.nn.GRU, RECURRENT),
+    "Linear": (nn.Linear, torch.nn.Linear, LINEAR),
+    "RNN": (nn.RNN, torch.nn.RNN, RECURRENT),
+    "GRU": (nn.GRU, torch.nn.GRU, RECURRENT),
 }
 
 
@@ -218,7 +218,7 @@ def test_layer_is_torchs(name: str) -> None:
         assert layer_off(name, sizes) <= 1, sizes
 
 
-class FlaxGru(layers.GRU):
+class FlaxGru(nn.GRU):
     """With the hidden bias of n outside the reset gate, where other frameworks have it."""
 
     def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -262,7 +262,7 @@ def test_to_tensor_is_torchs_bit_for_bit(dtype: str) -> None:
     torch.set_default_dtype(getattr(torch, dtype))
     expected = torch.tensor(images).to(torch.get_default_dtype()).div(255).numpy()
     with settings(dtype):
-        ours = np.asarray(jax.jit(layers.to_tensor)(jnp.asarray(images)))
+        ours = np.asarray(jax.jit(nn.to_tensor)(jnp.asarray(images)))
         product = np.asarray(jnp.asarray(images, dtype) * (1 / 255))
     assert ratio(ours, expected, 0) == 0
     assert ratio((torch.tensor(images) / 255).numpy(), expected, 0) == 0  # as the twin has it
@@ -313,7 +313,7 @@ def test_conversion_there_and_back_changes_nothing(name: str) -> None:
 def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     """Even of a square matrix, whose shape does not tell."""
     with settings("float64"):
-        layout = module_layout(layers.Linear(3, 3))
+        layout = module_layout(nnx.Linear(3, 3, rngs=nnx.Rngs(0)))
         forgetful = Mapping(layout.treedef, tuple(s._replace(axes=None) for s in layout.slots))
         named = {"weight": jnp.arange(9.0).reshape(3, 3), "bias": jnp.zeros(3)}
         assert leaves_differ(forgetful.to_jax(named), layout.to_jax(named))
@@ -329,7 +329,7 @@ def test_conversion_that_forgets_to_transpose_is_noticed() -> None:
     ids=["missing", "unknown", "shape"],
 )
 def test_parameters_that_do_not_fit_are_refused(named: dict[str, Any], says: str) -> None:
-    layout = module_layout(layers.Linear(3, 2))
+    layout = module_layout(nn.Linear(3, 2))
     with pytest.raises(InputError, match=says):
         layout.to_jax({name: jnp.zeros(shape) for name, shape in named.items()})
 

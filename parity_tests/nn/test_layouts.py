@@ -14,7 +14,7 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.layout import Rule, load_params, module_layout
-from twinstep.jax.nn import GRU, RNN, Embedding, Linear
+from twinstep.jax.nn import GRU, RNN, Embedding
 from twinstep.jax.optim import in_torch_layout, muon
 
 RNGS = nnx.Rngs(0)
@@ -25,6 +25,10 @@ class Square(nnx.Conv):
 
     def __init__(self) -> None:
         super().__init__(3, 3, (3, 3), rngs=RNGS)
+
+
+class Known(nnx.Linear):
+    """A layer that is of a known kind."""
 
 
 class Low(nnx.LoRALinear):
@@ -72,7 +76,7 @@ def test_the_refusal_names_layer_class_and_rule() -> None:
         f"'bias' of layer 'blocks.1.main', a {__name__}.Square, has no rule, expected one in rules"
     )
     with pytest.raises(InputError, match=re.escape(says + "={Conv: ...}")):
-        module_layout(Whole(Linear(2, 2), Square()))
+        module_layout(Whole(nnx.Linear(2, 2, rngs=RNGS), Square()))
 
 
 CONV = {"weight": Rule(("kernel",), (3, 2, 0, 1)), "bias": Rule(("bias",), None)}
@@ -102,8 +106,8 @@ def test_rules_of_ones_own() -> None:
 
 
 def test_rules_come_before_those_that_are_known() -> None:
-    rules = {Linear: {"w": Rule(("kernel",), None), "b": Rule(("bias",), None)}}
-    (_, weight) = module_layout(Linear(2, 3), rules=rules).slots
+    rules = {Known: {"w": Rule(("kernel",), None), "b": Rule(("bias",), None)}}
+    (_, weight) = module_layout(Known(2, 3, rngs=RNGS), rules=rules).slots
     assert (weight.names, weight.shape) == (("w",), (2, 3))
     assert module_layout(nnx.Linear(2, 3, rngs=RNGS), rules=rules).slots[1].names == ("weight",)
 
@@ -129,7 +133,8 @@ class Layered(nnx.Module):
     """An attribute `layers`, as many models have it."""
 
     def __init__(self) -> None:
-        self.layers = nnx.List([Linear(2, 2), nnx.Sequential(Linear(2, 2), Own())])
+        first, second = (nnx.Linear(2, 2, rngs=RNGS) for _ in range(2))
+        self.layers = nnx.List([first, nnx.Sequential(second, Own())])
 
 
 def test_names_are_torchs() -> None:
@@ -146,7 +151,9 @@ def test_names_are_torchs() -> None:
     }
 
 
-@pytest.mark.parametrize("model", [flax.linen.Dense(3), {}, Linear], ids=["linen", "dict", "class"])
+@pytest.mark.parametrize(
+    "model", [flax.linen.Dense(3), {}, nnx.Linear], ids=["linen", "dict", "class"]
+)
 def test_what_is_no_nnx_module_is_refused(model: Any) -> None:
     with pytest.raises(
         InputError, match=r"module_layout: model is a .*, expected a flax\.nnx\.Module"

@@ -21,7 +21,6 @@ from helpers.training import settings
 from twinstep.errors import InputError
 from twinstep.jax import optim
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout, tree_layout
-from twinstep.jax.nn import Linear
 from twinstep.jax.optim import adam, frozen, in_torch_layout, param_groups, sgd
 from twinstep.jax.trees import by_name
 
@@ -239,7 +238,7 @@ class Whole(nnx.Module):
     """A layer under a name."""
 
     def __init__(self) -> None:
-        self.fc = Linear(3, 2)
+        self.fc = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 
 
 def with_groups(make: Callable[[], Any], tree: Any) -> Any:

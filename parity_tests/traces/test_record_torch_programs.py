@@ -233,6 +233,29 @@ def test_a_probe_is_ignored() -> None:
     assert leaves_of(rec.trace, "update")["changed_outside"] == [0, 1]
 
 
+@pytest.mark.parametrize("steps_too", [False, True])
+def test_an_idle_program_of_another_dtype_is_none_of_it(steps_too: bool) -> None:
+    """A notebook has one still: it is left out, and refused where it is trained as well."""
+    old, model = net(2, 1).double(), net(3, 1)
+    idle, optimizer = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (old, model))
+
+    def train() -> Trace:
+        with record() as rec:
+            for one, trained in ((optimizer, model), (idle, old))[: 1 + steps_too]:
+                one.zero_grad()
+                (first, *_) = trained.parameters()
+                trained(torch.ones(4, first.shape[1], dtype=first.dtype)).sum().backward()
+                one.step()
+        return rec.trace
+
+    if steps_too:
+        assert "float32 and float64" in refused(train)
+    else:
+        trace = train()
+        assert list(trace.params) == ["0.weight", "0.bias"]
+        assert trace.metadata.dtype == "float32"
+
+
 @pytest.mark.parametrize(
     ("every", "steps"),
     [(1, 4), (2, None), (3, 2), (5, None), (1, (2, 3, 5)), (1, {1}), (2, [3])],

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import torch_impl.mnist_rnn
 import twinstep
 import twinstep.jax.devices
-import twinstep.jax.nn.layers
+import twinstep.jax.nn.linear
 import twinstep.torch.devices
 from twinstep.cli.verify import _specs_to_verify
 from twinstep.device_config import DeviceConfig
@@ -244,14 +244,14 @@ def test_same_bits_where_there_are_matrix_products(framework: str) -> None:
 
 def test_cost_of_a_planted_fast_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """JAX's products take bfloat16 at default precision, as a TPU's do: the verdict is not bent."""
-    exact = twinstep.jax.nn.layers.dot_general
+    exact = twinstep.jax.nn.linear.dot_general
 
     def coarse(lhs: jax.Array, rhs: jax.Array, *args: Any, **options: Any) -> jax.Array:
         if getattr(jax.config, "jax_default_matmul_precision") == "default":  # noqa: B009
             lhs = lhs.astype(jnp.bfloat16).astype(lhs.dtype)
         return exact(lhs, rhs, *args, **options)
 
-    monkeypatch.setattr(twinstep.jax.nn.layers, "dot_general", coarse)
+    monkeypatch.setattr(twinstep.jax.nn.linear, "dot_general", coarse)
     monkeypatch.setitem(twinstep.jax.devices._FAST_MODES, "cpu", "bfloat16")
     spec = EXAMPLES["zero_grad"]()
     result = twinstep.verify(spec, precision="default")

@@ -13,7 +13,7 @@ import pytest
 from helpers import programs
 
 import jax_impl.chain_rule
-import twinstep.jax.nn.layers
+import twinstep.jax.nn.linear
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.problems import EXAMPLES, Spec
 from twinstep.problems.mnist_rnn import MnistRnn
@@ -70,7 +70,7 @@ def test_layer_with_a_precision_of_its_own_is_noticed(monkeypatch: pytest.Monkey
     def fast(lhs: Any, rhs: Any, dimension_numbers: Any, **options: Any) -> jax.Array:
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, precision="default")
 
-    monkeypatch.setattr(twinstep.jax.nn.layers, "dot_general", fast)
+    monkeypatch.setattr(twinstep.jax.nn.linear, "dot_general", fast)
     text = program("training", EXAMPLES["zero_grad"]()).export().mlir_module()
     assert set(precisions(text)) == {"DEFAULT, DEFAULT"}
 

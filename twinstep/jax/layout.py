@@ -14,7 +14,7 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Mapping, Slot
-from twinstep.jax.nn import layers
+from twinstep.jax.nn import rnn
 from twinstep.jax.state_layout import opt_state_layout
 from twinstep.jax.trees import Path, Tree, by_name, by_path, dotted
 
@@ -61,8 +61,8 @@ _RECURRENT = {
 }
 
 TABLE: dict[type[nnx.Module], dict[str, Rule]] = {
-    layers.RNN: _RECURRENT,
-    layers.GRU: _RECURRENT,
+    rnn.RNN: _RECURRENT,
+    rnn.GRU: _RECURRENT,
     nnx.Linear: {"weight": Rule(("kernel",), _SWAP), "bias": Rule(("bias",), None)},
 }
 
@@ -90,8 +90,8 @@ def load_params(
         >>> from twinstep.jax.nn import Linear
         >>> model = Linear(3, 2)
         >>> load_params(model, {"weight": np.ones((2, 3)), "bias": np.zeros(2)})
-        >>> model.kernel.shape
-        (3, 2)
+        >>> model.weight.shape
+        (2, 3)
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """

@@ -52,9 +52,9 @@ class Mapping:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from flax import nnx
         >>> from twinstep.jax.layout import module_layout
-        >>> from twinstep.jax.nn import Linear
-        >>> layout = module_layout(Linear(3, 2))
+        >>> layout = module_layout(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
         >>> named = layout.to_torch({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
         >>> {name: array.shape for name, array in named.items()}
         {'bias': (2,), 'weight': (2, 3)}

@@ -60,9 +60,25 @@ class TorchEngine:
         check = (seed, expected, lambda value: is_integer(value, -(2**63), 2**64 - 1))
         check_arguments("TorchGenerator", seed=check)
         self._seed = operator.index(seed) % 2**64
-        self._twister = np.random.RandomState(self._seed & 0xFFFFFFFF)
-        self._kept_sine: float | None = None
+        # whoever holds the words elsewhere puts the same three methods in its place
+        fresh = np.random.RandomState(self._seed & 0xFFFFFFFF)
+        if hasattr(self, "_twister"):
+            self._twister.set_state(fresh.get_state(legacy=True))
+        else:
+            self._twister: Any = fresh
         return self
+
+    @property
+    def _kept_sine(self) -> float | None:
+        """What `randn` of few values keeps for its next call; NumPy's state has a place for it."""
+        *_, kept, sine = self._twister.get_state(legacy=True)
+        return float(sine) if kept else None
+
+    @_kept_sine.setter
+    def _kept_sine(self, sine: float | None) -> None:
+        name, words, position, *_ = self._twister.get_state(legacy=True)
+        kept = sine is not None
+        self._twister.set_state((name, words, position, int(kept), sine if kept else 0.0))
 
     def initial_seed(self) -> int:
         """The seed that the generator was started from, as `torch.initial_seed()` gives it.
@@ -118,15 +134,17 @@ class TorchEngine:
             raise InputError(f"state has left {left} and next {position}, no state of PyTorch's")
         self._seed = int(fields["seed"])
         words = words.astype(np.uint32)
-        self._twister.set_state(("MT19937", words, 624 if unused else position, 0, 0.0))
-        self._kept_sine = float(fields["normal_y"]) if fields["normal_is_valid"] else None
+        kept = int(bool(fields["normal_is_valid"]))
+        sine = float(fields["normal_y"]) if kept else 0.0
+        self._twister.set_state(("MT19937", words, 624 if unused else position, kept, sine))
 
     def _words_and_position(self) -> tuple[NDArray[np.uint32], int]:
         _, words, position, *_ = self._twister.get_state(legacy=True)
         return np.asarray(words), int(position)
 
     def _words(self, count: int) -> NDArray[np.uint64]:
-        return self._twister.randint(0, 2**32, count, np.uint32).astype(np.uint64)
+        drawn: NDArray[np.uint32] = self._twister.randint(0, 2**32, count, np.uint32)
+        return drawn.astype(np.uint64)
 
     def _double_words(self, count: int) -> NDArray[np.uint64]:
         """(count,) numbers of 64 bits from two words each."""

@@ -9,6 +9,7 @@ from torch import nn
 from twinstep.torch import naming, reading
 from twinstep.torch.conversion import named_opt_state
 from twinstep.torch.naming import Names
+from twinstep.trace import dtypes
 
 Optimizer = Any  # a torch.optim.Optimizer, or what stands around one
 ONLY = "optimizer"
@@ -83,7 +84,14 @@ class Optimizers:
         self.made(optimizer)
         name = self.called.get(optimizer) or self._name(optimizer, set(parameters))
         self.called[optimizer] = name
-        others = self.parameters() if everything else dict.fromkeys(parameters)
+        others = dict.fromkeys(parameters)
+        if everything:  # of idle ones what may be in a run with these: an old program may be there
+            kinds = set(map(reading.dtype_name, parameters))
+            others |= {
+                other: None
+                for other in self.parameters()
+                if dtypes.in_one_run(kinds | {reading.dtype_name(other)})
+            }
         if not self._driven:
             self.names.learn(others, _places(optimizer, name))
         for parameter in parameters:

@@ -151,15 +151,22 @@ def _processes(
             process.kill()
 
 
+_LOST = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Read error|Socket")
+"""What a process says that misses another."""
+
+
 def failure(log: str, code: int) -> InputError | LostError:
     """What went wrong, in one line, from what torchrun and its processes printed."""
     failed = re.findall(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", log, re.MULTILINE)
+    said = [line for line in log.splitlines() if line.startswith(PROCESS_ERROR)]
+    # it said why, or torchrun ended it, or gloo aborted it as it missed one that said why
+    explained = ["1", "2", "-15"] + ["-6"] * any(not _LOST.search(line) for line in said)
     for rank, exit_code in failed:
-        if exit_code not in ("1", "2", "-15"):  # it could not say why, or was not ended by torchrun
+        if exit_code not in explained:
             return LostError(f"PyTorch's process {rank} {workers.exit_reason(int(exit_code))}")
-    for line in log.splitlines():
-        if line.startswith(PROCESS_ERROR):  # the first: others fail because that one is gone
-            return InputError(line.removeprefix(PROCESS_ERROR))
+    if said:  # the first that misses no other: others fail because that one is gone
+        first = next((line for line in said if not _LOST.search(line)), said[0])
+        return InputError(first.removeprefix(PROCESS_ERROR))
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
     return InputError(f"PyTorch's processes ended with {code}: {last.strip()}")
 

@@ -168,11 +168,19 @@ def check_own(parameters: Mapping[nn.Parameter, str]) -> None:
             )
 
 
+def dtype_name(parameter: torch.Tensor) -> str:
+    """Without the framework's name."""
+    return str(parameter.dtype).removeprefix("torch.")
+
+
+def dtype_of_run(parameters: Mapping[nn.Parameter, str]) -> str:
+    """In which its losses are kept. InputError for parameters of a dtype that is not kept."""
+    return dtypes.of_run({name: dtype_name(p) for p, name in parameters.items()})
+
+
 def metadata(parameters: Mapping[nn.Parameter, str]) -> Metadata:
     """What runs, of a loop of one's own. InputError for parameters of a dtype that is not kept."""
-    dtype = dtypes.of_run(
-        {name: str(p.dtype).removeprefix("torch.") for p, name in parameters.items()}
-    )
+    dtype = dtype_of_run(parameters)
     device = next(iter(parameters)).device
     return Metadata(
         example=None,

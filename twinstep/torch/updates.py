@@ -95,6 +95,7 @@ class Updates:
         rows = self.open()
         if new := {p: n for p, n in params.items() if f"params/{n}" not in self._placed}:
             reading.check_own(new)
+            reading.dtype_of_run(self._names.parameters)
             for parameter, name in new.items():
                 self._place(parameter, f"raw_grads/{name}", f"grads/{name}", f"params/{name}")
         rows.hyper_parameters(numbers, of)

@@ -5,7 +5,7 @@ the 16 bits under that name. Both are told by `name`, and read by `numbers`.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -75,12 +75,17 @@ def of_run(params: Mapping[str, str]) -> str:
         if kind not in PRECISIONS:
             raise InputError(f"parameter {param!r} is {kind}, {expected}")
     kinds = set(params.values())
-    wide = "float64" if kinds & {"float64", "complex128"} else "float32"
-    if wide == "float64" and "float32" in kinds:
+    if not in_one_run(kinds):
         raise InputError(
             f"parameters are {' and '.join(sorted(kinds))}, expected one of float32 and float64"
         )
-    return wide
+    return "float64" if kinds & {"float64", "complex128"} else "float32"
+
+
+def in_one_run(kinds: Set[str]) -> bool:
+    """Whether parameters of these dtypes are trained in one run: they have one precision."""
+    double = kinds & {"float64", "complex128"}
+    return kinds <= PRECISIONS.keys() and not (double and "float32" in kinds)
 
 
 def numbers(array: np.ndarray) -> np.ndarray:

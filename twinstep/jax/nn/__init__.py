@@ -1,6 +1,23 @@
-"""torch.nn in Flax: PyTorch's names, arguments and arithmetic; `functional` is its own."""
+"""torch.nn in Flax: PyTorch's names, arguments, axes and arithmetic, first values, masks."""
 
-from twinstep.jax.nn import functional
-from twinstep.jax.nn.layers import GRU, RNN, Embedding, Linear, dot_general, to_tensor
+from twinstep.jax.nn import functional, init
+from twinstep.jax.nn.container import (
+    ModuleDict,
+    ModuleList,
+    ParameterDict,
+    ParameterList,
+    Sequential,
+)
+from twinstep.jax.nn.drawing import default_generator, manual_seed
+from twinstep.jax.nn.generator import Generator
+from twinstep.jax.nn.images import to_tensor
+from twinstep.jax.nn.linear import Identity, Linear, dot_general
+from twinstep.jax.nn.module import Buffer, Module, Parameter
+from twinstep.jax.nn.rnn import GRU, RNN
+from twinstep.jax.nn.sparse import Embedding
 
-__all__ = ["GRU", "RNN", "Embedding", "Linear", "dot_general", "functional", "to_tensor"]
+__all__ = [
+    "GRU", "RNN", "Buffer", "Embedding", "Generator", "Identity", "Linear", "Module", "ModuleDict",
+    "ModuleList", "Parameter", "ParameterDict", "ParameterList", "Sequential", "default_generator",
+    "dot_general", "functional", "init", "manual_seed", "to_tensor",
+]  # fmt: skip

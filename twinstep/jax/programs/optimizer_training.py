@@ -30,7 +30,8 @@ class Network(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = jnp.tanh(self.layer1(x))
         x = jnp.tanh(self.layer2(x))
-        return self.layer3(x)
+        output: jax.Array = self.layer3(x)
+        return output
 
 
 def loss_of(problem: OptimizerTraining) -> Any:
