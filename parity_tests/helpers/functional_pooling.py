@@ -127,10 +127,6 @@ def _adaptive_errors(rank: int) -> list[Case]:
     ]
 
 
-def _indexed(cases: list[Case]) -> list[Case]:
-    return [Case(case.args, case.kwargs) for case in cases]
-
-
 def _places(rank: int, kernel: int, stride: int, padding: int) -> tuple[Array, Array]:
     """Of a max pool, which may overlap; those of equal places are equal."""
     import torch
@@ -276,18 +272,20 @@ for _rank in SIZES:
         '"SAME" pads the end first; a stride of None is 1 in nnx',
     )
     PORTS[f"lp_pool{_rank}d"] = Port(
-        None, None,
+        None,
+        None,
         "(nnx.avg_pool(x**p, k, k) * k**d) ** (1 / p)",
         _norms(_rank),
         "its gradient is NaN where a window is all 0",
-    )  # fmt: skip
+    )
     for _kind in ("avg", "max"):
         PORTS[f"adaptive_{_kind}_pool{_rank}d"] = Port(
-            None, None,
+            None,
+            None,
             'jax.image.resize(x, shape, "linear")',
             _resized,
             "the windows have whole edges, and lengths that differ where the sizes do not divide",
-        )  # fmt: skip
+        )
     PORTS[f"max_unpool{_rank}d"] = Port(
         "jnp.zeros((N, C, size)).at[n, c, indices].set(x), where no two places are one",
         _scattered,

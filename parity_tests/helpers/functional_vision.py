@@ -185,8 +185,8 @@ def _padded(x: Any, pad: Any, mode: str = "constant", symmetric: bool = False) -
     return jnp.pad(x, widths, "symmetric" if symmetric else mode)
 
 
-def _resized(x: Any, size: Any, *_: Any, antialias: bool = False, **__: Any) -> jax.Array:
-    spatial = (size,) * (x.ndim - 2) if isinstance(size, int) else size
+def _resized(x: Any, size: Any = None, *_: Any, antialias: bool = False, **__: Any) -> jax.Array:
+    spatial = (size,) * (x.ndim - 2) if isinstance(size, int) else size or x.shape[2:]
     return jax.image.resize(x, (*x.shape[:2], *spatial), "linear", antialias=antialias)
 
 
@@ -222,7 +222,7 @@ _RESIZE = Port(
     _resized,
     'jax.image.resize(x, shape, "linear")',
     lambda x, *args, **kwargs: _resized(x, *args, **kwargs, antialias=True),
-    "JAX's resize looks at all of a larger input unless told not to; its cubic has another constant",
+    "JAX's resize looks at all of a larger input unless told not to; its cubic is another",
 )
 PORTS: dict[str, Port] = {
     "pad": Port(
@@ -247,9 +247,9 @@ PORTS: dict[str, Port] = {
         'jax.image.resize(x, shape, "linear")',
         lambda x, size, *_: _resized(x, size or [2 * n for n in x.shape[2:]]),
         "PyTorch's keeps the corners' centres where they are (align_corners)",
-    ),  # fmt: skip
+    ),
     "grid_sample": Port(
-        "jax.scipy.ndimage.map_coordinates(image, [y, x], order=1), with y = ((y + 1) * H - 1) / 2",
+        "map_coordinates(image, [y, x], order=1) of jax.scipy, with y = ((y + 1) * H - 1) / 2",
         _mapped,
         "the same with [x, y]",
         lambda *args, **kwargs: _mapped(*args[:2], xy=False),
@@ -261,5 +261,5 @@ PORTS: dict[str, Port] = {
         "jnp.linspace(-1, 1, n) as the places on each axis",
         _corners,
         "that is align_corners=True",
-    ),  # fmt: skip
+    ),
 }

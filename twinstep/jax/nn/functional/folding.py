@@ -105,7 +105,7 @@ def fold(
     (out,) = jax.linear_transpose(
         lambda x: _columns(x, counts, kernel, steps, edges, spread), image
     )(given)
-    return out if batched else out[0]
+    return jnp.asarray(out if batched else out[0])
 
 
 def pixel_shuffle(input: jax.Array, upscale_factor: int) -> jax.Array:

@@ -1,6 +1,7 @@
 """torch.nn.functional's fractional max pools, with what they draw given."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -254,7 +255,8 @@ def _counts(
     """How many windows there are on each axis."""
     rank = len(sizes)
     if output_size is None:
-        ratios = list(output_ratio) if isinstance(output_ratio, list | tuple) else [output_ratio]
+        given = output_ratio
+        ratios: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
         ratios = ratios * rank if len(ratios) == 1 else ratios
         if len(ratios) != rank or not all(isinstance(v, int | float) for v in ratios):
             raise InputError(

@@ -252,7 +252,7 @@ def _counts(
             f"{name}: size is {size} and scale_factor {scale_factor}, expected one of them"
         )
     given = scale_factor if size is None else size
-    each = list(given) if isinstance(given, list | tuple) else [given] * len(sizes)
+    each: list[Any] = list(given) if isinstance(given, list | tuple) else [given] * len(sizes)
     if len(each) != len(sizes):
         raise InputError(f"{name}: size or scale_factor is {given}, expected {len(sizes)} numbers")
     if size is None:

@@ -41,7 +41,7 @@ def nearest(size: int, count: int, factor: float | None, exact: bool, dtype: Any
     half = dtype(0.5)
     source = (scale * (steps + half) - half) + half if exact else scale * steps
     whole = np.floor(source.astype(np.float32)).astype(np.intp)
-    return np.minimum(whole, size - 1)[None]
+    return np.asarray(np.minimum(whole, size - 1)[None])
 
 
 def linear(size: int, count: int, factor: float | None, align: bool, dtype: Any) -> Taps:
@@ -110,7 +110,7 @@ def _same(size: int, dtype: Any) -> Taps:
 
 
 def _triangle(x: Floats) -> Floats:
-    return np.maximum(1 - np.abs(x), 0)
+    return np.asarray(np.maximum(1 - np.abs(x), 0))
 
 
 def _keys(x: Floats) -> Floats:

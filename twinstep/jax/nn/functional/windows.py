@@ -131,7 +131,7 @@ def first_largest(
 
 def lowest(dtype: Any) -> Any:
     """What no number of a dtype is below."""
-    return -np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
+    return -np.inf if jnp.issubdtype(dtype, jnp.inexact) else np.iinfo(dtype).min
 
 
 def places_of(spatial: tuple[int, ...], leading: int) -> jax.Array:
