@@ -73,7 +73,6 @@ def _avg(rank: int) -> list[Case]:
         Case((odd(2, 2, *SIZES[rank]), 2)),
         Case((x[0], [2])),
         Case((x[:0], 2)),
-        Case((whole(2, 2, *SIZES[rank]) * 7, 2)),
     ]
 
 
