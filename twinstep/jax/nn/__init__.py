@@ -13,13 +13,33 @@ from twinstep.jax.nn.generator import Generator
 from twinstep.jax.nn.images import to_tensor
 from twinstep.jax.nn.linear import Identity, Linear, dot_general
 from twinstep.jax.nn.module import Buffer, Module, Parameter
+from twinstep.jax.nn.porting import from_torch
 from twinstep.jax.nn.rnn import GRU, RNN
 from twinstep.jax.nn.sparse import Embedding
 from twinstep.jax.nn.weights import load_state_dict, state_dict
 
 __all__ = [
-    "GRU", "RNN", "Buffer", "Embedding", "Generator", "Identity", "Linear", "Module", "ModuleDict",
-    "ModuleList", "Parameter", "ParameterDict", "ParameterList", "Sequential", "default_generator",
-    "dot_general", "functional", "init", "load_state_dict", "manual_seed", "state_dict",
+    "GRU",
+    "RNN",
+    "Buffer",
+    "Embedding",
+    "Generator",
+    "Identity",
+    "Linear",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "Parameter",
+    "ParameterDict",
+    "ParameterList",
+    "Sequential",
+    "default_generator",
+    "dot_general",
+    "from_torch",
+    "functional",
+    "init",
+    "load_state_dict",
+    "manual_seed",
+    "state_dict",
     "to_tensor",
-]  # fmt: skip
+]
