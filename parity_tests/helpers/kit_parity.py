@@ -259,9 +259,8 @@ def differences(
     args, kwargs = cast([list(case.args), dict(case.kwargs)], dtype)
     with jax.enable_x64(dtype == "float64"):
         wanted = in_torch(theirs, args, kwargs, case.fixed)
-        moved = [
-            in_torch(theirs, *nudged([args, kwargs], seed), fixed=case.fixed) for seed in (1, 2)
-        ]
+        off = [nudged([args, kwargs], seed) for seed in (1, 2)]
+        moved = [in_torch(theirs, given, options, case.fixed) for given, options in off]
         ways = {"eager": ours} | ({"jit": compiled(ours)} if jit else {})
         return [
             f"{way}, {dtype}: {line}"
