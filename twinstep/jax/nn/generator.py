@@ -317,7 +317,9 @@ class _HeldTwister:
         value = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        self._state.set_value(value)  # [...] would write into an array that others hold
+        # [...] would write into an array that others hold; what is drawn in NumPy is no part of a
+        # trace, as one of a gradient
+        self._state.set_raw_value(value, _unsafe_bypass_check=True)
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""
