@@ -317,9 +317,9 @@ class _HeldTwister:
         value = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        # [...] would write into an array that others hold; what is drawn in NumPy is no part of a
-        # trace, as one of a gradient
-        self._state.set_raw_value(value, _unsafe_bypass_check=True)
+        # [...] would write into an array that others hold; and Flax lets a Variable be set only in
+        # the trace that made it, while what NumPy draws has no part in one, as in jax.grad's
+        object.__setattr__(self._state, "_raw_value", value)
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""
