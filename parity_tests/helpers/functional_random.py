@@ -35,7 +35,6 @@ RANDOM: dict[str, list[Case]] = {
         Case((X3, 1.0)),
         Case((ODD, 1)),
         Case((X3, 0.5, False)),
-        Case((X3, 0.5, True, True)),
         Case((X3 + 1j * X3, 0.0)),
         Case((np.arange(4), 1.0)),
         Case((np.arange(4), 0.5, False)),
