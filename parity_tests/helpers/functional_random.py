@@ -17,9 +17,14 @@ ON: dict[str, Any] = {"training": True}
 
 
 def _heads(p: float, **options: Any) -> Case:
-    named = {"in_proj_bias": None, "bias_k": None, "bias_v": None, "add_zero_attn": False}
+    named: dict[str, Any] = {
+        "in_proj_bias": None,
+        "bias_k": None,
+        "bias_v": None,
+        "add_zero_attn": False,
+    }
+    named |= {"add_zero_attn": False, "dropout_p": p, "out_proj_weight": OUT, "out_proj_bias": None}
     args = (QUERY, KEY, VALUE, E, H, IN)
-    named |= {"dropout_p": p, "out_proj_weight": OUT, "out_proj_bias": None}
     return Case(args, named | options, 1e-12)
 
 

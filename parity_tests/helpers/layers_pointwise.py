@@ -95,9 +95,7 @@ LAYERS: dict[str, list[Layer]] = {
         Layer((5, 3), {}, (IDS,)),
         Layer((5, 3), {"mode": "max", "padding_idx": 3}, (FLAT,), BAG),
         Layer((5, 3), {"mode": "sum"}, (FLAT,), BAG | {"per_sample_weights": drawn(7, seed=2)}),
-        Layer(
-            (5, 3), {"include_last_offset": True, "mode": "sum"}, (FLAT, np.array([0, 2, 7]))
-        ),
+        Layer((5, 3), {"include_last_offset": True, "mode": "sum"}, (FLAT, np.array([0, 2, 7]))),
         Layer((5, 3, 0.5, 1.0), {"padding_idx": -1}, (FLAT,), BAG),
         Layer((5, 3), {"scale_grad_by_freq": True}, (IDS,)),
         Layer((5, 3), {"_weight": drawn(5, 3, seed=4)}, (FLAT,), BAG),

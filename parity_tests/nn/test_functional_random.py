@@ -148,8 +148,6 @@ def test_short_floats_are_scaled_as_pytorchs(dtype: str) -> None:
         wanted = getattr(torch.nn.functional, name)(
             torch.tensor(x).to(getattr(torch, dtype)), p, True
         )
-        found = getattr(kit, name)(
-            jnp.asarray(x, dtype), p, True, generator=TorchGenerator(SEED)
-        )
+        found = getattr(kit, name)(jnp.asarray(x, dtype), p, True, generator=TorchGenerator(SEED))
         assert found.dtype == dtype
         np.testing.assert_array_equal(found.astype("float32"), wanted.float().numpy())

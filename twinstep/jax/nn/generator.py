@@ -242,9 +242,9 @@ class Generator(nnx.Pytree):
         """
         if (host := self._host) and is_known(places):
             where = np.asarray(known(places))
-            drawn = np.ones(where.shape)
-            drawn[where] = host.uniform((int(where.sum()),), low, high, "float64")
-            return jnp.asarray(drawn, dtype_name(None))
+            found = np.ones(where.shape)
+            found[where] = host.uniform((int(where.sum()),), low, high, "float64")
+            return jnp.asarray(found, dtype_name(None))
         flat, state = places.reshape(-1), self.state[...]
         words, _ = twister.draw(state[:625], 2 * flat.size)
         drawn = twister.uniforms(words, "float64") * (high - low) + low

@@ -300,11 +300,12 @@ def dropped(
     (x,) = floats(name, input=x)
     kept = drawing_for(name, x, generator, key).bernoulli(shape, 1 - p, jnp.float32) > 0
     if not alpha:
-        return x * jnp.where(kept, _in(x.dtype, 1 / _in(wide(x).dtype, 1 - p)), 0).astype(x.dtype)
+        scale = jnp.where(kept, _in(x.dtype, 1 / _in(wide(x).dtype, 1 - p)), 0)
+        return jnp.asarray(x * scale.astype(x.dtype))
     a = 1 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     low, high = (_in(x.dtype, v + _ALPHA * a * p) for v in (_in(x.dtype, -_ALPHA * a), 0.0))
     scale = jnp.where(kept, _in(x.dtype, a), 0).astype(x.dtype)
-    return x * scale + jnp.where(kept, high, low).astype(x.dtype)
+    return jnp.asarray(x * scale + jnp.where(kept, high, low).astype(x.dtype))
 
 
 def _in(dtype: Any, number: float) -> float:
