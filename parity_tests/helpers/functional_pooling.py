@@ -144,7 +144,7 @@ def _unpool(rank: int) -> list[Case]:
     return [
         Case((*simple, 2), {"output_size": given}),
         Case((*more, 3, 1, 1)),
-        Case((*more, [3], 1, 1), {"output_size": given[2:]}),
+        Case((*more, (3,) * rank, 1, 1), {"output_size": given[2:]}),
         Case((simple[0][0], simple[1][0], 2, 2, 0, SIZES[rank])),
         Case((simple[0][:0], simple[1][:0], 2, None, 0, SIZES[rank])),
     ]
