@@ -167,11 +167,11 @@ def _fractional(rank: int) -> list[Case]:
     draws = np.random.default_rng(5).uniform(size=(2, 2, rank))
     fixed = {"_random_samples": draws}
     return [
-        Case((tied(*shape), 2, (3, 2, 3)[:rank]), fixed),
+        Case((tied(*shape), 2, (3, 2, 4)[:rank]), fixed),
         Case((drawn(*shape), (2, 3, 1)[:rank], 1), fixed),
         Case((drawn(*shape), 2), {"output_ratio": (0.5, 0.7, 0.6)[:rank], **fixed}),
-        Case((odd(*shape), 2, 3), fixed),
-        Case((drawn(*shape)[0], 2, 3), {"_random_samples": draws[:1]}),
+        Case((odd(*shape), 2, 2), fixed),
+        Case((drawn(*shape)[0], 2, 2), {"_random_samples": draws[:1]}),
     ]
 
 
