@@ -256,7 +256,7 @@ def differences(
     with jax.enable_x64(dtype == "float64"):
         wanted = in_torch(theirs, args, kwargs)
         moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
-        ways = {"eager": ours} | ({"jit": _compiled(ours)} if jit else {})
+        ways = {"eager": ours} | ({"jit": compiled(ours)} if jit else {})
         return [
             f"{way}, {dtype}: {line}"
             for way, function in ways.items()
@@ -266,7 +266,7 @@ def differences(
         ]
 
 
-def _compiled(function: Function) -> Function:
+def compiled(function: Function) -> Function:
     """A function with its arrays traced, and all else static."""
 
     @functools.wraps(function)

@@ -1,0 +1,234 @@
+"""Whether a layer of the kit is PyTorch's: first values, outputs, gradients, buffers, in training
+and not. Both are made after the same seed, so that what is drawn has to be the same too.
+
+PyTorch's own table of modules (module_db) has settings and inputs of most classes; LAYERS, in
+helpers/layers_*.py, those that it lacks.
+"""
+
+import copy
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from helpers.kit_parity import (
+    Array,
+    cast,
+    compared,
+    compiled,
+    in_jax,
+    in_torch,
+    mapped,
+    nudged,
+)
+from torch.func import functional_call
+
+from twinstep.jax import nn
+from twinstep.jax.nn.weights import entries
+
+
+class Layer(NamedTuple):
+    """How a class is made and called. Arrays are NumPy's; modules and functions PyTorch's.
+
+    main: what is allowed of the largest entry in float64, where it is not 1e-13
+    """
+
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = {}
+    inputs: Sequence[Any] = ()
+    options: Mapping[str, Any] = {}
+    training: bool = True
+    main: float | None = None
+
+
+MAIN = {"MultiheadAttention": 1e-12, "CTCLoss": 1e-12}
+"""Of those that were measured to need more than 1e-13: transformers' attention, CTC's sums."""
+
+
+def _plain(value: Any) -> Any:
+    return mapped(value, lambda _, v: v.detach().numpy() if isinstance(v, torch.Tensor) else v)
+
+
+@functools.cache
+def of_pytorch() -> dict[str, list[Layer]]:
+    """{class: its rows in PyTorch's table}, in training and, where that differs, in evaluation."""
+    from torch.testing._internal.common_modules import module_db
+
+    found: dict[str, list[Layer]] = {}
+    for info in module_db:
+        name = info.module_cls.__name__
+        if name.startswith("Lazy") or not info.module_cls.__module__.startswith("torch.nn.modules"):
+            continue
+        for training in (True, False) if info.train_and_eval_differ else (True,):
+            torch.manual_seed(0)
+            rows = info.module_inputs_func(
+                info, device="cpu", dtype=torch.float64, requires_grad=False, training=training
+            )
+            for row in rows:
+                made, called = row.constructor_input, row.forward_input
+                found.setdefault(name, []).append(
+                    Layer(
+                        _plain(list(made.args)), _plain(dict(made.kwargs)),
+                        _plain(list(called.args)), _plain(dict(called.kwargs)), training,
+                    )
+                )  # fmt: skip
+    return found
+
+
+def of_ours() -> dict[str, list[Layer]]:
+    """{class: rows of our own}"""
+    found: dict[str, list[Layer]] = {}
+    for one in pkgutil.iter_modules(helpers.__path__):
+        if one.name.startswith("layers_"):
+            for name, rows in importlib.import_module(f"helpers.{one.name}").LAYERS.items():
+                found.setdefault(name, []).extend(rows)
+    return found
+
+
+def layers() -> dict[str, list[Layer]]:
+    """{class: all its rows}, of classes that the kit has; our own rows come first."""
+    every = of_ours()
+    for name, rows in of_pytorch().items():
+        every.setdefault(name, []).extend(rows)
+    return {name: rows for name, rows in sorted(every.items()) if hasattr(nn, name)}
+
+
+def _ported(value: Any) -> Any:
+    if isinstance(value, torch.nn.Module):
+        return nn.from_torch(value)
+    if isinstance(value, np.ndarray):
+        return jnp.asarray(value)
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if callable(value) and getattr(value, "__module__", "").startswith("torch"):
+        return getattr(nn.functional, value.__name__)
+    return value
+
+
+def in_pytorch(name: str, layer: Layer, dtype: str) -> Any:
+    """PyTorch's module."""
+    args, kwargs = mapped(
+        cast([list(layer.args), dict(layer.kwargs)], dtype),
+        lambda _, v: torch.tensor(v) if isinstance(v, np.ndarray) else v,
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    torch.manual_seed(0)
+    module = getattr(torch.nn, name)(*args, **kwargs).to(getattr(torch, dtype))
+    torch.set_default_dtype(before)
+    return module.train(layer.training)
+
+
+def in_kit(name: str, layer: Layer, dtype: str) -> Any:
+    """The kit's."""
+    args, kwargs = mapped(
+        cast([list(layer.args), dict(layer.kwargs)], dtype), lambda _, v: _ported(v)
+    )
+    nn.manual_seed(0)
+    return getattr(nn, name)(*args, **kwargs).train(layer.training)
+
+
+def apart_at_first(name: str, layer: Layer) -> list[str]:
+    """What of the first values is not PyTorch's, bit for bit, a line each."""
+    with jax.enable_x64(True):
+        ours = nn.state_dict(in_kit(name, layer, "float64"))
+        theirs = in_pytorch(name, layer, "float64").state_dict()
+        if list(ours) != list(theirs):
+            return [f"names are {list(ours)}, expected {list(theirs)}"]
+        return [
+            f"first value of {key} is not PyTorch's"
+            for key, array in theirs.items()
+            if not np.array_equal(np.asarray(ours[key]), array.numpy())
+            or np.asarray(ours[key]).dtype != array.numpy().dtype
+        ]
+
+
+def other_values(module: Any) -> dict[str, Array]:
+    """Parameters that are no layer's first ones, of which many are 0 or 1."""
+    rng = np.random.default_rng(3)
+    return {
+        name: (p.detach().numpy() + rng.normal(0, 0.1, p.shape)).astype(p.detach().numpy().dtype)
+        for name, p in module.named_parameters()
+    }
+
+
+def torch_function(module: Any) -> Callable[..., Any]:
+    """(parameters, *inputs) -> (outputs, buffers) of PyTorch's module, each time from the start."""
+    state = torch.get_rng_state()
+
+    def called(params: Any, *inputs: Any, **options: Any) -> Any:
+        torch.set_rng_state(state)
+        fresh = copy.deepcopy(module)
+        output = functional_call(fresh, params, inputs, options)
+        return output, dict(fresh.named_buffers())
+
+    return called
+
+
+def kit_function(module: Any) -> Callable[..., Any]:
+    """The same of the kit's."""
+    graph, state = nnx.split(module)
+
+    def called(params: Any, *inputs: Any, **options: Any) -> Any:
+        fresh = nnx.merge(graph, state, copy=True)
+        found = entries(fresh)
+        for name, array in params.items():
+            found[name].variable[...] = found[name].to_jax(array)
+        output = fresh(*inputs, **options)
+        return output, {name: buffer[...] for name, buffer in fresh.named_buffers()}
+
+    return called
+
+
+def differences_of_layer(
+    name: str,
+    layer: Layer,
+    dtype: str = "float64",
+    jit: bool = True,
+    ours: Callable[[], Any] | None = None,
+) -> list[str]:
+    """What the kit's layer does otherwise than PyTorch's, a line each.
+
+    ours: what makes the kit's in its place
+    """
+    with jax.enable_x64(dtype == "float64"):
+        module = in_pytorch(name, layer, dtype)
+        theirs = torch_function(module)
+        kit = kit_function(ours() if ours else in_kit(name, layer, dtype))
+        args, kwargs = cast([list(layer.inputs), dict(layer.options)], dtype)
+        args = [other_values(module), *args]
+        wanted = in_torch(theirs, args, kwargs)
+        moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
+        ways = {"eager": kit} | ({"jit": compiled(kit)} if jit else {})
+        main = layer.main or next((v for k, v in MAIN.items() if k in name), None)
+        return [
+            f"{way}, {dtype}: {line}"
+            for way, function in ways.items()
+            for line in compared(
+                in_jax(function, args, kwargs), wanted, moved, [args, kwargs], dtype, main
+            )
+        ]
+
+
+def same_arguments(name: str) -> list[str]:
+    """What of the kit's signature is not PyTorch's, a line each."""
+    theirs = inspect.signature(getattr(torch.nn, name).__init__).parameters
+    ours = inspect.signature(getattr(nn, name).__init__).parameters
+    wrong = []
+    positional = [n for n, p in ours.items() if p.kind is not p.KEYWORD_ONLY]
+    if positional != [n for n in theirs if n in positional] or {*theirs} - {*ours}:
+        wrong.append(f"arguments are {positional}, expected {list(theirs)}")
+    for key in theirs.keys() & ours.keys():
+        if ours[key].default != theirs[key].default:
+            wrong.append(
+                f"{key} is {ours[key].default} by default, in PyTorch {theirs[key].default}"
+            )
+    return wrong

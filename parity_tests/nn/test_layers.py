@@ -1,0 +1,94 @@
+"""Every layer of the kit against PyTorch's class of its name: arguments, first values, outputs,
+gradients of inputs and parameters, buffers, in training and not.
+
+Two rows of a class are run, in float64; all of them, compiled and in float32 as well, by
+`make test-slow`.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.layer_parity import (
+    Layer,
+    apart_at_first,
+    differences_of_layer,
+    layers,
+    same_arguments,
+)
+
+from twinstep.jax import nn
+
+MISSING = """
+AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveLogSoftmaxWithLoss
+AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d AlphaDropout AvgPool1d AvgPool2d
+AvgPool3d BCELoss BCEWithLogitsLoss BatchNorm1d BatchNorm2d BatchNorm3d Bilinear CELU CTCLoss
+ChannelShuffle CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d
+ConstantPad3d Container Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+CosineEmbeddingLoss CosineSimilarity CrossEntropyLoss CrossMapLRN2d Dropout Dropout1d Dropout2d
+Dropout3d ELU EmbeddingBag FeatureAlphaDropout Flatten Fold FractionalMaxPool2d
+FractionalMaxPool3d GELU GLU GaussianNLLLoss GroupNorm Hardshrink Hardsigmoid Hardswish
+Hardtanh HingeEmbeddingLoss HuberLoss InstanceNorm1d InstanceNorm2d InstanceNorm3d KLDivLoss
+L1Loss LPPool1d LPPool2d LPPool3d LayerNorm LeakyReLU LinearCrossEntropyLoss LocalResponseNorm
+LogSigmoid LogSoftmax MSELoss MarginRankingLoss MaxPool1d MaxPool2d MaxPool3d MaxUnpool1d
+MaxUnpool2d MaxUnpool3d Mish MultiLabelMarginLoss MultiLabelSoftMarginLoss MultiMarginLoss
+MultiheadAttention NLLLoss NLLLoss2d PReLU PairwiseDistance PixelShuffle PixelUnshuffle
+PoissonNLLLoss RMSNorm RNNBase RNNCellBase RReLU ReLU ReLU6 ReflectionPad1d ReflectionPad2d
+ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d SELU SiLU Sigmoid
+SmoothL1Loss SoftMarginLoss Softmax Softmax2d Softmin Softplus Softshrink Softsign
+SyncBatchNorm Tanh Tanhshrink Threshold Transformer TransformerDecoder TransformerDecoderLayer
+TransformerEncoder TransformerEncoderLayer TripletMarginLoss TripletMarginWithDistanceLoss
+Unflatten Unfold Upsample UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d ZeroPad2d
+ZeroPad3d
+"""
+LAYERS = layers()
+EVERY = [pytest.param(n, row, id=f"{n}-{i}") for n, r in LAYERS.items() for i, row in enumerate(r)]
+
+
+def two(rows: list[Layer]) -> list[Layer]:
+    """The first one, and the one whose settings have the most to say."""
+    return [rows[0], max(rows[1:], key=lambda row: len(row.args) + 2 * len(row.kwargs))][
+        : len(rows)
+    ]
+
+
+TWO = [
+    pytest.param(name, row, id=f"{name}-{i}")
+    for name, rows in LAYERS.items()
+    for i, row in enumerate(two(rows) if len(rows) > 1 else rows)
+]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_arguments_are_pytorchs(name: str) -> None:
+    assert same_arguments(name) == []
+
+
+@pytest.mark.parametrize(("name", "row"), TWO)
+def test_a_layer_is_pytorchs(name: str, row: Any) -> None:
+    assert apart_at_first(name, row) == []
+    assert differences_of_layer(name, row, jit=False) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row"), EVERY)
+def test_every_row_of_a_layer_is_pytorchs(name: str, row: Any) -> None:
+    assert apart_at_first(name, row) == []
+    assert differences_of_layer(name, row) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row"), EVERY)
+def test_every_row_of_a_layer_in_float32(name: str, row: Any) -> None:
+    assert differences_of_layer(name, row, "float32", jit=False) == []
+
+
+def test_what_is_missing() -> None:
+    """Of torch.nn's classes."""
+    public = {
+        name
+        for name, value in vars(torch.nn).items()
+        if isinstance(value, type) and issubclass(value, torch.nn.Module)
+        if not name.startswith("Lazy") and name != "DataParallel"
+    }
+    assert sorted(public - {*nn.__all__}) == MISSING.split()
