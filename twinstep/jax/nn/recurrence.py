@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["CELLS", "Carry", "Cell", "recurrence", "rows_by"]
+__all__ = ["CELLS", "Carry", "Cell", "recurrence", "rows_by", "steps"]
 
 Carry: TypeAlias = tuple[jax.Array, ...]
 """What a step hands on: (h,), or (h, c) of an LSTM."""
@@ -131,7 +131,7 @@ def recurrence(
 
     Gives h after each step, (T, N, P), and the carry after the last one.
     """
-    outputs, last, _ = _steps(cell, reverse, lengths, x, carry, weight_hh, bias_hh, weight_hr)
+    outputs, last, _ = steps(cell, reverse, lengths, x, carry, weight_hh, bias_hh, weight_hr)
     return outputs, last
 
 
@@ -142,7 +142,7 @@ def _within(lengths: tuple[int, ...] | None, steps: int) -> Any:
     return np.arange(steps)[:, None, None] < np.array(lengths)[:, None]
 
 
-def _steps(
+def steps(
     cell: Cell, reverse: bool, lengths: Any, x: jax.Array, carry: Carry, weight_hh: jax.Array,
     bias_hh: jax.Array | None, weight_hr: jax.Array | None,
 ) -> Any:  # fmt: skip
@@ -170,9 +170,7 @@ def _forward(
     cell: Cell, reverse: bool, lengths: Any, x: jax.Array, carry: Carry, weight_hh: jax.Array,
     bias_hh: jax.Array | None, weight_hr: jax.Array | None,
 ) -> Any:  # fmt: skip
-    outputs, last, of_steps = _steps(
-        cell, reverse, lengths, x, carry, weight_hh, bias_hh, weight_hr
-    )
+    outputs, last, of_steps = steps(cell, reverse, lengths, x, carry, weight_hh, bias_hh, weight_hr)
     return (outputs, last), (outputs, carry[0], of_steps, weight_hh, bias_hh, weight_hr)
 
 

@@ -26,6 +26,9 @@ class RNNBase(Module):
     """What RNN, LSTM and GRU have in common."""
 
     weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
+    bias_ih_l0: Parameter
+    bias_hh_l0: Parameter
 
     def __init__(
         self,
