@@ -289,7 +289,7 @@ class _HeldTwister:
         value = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        self._state[...] = value
+        self._state.set_value(value)  # not in place: a copy of a module may share the array
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""
