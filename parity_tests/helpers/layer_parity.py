@@ -169,7 +169,7 @@ def torch_function(module: Any) -> Callable[..., Any]:
         torch.set_rng_state(state)
         fresh = copy.deepcopy(module)
         output = functional_call(fresh, params, inputs, options)
-        return output, dict(fresh.named_buffers())
+        return output, dict(sorted(fresh.named_buffers()))  # as what is jitted gives a dict
 
     return called
 
@@ -196,7 +196,7 @@ def kit_function(module: Any) -> Callable[..., Any]:
         for name, array in params.items():
             found[name].variable[...] = found[name].to_jax(array)
         output = fresh(*inputs, **options)
-        return output, {name: buffer[...] for name, buffer in fresh.named_buffers()}
+        return output, {name: buffer[...] for name, buffer in sorted(fresh.named_buffers())}
 
     return called
 
