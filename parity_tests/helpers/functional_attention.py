@@ -120,7 +120,6 @@ CASES: dict[str, list[Case]] = {
 Q, K, V = qkv(2)
 ERRORS: dict[str, list[Case]] = {
     SDPA: [
-        called(*qkv(2), None, 1.5),
         called(*qkv(2, 3), None, -0.5),
         called(Q, K, V, TAKES_PART, is_causal=True),
         called(drawn(3), drawn(3), drawn(3)),
