@@ -174,12 +174,24 @@ def torch_function(module: Any) -> Callable[..., Any]:
     return called
 
 
+DRAWN = "drawn"
+"""The argument of a kit's function that has what its module draws from."""
+
+
+def drawn_from(module: Any) -> dict[str, Array]:
+    """The words that a module draws from: arguments, or it is refused where it is jitted."""
+    words = jax.tree.leaves(nnx.state(module, nnx.RngState))
+    return {str(i): np.array(array) for i, array in enumerate(words)}
+
+
 def kit_function(module: Any) -> Callable[..., Any]:
     """The same of the kit's."""
-    graph, state = nnx.split(module)
+    graph, drawn, state = nnx.split(module, nnx.RngState, ...)
+    held = jax.tree.structure(drawn)
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
-        fresh = nnx.merge(graph, state, copy=True)
+        words = jax.tree.unflatten(held, options.pop(DRAWN).values())
+        fresh = nnx.merge(graph, words, state, copy=True)
         found = entries(fresh)
         for name, array in params.items():
             found[name].variable[...] = found[name].to_jax(array)
@@ -203,7 +215,8 @@ def differences_of_layer(
     with jax.enable_x64(dtype == "float64"):
         module = in_pytorch(name, layer, dtype)
         theirs = torch_function(module)
-        kit = kit_function(ours() if ours else in_kit(name, layer, dtype))
+        made = ours() if ours else in_kit(name, layer, dtype)
+        kit, drawn = kit_function(made), {DRAWN: drawn_from(made)}
         args, kwargs = cast([list(layer.inputs), dict(layer.options)], dtype)
         args = [other_values(module), *args]
         wanted = in_torch(theirs, args, kwargs)
@@ -214,7 +227,7 @@ def differences_of_layer(
             f"{way}, {dtype}: {line}"
             for way, function in ways.items()
             for line in compared(
-                in_jax(function, args, kwargs), wanted, moved, [args, kwargs], dtype, main
+                in_jax(function, args, kwargs | drawn), wanted, moved, [args, kwargs], dtype, main
             )
         ]
 
