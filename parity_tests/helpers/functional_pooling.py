@@ -173,6 +173,8 @@ def _fractional(rank: int) -> list[Case]:
         Case((drawn(*shape), 2), {"output_ratio": (0.5, 0.7, 0.6)[:rank], **fixed}),
         Case((odd(*shape), 2, 3), fixed),
         Case((drawn(*shape)[0], 2, 3), {"_random_samples": draws[:1]}),
+        # wide enough for each sample to be seen
+        Case((drawn(2, 2, *(11, 12, 13)[:rank]), 2, (4, 3, 5)[:rank]), fixed),
     ]
 
 
@@ -181,6 +183,7 @@ def _fractional_errors(rank: int) -> list[Case]:
     return [
         Case((x, 2), {"_random_samples": draws}),
         Case((x, 2, 9), {"_random_samples": draws}),
+        Case((drawn(2, 2, *[5] * rank), 2, 4 if rank == 3 else 5), {"_random_samples": draws}),
         Case((x, 2, 2), {"_random_samples": draws[:1]}),
         Case((x, 2, 2), {"_random_samples": draws.astype("float32")}),
         Case((x[0, 0], 2, 2), {"_random_samples": draws}),

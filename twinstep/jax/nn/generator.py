@@ -76,9 +76,14 @@ class Generator(nnx.Pytree):
         _HeldTwister(self.state).set_state(TorchGenerator(seed)._twister.get_state(legacy=True))
 
     @property
+    def is_traced(self) -> bool:
+        """Whether its words are those of a compiled function, and not known."""
+        return isinstance(self.state[...], jax.core.Tracer)
+
+    @property
     def _host(self) -> TorchGenerator | None:
-        """What draws in NumPy; None in a compiled function, where the words are not known."""
-        if isinstance(self.state[...], jax.core.Tracer):
+        """What draws in NumPy; None in a compiled function."""
+        if self.is_traced:
             return None
         host = TorchGenerator(0)
         host._twister = _HeldTwister(self.state)
