@@ -1,6 +1,15 @@
 """torch.nn in Flax: PyTorch's names, arguments, axes and arithmetic, first values, masks."""
 
 from twinstep.jax.nn import functional, init
+from twinstep.jax.nn.adaptive_pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
+from twinstep.jax.nn.channelshuffle import ChannelShuffle
 from twinstep.jax.nn.container import (
     ModuleDict,
     ModuleList,
@@ -8,31 +17,120 @@ from twinstep.jax.nn.container import (
     ParameterList,
     Sequential,
 )
+from twinstep.jax.nn.conv import Conv1d, Conv2d, Conv3d
+from twinstep.jax.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from twinstep.jax.nn.drawing import default_generator, manual_seed
+from twinstep.jax.nn.edge_padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+)
+from twinstep.jax.nn.flatten import Flatten, Unflatten
+from twinstep.jax.nn.fold import Fold, Unfold
+from twinstep.jax.nn.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
 from twinstep.jax.nn.generator import Generator
 from twinstep.jax.nn.images import to_tensor
 from twinstep.jax.nn.linear import Identity, Linear, dot_general
 from twinstep.jax.nn.module import Buffer, Module, Parameter
+from twinstep.jax.nn.padding import (
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
+from twinstep.jax.nn.pixelshuffle import PixelShuffle, PixelUnshuffle
+from twinstep.jax.nn.pooling import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from twinstep.jax.nn.porting import from_torch
 from twinstep.jax.nn.rnn import GRU, RNN
 from twinstep.jax.nn.sparse import Embedding
+from twinstep.jax.nn.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from twinstep.jax.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from twinstep.jax.nn.weights import load_state_dict, state_dict
 
 __all__ = [
     "GRU",
     "RNN",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "Buffer",
+    "ChannelShuffle",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Embedding",
+    "Flatten",
+    "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "Generator",
     "Identity",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Module",
     "ModuleDict",
     "ModuleList",
     "Parameter",
     "ParameterDict",
     "ParameterList",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Sequential",
+    "Unflatten",
+    "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "default_generator",
     "dot_general",
     "from_torch",

@@ -3,6 +3,7 @@
 Letters: N samples, C channels, O output channels, k sizes of a kernel.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class AnyConv(Module):
         self.weight = Parameter(init.kaiming_uniform_(empty, 5**0.5, generator=draws))
         self.bias = None
         if bias:
-            fan, _ = init.fans(type(self).__name__, shape)
+            fan = math.prod(shape[1:])
             bound = 1 / fan**0.5 if fan else 0
             self.bias = Parameter(draws.uniform((self.out_channels,), -bound, bound, dtype))
 
@@ -150,8 +151,7 @@ class Conv1d(_Conv):
         rngs: nnx.Rngs in its place.
 
     Shape:
-        (N, C, L) to (N, O, L'), or both without N; weight (O, C / groups, k),
-        bias (O,).
+        (N, C, L) to (N, O, L'), or both without N; weight (O, C / groups, k), bias (O,).
 
     Raises:
         InputError: For what PyTorch refuses.
@@ -188,8 +188,8 @@ class Conv2d(_Conv):
         rngs: nnx.Rngs in its place.
 
     Shape:
-        (N, C, H, W) to (N, O, H', W'), or both without N; weight (O, C / groups, kH, kW),
-        bias (O,).
+        (N, C, H, W) to (N, O, H', W'), or both without N; weight (O, C / groups, kH, kW), bias
+        (O,).
 
     Raises:
         InputError: For what PyTorch refuses.
@@ -226,8 +226,8 @@ class Conv3d(_Conv):
         rngs: nnx.Rngs in its place.
 
     Shape:
-        (N, C, D, H, W) to (N, O, D', H', W'), or both without N; weight (O, C / groups, kD, kH, kW),
-        bias (O,).
+        (N, C, D, H, W) to (N, O, D', H', W'), or both without N; weight (O, C / groups, kD, kH,
+        kW), bias (O,).
 
     Raises:
         InputError: For what PyTorch refuses.
