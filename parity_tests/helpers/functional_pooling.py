@@ -171,8 +171,8 @@ def _fractional(rank: int) -> list[Case]:
         Case((tied(*shape), 2, (3, 2, 3)[:rank]), fixed),
         Case((drawn(*shape), (2, 3, 1)[:rank], 1), fixed),
         Case((drawn(*shape), 2), {"output_ratio": (0.5, 0.7, 0.6)[:rank], **fixed}),
-        Case((odd(*shape), 2, 3), fixed),
-        Case((drawn(*shape)[0], 2, 3), {"_random_samples": draws[:1]}),
+        Case((odd(*shape), 2, (3, 2, 3)[:rank]), fixed),
+        Case((drawn(*shape)[0], 2, (3, 2, 3)[:rank]), {"_random_samples": draws[:1]}),
         # wide enough for each sample to be seen
         Case((drawn(2, 2, *(11, 12, 13)[:rank]), 2, (4, 3, 5)[:rank]), fixed),
     ]

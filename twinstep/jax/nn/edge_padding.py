@@ -63,8 +63,8 @@ class CircularPad1d(_CircularPad):
     """The last axis with its other end before and after it.
 
     Args:
-        padding: (before, after), or one number for all; negative ones cut off; at most an axis's
-            length.
+        padding: (before, after), at most an axis's length, or one number for all; negative ones cut
+            off.
 
     Shape:
         (N, C, L) to (N, C, L'), or both without N.
@@ -88,8 +88,8 @@ class CircularPad2d(_CircularPad):
     """The last two axes with their other ends before and after them.
 
     Args:
-        padding: (left, right, top, bottom), or one number for all; negative ones cut off; at most
-            an axis's length.
+        padding: (left, right, top, bottom), at most an axis's length, or one number for all;
+            negative ones cut off.
 
     Shape:
         (N, C, H, W) to (N, C, H', W'), or both without N.
@@ -113,8 +113,8 @@ class CircularPad3d(_CircularPad):
     """The last three axes with their other ends before and after them.
 
     Args:
-        padding: (left, right, top, bottom, front, back), or one number for all; negative ones cut
-            off; at most an axis's length.
+        padding: (left, right, top, bottom, front, back), at most an axis's length, or one number
+            for all; negative ones cut off.
 
     Shape:
         (N, C, D, H, W) to (N, C, D', H', W'), or both without N.
@@ -138,8 +138,8 @@ class ReflectionPad1d(_ReflectionPad):
     """The last axis with its mirror image before and after it, the edge once.
 
     Args:
-        padding: (before, after), or one number for all; negative ones cut off; less than an axis's
-            length.
+        padding: (before, after), less than an axis's length, or one number for all; negative ones
+            cut off.
 
     Shape:
         (N, C, L) to (N, C, L'), or both without N.
@@ -163,8 +163,8 @@ class ReflectionPad2d(_ReflectionPad):
     """The last two axes with their mirror images before and after them, the edges once.
 
     Args:
-        padding: (left, right, top, bottom), or one number for all; negative ones cut off; less than
-            an axis's length.
+        padding: (left, right, top, bottom), less than an axis's length, or one number for all;
+            negative ones cut off.
 
     Shape:
         (N, C, H, W) to (N, C, H', W'), or both without N.
@@ -188,8 +188,8 @@ class ReflectionPad3d(_ReflectionPad):
     """The last three axes with their mirror images before and after them, the edges once.
 
     Args:
-        padding: (left, right, top, bottom, front, back), or one number for all; negative ones cut
-            off; less than an axis's length.
+        padding: (left, right, top, bottom, front, back), less than an axis's length, or one number
+            for all; negative ones cut off.
 
     Shape:
         (N, C, D, H, W) to (N, C, D', H', W'), or both without N.
