@@ -11,14 +11,7 @@ from twinstep.errors import InputError
 from twinstep.jax.nn.generator import Generator, dtype_name
 from twinstep.problems.torch_random import TorchGenerator
 
-__all__ = [
-    "Drawing",
-    "Keyed",
-    "default_generator",
-    "drawing",
-    "drawing_in_call",
-    "manual_seed",
-]
+__all__ = ["Drawing", "Keyed", "default_generator", "drawing", "manual_seed"]
 
 
 class Keyed(nnx.Pytree):
@@ -136,20 +129,3 @@ def drawing(
     if generator not in _HELD:
         _HELD[generator] = Generator(generator)
     return _HELD[generator]
-
-
-def drawing_in_call(what: str, input: Any, generator: Any = None, key: Any = None) -> Drawing:
-    """What a function draws from, of what it was given beside its input.
-
-    While the input is traced by jit, scan or vmap, what a generator draws in NumPy would be a
-    constant of the compiled function, the same in every call: that is refused.
-    """
-    found = drawing(generator, key=key)
-    # a gradient's tracer alone has a number behind it
-    traced = isinstance(jax.lax.stop_gradient(input), jax.core.Tracer)
-    if traced and isinstance(found, Generator) and not found.is_traced:
-        raise InputError(
-            f"{what}: generator is known in NumPy while input is traced, which would draw the same "
-            "numbers in every call; pass generator= of the module, which is traced with it, or key="
-        )
-    return found

@@ -76,14 +76,9 @@ class Generator(nnx.Pytree):
         _HeldTwister(self.state).set_state(TorchGenerator(seed)._twister.get_state(legacy=True))
 
     @property
-    def is_traced(self) -> bool:
-        """Whether its words are those of a compiled function, and not known."""
-        return isinstance(self.state[...], jax.core.Tracer)
-
-    @property
     def _host(self) -> TorchGenerator | None:
-        """What draws in NumPy; None in a compiled function."""
-        if self.is_traced:
+        """What draws in NumPy; None in a compiled function, where the words are not known."""
+        if isinstance(self.state[...], jax.core.Tracer):
             return None
         host = TorchGenerator(0)
         host._twister = _HeldTwister(self.state)
@@ -294,7 +289,7 @@ class _HeldTwister:
         value = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        self._state[...] = value
+        self._state.set_value(value)  # not in place: a copy of a module may share the array
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
-from twinstep.jax.nn.drawing import drawing_in_call
+from twinstep.jax.nn.drawing import drawing_for
 from twinstep.jax.nn.functional.windows import (
     Sizes,
     first_largest,
@@ -274,7 +274,7 @@ def _fractional(
 def _drawn(name: str, x: jax.Array, rank: int, generator: Any, key: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{name}: input is {x.dtype}, expected floats")
-    draws = drawing_in_call(name, x, generator, key)
+    draws = drawing_for(name, x, generator, key)
     return draws.rand(*x.shape[:2], rank, dtype=x.dtype)
 
 
