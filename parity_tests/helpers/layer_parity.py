@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -220,7 +221,9 @@ def differences_of_layer(
 
 def same_arguments(name: str) -> list[str]:
     """What of the kit's signature is not PyTorch's, a line each."""
-    theirs = inspect.signature(getattr(torch.nn, name).__init__).parameters
+    made = getattr(torch.nn, name).__init__
+    made = next(iter(typing.get_overloads(made)), made)  # recurrent layers take *args
+    theirs = inspect.signature(made).parameters
     ours = inspect.signature(getattr(nn, name).__init__).parameters
     wrong = []
     positional = [n for n, p in ours.items() if p.kind is not p.KEYWORD_ONLY]
