@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import jax
 
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import kept
 from twinstep.jax.nn.functional.adaptive_pooling import Counts
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import kept
 
 __all__ = [
     "AdaptiveAvgPool1d",

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 from twinstep.errors import check_arguments
 from twinstep.jax.nn import functional, init
+from twinstep.jax.nn.axes import checked, repeated
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.functional.windows import Sizes
 from twinstep.jax.nn.module import Module, Parameter, default_dtype
-from twinstep.jax.nn.sizes import checked, repeated
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
 

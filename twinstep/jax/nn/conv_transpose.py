@@ -10,10 +10,10 @@ import jax
 
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import repeated
 from twinstep.jax.nn.conv import AnyConv
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.functional.windows import Sizes
-from twinstep.jax.nn.sizes import repeated
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 

@@ -9,9 +9,9 @@ import jax
 
 from twinstep.errors import InputError
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import repeated
 from twinstep.jax.nn.module import Module
 from twinstep.jax.nn.padding import Widths
-from twinstep.jax.nn.sizes import repeated
 
 __all__ = [
     "CircularPad1d",

@@ -3,9 +3,9 @@
 import jax
 
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import kept
 from twinstep.jax.nn.functional.windows import Sizes
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import kept
 
 __all__ = ["Fold", "Unfold"]
 

@@ -10,10 +10,10 @@ import jax
 
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import checked, repeated
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.functional.windows import Sizes
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import checked, repeated
 
 __all__ = ["FractionalMaxPool2d", "FractionalMaxPool3d"]
 

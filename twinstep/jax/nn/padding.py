@@ -6,8 +6,8 @@ from typing import ClassVar
 import jax
 
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import repeated
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import repeated
 
 __all__ = [
     "ConstantPad1d",

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import jax
 
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import kept, repeated
 from twinstep.jax.nn.functional.windows import Sizes
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import kept, repeated
 
 __all__ = [
     "AvgPool1d",

@@ -14,7 +14,7 @@ import numpy as np
 from twinstep.errors import InputError, unknown
 from twinstep.jax import nn
 from twinstep.jax.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList
-from twinstep.jax.nn.weights import entries, load_state_dict
+from twinstep.jax.nn.weights import entries, held_dtype, load_state_dict
 
 __all__ = ["from_torch"]
 
@@ -52,7 +52,7 @@ ARGUMENTS: dict[str, dict[str, Read]] = {
         "custom_decoder": lambda m: m.decoder,
     },
     "PReLU": {"init": lambda m: 0.25},
-    "Softmax2d": {},
+    "PairwiseDistance": {"p": lambda m: m.norm},
 }
 
 
@@ -80,8 +80,8 @@ def from_torch(module: Any) -> Any:
     made = _made(module, "")
     named = {name: _array(tensor) for name, tensor in module.state_dict().items()}
     for name, entry in entries(made).items():
-        if name in named and entry.variable.dtype != named[name].dtype:
-            entry.variable.set_value(entry.variable[...].astype(named[name].dtype))
+        if name in named and entry.variable.dtype != (kind := held_dtype(named[name].dtype)):
+            entry.variable.set_value(entry.variable[...].astype(kind))
     load_state_dict(made, named)
     for theirs, ours in zip(_modules(module), _modules(made), strict=True):
         ours.training = theirs.training
@@ -113,7 +113,7 @@ def _made(module: Any, path: str) -> Any:
         name: _ported(known[name](module) if name in known else _attribute(module, name), path)
         for name, parameter in inspect.signature(ours.__init__).parameters.items()
         if name not in _IGNORED
-        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and (name in known or hasattr(module, name))
     }
     return ours(**arguments)

@@ -1,25 +1,36 @@
-"""Sizes as torch.nn's layers keep them. Lists become tuples: what is static has to be hashable."""
+"""What layers take for the sizes of their parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
-from twinstep.errors import InputError
+from twinstep.errors import check_arguments
+
+__all__ = ["checked_sizes", "normalized"]
 
 
-def kept(value: Any) -> Any:
-    """A number as it is, a list as a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+def checked_sizes(name: str, **sizes: Any) -> tuple[int, ...]:
+    """Sizes as a shape. InputError for what is no integer, and for what is below 0.
+
+    name: of the layer
+    """
+    check_arguments(
+        name, **{key: (size, "an integer, 0 or more", _is_size) for key, size in sizes.items()}
+    )
+    return tuple(int(size) for size in sizes.values())
 
 
-def repeated(value: Any, count: int) -> tuple[Any, ...]:
-    """One for each of `count` axes; what is several already stays as it is, as in PyTorch."""
-    return tuple(value) if isinstance(value, Iterable) else (value,) * count
+def normalized(name: str, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape over which a layer normalizes. InputError for what is no shape."""
+    shape: Any = (normalized_shape,) if isinstance(normalized_shape, Integral) else normalized_shape
+    check_arguments(
+        name,
+        normalized_shape=(
+            normalized_shape, "sizes, 0 or more", lambda _: all(map(_is_size, tuple(shape)))
+        ),
+    )  # fmt: skip
+    return tuple(int(size) for size in shape)
 
 
-def checked(what: str, **sizes: tuple[Any, int]) -> None:
-    """InputError for sizes, tuples, that are not so many integers."""
-    for name, (value, count) in sizes.items():
-        if len(value) != count or not all(isinstance(v, int) and v > 0 for v in value):
-            raise InputError(
-                f"{what}: {name} is {value}, expected {count} integers from 1 on, or one for all"
-            )
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

@@ -9,9 +9,9 @@ from typing import ClassVar
 import jax
 
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import repeated
 from twinstep.jax.nn.functional.windows import Sizes
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import repeated
 
 __all__ = ["MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"]
 

@@ -9,9 +9,9 @@ import jax
 
 from twinstep.errors import InputError
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.axes import kept
 from twinstep.jax.nn.functional.interpolation import Factor, Size
 from twinstep.jax.nn.module import Module
-from twinstep.jax.nn.sizes import kept
 
 __all__ = ["Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"]
 
