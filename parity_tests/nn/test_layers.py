@@ -65,6 +65,7 @@ def test_every_row_of_a_layer_is_pytorchs(name: str, row: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), EVERY)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # oneDNN has none
 def test_every_row_of_a_layer_in_float32(name: str, row: Any) -> None:
     assert differences_of_layer(name, row, "float32", jit=False) == []
 

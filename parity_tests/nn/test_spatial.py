@@ -1,6 +1,6 @@
 """Convolutions, pools, paddings and moves, beside what the tables of `test_layers.py` hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -107,6 +107,11 @@ def erroneous() -> list[Any]:
             inputs = tuple(v.numpy() for v in called.args) if called else ()
             found.append((name, tuple(made.args), dict(made.kwargs), inputs))
     return found
+
+
+def slow_where(names: Iterable[str], long: Callable[[str], bool]) -> list[Any]:
+    """The names; those that take long are run by `make test-slow`."""
+    return [pytest.param(n, marks=[pytest.mark.slow] if long(n) else []) for n in names]
 
 
 def numbered(rows: list[Any]) -> list[Any]:
@@ -216,7 +221,7 @@ NAIVE: dict[str, tuple[str, Layer, Callable[[], Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", NAIVE)
+@pytest.mark.parametrize("fault", slow_where(NAIVE, lambda fault: "seed" in fault))
 def test_a_naive_port_is_rejected(fault: str) -> None:
     name, layer, ours = NAIVE[fault]
     assert differences_of_layer(name, layer, jit=False, ours=ours) != []
@@ -284,7 +289,7 @@ def sgd_step(net: Any, inputs: Any, targets: Any) -> Any:
 # Taken over from PyTorch
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", slow_where(LAYERS, lambda name: "3d" in name))
 def test_a_layer_is_taken_over(name: str) -> None:
     """Its settings and weights: 1e-13 is what the tables allow."""
     layer = LAYERS[name][0]
@@ -310,7 +315,7 @@ def test_a_list_is_static() -> None:
 # What is drawn in every call
 
 
-@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("rank", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_function_draws_as_pytorchs(rank: int) -> None:
     """Call after call, from the default generator and from one of its own."""
     x, name = drawn(2, 3, *[9] * rank).astype("float32"), f"fractional_max_pool{rank}d"
