@@ -349,7 +349,8 @@ def test_what_would_be_a_constant_is_not_drawn() -> None:
     layer = nn.FractionalMaxPool2d(2, 4)
 
     def pooled(x: Any) -> Any:
-        return jnp.sum(nn.functional.fractional_max_pool2d(x, 2, 4))
+        out: Any = nn.functional.fractional_max_pool2d(x, 2, 4)
+        return jnp.sum(out)
 
     for function in (jax.jit(pooled), jax.vmap(pooled), jax.jit(layer), jax.jit(jax.grad(pooled))):
         with pytest.raises(InputError, match=r"pass generator= of the module.* or key="):

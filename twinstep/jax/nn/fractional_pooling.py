@@ -13,7 +13,7 @@ from twinstep.jax.nn import functional
 from twinstep.jax.nn.axes import checked, repeated
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.functional.windows import Sizes
-from twinstep.jax.nn.module import Module
+from twinstep.jax.nn.module import Buffer, Module
 
 __all__ = ["FractionalMaxPool2d", "FractionalMaxPool3d"]
 
@@ -57,7 +57,7 @@ class _FractionalMaxPool(Module):
                 ),
             ),
         )
-        self.register_buffer("_random_samples", _random_samples)
+        self._random_samples = None if _random_samples is None else Buffer(_random_samples)
         self.generator = (
             drawing(generator, rngs, "dropout") if self._random_samples is None else None
         )
