@@ -5,6 +5,8 @@ those that cannot be moved by an eps: without an axis, integers, probabilities o
 nn/test_loss_calls.py runs them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,7 +133,7 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 
-LEGACY = [
+LEGACY: list[dict[str, Any]] = [
     {"size_average": True},
     {"size_average": False},
     {"size_average": False, "reduce": True},

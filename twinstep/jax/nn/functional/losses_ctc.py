@@ -113,14 +113,9 @@ def _labels(
         )
     longest = shape[-1]
     if joined and sequences and not isinstance(count, jax.core.Tracer):
-        longest = max(int(jnp.max(count)), 0)
-    for name, lengths, most in (
-        ("input_lengths", steps, len(logs)),
-        ("target_lengths", count, longest),
-    ):
-        odd = known_to_be(lengths, lambda v, most=most: (v < 0) | (v > most))
-        if odd is not None:
-            raise InputError(f"ctc_loss: {name} has {odd}, expected 0 to {most}")
+        longest = max(int(np.max(np.asarray(count))), 0)
+    _check_lengths("input_lengths", steps, len(logs))
+    _check_lengths("target_lengths", count, longest)
     places = jnp.arange(longest)
     inside = places < count[:, None]
     if joined:
@@ -137,6 +132,12 @@ def _labels(
     if joined:
         fine &= jnp.sum(count) == len(targets)
     return jnp.where(inside & known, rows, -1), fine
+
+
+def _check_lengths(name: str, lengths: jax.Array, most: int) -> None:
+    odd = known_to_be(lengths, lambda v: (v < 0) | (v > most))
+    if odd is not None:
+        raise InputError(f"ctc_loss: {name} has {odd}, expected 0 to {most}")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

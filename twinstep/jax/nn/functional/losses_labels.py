@@ -178,7 +178,7 @@ def multilabel_soft_margin_loss(
     name = "multilabel_soft_margin_loss"
     reduction = chosen(name, reduction, size_average, reduce)
     shape = jnp.shape(input)
-    check_arguments(name, input=(shape, "of shape (..., C)", len))
+    check_arguments(name, input=(shape, "of shape (..., C)", bool))
     input, target = broadcast(name, input=input, target=target)
     each = -(target * jax.nn.log_sigmoid(input) + (1 - target) * jax.nn.log_sigmoid(-input))
     if weight is not None:
