@@ -246,6 +246,24 @@ class Generator(nnx.Pytree):
         words = self._words(math.prod(shape)) % np.uint32(high - low)
         return words.astype(int).reshape(shape) + low
 
+    def randperm(self, n: int) -> jax.Array:
+        """What `torch.randperm(n)` gives.
+
+        Args:
+            n: How many.
+
+        Returns:
+            The integers below n, (n,).
+
+        Raises:
+            InputError: In a compiled function.
+        """
+        if host := self._host:
+            return jnp.asarray(host.randperm(n))
+        raise InputError(
+            f"Generator.randperm: {n} in a compiled function, expected a call outside of it"
+        )
+
 
 class _HeldTwister:
     """What a TorchGenerator draws words from, once a module's state holds them."""

@@ -16,32 +16,12 @@ from twinstep.jax.nn.functional.attention import (
     multi_head_attention_forward,
     scaled_dot_product_attention,
 )
-from twinstep.jax.nn.functional.batch_norm import (
-    batch_norm,
-    instance_norm,
-)
-from twinstep.jax.nn.functional.distance import (
-    cosine_similarity,
-    pairwise_distance,
-    pdist,
-)
-from twinstep.jax.nn.functional.embedding import (
-    embedding,
-    embedding_bag,
-    one_hot,
-)
-from twinstep.jax.nn.functional.linear import (
-    bilinear,
-    linear,
-)
-from twinstep.jax.nn.functional.losses_classes import (
-    cross_entropy,
-    linear_cross_entropy,
-    nll_loss,
-)
-from twinstep.jax.nn.functional.losses_ctc import (
-    ctc_loss,
-)
+from twinstep.jax.nn.functional.batch_norm import batch_norm, instance_norm
+from twinstep.jax.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
+from twinstep.jax.nn.functional.embedding import embedding, embedding_bag, one_hot
+from twinstep.jax.nn.functional.linear import bilinear, linear
+from twinstep.jax.nn.functional.losses_classes import cross_entropy, linear_cross_entropy, nll_loss
+from twinstep.jax.nn.functional.losses_ctc import ctc_loss
 from twinstep.jax.nn.functional.losses_labels import (
     multi_margin_loss,
     multilabel_margin_loss,
@@ -90,11 +70,7 @@ from twinstep.jax.nn.functional.smooth_activation import (
     tanh,
     tanhshrink,
 )
-from twinstep.jax.nn.functional.softmax import (
-    log_softmax,
-    softmax,
-    softmin,
-)
+from twinstep.jax.nn.functional.softmax import log_softmax, softmax, softmin
 
 __all__ = [
     "batch_norm",
