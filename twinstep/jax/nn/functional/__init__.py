@@ -12,16 +12,86 @@ from twinstep.jax.nn.functional.activation import (
     softshrink,
     threshold,
 )
+from twinstep.jax.nn.functional.adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_with_indices,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_with_indices,
+    adaptive_max_pool3d,
+    adaptive_max_pool3d_with_indices,
+)
 from twinstep.jax.nn.functional.attention import (
     multi_head_attention_forward,
     scaled_dot_product_attention,
 )
-from twinstep.jax.nn.functional.batch_norm import batch_norm, instance_norm
-from twinstep.jax.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
-from twinstep.jax.nn.functional.embedding import embedding, embedding_bag, one_hot
-from twinstep.jax.nn.functional.linear import bilinear, linear
-from twinstep.jax.nn.functional.losses_classes import cross_entropy, linear_cross_entropy, nll_loss
-from twinstep.jax.nn.functional.losses_ctc import ctc_loss
+from twinstep.jax.nn.functional.average_pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
+from twinstep.jax.nn.functional.batch_norm import (
+    batch_norm,
+    instance_norm,
+)
+from twinstep.jax.nn.functional.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
+from twinstep.jax.nn.functional.distance import (
+    cosine_similarity,
+    pairwise_distance,
+    pdist,
+)
+from twinstep.jax.nn.functional.embedding import (
+    embedding,
+    embedding_bag,
+    one_hot,
+)
+from twinstep.jax.nn.functional.folding import (
+    channel_shuffle,
+    fold,
+    pixel_shuffle,
+    pixel_unshuffle,
+    unfold,
+)
+from twinstep.jax.nn.functional.fractional_pooling import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
+from twinstep.jax.nn.functional.grid import (
+    affine_grid,
+    grid_sample,
+)
+from twinstep.jax.nn.functional.interpolation import (
+    interpolate,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)
+from twinstep.jax.nn.functional.linear import (
+    bilinear,
+    linear,
+)
+from twinstep.jax.nn.functional.losses_classes import (
+    cross_entropy,
+    linear_cross_entropy,
+    nll_loss,
+)
+from twinstep.jax.nn.functional.losses_ctc import (
+    ctc_loss,
+)
 from twinstep.jax.nn.functional.losses_labels import (
     multi_margin_loss,
     multilabel_margin_loss,
@@ -48,12 +118,23 @@ from twinstep.jax.nn.functional.losses_regression import (
     mse_loss,
     smooth_l1_loss,
 )
+from twinstep.jax.nn.functional.max_pooling import (
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_with_indices,
+)
 from twinstep.jax.nn.functional.normalization import (
     group_norm,
     layer_norm,
     local_response_norm,
     normalize,
     rms_norm,
+)
+from twinstep.jax.nn.functional.padding import (
+    pad,
 )
 from twinstep.jax.nn.functional.smooth_activation import (
     celu,
@@ -70,14 +151,43 @@ from twinstep.jax.nn.functional.smooth_activation import (
     tanh,
     tanhshrink,
 )
-from twinstep.jax.nn.functional.softmax import log_softmax, softmax, softmin
+from twinstep.jax.nn.functional.softmax import (
+    log_softmax,
+    softmax,
+    softmin,
+)
+from twinstep.jax.nn.functional.unpooling import (
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_with_indices",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_with_indices",
+    "affine_grid",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "channel_shuffle",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
@@ -85,9 +195,15 @@ __all__ = [
     "elu",
     "embedding",
     "embedding_bag",
+    "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardshrink",
     "hardsigmoid",
@@ -96,6 +212,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -105,7 +222,19 @@ __all__ = [
     "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "margin_ranking_loss",
+    "max_pool1d",
+    "max_pool1d_with_indices",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool3d",
+    "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multi_head_attention_forward",
@@ -115,8 +244,11 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "pad",
     "pairwise_distance",
     "pdist",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
@@ -138,4 +270,8 @@ __all__ = [
     "threshold",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]
