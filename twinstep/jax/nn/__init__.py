@@ -1,6 +1,20 @@
 """torch.nn in Flax: PyTorch's names, arguments, axes and arithmetic, first values, masks."""
 
 from twinstep.jax.nn import functional, init
+from twinstep.jax.nn.activation import (
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    ReLU6,
+    RReLU,
+    Softshrink,
+    Threshold,
+)
+from twinstep.jax.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from twinstep.jax.nn.container import (
     ModuleDict,
     ModuleList,
@@ -8,16 +22,21 @@ from twinstep.jax.nn.container import (
     ParameterList,
     Sequential,
 )
+from twinstep.jax.nn.distance import CosineSimilarity, PairwiseDistance
 from twinstep.jax.nn.drawing import default_generator, manual_seed
+from twinstep.jax.nn.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
 from twinstep.jax.nn.generator import Generator
 from twinstep.jax.nn.images import to_tensor
-from twinstep.jax.nn.linear import Identity, Linear, dot_general
-from twinstep.jax.nn.loss import (
-    HuberLoss,
-    L1Loss,
-    MSELoss,
-    SmoothL1Loss,
-)
+from twinstep.jax.nn.instancenorm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from twinstep.jax.nn.linear import Bilinear, Identity, Linear, dot_general
+from twinstep.jax.nn.loss import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from twinstep.jax.nn.loss_classes import (
     CrossEntropyLoss,
     CTCLoss,
@@ -46,32 +65,87 @@ from twinstep.jax.nn.loss_margin import (
     TripletMarginWithDistanceLoss,
 )
 from twinstep.jax.nn.module import Buffer, Module, Parameter
+from twinstep.jax.nn.normalization import (
+    CrossMapLRN2d,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+)
 from twinstep.jax.nn.porting import from_torch
 from twinstep.jax.nn.rnn import GRU, RNN
-from twinstep.jax.nn.sparse import Embedding
+from twinstep.jax.nn.smooth_activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    LogSigmoid,
+    Mish,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+)
+from twinstep.jax.nn.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
+from twinstep.jax.nn.sparse import Embedding, EmbeddingBag
 from twinstep.jax.nn.weights import load_state_dict, state_dict
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
     "GRU",
     "RNN",
+    "SELU",
+    "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Bilinear",
     "Buffer",
     "CTCLoss",
     "CosineEmbeddingLoss",
+    "CosineSimilarity",
     "CrossEntropyLoss",
+    "CrossMapLRN2d",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
+    "FeatureAlphaDropout",
     "GaussianNLLLoss",
     "Generator",
+    "GroupNorm",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "HingeEmbeddingLoss",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "LinearCrossEntropyLoss",
+    "LocalResponseNorm",
+    "LogSigmoid",
+    "LogSoftmax",
     "MSELoss",
     "MarginRankingLoss",
+    "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
@@ -80,13 +154,31 @@ __all__ = [
     "MultiMarginLoss",
     "NLLLoss",
     "NLLLoss2d",
+    "PReLU",
+    "PairwiseDistance",
     "Parameter",
     "ParameterDict",
     "ParameterList",
     "PoissonNLLLoss",
+    "RMSNorm",
+    "RReLU",
+    "ReLU",
+    "ReLU6",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
     "SmoothL1Loss",
     "SoftMarginLoss",
+    "Softmax",
+    "Softmax2d",
+    "Softmin",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
+    "SyncBatchNorm",
+    "Tanh",
+    "Tanhshrink",
+    "Threshold",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "default_generator",

@@ -88,7 +88,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             cutoffs=(
                 list(cutoffs),
                 expected,
-                lambda v: v == sorted({int(c) for c in v}) and 0 < v[0] and v[-1] < n_classes,
+                lambda v: v == sorted({int(c) for c in v}) and v[0] > 0 and v[-1] < n_classes,
             ),
         )
         self.in_features, self.n_classes = in_features, n_classes

@@ -116,8 +116,8 @@ class MultiheadAttention(Module):
 
     def _reset_parameters(self, draws: Any) -> None:
         """The first values; out_proj has drawn its own before, as in PyTorch."""
-        projections = self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-        for weight in projections:
+        apart = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        for weight in (self.in_proj_weight, *apart):
             if weight is not None:
                 init.xavier_uniform_(weight, generator=draws)
         if self.out_proj.bias is not None:

@@ -9,6 +9,7 @@ import jax
 
 from twinstep.errors import check_arguments
 from twinstep.jax.nn import functional
+from twinstep.jax.nn.distance import PairwiseDistance
 from twinstep.jax.nn.loss import Loss
 
 __all__ = [
@@ -260,7 +261,7 @@ class TripletMarginWithDistanceLoss(Loss):
     ) -> None:
         super().__init__(reduction=reduction)
         _check_margin("TripletMarginWithDistanceLoss", margin)
-        self.distance_function = distance_function or functional.pairwise_distance
+        self.distance_function = distance_function or PairwiseDistance()
         self.margin, self.swap = margin, swap
 
     def forward(self, anchor: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:

@@ -52,7 +52,7 @@ ARGUMENTS: dict[str, dict[str, Read]] = {
         "custom_decoder": lambda m: m.decoder,
     },
     "PReLU": {"init": lambda m: 0.25},
-    "Softmax2d": {},
+    "PairwiseDistance": {"p": lambda m: m.norm},
 }
 
 
@@ -113,7 +113,7 @@ def _made(module: Any, path: str) -> Any:
         name: _ported(known[name](module) if name in known else _attribute(module, name), path)
         for name, parameter in inspect.signature(ours.__init__).parameters.items()
         if name not in _IGNORED
-        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and (name in known or hasattr(module, name))
     }
     return ours(**arguments)

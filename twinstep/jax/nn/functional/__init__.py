@@ -35,10 +35,7 @@ from twinstep.jax.nn.functional.average_pooling import (
     lp_pool2d,
     lp_pool3d,
 )
-from twinstep.jax.nn.functional.batch_norm import (
-    batch_norm,
-    instance_norm,
-)
+from twinstep.jax.nn.functional.batch_norm import batch_norm, instance_norm
 from twinstep.jax.nn.functional.convolution import (
     conv1d,
     conv2d,
@@ -47,16 +44,16 @@ from twinstep.jax.nn.functional.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from twinstep.jax.nn.functional.distance import (
-    cosine_similarity,
-    pairwise_distance,
-    pdist,
+from twinstep.jax.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
+from twinstep.jax.nn.functional.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
 )
-from twinstep.jax.nn.functional.embedding import (
-    embedding,
-    embedding_bag,
-    one_hot,
-)
+from twinstep.jax.nn.functional.embedding import embedding, embedding_bag, one_hot
 from twinstep.jax.nn.functional.folding import (
     channel_shuffle,
     fold,
@@ -70,28 +67,16 @@ from twinstep.jax.nn.functional.fractional_pooling import (
     fractional_max_pool3d,
     fractional_max_pool3d_with_indices,
 )
-from twinstep.jax.nn.functional.grid import (
-    affine_grid,
-    grid_sample,
-)
+from twinstep.jax.nn.functional.grid import affine_grid, grid_sample
 from twinstep.jax.nn.functional.interpolation import (
     interpolate,
     upsample,
     upsample_bilinear,
     upsample_nearest,
 )
-from twinstep.jax.nn.functional.linear import (
-    bilinear,
-    linear,
-)
-from twinstep.jax.nn.functional.losses_classes import (
-    cross_entropy,
-    linear_cross_entropy,
-    nll_loss,
-)
-from twinstep.jax.nn.functional.losses_ctc import (
-    ctc_loss,
-)
+from twinstep.jax.nn.functional.linear import bilinear, linear
+from twinstep.jax.nn.functional.losses_classes import cross_entropy, linear_cross_entropy, nll_loss
+from twinstep.jax.nn.functional.losses_ctc import ctc_loss
 from twinstep.jax.nn.functional.losses_labels import (
     multi_margin_loss,
     multilabel_margin_loss,
@@ -133,9 +118,8 @@ from twinstep.jax.nn.functional.normalization import (
     normalize,
     rms_norm,
 )
-from twinstep.jax.nn.functional.padding import (
-    pad,
-)
+from twinstep.jax.nn.functional.padding import pad
+from twinstep.jax.nn.functional.random import gumbel_softmax, rrelu
 from twinstep.jax.nn.functional.smooth_activation import (
     celu,
     elu,
@@ -151,16 +135,8 @@ from twinstep.jax.nn.functional.smooth_activation import (
     tanh,
     tanhshrink,
 )
-from twinstep.jax.nn.functional.softmax import (
-    log_softmax,
-    softmax,
-    softmin,
-)
-from twinstep.jax.nn.functional.unpooling import (
-    max_unpool1d,
-    max_unpool2d,
-    max_unpool3d,
-)
+from twinstep.jax.nn.functional.softmax import log_softmax, softmax, softmin
+from twinstep.jax.nn.functional.unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -173,6 +149,7 @@ __all__ = [
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_with_indices",
     "affine_grid",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -192,9 +169,14 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "ctc_loss",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "embedding_bag",
+    "feature_alpha_dropout",
     "fold",
     "fractional_max_pool2d",
     "fractional_max_pool2d_with_indices",
@@ -205,6 +187,7 @@ __all__ = [
     "glu",
     "grid_sample",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -254,6 +237,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from twinstep.errors import InputError, check_arguments
+from twinstep.jax.nn.functional.dropout import dropout
 from twinstep.jax.nn.functional.linear import linear
 from twinstep.jax.nn.functional.taking_in import floats, value_of, wide
 
@@ -26,6 +27,8 @@ def scaled_dot_product_attention(
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
+    generator: Any = None,
+    dropout_key: Any = None,
 ) -> jax.Array:
     """softmax(scale Q K^T + mask) V; jax.nn.dot_product_attention has heads behind, and float32.
 
@@ -36,17 +39,20 @@ def scaled_dot_product_attention(
         key, value: (..., S, E) and (..., S, V).
         attn_mask: What is repeated to (..., L, S): True for keys that take part; or floats, which
             are added.
-        dropout_p: 0: dropout comes with a generator.
+        dropout_p: With which probability each weight is made 0; in evaluation too, as in PyTorch.
         is_causal: Whether query i sees keys 0 to i alone; not with a mask.
         scale: None: 1 / sqrt(E).
         enable_gqa: Whether keys and values have fewer heads, each for H / heads queries' ones.
+        generator: What draws for dropout: a layer's, a Generator or a TorchGenerator; None: the
+            default one.
+        dropout_key: A key of JAX's in its place.
 
     Returns:
         The values' means, (..., L, V).
 
     Raises:
-        InputError: For shapes that do not fit, a mask beside is_causal, dropout, no floats, two
-            dtypes.
+        InputError: For shapes that do not fit, a mask beside is_causal, no probability, no floats,
+            two dtypes; for a generator see `dropout`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,7 +67,6 @@ def scaled_dot_product_attention(
     https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
     """
     name = "scaled_dot_product_attention"
-    _refuse_dropout(name, dropout_p)
     q, k, v = floats(name, query=query, key=key, value=value)
     dtype, mask = q.dtype, value_of(attn_mask)
     if min(q.ndim, k.ndim, v.ndim) < 2:
@@ -88,7 +93,8 @@ def scaled_dot_product_attention(
         mask = jnp.where(mask, 0, -jnp.inf)  # added, as in PyTorch: NaN stays NaN
     if mask is not None:
         scores = scores + mask
-    return jnp.matmul(_safe_softmax(scores), v).astype(dtype)
+    share = dropout(_safe_softmax(scores), dropout_p, generator=generator, key=dropout_key)
+    return jnp.matmul(share, v).astype(dtype)
 
 
 def multi_head_attention_forward(
@@ -117,6 +123,9 @@ def multi_head_attention_forward(
     static_v: jax.Array | None = None,
     average_attn_weights: bool = True,
     is_causal: bool = False,
+    *,
+    generator: Any = None,
+    dropout_key: Any = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Attention of several heads between projections; True in a mask bars a key, not so in Flax.
 
@@ -130,9 +139,9 @@ def multi_head_attention_forward(
         in_proj_weight, in_proj_bias: Of queries, keys and values, (3 E, E) and (3 E,).
         bias_k, bias_v: A key and a value more, (1, 1, E).
         add_zero_attn: Whether a key and a value of 0 are added.
-        dropout_p: 0 in training: dropout comes with a generator.
+        dropout_p: With which probability each weight is made 0 in training.
         out_proj_weight, out_proj_bias: (E, E) and (E,).
-        training: Whether dropout would be.
+        training: Whether dropout is.
         key_padding_mask: Keys that are barred, (N, S) or (S,): True, or floats that are added.
         need_weights: Whether the weights are given too.
         attn_mask: What is barred, (L, S) or (N H, L, S): True, or floats that are added.
@@ -141,13 +150,14 @@ def multi_head_attention_forward(
         static_k, static_v: Keys and values in place of the projected ones, (N H, S, E / H).
         average_attn_weights: Whether the weights are the heads' mean.
         is_causal: That attn_mask is the causal one; without weights and padding it is made.
+        generator, dropout_key: See `scaled_dot_product_attention`.
 
     Returns:
         The outputs, of the query's shape; and the weights, (N, L, S), (N, H, L, S) if not
         averaged, without N as the query; or None.
 
     Raises:
-        InputError: For shapes that do not fit, is_causal without attn_mask, dropout.
+        InputError: For shapes that do not fit, is_causal without attn_mask, no probability.
 
     Example:
         >>> import jax.numpy as jnp
@@ -163,7 +173,6 @@ def multi_head_attention_forward(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html
     """
     name = "multi_head_attention_forward"
-    _refuse_dropout(name, dropout_p if training else 0)
     query, key, value = floats(name, query=query, key=key, value=value)
     batched = query.ndim == 3
     masks = {"key_padding_mask": value_of(key_padding_mask), "attn_mask": value_of(attn_mask)}
@@ -228,6 +237,7 @@ def multi_head_attention_forward(
     scores = jnp.matmul(q * math.sqrt(1 / each), k.swapaxes(1, 2))
     scores = scores if mask is None else scores + mask
     share = jax.nn.softmax(scores) if need_weights else _safe_softmax(scores)  # (N H, L, S)
+    share = dropout(share, dropout_p if training else 0, generator=generator, key=dropout_key)
     joined = jnp.matmul(share, v).swapaxes(0, 1).reshape(length, samples, size)
     out = linear(joined, out_proj_weight, out_proj_bias)
     out = out if batched else out[:, 0]
@@ -254,14 +264,6 @@ def _repeated(name: str, query: jax.Array, array: jax.Array) -> jax.Array:
             "heads by whose number the query's is divided"
         )
     return jnp.repeat(array, query.shape[-3] // array.shape[-3], -3)
-
-
-def _refuse_dropout(name: str, dropout_p: float) -> None:
-    check_arguments(name, dropout_p=(dropout_p, "0: dropout comes with a generator", _is_0))
-
-
-def _is_0(p: float) -> bool:
-    return p == 0
 
 
 def _misfit(name: str, *arrays: jax.Array) -> InputError:

@@ -5,6 +5,7 @@ be lost without a word and an evaluation wrong later on. So arrays are read, and
 something is to be written.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -73,7 +74,7 @@ def batch_norm(
         raise InputError(f"{name}: input is of shape {given.shape}, expected (N, C, ...)")
     check_arguments(
         name,
-        momentum=(momentum, "a number", lambda v: isinstance(float(v), float)),
+        momentum=(momentum, "a number", lambda v: isinstance(v, jax.Array) or float(v) < math.inf),
         eps=(
             eps,
             "above 0" if training else "0 or more",
