@@ -14,6 +14,12 @@ from twinstep.jax.nn.activation import (
     Softshrink,
     Threshold,
 )
+from twinstep.jax.nn.adaptive import (
+    AdaptiveLogSoftmaxWithLoss,
+)
+from twinstep.jax.nn.attention import (
+    MultiheadAttention,
+)
 from twinstep.jax.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from twinstep.jax.nn.container import (
     ModuleDict,
@@ -91,6 +97,15 @@ from twinstep.jax.nn.smooth_activation import (
 )
 from twinstep.jax.nn.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
 from twinstep.jax.nn.sparse import Embedding, EmbeddingBag
+from twinstep.jax.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerEncoder,
+)
+from twinstep.jax.nn.transformer_layers import (
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
+)
 from twinstep.jax.nn.weights import load_state_dict, state_dict
 
 __all__ = [
@@ -101,6 +116,7 @@ __all__ = [
     "GRU",
     "RNN",
     "SELU",
+    "AdaptiveLogSoftmaxWithLoss",
     "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
@@ -152,6 +168,7 @@ __all__ = [
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "NLLLoss2d",
     "PReLU",
@@ -179,6 +196,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "default_generator",
