@@ -79,6 +79,8 @@ def of_pytorch() -> dict[str, list[Layer]]:
             )
             for row in rows:
                 made, called = row.constructor_input, row.forward_input
+                if made.kwargs.get("options") is not None:
+                    continue  # the same rows again, of how PyTorch cuts up its work
                 if name in WHOLE:
                     called.args = [called.args[0], *(a.long() for a in called.args[1:])]
                 found.setdefault(name, []).append(

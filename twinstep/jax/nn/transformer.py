@@ -308,5 +308,5 @@ class Transformer(Module):
 
 
 def _told(is_causal: bool | None) -> bool:
-    """None: PyTorch looks whether the mask is the causal one, which is faster and gives the same."""
+    """Of None PyTorch looks whether the mask is the causal one, which gives the same, faster."""
     return bool(is_causal)
