@@ -118,7 +118,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         return ASMoutput(output if target_.ndim else output[0], jnp.mean(-output))
 
     def _check(self, input_: jax.Array, target_: jax.Array) -> None:
-        if input_.ndim != target_.ndim + 1 or input_.shape[:-1] != target_.shape:
+        if target_.ndim > 1 or input_.shape[:-1] != target_.shape or not input_.ndim:
             raise InputError(
                 f"AdaptiveLogSoftmaxWithLoss: input_ is of shape {input_.shape} and target_ of "
                 f"{target_.shape}, expected (N, {self.in_features}) and (N,), or both without N"

@@ -31,9 +31,6 @@ class Keyed(nnx.Pytree):
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
-    def __deepcopy__(self, memo: Any = None) -> "Keyed":
-        return self  # copies that went on alike would draw the same masks
-
     def rand(self, *shape: int, dtype: Any = None) -> jax.Array:
         """As Generator's."""
         return jax.random.uniform(self.stream(), shape, dtype_name(dtype))
