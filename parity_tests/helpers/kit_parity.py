@@ -34,11 +34,13 @@ class Case(NamedTuple):
 
     draws: the outputs are drawn, from a generator that both sides seed
     main: what is allowed of the largest entry in float64, where it is not 1e-13
+    fixed: the places of floats that PyTorch refuses to derive by ("1.NAME" of a keyword)
     """
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any] = {}
     main: float | None = None
+    fixed: Sequence[str] = ()
 
 
 class Port(NamedTuple):
@@ -104,21 +106,22 @@ def _outputs(value: Any) -> list[Any]:
     return [leaf for leaf in leaves(value).values() if leaf is not None]
 
 
-def in_torch(function: Function, args: Any, kwargs: Any) -> Result:
-    """What PyTorch's function gives."""
+def in_torch(function: Function, args: Any, kwargs: Any, fixed: Sequence[str] = ()) -> Result:
+    """What PyTorch's function gives; its integers as wide as JAX's are."""
     inputs: dict[str, torch.Tensor] = {}
 
     def tensor(place: str, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
         made = torch.tensor(value)
-        if floating(value):
+        if floating(value) and place not in fixed:
             inputs[place] = made.requires_grad_()
         return made
 
     args, kwargs = mapped([list(args), dict(kwargs)], tensor)
     out = _outputs(function(*args, **kwargs))
     outputs = [o.detach().numpy() if isinstance(o, torch.Tensor) else np.asarray(o) for o in out]
+    outputs = [o.astype(jnp.asarray(0).dtype) if o.dtype == np.int64 else o for o in outputs]
     pairs = [(o, c) for o, c in zip(out, cotangents(outputs), strict=True) if _derivable(o)]
     if not pairs or not inputs:
         return Result(outputs, {})
@@ -256,8 +259,9 @@ def differences(
     """
     args, kwargs = cast([list(case.args), dict(case.kwargs)], dtype)
     with jax.enable_x64(dtype == "float64"):
-        wanted = in_torch(theirs, args, kwargs)
-        moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
+        wanted = in_torch(theirs, args, kwargs, case.fixed)
+        off = [nudged([args, kwargs], seed) for seed in (1, 2)]
+        moved = [in_torch(theirs, given, options, case.fixed) for given, options in off]
         ways = {"eager": ours} | ({"jit": compiled(ours)} if jit else {})
         return [
             f"{way}, {dtype}: {line}"

@@ -19,7 +19,7 @@ from helpers import (
     functional_losses_ctc,
     functional_losses_margin,
 )
-from helpers.kit_parity import Case, compared, differences, in_jax, in_torch
+from helpers.kit_parity import Case, compared, compiled, differences, in_jax, in_torch
 from helpers.synthetic_traces import refused
 from torch.nn import functional
 
@@ -76,8 +76,9 @@ def test_calls_of_which_pytorch_warns(name: str, case: Case) -> None:
 def test_calls_that_no_eps_may_move(name: str, case: Case) -> None:
     args, words = list(case.args), dict(case.kwargs)
     wanted = in_torch(getattr(functional, name), args, words)
-    found = in_jax(getattr(kit, name), args, words)
-    assert compared(found, wanted, [], [args, words], "float64", case.main) == []
+    for ours in (getattr(kit, name), compiled(getattr(kit, name))):
+        found = in_jax(ours, args, words)
+        assert compared(found, wanted, [], [args, words], "float64", case.main) == []
 
 
 @pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])

@@ -150,7 +150,7 @@ def _array(tensor: Any) -> Any:
     tensor = tensor.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         return np.asarray(jnp.asarray(tensor.float().numpy(), jnp.bfloat16))
-    return tensor.numpy()
+    return np.array(tensor.numpy())  # PyTorch writes into its own
 
 
 def _modules(module: Any) -> Any:

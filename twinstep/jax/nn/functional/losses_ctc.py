@@ -90,7 +90,7 @@ def _lengths(name: str, lengths: Any, sequences: int) -> jax.Array:
     integers = array.size == 0 or jnp.issubdtype(array.dtype, jnp.integer)
     if array.shape != (sequences,) or not integers:
         raise InputError(
-            f"ctc_loss: {name} is {array.dtype}{jnp.shape(lengths)}, expected {sequences} integers"
+            f"ctc_loss: {name} is {array.dtype}{np.shape(lengths)}, expected {sequences} integers"
         )
     return array.astype(int)
 
