@@ -175,15 +175,16 @@ def largest(arrays: Any) -> float:
 
 
 def nudged(args: Any, seed: int) -> Any:
-    """Every floating input moved by one eps of itself, up or down."""
+    """Every floating input moved by one eps of itself, up or down; 1, which may be the highest
+    probability, down."""
     rng = np.random.default_rng(seed)
 
     def moved(_: str, value: Any) -> Any:
         if not floating(value):
             return value
         eps = np.finfo(value.dtype).eps
-        moved = value * (1 + eps * rng.choice([-1, 1], value.shape))
-        return np.asarray(moved, value.dtype)  # a product of 0-d arrays is none
+        way = np.where(np.abs(value) == 1, -1, rng.choice([-1, 1], value.shape))
+        return np.asarray(value * (1 + eps * way), value.dtype)  # a product of 0-d arrays is none
 
     return mapped(args, moved)
 

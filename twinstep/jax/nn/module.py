@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from twinstep.errors import InputError
+from twinstep.jax.nn.drawing import Keyed
+from twinstep.jax.nn.generator import Generator
 
 __all__ = ["Buffer", "Module", "Parameter", "children_of", "default_dtype", "variables_of"]
 
@@ -91,6 +93,15 @@ class Module(nnx.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        """A copy that draws from where this one does, as in PyTorch: else both drew the same."""
+        copied: Self = super().__deepcopy__(memo)
+        for (_, one), (_, other) in zip(self.named_modules(), copied.named_modules(), strict=True):
+            for name, value in vars(one).items():
+                if isinstance(value, Generator | Keyed):
+                    setattr(other, name, value)
+        return copied
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What a call gives: a module of one's own says it.

@@ -51,6 +51,11 @@ ARGUMENTS: dict[str, dict[str, Read]] = {
         "custom_encoder": lambda m: m.encoder,
         "custom_decoder": lambda m: m.decoder,
     },
+    "AdaptiveLogSoftmaxWithLoss": {"cutoffs": lambda m: m.cutoffs[:-1]},
+    "LinearCrossEntropyLoss": {
+        "in_features": lambda m: m.linear.in_features,
+        "bias": lambda m: m.linear.bias is not None,
+    },
     "PReLU": {"init": lambda m: 0.25},
     "PairwiseDistance": {"p": lambda m: m.norm},
 }
@@ -145,7 +150,7 @@ def _array(tensor: Any) -> Any:
     tensor = tensor.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         return np.asarray(jnp.asarray(tensor.float().numpy(), jnp.bfloat16))
-    return tensor.numpy()
+    return np.array(tensor.numpy())  # PyTorch writes into its own
 
 
 def _modules(module: Any) -> Any:

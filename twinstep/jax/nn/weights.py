@@ -168,7 +168,8 @@ def load_state_dict(
         raise InputError(f"load_state_dict: {'; '.join(wrong)}")
     for name, array in arrays.items():
         entry = found[name]
-        entry.variable[...] = jnp.asarray(entry.to_jax(array), entry.variable.dtype)
+        # a copy: JAX may share an array's memory, which its owner writes into
+        entry.variable[...] = jnp.array(entry.to_jax(array), entry.variable.dtype)
 
 
 def _unfit(

@@ -185,6 +185,11 @@ def multi_head_attention_forward(
         query, key, value = (array[:, None] for array in (query, key, value))
         padding = None if padding is None else padding[None]
     length, samples, size = query.shape
+    if (key.shape[1], value.shape[1]) != (samples, samples):
+        raise InputError(
+            f"{name}: query, key, value are of shapes {query.shape}, {key.shape}, {value.shape}, "
+            "expected as many samples of each, axis 1"
+        )
     if causal := is_causal and padding is None and not need_weights:
         mask = None
     if use_separate_proj_weight:

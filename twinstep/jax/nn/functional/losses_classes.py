@@ -308,6 +308,10 @@ def _check_classes(
         ),
     )
     if not probabilities:
+        if weight is not None and jnp.asarray(weight).dtype != input.dtype:
+            raise InputError(
+                f"{name}: weight is {jnp.asarray(weight).dtype}, expected {input.dtype}, input's"
+            )
         odd = known_to_be(target, lambda t: ((t < 0) | (t >= classes)) & (t != ignore_index))
         if odd is not None:
             raise InputError(
