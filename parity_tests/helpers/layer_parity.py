@@ -180,7 +180,7 @@ def torch_function(module: Any) -> Callable[..., Any]:
         fresh = copy.deepcopy(module)
         with warnings.catch_warnings(action="ignore"):
             output = functional_call(fresh, params, inputs, options)
-        return output, dict(fresh.named_buffers())
+        return output, dict(sorted(fresh.named_buffers()))  # as what is jitted gives a dict
 
     return called
 
@@ -207,7 +207,7 @@ def kit_function(module: Any) -> Callable[..., Any]:
         for name, array in params.items():
             found[name].variable[...] = found[name].to_jax(array)
         output = fresh(*inputs, **options)
-        return output, {name: buffer[...] for name, buffer in fresh.named_buffers()}
+        return output, {name: buffer[...] for name, buffer in sorted(fresh.named_buffers())}
 
     return called
 
