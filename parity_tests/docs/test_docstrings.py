@@ -17,6 +17,7 @@ PUBLIC = [
     "twinstep.jax.nn",
     "twinstep.jax.nn.functional",
     "twinstep.jax.nn.init",
+    "twinstep.jax.nn.utils.rnn",
     "twinstep.jax.optim",
     "twinstep.jax.optim.lr_scheduler",
 ]

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -184,12 +185,25 @@ def torch_function(module: Any) -> Callable[..., Any]:
     return called
 
 
+DRAWN = "drawn"
+"""The argument of a kit's function that has what its module draws from."""
+
+
+def drawn_from(module: Any) -> dict[str, Array]:
+    """The words that a module draws from: arguments, or it is refused where it is jitted."""
+    words = jax.tree.leaves(nnx.state(module, nnx.RngState))
+    return {str(i): np.array(array) for i, array in enumerate(words)}
+
+
 def kit_function(module: Any) -> Callable[..., Any]:
     """The same of the kit's."""
-    graph, state = nnx.split(module)
+    parts: Any = nnx.split(module, nnx.RngState, ...)
+    graph, drawn, state = parts
+    held = jax.tree.structure(drawn)
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
-        fresh = nnx.merge(graph, state, copy=True)
+        words = jax.tree.unflatten(held, options.pop(DRAWN).values())
+        fresh = nnx.merge(graph, words, state, copy=True)
         found = entries(fresh)
         for name, array in params.items():
             found[name].variable[...] = found[name].to_jax(array)
@@ -213,7 +227,8 @@ def differences_of_layer(
     with jax.enable_x64(dtype == "float64"):
         module = in_pytorch(name, layer, dtype)
         theirs = torch_function(module)
-        kit = kit_function(ours() if ours else in_kit(name, layer, dtype))
+        made = ours() if ours else in_kit(name, layer, dtype)
+        kit, drawn = kit_function(made), {DRAWN: drawn_from(made)}
         args, kwargs = cast([list(layer.inputs), dict(layer.options)], dtype)
         args = [other_values(module), *args]
         wanted = in_torch(theirs, args, kwargs)
@@ -224,14 +239,16 @@ def differences_of_layer(
             f"{way}, {dtype}: {line}"
             for way, function in ways.items()
             for line in compared(
-                in_jax(function, args, kwargs), wanted, moved, [args, kwargs], dtype, main
+                in_jax(function, args, kwargs | drawn), wanted, moved, [args, kwargs], dtype, main
             )
         ]
 
 
 def same_arguments(name: str) -> list[str]:
     """What of the kit's signature is not PyTorch's, a line each."""
-    theirs = inspect.signature(getattr(torch.nn, name).__init__).parameters
+    made = getattr(torch.nn, name).__init__
+    made = next(iter(typing.get_overloads(made)), made)  # recurrent layers take *args
+    theirs = inspect.signature(made).parameters
     ours = inspect.signature(getattr(nn, name).__init__).parameters
     wrong = []
     positional = [n for n, p in ours.items() if p.kind is not p.KEYWORD_ONLY]

@@ -35,6 +35,8 @@ def table(what: str) -> dict[str, Any]:
 CASES: dict[str, list[Case]] = table("CASES")
 ERRORS: dict[str, list[Case]] = table("ERRORS")
 PORTS: dict[str, Port] = table("PORTS")
+RANDOM: dict[str, list[Case]] = table("RANDOM")
+"""Cases of what draws: test_functional_random.py."""
 
 
 def every(rows: dict[str, list[Case]], first: int = 0) -> list[Any]:
@@ -52,7 +54,7 @@ def off(name: str, i: int, dtype: str = "float64", ours: Any = None, jit: bool =
 
 def test_every_function_has_cases() -> None:
     public = {name for name in kit.__all__ if callable(getattr(kit, name))}
-    assert public == CASES.keys()
+    assert public == CASES.keys() | RANDOM.keys()
     assert public == PORTS.keys()
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.layout import Rule, load_params, module_layout
-from twinstep.jax.nn import GRU, RNN, Embedding
+from twinstep.jax.nn import Embedding
 from twinstep.jax.optim import in_torch_layout, muon
 
 RNGS = nnx.Rngs(0)
@@ -163,22 +163,6 @@ def test_what_is_no_nnx_module_is_refused(model: Any) -> None:
 
 
 # Layers that are given what PyTorch's are not
-
-
-@pytest.mark.parametrize("kind", [RNN, GRU])
-@pytest.mark.parametrize(
-    ("x", "h0", "says"),
-    [
-        ((4, 5, 2), (1, 4, 3), "h0 has shape (1, 4, 3), expected (4, 3)"),
-        ((4, 5, 2), (1, 3), "h0 has shape (1, 3), expected (4, 3)"),
-        ((4, 5, 2), (3,), "h0 has shape (3,), expected (4, 3)"),
-        ((5, 2), (5, 3), "x has shape (5, 2), expected (N, T, 2)"),
-        ((4, 5, 3), (4, 3), "x has shape (4, 5, 3), expected (N, T, 2)"),
-    ],
-)
-def test_a_recurrence_of_other_shapes_is_refused(kind: Any, x: Any, h0: Any, says: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"{kind.__name__}: {says}")):
-        kind(2, 3)(jnp.ones(x), jnp.ones(h0))
 
 
 @pytest.mark.parametrize("number", [-1, 3, 2**31 - 1])

@@ -14,26 +14,11 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Mapping, Slot
-from twinstep.jax.nn import rnn
-from twinstep.jax.nn.rules import RULES, SWAP, Rule, Rules, rules_of
+from twinstep.jax.nn.rules import RULES, Rule, Rules, rules_of
 from twinstep.jax.state_layout import opt_state_layout
 from twinstep.jax.trees import Path, Tree, by_name, by_path, dotted
 
 __all__ = ["Mapping", "Rule", "load_params", "module_layout", "opt_state_layout", "tree_layout"]
-
-
-_RECURRENT = {
-    "weight_ih_l0": Rule(("input", "kernel"), SWAP),
-    "weight_hh_l0": Rule(("hidden", "kernel"), SWAP),
-    "bias_ih_l0": Rule(("input", "bias"), None),
-    "bias_hh_l0": Rule(("hidden", "bias"), None),
-}
-
-TABLE: dict[type[nnx.Module], abc.Mapping[str, Rule]] = {
-    rnn.RNN: _RECURRENT,
-    rnn.GRU: _RECURRENT,
-    **RULES,
-}
 
 _CONTAINERS = {  # of Flax's, and no layers
     base for kind in (nnx.Module, nnx.Sequential, nnx.List, nnx.Dict) for base in kind.__mro__
@@ -102,7 +87,7 @@ def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
         raise InputError(
             f"module_layout: model is a {_called(type(model))}, expected a flax.nnx.Module"
         )
-    table = TABLE if rules is None else {**TABLE, **rules}
+    table = RULES if rules is None else {**RULES, **rules}
     modules = {tuple(map(str, path)): module for path, module in nnx.iter_modules(model)}
     rule_of: dict[Path, tuple[str, Rule]] = {}
     for path, module in _outermost_layers(modules, table):

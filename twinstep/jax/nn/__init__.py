@@ -1,6 +1,6 @@
 """torch.nn in Flax: PyTorch's names, arguments, axes and arithmetic, first values, masks."""
 
-from twinstep.jax.nn import functional, init
+from twinstep.jax.nn import functional, init, utils
 from twinstep.jax.nn.activation import (
     Hardshrink,
     Hardsigmoid,
@@ -14,12 +14,8 @@ from twinstep.jax.nn.activation import (
     Softshrink,
     Threshold,
 )
-from twinstep.jax.nn.adaptive import (
-    AdaptiveLogSoftmaxWithLoss,
-)
-from twinstep.jax.nn.attention import (
-    MultiheadAttention,
-)
+from twinstep.jax.nn.adaptive import AdaptiveLogSoftmaxWithLoss
+from twinstep.jax.nn.attention import MultiheadAttention
 from twinstep.jax.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from twinstep.jax.nn.container import (
     ModuleDict,
@@ -79,7 +75,8 @@ from twinstep.jax.nn.normalization import (
     RMSNorm,
 )
 from twinstep.jax.nn.porting import from_torch
-from twinstep.jax.nn.rnn import GRU, RNN
+from twinstep.jax.nn.rnn import GRU, LSTM, RNN
+from twinstep.jax.nn.rnn_cells import GRUCell, LSTMCell, RNNCell
 from twinstep.jax.nn.smooth_activation import (
     CELU,
     ELU,
@@ -97,15 +94,8 @@ from twinstep.jax.nn.smooth_activation import (
 )
 from twinstep.jax.nn.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
 from twinstep.jax.nn.sparse import Embedding, EmbeddingBag
-from twinstep.jax.nn.transformer import (
-    Transformer,
-    TransformerDecoder,
-    TransformerEncoder,
-)
-from twinstep.jax.nn.transformer_layers import (
-    TransformerDecoderLayer,
-    TransformerEncoderLayer,
-)
+from twinstep.jax.nn.transformer import Transformer, TransformerDecoder, TransformerEncoder
+from twinstep.jax.nn.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 from twinstep.jax.nn.weights import load_state_dict, state_dict
 
 __all__ = [
@@ -114,6 +104,7 @@ __all__ = [
     "GELU",
     "GLU",
     "GRU",
+    "LSTM",
     "RNN",
     "SELU",
     "AdaptiveLogSoftmaxWithLoss",
@@ -137,6 +128,7 @@ __all__ = [
     "Embedding",
     "EmbeddingBag",
     "FeatureAlphaDropout",
+    "GRUCell",
     "GaussianNLLLoss",
     "Generator",
     "GroupNorm",
@@ -152,6 +144,7 @@ __all__ = [
     "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -178,6 +171,7 @@ __all__ = [
     "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -212,4 +206,5 @@ __all__ = [
     "manual_seed",
     "state_dict",
     "to_tensor",
+    "utils",
 ]

@@ -137,7 +137,7 @@ class PReLU(Module):
 
     def forward(self, input: jax.Array) -> jax.Array:
         """As said above."""
-        return functional.prelu(input, self.weight)
+        return functional.prelu(input, self.weight[...])
 
 
 class RReLU(Module):

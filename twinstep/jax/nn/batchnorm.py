@@ -19,6 +19,10 @@ __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"]
 class NormBase(Module):
     """What batch and instance norms hold."""
 
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
+
     def __init__(
         self,
         num_features: int,
@@ -95,7 +99,7 @@ class _BatchNorm(NormBase):
         mean, var = self._running()
         own = self.training or mean is None
         return functional.batch_norm(
-            input, mean, var, self.weight, self.bias, own, momentum, self.eps
+            input, mean, var, value_of(self.weight), value_of(self.bias), own, momentum, self.eps
         )
 
     def _running(self) -> tuple[Any, Any]:
@@ -346,13 +350,14 @@ class SyncBatchNorm(_BatchNorm):
                 "channel when training"
             )
         if not count:
-            return given
+            return jnp.asarray(given)
+        shape = (-1, *[1] * (x.ndim - 2))
         mean = jax.lax.psum(jnp.sum(x, axes), self.axis_name) / count
-        centered = x - of_channels(mean, x)
+        centered = x - mean.reshape(shape)
         var = jax.lax.psum(jnp.sum(centered * centered, axes), self.axis_name) / count
         for variable, new in zip(self._running(), (mean, var * (count / (count - 1))), strict=True):
             if variable is not None:
                 old, new = (jax.lax.stop_gradient(wide(v)) for v in (value_of(variable), new))
                 wrote(variable, (1 - momentum) * old + momentum * new)
-        x = centered * of_channels(jax.lax.rsqrt(var + self.eps), x)
+        x = centered * jax.lax.rsqrt(var + self.eps).reshape(shape)
         return scaled(x, of_channels(weight, x), of_channels(bias, x)).astype(given.dtype)

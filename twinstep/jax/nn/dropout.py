@@ -78,8 +78,8 @@ class Dropout1d(_Dropping):
         (N, C, L) or (C, L), the same.
 
     Raises:
-        InputError: For no probability; in training for no floats or another number of axes, and in a
-            compiled function that does not take the module's state.
+        InputError: For no probability; in training for no floats or another number of axes, and in
+            a compiled function that does not take the module's state.
 
     Example:
         >>> import jax.numpy as jnp

@@ -242,9 +242,9 @@ class Generator(nnx.Pytree):
         """
         if (host := self._host) and is_known(places):
             where = np.asarray(known(places))
-            drawn = np.ones(where.shape)
-            drawn[where] = host.uniform((int(where.sum()),), low, high, "float64")
-            return jnp.asarray(drawn, dtype_name(None))
+            found = np.ones(where.shape)
+            found[where] = host.uniform((int(where.sum()),), low, high, "float64")
+            return jnp.asarray(found, dtype_name(None))
         flat, state = places.reshape(-1), self.state[...]
         words, _ = twister.draw(state[:625], 2 * flat.size)
         drawn = twister.uniforms(words, "float64") * (high - low) + low
@@ -317,7 +317,9 @@ class _HeldTwister:
         value = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        self._state[...] = value
+        # [...] would write into an array that others hold; and Flax lets a Variable be set only in
+        # the trace that made it, while what NumPy draws has no part in one, as in jax.grad's
+        object.__setattr__(self._state, "_raw_value", value)
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""

@@ -8,6 +8,7 @@ import jax
 from twinstep.errors import InputError
 from twinstep.jax.nn import functional
 from twinstep.jax.nn.batchnorm import NormBase
+from twinstep.jax.nn.functional.taking_in import value_of
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
 
@@ -47,8 +48,8 @@ class _InstanceNorm(NormBase):
             batched,
             self.running_mean,
             self.running_var,
-            self.weight,
-            self.bias,
+            value_of(self.weight),
+            value_of(self.bias),
             self.training or not self.track_running_stats,
             self.momentum or 0.0,
             self.eps,

@@ -10,7 +10,7 @@ import numpy as np
 
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn import functional
-from twinstep.jax.nn.functional.taking_in import floats
+from twinstep.jax.nn.functional.taking_in import floats, value_of
 from twinstep.jax.nn.module import Module, Parameter, default_dtype
 from twinstep.jax.nn.sizes import checked_sizes, normalized
 
@@ -60,7 +60,8 @@ class LayerNorm(Module):
 
     def forward(self, input: jax.Array) -> jax.Array:
         """As said above."""
-        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        weight, bias = value_of(self.weight), value_of(self.bias)
+        return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 class RMSNorm(Module):
@@ -104,7 +105,7 @@ class RMSNorm(Module):
 
     def forward(self, x: jax.Array) -> jax.Array:
         """As said above."""
-        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return functional.rms_norm(x, self.normalized_shape, value_of(self.weight), self.eps)
 
 
 class GroupNorm(Module):
@@ -162,7 +163,8 @@ class GroupNorm(Module):
 
     def forward(self, input: jax.Array) -> jax.Array:
         """As said above."""
-        return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        weight, bias = value_of(self.weight), value_of(self.bias)
+        return functional.group_norm(input, self.num_groups, weight, bias, self.eps)
 
 
 class LocalResponseNorm(Module):

@@ -14,7 +14,7 @@ import numpy as np
 from twinstep.errors import InputError, unknown
 from twinstep.jax import nn
 from twinstep.jax.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList
-from twinstep.jax.nn.weights import entries, load_state_dict
+from twinstep.jax.nn.weights import entries, held_dtype, load_state_dict
 
 __all__ = ["from_torch"]
 
@@ -85,8 +85,8 @@ def from_torch(module: Any) -> Any:
     made = _made(module, "")
     named = {name: _array(tensor) for name, tensor in module.state_dict().items()}
     for name, entry in entries(made).items():
-        if name in named and entry.variable.dtype != named[name].dtype:
-            entry.variable.set_value(entry.variable[...].astype(named[name].dtype))
+        if name in named and entry.variable.dtype != (kind := held_dtype(named[name].dtype)):
+            entry.variable.set_value(entry.variable[...].astype(kind))
     load_state_dict(made, named)
     for theirs, ours in zip(_modules(module), _modules(made), strict=True):
         ours.training = theirs.training

@@ -190,13 +190,18 @@ def _unfit(
         shape = jax.eval_shape(entry.to_torch, entry.variable[...]).shape
         if array.shape != shape:
             wrong.append(f"{name!r} has shape {array.shape}, expected {shape}")
-        elif array.dtype != entry.variable.dtype and not cast:
+        elif held_dtype(array.dtype) != entry.variable.dtype and not cast:
             wrong.append(
                 f"{name!r} is {array.dtype}, expected {entry.variable.dtype}, or cast=True"
             )
         elif _has_nan(array):
             wrong.append(f"{name!r} has NaN")
     return wrong
+
+
+def held_dtype(dtype: Any) -> Any:
+    """What JAX holds a dtype in: integers of 64 bits in 32 without x64, as they are counts."""
+    return jax.dtypes.canonicalize_dtype(dtype) if jnp.issubdtype(dtype, jnp.integer) else dtype
 
 
 def _has_nan(array: np.ndarray[Any, Any]) -> bool:

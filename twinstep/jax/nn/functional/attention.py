@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from twinstep.errors import InputError, check_arguments
-from twinstep.jax.nn.functional.dropout import dropout
+from twinstep.jax.nn.functional.dropout import dropped
 from twinstep.jax.nn.functional.linear import linear
 from twinstep.jax.nn.functional.taking_in import floats, value_of, wide
 
@@ -93,7 +93,8 @@ def scaled_dot_product_attention(
         mask = jnp.where(mask, 0, -jnp.inf)  # added, as in PyTorch: NaN stays NaN
     if mask is not None:
         scores = scores + mask
-    share = dropout(_safe_softmax(scores), dropout_p, generator=generator, key=dropout_key)
+    share = _safe_softmax(scores)
+    share = _dropped(name, share, dropout_p, generator, dropout_key)
     return jnp.matmul(share, v).astype(dtype)
 
 
@@ -242,7 +243,7 @@ def multi_head_attention_forward(
     scores = jnp.matmul(q * math.sqrt(1 / each), k.swapaxes(1, 2))
     scores = scores if mask is None else scores + mask
     share = jax.nn.softmax(scores) if need_weights else _safe_softmax(scores)  # (N H, L, S)
-    share = dropout(share, dropout_p if training else 0, generator=generator, key=dropout_key)
+    share = _dropped(name, share, dropout_p if training else 0, generator, dropout_key)
     joined = jnp.matmul(share, v).swapaxes(0, 1).reshape(length, samples, size)
     out = linear(joined, out_proj_weight, out_proj_bias)
     out = out if batched else out[:, 0]
@@ -259,6 +260,10 @@ def _safe_softmax(scores: jax.Array) -> jax.Array:
     if not scores.size:
         return scores
     return jnp.where(barred, 0, jax.nn.softmax(jnp.where(barred, 0, scores)))
+
+
+def _dropped(name: str, share: jax.Array, p: float, generator: Any, key: Any) -> jax.Array:
+    return dropped(name, share, share.shape, p, True, generator, key, argument="dropout_p")
 
 
 def _repeated(name: str, query: jax.Array, array: jax.Array) -> jax.Array:

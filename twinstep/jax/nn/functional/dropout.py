@@ -67,7 +67,7 @@ def dropout(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
     """
     x = value_of(input)
-    return _dropped("dropout", x, x.shape, p, training, generator, key)
+    return dropped("dropout", x, x.shape, p, training, generator, key)
 
 
 def dropout1d(
@@ -223,7 +223,7 @@ def alpha_dropout(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.alpha_dropout.html
     """
     x = value_of(input)
-    return _dropped("alpha_dropout", x, x.shape, p, training, generator, key, alpha=True)
+    return dropped("alpha_dropout", x, x.shape, p, training, generator, key, alpha=True)
 
 
 def feature_alpha_dropout(
@@ -271,10 +271,10 @@ def _by_channel(
     if drops and x.ndim < 2:
         raise InputError(f"{name}: input is of shape {x.shape}, expected (N, C, ...)")
     shape = (*x.shape[:2], *[1] * (x.ndim - 2))
-    return _dropped(name, x, shape, p, training, generator, key, alpha)
+    return dropped(name, x, shape, p, training, generator, key, alpha)
 
 
-def _dropped(
+def dropped(
     name: str,
     x: Any,
     shape: Sequence[int],
@@ -283,9 +283,16 @@ def _dropped(
     generator: Any,
     key: Any,
     alpha: bool = False,
+    argument: str = "p",
 ) -> jax.Array:
-    """shape: of the mask"""
-    check_arguments(name, p=(p, "a probability, 0 to 1", lambda v: 0 <= float(v) <= 1))
+    """Dropout of a function's.
+
+    name: the function's
+    shape: of the mask
+    alpha: whether dropped ones are set to what selu tends to
+    argument: what the function calls p
+    """
+    check_arguments(name, **{argument: (p, "a probability, 0 to 1", lambda v: 0 <= float(v) <= 1)})
     if not training or p == 0 or not x.size:
         return jnp.asarray(x)
     if p == 1:
@@ -293,11 +300,12 @@ def _dropped(
     (x,) = floats(name, input=x)
     kept = drawing_for(name, x, generator, key).bernoulli(shape, 1 - p, jnp.float32) > 0
     if not alpha:
-        return x * jnp.where(kept, _in(x.dtype, 1 / _in(wide(x).dtype, 1 - p)), 0).astype(x.dtype)
+        scale = jnp.where(kept, _in(x.dtype, 1 / _in(wide(x).dtype, 1 - p)), 0)
+        return jnp.asarray(x * scale.astype(x.dtype))
     a = 1 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     low, high = (_in(x.dtype, v + _ALPHA * a * p) for v in (_in(x.dtype, -_ALPHA * a), 0.0))
     scale = jnp.where(kept, _in(x.dtype, a), 0).astype(x.dtype)
-    return x * scale + jnp.where(kept, high, low).astype(x.dtype)
+    return jnp.asarray(x * scale + jnp.where(kept, high, low).astype(x.dtype))
 
 
 def _in(dtype: Any, number: float) -> float:

@@ -1,5 +1,7 @@
 """torch.nn.functional's moves: blocks to columns and back, pixels to channels and back."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -135,7 +137,7 @@ def pixel_shuffle(input: jax.Array, upscale_factor: int) -> jax.Array:
             f"pixel_shuffle: input is of shape {x.shape}, expected (..., C times {r**2}, H, W)"
         )
     *lead, channels, height, width = x.shape
-    parts = x.reshape(-1, channels // r**2, r, r, height, width)
+    parts = x.reshape(math.prod(lead), channels // r**2, r, r, height, width)
     moved = jnp.transpose(parts, (0, 1, 4, 2, 5, 3))
     return moved.reshape(*lead, channels // r**2, height * r, width * r)
 
@@ -168,7 +170,7 @@ def pixel_unshuffle(input: jax.Array, downscale_factor: int) -> jax.Array:
             f"{r})"
         )
     *lead, channels, height, width = x.shape
-    parts = x.reshape(-1, channels, height // r, r, width // r, r)
+    parts = x.reshape(math.prod(lead), channels, height // r, r, width // r, r)
     moved = jnp.transpose(parts, (0, 1, 3, 5, 2, 4))
     return moved.reshape(*lead, channels * r**2, height // r, width // r)
 

@@ -127,7 +127,7 @@ def fractional_max_pool3d(
         output_size: How many windows there are, the same.
         output_ratio: Or what part of the input's size that is, between 0 and 1.
         return_indices: Whether the places of the largest are returned too.
-        _random_samples: (N, C, 3), from 0 to 1, of input's dtype, the last axis's first; None is
+        _random_samples: (N, C, 3), from 0 to 1, of input's dtype, the first axis's first; None is
             refused: nothing is drawn here.
 
     Returns:
@@ -215,8 +215,9 @@ def _fractional(
     places = jnp.broadcast_to(places_of(x.shape[2:], 2), x.shape)
     for axis in reversed(range(2, rank + 2)):
         i = axis - 2
-        # the samples stand in the order W, H, D
-        start = _starts(drawn[..., rank - 1 - i], x.shape[axis], counts[i], kernel[i])
+        # of two axes PyTorch draws the last one's sample first, of three the first one's
+        sample = drawn[..., i if rank == 3 else 1 - i]
+        start = _starts(sample, x.shape[axis], counts[i], kernel[i])
         spots = start.reshape(*start.shape[:2], *[1] * i, counts[i], *[1] * (rank - 1 - i))
         taken, found = (
             jnp.stack([jnp.take_along_axis(a, spots + k, axis=axis) for k in range(kernel[i])])
@@ -264,7 +265,8 @@ def _counts(
             )
         output_size = [int(size * v) for size, v in zip(sizes, ratios, strict=True) if v]
     counts = per_axis(name, rank, "output_size", output_size)
-    if any(n + k - 1 > size for n, k, size in zip(counts, kernel, sizes, strict=True)):
+    free = rank == 3  # PyTorch wants an entry to spare there
+    if any(n + k - 1 + free > size for n, k, size in zip(counts, kernel, sizes, strict=True)):
         raise InputError(
             f"{name}: output_size is {counts}, expected windows of {kernel} that fit into {sizes}"
         )

@@ -1,6 +1,7 @@
 """torch.nn.functional's affine grids, and the sampling of images there."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -172,8 +173,9 @@ def _taken(x: jax.Array, spots: Sequence[jax.Array]) -> jax.Array:
         there = (spot >= 0) & (spot <= size - 1)
         place = place * size + jnp.where(there, spot, 0).astype(int)
         known = known & there
-    flat = x.reshape(*x.shape[:2], -1)
-    taken = jnp.take_along_axis(flat, place.reshape(len(x), 1, -1), axis=2)
+    flat = x.reshape(*x.shape[:2], math.prod(sizes))
+    listed = place.reshape(len(x), 1, math.prod(place.shape[1:]))
+    taken = jnp.take_along_axis(flat, listed, axis=2)
     return jnp.where(known[:, None], taken.reshape(*x.shape[:2], *place.shape[1:]), 0)
 
 

@@ -11,7 +11,7 @@ from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn.drawing import drawing_for
 from twinstep.jax.nn.functional.activation import leaky_relu
 from twinstep.jax.nn.functional.softmax import softmax
-from twinstep.jax.nn.functional.taking_in import axis_of, floats, wide, with_slope
+from twinstep.jax.nn.functional.taking_in import axis_of, floats, wide
 
 __all__ = ["gumbel_softmax", "rrelu"]
 
@@ -63,9 +63,7 @@ def rrelu(
     x = wide(given)
     draws = drawing_for("rrelu", x, generator, key)
     part = draws.uniform_at(jax.lax.stop_gradient(x) <= 0, lower, upper).astype(x.dtype)
-    slope = part if upper - lower > 1e-6 else jnp.asarray((lower + upper) / 2, x.dtype)
-    low = with_slope(x, x * part, jnp.broadcast_to(slope, x.shape))
-    return jnp.where(x <= 0, low, x).astype(given.dtype)
+    return jnp.where(x <= 0, x * part, x).astype(given.dtype)
 
 
 def gumbel_softmax(

@@ -146,8 +146,9 @@ def _unpooled(
         given = np.asarray(places)
         if (odd := given[(given < 0) | (given >= size)]).size:
             raise InputError(f"{name}: indices has {odd[0]}, expected 0 to {size - 1}")
-    flat = places.reshape(*x.shape[:2], -1)
-    out = _put(x.reshape(*x.shape[:2], -1), flat, size)
+    rows = (*x.shape[:2], int(np.prod(x.shape[2:])))
+    flat = places.reshape(rows)
+    out = _put(x.reshape(rows), flat, size)
     out = jnp.where(jnp.all((flat >= 0) & (flat < size)), out, jnp.nan).astype(x.dtype)
     return out.reshape(*x.shape[not batched : 2], *spatial)
 
