@@ -25,7 +25,6 @@ from helpers.kit_parity import (
     Array,
     cast,
     compared,
-    compiled,
     in_jax,
     in_torch,
     mapped,
@@ -197,7 +196,8 @@ def drawn_from(module: Any) -> dict[str, Array]:
 
 def kit_function(module: Any) -> Callable[..., Any]:
     """The same of the kit's."""
-    graph, drawn, state = nnx.split(module, nnx.RngState, ...)
+    parts: Any = nnx.split(module, nnx.RngState, ...)
+    graph, drawn, state = parts
     held = jax.tree.structure(drawn)
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
@@ -216,12 +216,12 @@ def differences_of_layer(
     name: str,
     layer: Layer,
     dtype: str = "float64",
-    jit: bool = True,
+    jit: bool | None = None,
     ours: Callable[[], Any] | None = None,
 ) -> list[str]:
     """What the kit's layer does otherwise than PyTorch's, a line each.
 
-    ours: what makes the kit's in its place
+    jit: only compiled, or only eagerly; None: both. ours: what makes the kit's in its place
     """
     with jax.enable_x64(dtype == "float64"):
         module = in_pytorch(name, layer, dtype)
@@ -232,13 +232,12 @@ def differences_of_layer(
         args = [other_values(module), *args]
         wanted = in_torch(theirs, args, kwargs)
         moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
-        ways = {"eager": kit} | ({"jit": compiled(kit)} if jit else {})
         main = layer.main or next((v for k, v in MAIN.items() if k in name), None)
         return [
-            f"{way}, {dtype}: {line}"
-            for way, function in ways.items()
+            f"{'jit' if way else 'eager'}, {dtype}: {line}"
+            for way in ((False, True) if jit is None else (jit,))
             for line in compared(
-                in_jax(function, args, kwargs | drawn), wanted, moved, [args, kwargs], dtype, main
+                in_jax(kit, args, kwargs | drawn, way), wanted, moved, [args, kwargs], dtype, main
             )
         ]
 

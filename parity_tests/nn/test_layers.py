@@ -48,7 +48,7 @@ def test_the_arguments_are_pytorchs(name: str) -> None:
 @pytest.mark.parametrize(("name", "row"), TWO)
 def test_a_layer_is_pytorchs(name: str, row: Any) -> None:
     assert apart_at_first(name, row) == []
-    assert differences_of_layer(name, row, jit=False) == []
+    assert differences_of_layer(name, row, jit=True) == []
 
 
 @pytest.mark.slow

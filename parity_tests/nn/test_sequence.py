@@ -33,7 +33,7 @@ from twinstep import InputError
 from twinstep.jax import nn
 
 pytestmark = pytest.mark.usefixtures("x64")
-F64 = {"dtype": torch.float64}
+F64: dict[str, Any] = {"dtype": torch.float64}
 NAMES = sorted(
     {name for name in layers() if name.endswith("Loss")}
     | {"AdaptiveLogSoftmaxWithLoss", "MultiheadAttention"}
@@ -172,10 +172,8 @@ def test_what_pytorchs_table_refuses_is_refused() -> None:
 class InvertedMask(nn.MultiheadAttention):
     """flax.nnx's polarity: True takes part."""
 
-    def forward(self, *args: Any, attn_mask: Any = None, **kwargs: Any) -> Any:
-        kwargs.pop("is_causal", None)
-        mask = None if attn_mask is None else ~attn_mask
-        return super().forward(*args, attn_mask=mask, **kwargs)
+    def forward(self, query: Any, key: Any, value: Any, *_: Any, **kwargs: Any) -> Any:
+        return super().forward(query, key, value, attn_mask=~kwargs["attn_mask"])
 
 
 class DroppedAsItStands(nn.TransformerEncoderLayer):
@@ -184,13 +182,6 @@ class DroppedAsItStands(nn.TransformerEncoderLayer):
     def _attended(self, attention: Any, dropped: Any, x: Any, memory: Any, *masks: Any) -> Any:
         out = attention(x, memory, memory, key_padding_mask=masks[1], need_weights=False)[0]
         return dropped(out)
-
-
-class WrongEps(nn.TransformerEncoderLayer):
-    """flax.nnx.LayerNorm's eps."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, layer_norm_eps=1e-6, **kwargs)
 
 
 class MeanOverAll(nn.CrossEntropyLoss):
@@ -223,8 +214,9 @@ NAIVE: dict[str, tuple[str, Layer, Callable[..., Any]]] = {
     "DroppedAsItStands": (
         "TransformerEncoderLayer", LAYERS["TransformerEncoderLayer"][0], DroppedAsItStands,
     ),
-    "WrongEps": (
-        "TransformerEncoderLayer", LAYERS["TransformerEncoderLayer"][4], WrongEps,
+    "FlaxsEps": (
+        "TransformerEncoderLayer", LAYERS["TransformerEncoderLayer"][4],
+ functools.partial(nn.TransformerEncoderLayer, layer_norm_eps=1e-6),
     ),
     "MeanOverAll": ("CrossEntropyLoss", WEIGHTED, MeanOverAll),
     "ByBatch": ("KLDivLoss", PLAIN, ByBatch),

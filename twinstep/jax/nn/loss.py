@@ -32,6 +32,8 @@ class Loss(Module):
 class WeightedLoss(Loss):
     """A loss whose weight is a buffer, which the state_dict has."""
 
+    weight: Any
+
     def __init__(
         self,
         weight: Any = None,

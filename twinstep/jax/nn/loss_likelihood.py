@@ -72,6 +72,9 @@ class BCEWithLogitsLoss(Loss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
 
+    weight: Any
+    pos_weight: Any
+
     def __init__(
         self,
         weight: Any = None,

@@ -29,6 +29,10 @@ class _TransformerLayer(Module):
     """What both layers are made of."""
 
     _attentions: tuple[str, ...]
+    norm1: Any
+    norm2: Any
+    dropout1: Any
+    dropout2: Any
 
     def __init__(
         self,
@@ -47,12 +51,14 @@ class _TransformerLayer(Module):
         generator: Any = None,
         rngs: Any = None,
     ) -> None:
-        if isinstance(activation, str):
-            check_arguments(
-                type(self).__name__,
-                activation=(activation, "relu or gelu", lambda v: v in _ACTIVATIONS),
-            )
-            activation = _ACTIVATIONS[activation]
+        check_arguments(
+            type(self).__name__,
+            activation=(
+                activation,
+                "relu, gelu or a function",
+                lambda v: callable(v) or v in _ACTIVATIONS,
+            ),
+        )
         self.norm_first, self.batch_first = norm_first, batch_first
         draws: dict[str, Any] = {"generator": generator, "rngs": rngs}
         made: dict[str, Any] = {"bias": bias, "dtype": dtype}
@@ -69,7 +75,9 @@ class _TransformerLayer(Module):
             self.add_module(f"norm{i}", LayerNorm(d_model, layer_norm_eps, **made))
         for i in blocks:
             self.add_module(f"dropout{i}", Dropout(dropout, **draws))
-        self.activation = activation
+        self.activation: Any = (
+            _ACTIVATIONS[activation] if isinstance(activation, str) else activation
+        )
 
     def _attended(
         self, attention: Any, dropped: Any, x: jax.Array, memory: jax.Array, *masks: Any
@@ -79,7 +87,7 @@ class _TransformerLayer(Module):
         They lie in memory with the tokens first, and PyTorch draws a mask as its tensor lies.
         """
         mask, padding, is_causal = masks
-        out = attention(
+        out: jax.Array = attention(
             x,
             memory,
             memory,
@@ -90,15 +98,18 @@ class _TransformerLayer(Module):
         )[0]
         if self.batch_first and out.ndim == 3:
             return jnp.swapaxes(dropped(jnp.swapaxes(out, 0, 1)), 0, 1)
-        return dropped(out)
+        kept: jax.Array = dropped(out)
+        return kept
 
     def _fed_forward(self, dropped: Any, x: jax.Array) -> jax.Array:
         activated = self.activation(self.linear1(x))
-        return dropped(self.linear2(self.dropout(activated)))
+        kept: jax.Array = dropped(self.linear2(self.dropout(activated)))
+        return kept
 
     def _added(self, x: jax.Array, norm: Any, block: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """x and what a block makes of it, one of which is normalized."""
-        return x + block(norm(x)) if self.norm_first else norm(x + block(x))
+        added: jax.Array = x + block(norm(x)) if self.norm_first else norm(x + block(x))
+        return added
 
 
 class TransformerEncoderLayer(_TransformerLayer):
@@ -140,6 +151,7 @@ class TransformerEncoderLayer(_TransformerLayer):
     """
 
     _attentions = ("self_attn",)
+    self_attn: Any
 
     def forward(
         self,
@@ -197,6 +209,10 @@ class TransformerDecoderLayer(_TransformerLayer):
     """
 
     _attentions = ("self_attn", "multihead_attn")
+    self_attn: Any
+    multihead_attn: Any
+    norm3: Any
+    dropout3: Any
 
     def forward(
         self,
