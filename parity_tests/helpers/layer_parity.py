@@ -176,8 +176,8 @@ def torch_function(module: Any) -> Callable[..., Any]:
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
         torch.set_rng_state(state)
-        fresh = copy.deepcopy(module)
         with warnings.catch_warnings(action="ignore"):
+            fresh = copy.deepcopy(module)
             output = functional_call(fresh, params, inputs, options)
         return output, dict(sorted(fresh.named_buffers()))  # as what is jitted gives a dict
 
