@@ -181,7 +181,8 @@ class GRUWithoutHiddenBias(rnn.GRU):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """With b_hn, where the input's bias is, and no other one."""
-        graph, params = nnx.graphdef(self), nnx.state(self)
+        graph: Any = nnx.graphdef(self)
+        params: Any = nnx.state(self)
         of_input, hidden = self.bias_ih_l0[...], self.bias_hh_l0[...]
         last = slice(2 * self.hidden_size, None)
         params["bias_ih_l0"].set_value(of_input.at[last].add(hidden[last]))

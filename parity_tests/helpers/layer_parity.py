@@ -25,7 +25,6 @@ from helpers.kit_parity import (
     Array,
     cast,
     compared,
-    compiled,
     in_jax,
     in_torch,
     mapped,
@@ -182,7 +181,7 @@ def torch_function(module: Any) -> Callable[..., Any]:
         with warnings.catch_warnings(action="ignore"):
             fresh = copy.deepcopy(module)
             output = functional_call(fresh, params, inputs, options)
-        return output, dict(fresh.named_buffers())
+        return output, dict(sorted(fresh.named_buffers()))  # as what is jitted gives a dict
 
     return called
 
@@ -210,7 +209,7 @@ def kit_function(module: Any) -> Callable[..., Any]:
         for name, array in params.items():
             found[name].variable[...] = found[name].to_jax(array)
         output = fresh(*inputs, **options)
-        return output, {name: buffer[...] for name, buffer in fresh.named_buffers()}
+        return output, {name: buffer[...] for name, buffer in sorted(fresh.named_buffers())}
 
     return called
 
@@ -219,12 +218,12 @@ def differences_of_layer(
     name: str,
     layer: Layer,
     dtype: str = "float64",
-    jit: bool = True,
+    jit: bool | None = None,
     ours: Callable[[], Any] | None = None,
 ) -> list[str]:
     """What the kit's layer does otherwise than PyTorch's, a line each.
 
-    ours: what makes the kit's in its place
+    jit: only compiled, or only eagerly; None: both. ours: what makes the kit's in its place
     """
     with jax.enable_x64(dtype == "float64"):
         module = in_pytorch(name, layer, dtype)
@@ -235,13 +234,12 @@ def differences_of_layer(
         args = [other_values(module), *args]
         wanted = in_torch(theirs, args, kwargs)
         moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
-        ways = {"eager": kit} | ({"jit": compiled(kit)} if jit else {})
         main = layer.main or next((v for k, v in MAIN.items() if k in name), None)
         return [
-            f"{way}, {dtype}: {line}"
-            for way, function in ways.items()
+            f"{'jit' if way else 'eager'}, {dtype}: {line}"
+            for way in ((False, True) if jit is None else (jit,))
             for line in compared(
-                in_jax(function, args, kwargs | drawn), wanted, moved, [args, kwargs], dtype, main
+                in_jax(kit, args, kwargs | drawn, way), wanted, moved, [args, kwargs], dtype, main
             )
         ]
 

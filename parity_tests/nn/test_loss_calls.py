@@ -19,7 +19,7 @@ from helpers import (
     functional_losses_ctc,
     functional_losses_margin,
 )
-from helpers.kit_parity import Case, compared, compiled, differences, in_jax, in_torch
+from helpers.kit_parity import Case, compared, differences, in_jax, in_torch
 from helpers.synthetic_traces import refused
 from torch.nn import functional
 
@@ -76,8 +76,8 @@ def test_calls_of_which_pytorch_warns(name: str, case: Case) -> None:
 def test_calls_that_no_eps_may_move(name: str, case: Case) -> None:
     args, words = list(case.args), dict(case.kwargs)
     wanted = in_torch(getattr(functional, name), args, words)
-    for ours in (getattr(kit, name), compiled(getattr(kit, name))):
-        found = in_jax(ours, args, words)
+    for jit in (False, True):
+        found = in_jax(getattr(kit, name), args, words, jit)
         assert compared(found, wanted, [], [args, words], "float64", case.main) == []
 
 

@@ -220,9 +220,8 @@ class LateNorm(nn.LayerNorm):
     """With the eps of flax.nnx."""
 
     def forward(self, input: Any) -> Any:
-        return nn.functional.layer_norm(
-            input, self.normalized_shape, *map(value_of, (self.weight, self.bias)), 1e-6
-        )
+        weight, bias = value_of(self.weight), value_of(self.bias)
+        return nn.functional.layer_norm(input, self.normalized_shape, weight, bias, 1e-6)
 
 
 class PlainNorm(nn.CrossMapLRN2d):
@@ -468,7 +467,8 @@ def test_batches_of_a_mapped_axis_are_one(momentum: float | None) -> None:
         scale = jnp.asarray(drawn(12, 3, 5, seed=3))
 
         def total(layer: Any, mapped: bool) -> Any:
-            graph, params, rest = nnx.split(layer, nnx.Param, ...)
+            graph, *states = nnx.split(layer, nnx.Param, ...)
+            params, rest = states
 
             def loss(params: Any, x: Any) -> Any:
                 def called(x: Any) -> Any:

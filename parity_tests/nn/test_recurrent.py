@@ -138,13 +138,13 @@ def test_20_steps_of_sgd(name: str) -> None:
     """Each within 1e-12 of PyTorch's parameters, dropout's masks included."""
     twin, layer = made(name, **LAYERS[name])
     x = numbers(5, 4, 2)
-    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    graph, (params, rest) = nnx.graphdef(layer), nnx.state(layer, nnx.Param, nnx.RngState)
 
     @jax.jit
     def step(params: Any, rest: Any) -> Any:
         def loss(params: Any) -> Any:
             module = nnx.merge(graph, params, rest, copy=True)
-            return jnp.mean(module(x)[0] ** 2), nnx.split(module, nnx.Param, ...)[2]
+            return jnp.mean(module(x)[0] ** 2), nnx.state(module, nnx.RngState)
 
         grads, after = jax.grad(loss, has_aux=True)(params)
         return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), after

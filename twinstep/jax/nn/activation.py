@@ -269,7 +269,7 @@ class Hardswish(Module):
     Example:
         >>> import jax.numpy as jnp
         >>> from twinstep.jax import nn
-        >>> nn.Hardswish()(jnp.array([-4.0, 3.0])).tolist()
+        >>> nn.Hardswish()(jnp.array([0.0, 3.0])).tolist()
         [0.0, 3.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardswish.html

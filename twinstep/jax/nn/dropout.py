@@ -54,7 +54,7 @@ class Dropout(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> nn.Dropout(generator=TorchGenerator(1))(jnp.ones(4)).tolist()
+        >>> nn.Dropout(generator=TorchGenerator(0))(jnp.ones(4)).tolist()
         [0.0, 0.0, 2.0, 0.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
@@ -85,7 +85,7 @@ class Dropout1d(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> nn.Dropout1d(generator=TorchGenerator(1))(jnp.ones((3, 2))).tolist()
+        >>> nn.Dropout1d(generator=TorchGenerator(0))(jnp.ones((3, 2))).tolist()
         [[0.0, 0.0], [0.0, 0.0], [2.0, 2.0]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout1d.html
@@ -116,7 +116,7 @@ class Dropout2d(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> nn.Dropout2d(generator=TorchGenerator(1))(jnp.ones((1, 3, 1, 1))).tolist()
+        >>> nn.Dropout2d(generator=TorchGenerator(0))(jnp.ones((1, 3, 1, 1))).tolist()
         [[[[0.0]], [[0.0]], [[2.0]]]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout2d.html
@@ -147,7 +147,7 @@ class Dropout3d(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> nn.Dropout3d(generator=TorchGenerator(1))(jnp.ones((3, 1, 1, 1))).tolist()
+        >>> nn.Dropout3d(generator=TorchGenerator(0))(jnp.ones((3, 1, 1, 1))).tolist()
         [[[[0.0]]], [[[0.0]]], [[[2.0]]]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout3d.html
@@ -178,7 +178,7 @@ class AlphaDropout(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> layer = nn.AlphaDropout(generator=TorchGenerator(1))
+        >>> layer = nn.AlphaDropout(generator=TorchGenerator(0))
         >>> [round(float(x), 4) for x in layer(jnp.ones(3)).ravel()]
         [-0.7792, -0.7792, 1.6656]
 
@@ -210,7 +210,7 @@ class FeatureAlphaDropout(_Dropping):
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax import nn
-        >>> layer = nn.FeatureAlphaDropout(generator=TorchGenerator(1))
+        >>> layer = nn.FeatureAlphaDropout(generator=TorchGenerator(0))
         >>> [round(float(x), 4) for x in layer(jnp.ones((1, 3))).ravel()]
         [-0.7792, -0.7792, 1.6656]
 

@@ -314,7 +314,7 @@ class _HeldTwister:
     def set_state(self, state: Any) -> None:
         """NumPy's, of a RandomState."""
         _, words, position, kept, sine = state
-        value = np.empty(_SIZE, np.uint32)
+        value: Any = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
         # [...] would write into an array that others hold; and Flax lets a Variable be set only in

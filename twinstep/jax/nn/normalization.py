@@ -83,8 +83,8 @@ class RMSNorm(Module):
     Example:
         >>> import jax.numpy as jnp
         >>> from twinstep.jax import nn
-        >>> nn.RMSNorm(2)(jnp.array([1.0, 7.0])).round(2).tolist()
-        [0.2..., 1.39...]
+        >>> [round(float(x), 4) for x in nn.RMSNorm(2)(jnp.array([1.0, 7.0]))]
+        [0.2, 1.4]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RMSNorm.html
     """
@@ -186,8 +186,8 @@ class LocalResponseNorm(Module):
         >>> import jax.numpy as jnp
         >>> from twinstep.jax import nn
         >>> layer = nn.LocalResponseNorm(2, alpha=2.0, beta=1.0, k=0.0)
-        >>> layer(jnp.array([[[1.0], [2.0]]])).round(2).tolist()
-        [[[1.0], [0.4...]]]
+        >>> [round(float(x), 4) for x in layer(jnp.array([[[1.0], [2.0]]])).ravel()]
+        [1.0, 0.4]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LocalResponseNorm.html
     """
@@ -224,8 +224,9 @@ class CrossMapLRN2d(Module):
         >>> import jax.numpy as jnp
         >>> from twinstep.jax import nn
         >>> layer = nn.CrossMapLRN2d(3, alpha=3.0, beta=1.0, k=0.0)
-        >>> layer(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1)).round(2).ravel().tolist()
-        [0.2..., 0.4...]
+        >>> out = layer(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1))
+        >>> [round(float(x), 4) for x in out.ravel()]
+        [0.2, 0.4]
 
     Source: https://github.com/pytorch/pytorch/blob/main/torch/nn/modules/_functions.py
     """

@@ -61,7 +61,7 @@ def dropout(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import dropout
-        >>> dropout(jnp.ones(4), generator=TorchGenerator(1)).tolist()
+        >>> dropout(jnp.ones(4), generator=TorchGenerator(0)).tolist()
         [0.0, 0.0, 2.0, 0.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
@@ -95,7 +95,7 @@ def dropout1d(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import dropout1d
-        >>> dropout1d(jnp.ones((3, 2)), generator=TorchGenerator(1)).tolist()
+        >>> dropout1d(jnp.ones((3, 2)), generator=TorchGenerator(0)).tolist()
         [[0.0, 0.0], [0.0, 0.0], [2.0, 2.0]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout1d.html
@@ -135,7 +135,7 @@ def dropout2d(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import dropout2d
-        >>> dropout2d(jnp.ones((1, 3, 1, 2)), generator=TorchGenerator(1)).tolist()
+        >>> dropout2d(jnp.ones((1, 3, 1, 2)), generator=TorchGenerator(0)).tolist()
         [[[[0.0, 0.0]], [[0.0, 0.0]], [[2.0, 2.0]]]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout2d.html
@@ -176,7 +176,7 @@ def dropout3d(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import dropout3d
-        >>> dropout3d(jnp.ones((3, 1, 1, 2)), generator=TorchGenerator(1)).tolist()
+        >>> dropout3d(jnp.ones((3, 1, 1, 2)), generator=TorchGenerator(0)).tolist()
         [[[[0.0, 0.0]]], [[[0.0, 0.0]]], [[[2.0, 2.0]]]]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout3d.html
@@ -216,7 +216,7 @@ def alpha_dropout(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import alpha_dropout
-        >>> out = alpha_dropout(jnp.ones(3), training=True, generator=TorchGenerator(1))
+        >>> out = alpha_dropout(jnp.ones(3), training=True, generator=TorchGenerator(0))
         >>> [round(float(x), 4) for x in out]
         [-0.7792, -0.7792, 1.6656]
 
@@ -252,7 +252,7 @@ def feature_alpha_dropout(
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import feature_alpha_dropout
         >>> x = jnp.ones((1, 3, 1))
-        >>> out = feature_alpha_dropout(x, training=True, generator=TorchGenerator(1))
+        >>> out = feature_alpha_dropout(x, training=True, generator=TorchGenerator(0))
         >>> [round(float(x), 4) for x in out.ravel()]
         [-0.7792, -0.7792, 1.6656]
 

@@ -45,8 +45,8 @@ def rrelu(
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import rrelu
         >>> x = jnp.array([3.0, -1.0])
-        >>> [round(float(x), 4) for x in rrelu(x, training=True, generator=TorchGenerator(1))]
-        [3.0, -0.2828]
+        >>> [round(float(x), 4) for x in rrelu(x, training=True, generator=TorchGenerator(0))]
+        [3.0, -0.3271]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.rrelu.html
     """
@@ -96,8 +96,8 @@ def gumbel_softmax(
         >>> import jax.numpy as jnp
         >>> from twinstep import TorchGenerator
         >>> from twinstep.jax.nn.functional import gumbel_softmax
-        >>> gumbel_softmax(jnp.zeros(3), hard=True, generator=TorchGenerator(1)).tolist()
-        [0.0, 1.0, 0.0]
+        >>> gumbel_softmax(jnp.zeros(3), hard=True, generator=TorchGenerator(0)).tolist()
+        [0.0, 0.0, 1.0]
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.gumbel_softmax.html
     """
