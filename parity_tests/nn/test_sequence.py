@@ -31,7 +31,7 @@ from helpers.layers_sequence import (
 from twinstep import InputError
 from twinstep.jax import nn
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 F64: dict[str, Any] = {"dtype": torch.float64}
 NAMES = sorted(
     {name for name in layers() if name.endswith("Loss")}
