@@ -142,6 +142,8 @@ def in_kit(name: str, layer: Layer, dtype: str) -> Any:
     args, kwargs = mapped(
         cast([list(layer.args), dict(layer.kwargs)], dtype), lambda _, v: _ported(v)
     )
+    if "dtype" in kwargs:
+        kwargs["dtype"] = dtype
     nn.manual_seed(0)
     return getattr(nn, name)(*args, **kwargs).train(layer.training)
 
