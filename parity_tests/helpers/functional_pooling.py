@@ -102,14 +102,14 @@ def _lp(rank: int) -> list[Case]:
 def _adaptive(rank: int) -> list[Case]:
     shape = (2, 2, *SIZES[rank])
     x = drawn(*shape)
-    some = [Case((x, None)), Case((x, (None, 3, 2)[:rank]))] if rank > 1 else []
+    some = [Case((x, (None, 3, 2)[:rank]))] if rank > 1 else []
     return [
         Case((tied(*shape), (4, 3, 5)[:rank])),
         Case((x, 1)),
         Case((x, 3)),
         Case((x, 11)),
         Case((odd(*shape), 2)),
-        Case((x[0], [2])),
+        Case((x[0], [2] * rank)),
         Case((x[:0], 2)),
         *some,
     ]
@@ -121,6 +121,7 @@ def _adaptive_errors(rank: int) -> list[Case]:
         Case((x[0, 0], 2)),
         Case((x[..., :0], 2)),
         Case((x, -1)),
+        Case((x, None)),
         Case((x, (2,) * (rank + 1))),
         Case((whole(2, 2, *SIZES[rank]), 2)),
     ]
