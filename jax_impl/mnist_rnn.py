@@ -23,11 +23,11 @@ class RNN(nnx.Module):
 
     def __init__(self, input_size, hidden_size, num_classes):
         self.hidden_size = hidden_size
-        self.rnn = nn.RNN(input_size, hidden_size)
+        self.rnn = nn.RNN(input_size, hidden_size, batch_first=True)
         self.fc = nn.Linear(hidden_size, num_classes)
 
     def __call__(self, x):
-        h0 = jnp.zeros((x.shape[0], self.hidden_size), x.dtype)
+        h0 = jnp.zeros((1, x.shape[0], self.hidden_size), x.dtype)
         out, _ = self.rnn(x, h0)
         return self.fc(out[:, -1, :])
 

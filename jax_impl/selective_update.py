@@ -21,10 +21,10 @@ class Networks(nnx.Module):
 
     def __init__(self):
         self.model = Linear(16, 1)
-        self.gru = GRU(10, 16)
+        self.gru = GRU(10, 16, batch_first=True)
 
     def __call__(self, x):
-        h0 = jnp.zeros((x.shape[0], 16), x.dtype)
+        h0 = jnp.zeros((1, x.shape[0], 16), x.dtype)
         return self.model(self.gru(x, h0)[0][:, -1, :])
 
 

@@ -16,6 +16,8 @@ PUBLIC = [
     "twinstep.jax.layout",
     "twinstep.jax.nn",
     "twinstep.jax.nn.functional",
+    "twinstep.jax.nn.init",
+    "twinstep.jax.nn.utils.rnn",
     "twinstep.jax.optim",
     "twinstep.jax.optim.lr_scheduler",
 ]

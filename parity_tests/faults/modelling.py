@@ -13,7 +13,6 @@ from torch.nn import functional
 
 import jax_impl.backpropagation
 import twinstep.jax.driver
-import twinstep.jax.layout
 from faults.dials import either
 from faults.models_torch import gru, time_first, transposed_hidden
 from faults.plants_anywhere import (
@@ -37,8 +36,8 @@ from faults.plants_torch import (
     torch_indices,
 )
 from faults.table import ADAM, DIGITS, GROUPS, LINEAR, LOSS, RELU, SAMPLES, Spot, Table, times
-from twinstep.jax.layout import Rule
 from twinstep.jax.nn import rnn
+from twinstep.jax.nn.rules import RULES, SWAP, Rule
 
 
 def float32_and_back(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,11 +76,9 @@ class GeluNetwork(jax_impl.backpropagation.SimpleNetwork):
         return self.layer2(nnx.gelu(self.layer1(x)))
 
 
-def hidden_as_it_is(patch: pytest.MonkeyPatch, example: Any) -> None:
-    """The table that knows no transposition for the hidden weight, which is square."""
-    table: dict[Any, Any] = twinstep.jax.layout.TABLE
-    wrong = {"weight_hh_l0": Rule(("hidden", "kernel"), None)}
-    patch.setitem(table, rnn.RNN, table[rnn.RNN] | wrong)
+def hidden_transposed(patch: pytest.MonkeyPatch, example: Any) -> None:
+    """A table that transposes the hidden weight, which is square."""
+    patch.setitem(RULES, rnn.RNN, {"weight_hh_l0": Rule(("weight_hh_l0",), SWAP)})
 
 
 MODELS: Table = {
@@ -110,7 +107,7 @@ MODELS: Table = {
         "images read column by column": inputs_by(lambda x: x.transpose(1, 2)),
         "bytes divided by 256": rewritten("train", "/ 255", "/ 256"),
     },
-    ("jax", DIGITS, LOSS): {"square weight transposed by JAX's conversion": hidden_as_it_is},
+    ("jax", DIGITS, LOSS): {"square weight transposed by JAX's conversion": hidden_transposed},
 }
 
 DATA: Table = {

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 import twinstep.jax.devices
 from faults.dials import either
@@ -178,18 +179,15 @@ def jax_adam(
 class GRUWithoutHiddenBias(rnn.GRU):
     """As flax.nnx.GRUCell has it: b_hn stands beside the reset gate's product, not in it."""
 
-    def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        assert self.hidden.bias is not None
-        b_hn = jnp.split(self.hidden.bias[...], 3)[2]
-
-        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
-            i_r, i_z, i_n = jnp.split(i, 3, axis=-1)
-            h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
-            r, z = jax.nn.sigmoid(i_r + h_r), jax.nn.sigmoid(i_z + h_z)
-            n = jnp.tanh(i_n + r * (h_n - b_hn) + b_hn)
-            return (1 - z) * n + z * h
-
-        return rnn._over_time(cell, self.input(x), h0)
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """With b_hn, where the input's bias is, and no other one."""
+        graph: Any = nnx.graphdef(self)
+        params: Any = nnx.state(self)
+        of_input, hidden = self.bias_ih_l0[...], self.bias_hh_l0[...]
+        last = slice(2 * self.hidden_size, None)
+        params["bias_ih_l0"].set_value(of_input.at[last].add(hidden[last]))
+        params["bias_hh_l0"].set_value(hidden.at[last].set(0))
+        return rnn.GRU.forward(nnx.merge(graph, params), input, hx)
 
 
 jax_float32 = replaced(

@@ -33,7 +33,8 @@ from faults.plants_torch import (
     update_by,
 )
 from twinstep import Spec
-from twinstep.jax.nn import linear, rnn
+from twinstep.jax.nn import linear, rnn_base
+from twinstep.jax.nn.recurrence import Carry, Cell, steps
 
 
 def rounded(array: Any, bits: int | None = None) -> Any:
@@ -205,20 +206,23 @@ def states(bits: int | None) -> Sides:
     """The states that a recurrent layer hands on are rounded."""
 
     def wrong(size: Size, right: Callable[..., Any]) -> Callable[..., Any]:
-        def over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> Any:
+        def recurrence(cell: Cell, reverse: bool, lengths: Any, *given: Any) -> Any:
             amount = size()
 
-            def rounding(h: jax.Array, i: jax.Array) -> jax.Array:
-                h = cell(h, i)
-                return either(amount, rounded(h, bits), h)
+            def rounding(x: jax.Array, z: jax.Array, carry: Carry) -> Any:
+                (h,), kept = cell.forward(x, z, carry)
+                return (either(amount, rounded(h, bits), h),), kept
 
-            return right(rounding, inputs, h0)
+            # with another cell the gradient is JAX's own, of the rounded states
+            return steps(cell._replace(forward=rounding), reverse, lengths, *given)[:2]
 
-        return over_time
+        return recurrence
 
     return Sides(
         lambda size: rounded_states(bits),
-        compiled(lambda size: replaced("_over_time", functools.partial(wrong, size), home=rnn)),
+        compiled(
+            lambda size: replaced("recurrence", functools.partial(wrong, size), home=rnn_base)
+        ),
     )
 
 

@@ -181,6 +181,7 @@ def _fractional_errors(rank: int) -> list[Case]:
     return [
         Case((x, 2), {"_random_samples": draws}),
         Case((x, 2, 9), {"_random_samples": draws}),
+        Case((drawn(2, 2, *[5] * rank), 2, 4 if rank == 3 else 5), {"_random_samples": draws}),
         Case((x, 2, 2), {"_random_samples": draws[:1]}),
         Case((x, 2, 2), {"_random_samples": draws.astype("float32")}),
         Case((x[0, 0], 2, 2), {"_random_samples": draws}),

@@ -6,7 +6,6 @@ array: where terms cancel or a tanh saturates PyTorch itself is known no better.
 of the same scales stand for the first two.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,11 +33,13 @@ class Case(NamedTuple):
 
     draws: the outputs are drawn, from a generator that both sides seed
     main: what is allowed of the largest entry in float64, where it is not 1e-13
+    fixed: the places of floats that PyTorch refuses to derive by ("1.NAME" of a keyword)
     """
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any] = {}
     main: float | None = None
+    fixed: Sequence[str] = ()
 
 
 class Port(NamedTuple):
@@ -94,31 +95,32 @@ def cast(args: Any, dtype: str) -> Any:
     return mapped(args, lambda _, v: v.astype(narrow[v.dtype.kind]) if floating(v) else v)
 
 
-def cotangents(outputs: Sequence[Array]) -> list[Array]:
+def cotangents(outputs: Sequence[Any]) -> list[Array]:
     """What each output's entries are multiplied with before they are summed up to be derived."""
     rng = np.random.default_rng(7)
-    return [rng.uniform(0.5, 1.5, np.shape(o)).astype(o.dtype.char.lower()) for o in outputs]
+    return [rng.uniform(0.5, 1.5, o.shape).astype(o.dtype.char.lower()) for o in outputs]
 
 
 def _outputs(value: Any) -> list[Any]:
     return [leaf for leaf in leaves(value).values() if leaf is not None]
 
 
-def in_torch(function: Function, args: Any, kwargs: Any) -> Result:
-    """What PyTorch's function gives."""
+def in_torch(function: Function, args: Any, kwargs: Any, fixed: Sequence[str] = ()) -> Result:
+    """What PyTorch's function gives; its integers as wide as JAX's are."""
     inputs: dict[str, torch.Tensor] = {}
 
     def tensor(place: str, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
         made = torch.tensor(value)
-        if floating(value):
+        if floating(value) and place not in fixed:
             inputs[place] = made.requires_grad_()
         return made
 
     args, kwargs = mapped([list(args), dict(kwargs)], tensor)
     out = _outputs(function(*args, **kwargs))
     outputs = [o.detach().numpy() if isinstance(o, torch.Tensor) else np.asarray(o) for o in out]
+    outputs = [o.astype(jnp.asarray(0).dtype) if o.dtype == np.int64 else o for o in outputs]
     pairs = [(o, c) for o, c in zip(out, cotangents(outputs), strict=True) if _derivable(o)]
     if not pairs or not inputs:
         return Result(outputs, {})
@@ -136,33 +138,37 @@ def _derivable(output: Any) -> bool:
     return isinstance(output, torch.Tensor) and output.requires_grad
 
 
-def in_jax(function: Function, args: Any, kwargs: Any, derivable: Sequence[bool] = ()) -> Result:
-    """What the kit's function gives. derivable: of each output, whether PyTorch derives it"""
+def in_jax(function: Function, args: Any, kwargs: Any, jit: bool = False) -> Result:
+    """What the kit's function gives; jit: compiled, values and gradients in one program."""
     everything = [list(args), dict(kwargs)]
-    inputs = {p: jnp.asarray(v) for p, v in leaves(everything).items() if floating(v)}
+    arrays = {p: jnp.asarray(v) for p, v in leaves(everything).items() if isinstance(v, np.ndarray)}
+    inputs = {p: v for p, v in arrays.items() if floating(np.asarray(v))}
+    others = {p: v for p, v in arrays.items() if p not in inputs}
 
-    def called(arrays: Mapping[str, Any]) -> list[Any]:
-        def filled(place: str, value: Any) -> Any:
-            if place in arrays:
-                return arrays[place]
-            return jnp.asarray(value) if isinstance(value, np.ndarray) else value
-
-        args, kwargs = mapped(everything, filled)
+    def called(inputs: Mapping[str, Any], others: Mapping[str, Any]) -> list[Any]:
+        given = {**inputs, **others}
+        args, kwargs = mapped(everything, lambda place, value: given.get(place, value))
         return _outputs(function(*args, **kwargs))
 
-    outputs = [np.asarray(o) for o in called(inputs)]
-    weights = cotangents(outputs)
+    first = jax.eval_shape(called, inputs, others) if jit else called(inputs, others)
+    weights = cotangents(first)
 
-    def total(arrays: Mapping[str, Any]) -> Any:
+    def total(inputs: Mapping[str, Any], others: Mapping[str, Any]) -> Any:
+        outputs = called(inputs, others)
         terms = [
             jnp.sum(o * c)
-            for o, c in zip(called(arrays), weights, strict=True)
+            for o, c in zip(outputs, weights, strict=True)
             if jnp.issubdtype(o.dtype, jnp.inexact)
         ]
-        return jnp.real(sum(terms)) if terms else jnp.zeros(())
+        return (jnp.real(sum(terms)) if terms else jnp.zeros(())), outputs
 
-    grads = jax.grad(total)(inputs) if inputs else {}
-    return Result(outputs, {place: np.asarray(g) for place, g in grads.items()})
+    derived = jax.value_and_grad(total, has_aux=True)
+    if jit:
+        (_, outputs), grads = jax.jit(derived)(inputs, others)
+    else:  # as called by itself: what is derived may take another way
+        outputs, grads = first, (derived(inputs, others)[1] if inputs else {})
+    found = [np.asarray(output) for output in outputs]
+    return Result(found, {place: np.asarray(g) for place, g in grads.items()})
 
 
 def largest(arrays: Any) -> float:
@@ -172,14 +178,16 @@ def largest(arrays: Any) -> float:
 
 
 def nudged(args: Any, seed: int) -> Any:
-    """Every floating input moved by one eps of itself, up or down."""
+    """Every floating input moved by one eps of itself, up or down; 1, which may be the highest
+    probability, down."""
     rng = np.random.default_rng(seed)
 
     def moved(_: str, value: Any) -> Any:
         if not floating(value):
             return value
         eps = np.finfo(value.dtype).eps
-        return (value * (1 + eps * rng.choice([-1, 1], value.shape))).astype(value.dtype)
+        way = np.where(np.abs(value) == 1, -1, rng.choice([-1, 1], value.shape))
+        return np.asarray(value * (1 + eps * way), value.dtype)  # a product of 0-d arrays is none
 
     return mapped(args, moved)
 
@@ -246,39 +254,22 @@ def _kinds(one: Any, other: Any) -> str:
 
 
 def differences(
-    ours: Function, theirs: Function, case: Case, dtype: str = "float64", jit: bool = True
+    ours: Function, theirs: Function, case: Case, dtype: str = "float64", jit: bool | None = None
 ) -> list[str]:
-    """What the kit's function does otherwise than PyTorch's, a line each: eager and compiled.
+    """What the kit's function does otherwise than PyTorch's, a line each.
 
     Both are called with the same arguments; the gradients are of the outputs' weighted sum.
+    jit: only compiled, or only eagerly; None: both
     """
     args, kwargs = cast([list(case.args), dict(case.kwargs)], dtype)
     with jax.enable_x64(dtype == "float64"):
-        wanted = in_torch(theirs, args, kwargs)
-        moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
-        ways = {"eager": ours} | ({"jit": _compiled(ours)} if jit else {})
+        wanted = in_torch(theirs, args, kwargs, case.fixed)
+        off = [nudged([args, kwargs], seed) for seed in (1, 2)]
+        moved = [in_torch(theirs, given, options, case.fixed) for given, options in off]
         return [
-            f"{way}, {dtype}: {line}"
-            for way, function in ways.items()
+            f"{'jit' if way else 'eager'}, {dtype}: {line}"
+            for way in ((False, True) if jit is None else (jit,))
             for line in compared(
-                in_jax(function, args, kwargs), wanted, moved, [args, kwargs], dtype, case.main
+                in_jax(ours, args, kwargs, way), wanted, moved, [args, kwargs], dtype, case.main
             )
         ]
-
-
-def _compiled(function: Function) -> Function:
-    """A function with its arrays traced, and all else static."""
-
-    @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        everything = [list(args), dict(kwargs)]
-        arrays = {p: v for p, v in leaves(everything).items() if isinstance(v, jax.Array)}
-
-        @jax.jit
-        def inner(arrays: Any) -> Any:
-            args, kwargs = mapped(everything, lambda p, v: arrays.get(p, v))
-            return function(*args, **kwargs)
-
-        return inner(arrays)
-
-    return called

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from faults.plants_jax import GRUWithoutHiddenBias
 from flax import nnx
 from helpers.synthetic_traces import refused
 from helpers.training import settings
@@ -181,7 +182,8 @@ def layer_off(
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(inputs + outputs)
     recurrent = issubclass(theirs, torch.nn.RNNBase)
-    twin = theirs(inputs, outputs, batch_first=True) if recurrent else theirs(inputs, outputs)
+    options: Any = {"batch_first": True} if recurrent else {}
+    twin = theirs(inputs, outputs, **options)
     x = torch.randn(*shape, inputs, requires_grad=True)
     h0 = torch.randn(1, shape[0], outputs, requires_grad=True)
     weighting = torch.randn(*shape, outputs)
@@ -190,13 +192,13 @@ def layer_off(
     named = {f"layer.{name}": p.detach().numpy() for name, p in twin.named_parameters()}
     wanted = {f"layer.{name}": p.grad.numpy() for name, p in twin.named_parameters()}
     with settings("float64"):
-        model = Whole((wrong or ours)(inputs, outputs))
+        model = Whole((wrong or ours)(inputs, outputs, **options))
         load_params(model, {name: change(array) for name, array in named.items()})
         graph, layout = nnx.graphdef(model), module_layout(model)
 
         def weighted(params: Any, x: Any, h0: Any) -> Any:
             layer = nnx.merge(graph, params).layer
-            got = layer(x, h0[0])[0] if recurrent else layer(x)
+            got = layer(x, h0)[0] if recurrent else layer(x)
             return jnp.sum(got * weighting.numpy()), got
 
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -218,30 +220,12 @@ def test_layer_is_torchs(name: str) -> None:
         assert layer_off(name, sizes) <= 1, sizes
 
 
-class FlaxGru(nn.GRU):
-    """With the hidden bias of n outside the reset gate, where other frameworks have it."""
-
-    def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size = h0.shape[1]
-        assert self.hidden.bias is not None
-        bias = self.hidden.bias[...]
-        inner = bias.at[2 * size :].set(0)
-        h, outputs = h0, []
-        for t in range(x.shape[1]):
-            i_r, i_z, i_n = jnp.split(self.input(x[:, t]), 3, axis=-1)
-            h_r, h_z, h_n = jnp.split(h @ self.hidden.kernel[...] + inner, 3, axis=-1)
-            r, z = jax.nn.sigmoid(i_r + h_r), jax.nn.sigmoid(i_z + h_z)
-            h = (1 - z) * jnp.tanh(i_n + r * h_n + bias[2 * size :]) + z * h
-            outputs.append(h)
-        return jnp.stack(outputs, axis=1), h
-
-
 def perturbed(array: np.ndarray) -> np.ndarray:
     return array * (1 + 1e-13)
 
 
 WRONG_LAYERS: dict[str, tuple[Any, ...]] = {
-    "another place of a bias": ("GRU", RECURRENT[1], unchanged, FlaxGru),
+    "another place of a bias": ("GRU", RECURRENT[1], unchanged, GRUWithoutHiddenBias),
     "gates swapped": ("GRU", RECURRENT[1], lambda array: np.roll(array, len(array) // 3, axis=0)),
     **{f"{name} perturbed": (name, LAYERS[name][2][1], perturbed) for name in LAYERS},
     "transposed": ("Linear", (5, 5, (1,)), lambda array: array.T),

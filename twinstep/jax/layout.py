@@ -6,7 +6,7 @@ state has the shape of the parameters and goes the same way, under PyTorch's nam
 """
 
 from collections import abc
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,57 +14,11 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Mapping, Slot
-from twinstep.jax.nn import rnn
+from twinstep.jax.nn.rules import RULES, Rule, Rules, rules_of
 from twinstep.jax.state_layout import opt_state_layout
 from twinstep.jax.trees import Path, Tree, by_name, by_path, dotted
 
 __all__ = ["Mapping", "Rule", "load_params", "module_layout", "opt_state_layout", "tree_layout"]
-
-
-class Rule(NamedTuple):
-    """Where a PyTorch parameter lies in a Flax layer, and the axes that take it there.
-
-    Args:
-        path: Its keys in the layer.
-        axes: PyTorch's axes by Flax's, as `jnp.transpose` of Flax's array takes them; None: it is
-            the same in both.
-
-    Example:
-        >>> from flax import nnx
-        >>> from twinstep.jax.layout import Rule, module_layout
-        >>> conv = {  # (H, W, in, out) to (out, in, H, W)
-        ...     "weight": Rule(("kernel",), (3, 2, 0, 1)),
-        ...     "bias": Rule(("bias",), None),
-        ... }
-        >>> model = nnx.Conv(3, 8, (5, 5), rngs=nnx.Rngs(0))
-        >>> layout = module_layout(model, rules={nnx.Conv: conv})
-        >>> layout.to_torch(nnx.state(model, nnx.Param))["weight"].shape
-        (8, 3, 5, 5)
-
-    Source: https://docs.pytorch.org/docs/stable/nn.html
-    """
-
-    path: tuple[str, ...]
-    axes: tuple[int, ...] | None
-
-
-Rules: TypeAlias = abc.Mapping[Any, abc.Mapping[str, Rule]]
-"""{kind of layer: {PyTorch's name: where Flax keeps it}}"""
-
-_SWAP = (1, 0)  # (out, in) <-> (in, out)
-
-_RECURRENT = {
-    "weight_ih_l0": Rule(("input", "kernel"), _SWAP),
-    "weight_hh_l0": Rule(("hidden", "kernel"), _SWAP),
-    "bias_ih_l0": Rule(("input", "bias"), None),
-    "bias_hh_l0": Rule(("hidden", "bias"), None),
-}
-
-TABLE: dict[type[nnx.Module], dict[str, Rule]] = {
-    rnn.RNN: _RECURRENT,
-    rnn.GRU: _RECURRENT,
-    nnx.Linear: {"weight": Rule(("kernel",), _SWAP), "bias": Rule(("bias",), None)},
-}
 
 _CONTAINERS = {  # of Flax's, and no layers
     base for kind in (nnx.Module, nnx.Sequential, nnx.List, nnx.Dict) for base in kind.__mro__
@@ -133,11 +87,11 @@ def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
         raise InputError(
             f"module_layout: model is a {_called(type(model))}, expected a flax.nnx.Module"
         )
-    table = TABLE if rules is None else {**TABLE, **rules}
+    table = RULES if rules is None else {**RULES, **rules}
     modules = {tuple(map(str, path)): module for path, module in nnx.iter_modules(model)}
     rule_of: dict[Path, tuple[str, Rule]] = {}
     for path, module in _outermost_layers(modules, table):
-        for name, rule in _rules_of(module, table).items():
+        for name, rule in rules_of(module, table).items():
             rule_of[path + rule.path] = (dotted((*_torch_path(path, modules), name)), rule)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     slots = []
@@ -146,12 +100,9 @@ def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
             _refuse_unknown(path, modules, table)
         own = (dotted(_torch_path(path, modules)), Rule(path, None))
         name, rule = rule_of.get(path, own)
-        if rule.axes is not None and sorted(rule.axes) != list(range(leaf.ndim)):
-            raise InputError(
-                f"module_layout: {dotted(path)!r} has {leaf.ndim} axes, its rule {rule.axes}"
-            )
-        shape = tuple(leaf.shape[axis] for axis in rule.axes or range(leaf.ndim))
-        slots.append(Slot((name,), shape, rule.axes))
+        axes = rule.axes_of(leaf.ndim)
+        shape = tuple(leaf.shape[axis] for axis in axes or range(leaf.ndim))
+        slots.append(Slot((name,), shape, axes))
     return Mapping(jax.tree.structure(params), tuple(slots))
 
 
@@ -180,16 +131,11 @@ def tree_layout(params: Tree) -> Mapping:
     return Mapping(jax.tree.structure(params), tuple(slots))
 
 
-def _rules_of(module: nnx.Module, table: Rules) -> abc.Mapping[str, Rule]:
-    """The rules for a layer of a kind in the table, or of one made from such; else none."""
-    return next((table[kind] for kind in type(module).__mro__ if kind in table), {})
-
-
 def _outermost_layers(
     modules: abc.Mapping[Path, nnx.Module], table: Rules
 ) -> list[tuple[Path, nnx.Module]]:
     """(path, layer) of every layer in the table that is not inside another one."""
-    known = {path: module for path, module in modules.items() if _rules_of(module, table)}
+    known = {path: module for path, module in modules.items() if rules_of(module, table)}
     return [
         (path, module)
         for path, module in known.items()

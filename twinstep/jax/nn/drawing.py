@@ -8,10 +8,17 @@ import jax
 from flax import nnx
 
 from twinstep.errors import InputError
-from twinstep.jax.nn.generator import Generator, dtype_name
+from twinstep.jax.nn.generator import Generator, dtype_name, is_known
 from twinstep.problems.torch_random import TorchGenerator
 
-__all__ = ["Drawing", "Keyed", "default_generator", "drawing", "manual_seed"]
+__all__ = [
+    "Drawing",
+    "Keyed",
+    "default_generator",
+    "drawing",
+    "drawing_for",
+    "manual_seed",
+]
 
 
 class Keyed(nnx.Pytree):
@@ -49,6 +56,10 @@ class Keyed(nnx.Pytree):
     def bernoulli(self, shape: Sequence[int], p: float, dtype: Any = None) -> jax.Array:
         """As Generator's."""
         return jax.random.bernoulli(self.stream(), p, tuple(shape)).astype(dtype_name(dtype))
+
+    def uniform_at(self, places: jax.Array, low: float, high: float) -> jax.Array:
+        """As Generator's."""
+        return jax.random.uniform(self.stream(), places.shape, None, low, high)
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> jax.Array:
         """As Generator's."""
@@ -129,3 +140,17 @@ def drawing(
     if generator not in _HELD:
         _HELD[generator] = Generator(generator)
     return _HELD[generator]
+
+
+def drawing_for(what: str, input: jax.Array, generator: Any, key: Any) -> Drawing:
+    """What a function draws from, that is called with an input.
+
+    Numbers that are drawn while the function is traced would stand in what is compiled.
+    """
+    draws = drawing(generator, key=key)
+    if isinstance(draws, Generator) and draws.is_known and not is_known(input):
+        raise InputError(
+            f"{what}: input is that of a function that is traced and the generator is none of its "
+            "arguments, so each call would draw the same; pass generator= of the module or key="
+        )
+    return draws

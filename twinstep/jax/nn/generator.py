@@ -76,9 +76,14 @@ class Generator(nnx.Pytree):
         _HeldTwister(self.state).set_state(TorchGenerator(seed)._twister.get_state(legacy=True))
 
     @property
+    def is_known(self) -> bool:
+        """Whether it draws in NumPy: not so in a compiled function whose argument it is."""
+        return not isinstance(self.state[...], jax.core.Tracer)
+
+    @property
     def _host(self) -> TorchGenerator | None:
         """What draws in NumPy; None in a compiled function, where the words are not known."""
-        if isinstance(self.state[...], jax.core.Tracer):
+        if not self.is_known:
             return None
         host = TorchGenerator(0)
         host._twister = _HeldTwister(self.state)
@@ -225,6 +230,29 @@ class Generator(nnx.Pytree):
         below = (high < top) | ((high == top) & (low < rest))
         return below.astype(dtype_name(dtype)).reshape(shape)
 
+    def uniform_at(self, places: jax.Array, low: float, high: float) -> jax.Array:
+        """A float64 uniform for each place that is True, in their order: so rrelu draws.
+
+        Args:
+            places: Bools, of any shape.
+            low, high: The bounds.
+
+        Returns:
+            Numbers of the default dtype, of the places' shape; any number where they are False.
+        """
+        if (host := self._host) and is_known(places):
+            where = np.asarray(known(places))
+            found = np.ones(where.shape)
+            found[where] = host.uniform((int(where.sum()),), low, high, "float64")
+            return jnp.asarray(found, dtype_name(None))
+        flat, state = places.reshape(-1), self.state[...]
+        words, _ = twister.draw(state[:625], 2 * flat.size)
+        drawn = twister.uniforms(words, "float64") * (high - low) + low
+        after = twister.moved(state[:625], 2 * jnp.sum(flat), 2 * flat.size)
+        self.state[...] = jnp.concatenate([after, state[625:]])
+        order = jnp.maximum(jnp.cumsum(flat) - 1, 0)
+        return drawn[order].reshape(places.shape) if flat.size else drawn.reshape(places.shape)
+
     def randint(self, low: int, high: int, shape: Sequence[int]) -> jax.Array:
         """What `torch.randint(low, high, shape)` gives.
 
@@ -245,6 +273,24 @@ class Generator(nnx.Pytree):
             raise InputError(f"Generator.randint: {low} to {high}, expected up to 2**28 numbers")
         words = self._words(math.prod(shape)) % np.uint32(high - low)
         return words.astype(int).reshape(shape) + low
+
+    def randperm(self, n: int) -> jax.Array:
+        """What `torch.randperm(n)` gives.
+
+        Args:
+            n: How many.
+
+        Returns:
+            The integers below n, (n,).
+
+        Raises:
+            InputError: In a compiled function.
+        """
+        if host := self._host:
+            return jnp.asarray(host.randperm(n))
+        raise InputError(
+            f"Generator.randperm: {n} in a compiled function, expected a call outside of it"
+        )
 
 
 class _HeldTwister:
@@ -268,10 +314,12 @@ class _HeldTwister:
     def set_state(self, state: Any) -> None:
         """NumPy's, of a RandomState."""
         _, words, position, kept, sine = state
-        value = np.empty(_SIZE, np.uint32)
+        value: Any = np.empty(_SIZE, np.uint32)
         value[:624], value[624], value[_KEPT] = words, position, kept
         value[_SINE] = np.array([sine], np.float64).view(np.uint32)
-        self._state[...] = value
+        # [...] would write into an array that others hold; and Flax lets a Variable be set only in
+        # the trace that made it, while what NumPy draws has no part in one, as in jax.grad's
+        object.__setattr__(self._state, "_raw_value", value)
 
     def randint(self, low: int, high: int, size: int, dtype: Any) -> NDArray[Any]:
         """NumPy's, of a RandomState."""
@@ -280,6 +328,16 @@ class _HeldTwister:
         drawn = twister.randint(low, high, size, dtype)
         self.set_state(twister.get_state(legacy=True))
         return drawn
+
+
+def is_known(array: Any) -> bool:
+    """Whether an array's numbers are known: not so in a compiled function and under vmap."""
+    return known(array) is not None
+
+
+def known(array: Any) -> Any:
+    """An array without what derives it, or None where its numbers are not known."""
+    return array.to_concrete_value() if isinstance(array, jax.core.Tracer) else array
 
 
 def dtype_name(dtype: Any) -> str:

@@ -1,6 +1,6 @@
 """torch.nn's linear layers.
 
-Letters: I inputs, O outputs; ... any axes before them.
+Letters: I inputs, J second inputs, O outputs; ... any axes before them.
 """
 
 from typing import Any
@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from twinstep.errors import InputError
-from twinstep.jax.nn import init
+from twinstep.jax.nn import functional, init
 from twinstep.jax.nn.drawing import drawing
+from twinstep.jax.nn.functional.taking_in import value_of
 from twinstep.jax.nn.module import Module, Parameter, default_dtype
+from twinstep.jax.nn.sizes import checked_sizes
 
-__all__ = ["Identity", "Linear", "dot_general"]
+__all__ = ["Bilinear", "Identity", "Linear", "dot_general"]
 
 _SMALL_DOT = 2048  # products, up to which a dot is multiply-and-sum
 
@@ -108,6 +110,65 @@ class Linear(Module):
         axes = ((input.ndim - 1,), (0,)), ((), ())
         output = dot_general(input, self.weight[...].T, axes)
         return output if self.bias is None else output + self.bias[...]
+
+
+class Bilinear(Module):
+    """x W_o y + b_o for each output o.
+
+    Args:
+        in1_features, in2_features, out_features: I, J and O, ints.
+        bias: Whether b is added.
+        device: Ignored.
+        dtype: Of its parameters; None: float64 under x64, else float32.
+        generator: What draws its first values: a TorchGenerator or a Generator; None: the default
+            one.
+        rngs: nnx.Rngs in its place.
+
+    Shape:
+        Called with input1, (..., I), and input2, (..., J), to (..., O); weight (O, I, J), bias
+        (O,).
+
+    Raises:
+        InputError: For I below 1 and inputs that do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep.jax import nn
+        >>> nn.Bilinear(3, 2, 5)(jnp.ones((4, 3)), jnp.ones((4, 2))).shape
+        (4, 5)
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Bilinear.html
+    """
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        generator: Any = None,
+        rngs: Any = None,
+    ) -> None:
+        self.in1_features, self.in2_features = in1_features, in2_features
+        self.out_features = out_features
+        shape = checked_sizes(
+            "Bilinear",
+            out_features=out_features,
+            in1_features=in1_features,
+            in2_features=in2_features,
+        )
+        if not in1_features:
+            raise InputError("Bilinear: in1_features is 0, expected 1 or more")
+        dtype, draws, bound = default_dtype(dtype), drawing(generator, rngs), 1 / in1_features**0.5
+        self.weight = Parameter(draws.uniform(shape, -bound, bound, dtype))
+        self.bias = Parameter(draws.uniform(shape[:1], -bound, bound, dtype)) if bias else None
+
+    def forward(self, input1: jax.Array, input2: jax.Array) -> jax.Array:
+        """As said above."""
+        return functional.bilinear(input1, input2, self.weight[...], value_of(self.bias))
 
 
 class Identity(Module):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from twinstep.errors import InputError
+from twinstep.jax.nn.drawing import Keyed
+from twinstep.jax.nn.generator import Generator
 
 __all__ = ["Buffer", "Module", "Parameter", "children_of", "default_dtype", "variables_of"]
 
@@ -80,14 +82,26 @@ class Module(nnx.Module):
     """
 
     training = True
+    _order: tuple[str, ...] = ()  # in which they were set: Flax sorts them where it merges
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # what was None may become a parameter or a module, as in PyTorch
-        held = isinstance(value, nnx.Variable | nnx.Module)
-        super().__setattr__(name, nnx.data(value) if held else value)
+        if isinstance(value, nnx.Variable | nnx.Module):
+            if name not in self._order:
+                super().__setattr__("_order", (*self._order, name))
+            value = nnx.data(value)  # what was None may become one, as in PyTorch
+        super().__setattr__(name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        """A copy that draws from where this one does, as in PyTorch: else both drew the same."""
+        copied: Self = super().__deepcopy__(memo)
+        for (_, one), (_, other) in zip(self.named_modules(), copied.named_modules(), strict=True):
+            for name, value in vars(one).items():
+                if isinstance(value, Generator | Keyed):
+                    setattr(other, name, value)
+        return copied
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What a call gives: a module of one's own says it.
@@ -305,16 +319,23 @@ def default_dtype(dtype: Any = None) -> Any:
 
 def children_of(module: Any) -> Iterator[tuple[str, Any]]:
     """(name, module) of what a module of the kit or of Flax's holds, in the order it was set."""
-    for name, value in list(vars(module).items()):
+    for name, value in held_by(module).items():
         if isinstance(value, nnx.Module):
-            yield str(name), value
+            yield name, value
+
+
+def held_by(module: Any) -> dict[str, Any]:
+    """{attribute: value} of a module of the kit's, in the order it was set, or of Flax's."""
+    own = {str(name): value for name, value in vars(module).items()}
+    first = {name: own[name] for name in getattr(module, "_order", ()) if name in own}
+    return first | own
 
 
 def variables_of(module: Any, kind: type) -> Iterator[tuple[str, Any]]:
     """(name, variable) of a kind that a module itself holds, in the order it was set."""
-    for name, value in list(vars(module).items()):
+    for name, value in held_by(module).items():
         if isinstance(value, kind):
-            yield str(name), value
+            yield name, value
 
 
 def _is_param(value: Any) -> bool:

@@ -1,146 +1,210 @@
 """torch.nn's recurrent layers.
 
-Letters: N samples, T time steps, I inputs, H hidden units.
+Letters: N samples, T time steps, I inputs, H hidden units, P what is handed on of them (H without
+proj_size), L layers, D directions.
 """
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+from twinstep.errors import check_arguments
+from twinstep.jax.nn.rnn_base import MODES, RNNBase
 
-from twinstep.errors import InputError
-from twinstep.jax.nn.linear import dot_general
+__all__ = ["GRU", "LSTM", "RNN"]
 
 
-def _linear(inputs: int, outputs: int) -> nnx.Linear:
-    zeros = nnx.initializers.zeros
-    return nnx.Linear(inputs, outputs, kernel_init=zeros, dot_general=dot_general, rngs=nnx.Rngs(0))
+class RNN(RNNBase):
+    """Elman RNN.
 
-
-class RNN(nnx.Module):
-    """Elman RNN, h' = tanh(W_ih x + b_ih + W_hh h + b_hh), one layer, batch first.
-
-    Both biases are kept: they get the same gradient, and one in their place, as flax.nnx.SimpleCell
-    has it, would move at half their speed. All is 0 until values are loaded.
+    h' = tanh(W_ih x + b_ih + W_hh h + b_hh). Both biases are kept: they get the same gradient, and
+    one in their place, as flax.nnx.SimpleCell has it, would move at half their speed.
 
     Args:
-        input_size: Inputs of a time step, I, an int.
-        hidden_size: Hidden units, H, an int.
+        input_size, hidden_size: I and H, ints.
+        num_layers: L, an int: each layer's inputs are the outputs of the one before.
+        nonlinearity: "tanh" or "relu".
+        bias: Whether it has b_ih and b_hh.
+        batch_first: Whether samples come before time steps in input and output.
+        dropout: Which share of a layer's outputs is dropped, of all layers but the last.
+        bidirectional: Whether each layer also runs backwards, as a second direction.
+        device: Ignored.
+        dtype: Of its parameters; None: float64 under x64, else float32.
+        generator: What draws its first values, and what dropout drops: a TorchGenerator or a
+            Generator; None: the default one, which `manual_seed` seeds.
+        rngs: nnx.Rngs in its place.
+
+    Shape:
+        input (T, N, I), or (N, T, I) with batch_first, or (T, I), or a PackedSequence; hx
+        (L D, N, H), (L D, H) for (T, I), None: zeros. To the outputs, (T, N, D H), with axes as
+        the input's, and the last states, as hx.
+        weight_ih_l0 (H, I), weight_hh_l0 (H, H), bias_ih_l0, bias_hh_l0 (H,); _l1, ...:
+        of further layers, with D H in place of I; _reverse: of the second direction.
+
+    Raises:
+        InputError: For an input or a state of another shape or dtype, sizes below 1, a dropout that
+            is none.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from twinstep.jax.layout import load_params
-        >>> from twinstep.jax.nn import RNN
-        >>> layer = RNN(1, 1)  # torch.nn.RNN(1, 1, batch_first=True)
-        >>> weights = {"weight_ih_l0": jnp.ones((1, 1)), "weight_hh_l0": jnp.ones((1, 1))}
-        >>> biases = {"bias_ih_l0": jnp.zeros(1), "bias_hh_l0": jnp.zeros(1)}
-        >>> load_params(layer, weights | biases)
-        >>> outputs, last = layer(jnp.ones((1, 2, 1)), jnp.zeros((1, 1)))
-        >>> [round(float(h), 4) for h in outputs[0, :, 0]], last.shape
-        ([0.7616, 0.9427], (1, 1))
+        >>> from twinstep import TorchGenerator
+        >>> from twinstep.jax import nn
+        >>> layer = nn.RNN(3, 2, batch_first=True, generator=TorchGenerator(0))
+        >>> output, hx = layer(jnp.ones((4, 5, 3)))
+        >>> output.shape, hx.shape, layer.weight_hh_l0.shape
+        ((4, 5, 2), (1, 4, 2), (2, 2))
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        self.input = _linear(input_size, hidden_size)
-        self.hidden = _linear(hidden_size, hidden_size)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        generator: Any = None,
+        rngs: Any = None,
+    ) -> None:
+        check_arguments(
+            "RNN", nonlinearity=(nonlinearity, "tanh or relu", lambda value: value in MODES)
+        )
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            MODES[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, dtype=dtype, generator=generator, rngs=rngs,
+        )  # fmt: skip
 
-    def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Runs over all time steps.
 
-        Args:
-            x: The inputs, (N, T, I).
-            h0: The hidden units before the first step, (N, H); PyTorch's have an axis more.
+class LSTM(RNNBase):
+    """Long short-term memory.
 
-        Returns:
-            The outputs, (N, T, H), and the last one, (N, H).
-
-        Raises:
-            InputError: For other shapes.
-        """
-
-        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
-            return jnp.tanh(i + self.hidden(h))
-
-        _check_shapes(self, x, h0)
-        return _over_time(cell, self.input(x), h0)
-
-
-class GRU(nnx.Module):
-    """Gated recurrent unit, gates in PyTorch's order r, z, n, one layer, batch first.
-
-    b_hn stands inside the reset gate's product, where flax.nnx.GRUCell has no bias. All is 0 until
-    values are loaded.
+    i, f, g, o = W_ih x + b_ih + W_hh h + b_hh; c' = sigmoid(f) c + sigmoid(i) tanh(g);
+    h' = sigmoid(o) tanh(c'), of which W_hr h' is handed on where it is projected.
 
     Args:
-        input_size: Inputs of a time step, I, an int.
-        hidden_size: Hidden units, H, an int.
+        input_size, hidden_size: I and H, ints.
+        num_layers: L, an int: each layer's inputs are the outputs of the one before.
+        bias: Whether it has b_ih and b_hh.
+        batch_first: Whether samples come before time steps in input and output.
+        dropout: Which share of a layer's outputs is dropped, of all layers but the last.
+        bidirectional: Whether each layer also runs backwards, as a second direction.
+        proj_size: P, an int: to how many the hidden units are projected; 0: they are not.
+        device: Ignored.
+        dtype: Of its parameters; None: float64 under x64, else float32.
+        generator: What draws its first values, and what dropout drops: a TorchGenerator or a
+            Generator; None: the default one, which `manual_seed` seeds.
+        rngs: nnx.Rngs in its place.
+
+    Shape:
+        input (T, N, I), or (N, T, I) with batch_first, or (T, I), or a PackedSequence; hx: h
+        (L D, N, P) and c (L D, N, H), without N for (T, I), None: zeros. To the outputs,
+        (T, N, D P), with axes as the input's, and the last h and c.
+        weight_ih_l0 (4 H, I), weight_hh_l0 (4 H, P), bias_ih_l0, bias_hh_l0 (4 H,); _l1, ...:
+        of further layers, with D P in place of I; _reverse: of the second direction;
+        weight_hr_l0 (P, H), where it is projected.
+
+    Raises:
+        InputError: For an input or a state of another shape or dtype, sizes below 1, a proj_size
+            that is not below hidden_size, a dropout that is none.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from twinstep.jax.layout import load_params
-        >>> from twinstep.jax.nn import GRU
-        >>> layer = GRU(1, 1)  # torch.nn.GRU(1, 1, batch_first=True)
-        >>> weights = {"weight_ih_l0": jnp.ones((3, 1)), "weight_hh_l0": jnp.ones((3, 1))}
-        >>> biases = {"bias_ih_l0": jnp.zeros(3), "bias_hh_l0": jnp.zeros(3)}
-        >>> load_params(layer, weights | biases)
-        >>> outputs, last = layer(jnp.ones((1, 2, 1)), jnp.zeros((1, 1)))
-        >>> [round(float(h), 4) for h in outputs[0, :, 0]], last.shape
-        ([0.2048, 0.3468], (1, 1))
+        >>> from twinstep import TorchGenerator
+        >>> from twinstep.jax import nn
+        >>> layer = nn.LSTM(3, 2, batch_first=True, generator=TorchGenerator(0))
+        >>> output, (h, c) = layer(jnp.ones((4, 5, 3)))
+        >>> output.shape, h.shape, c.shape, layer.weight_hh_l0.shape
+        ((4, 5, 2), (1, 4, 2), (1, 4, 2), (8, 2))
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        generator: Any = None,
+        rngs: Any = None,
+    ) -> None:
+        super().__init__(
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, proj_size, dtype=dtype, generator=generator, rngs=rngs,
+        )  # fmt: skip
+
+
+class GRU(RNNBase):
+    """Gated recurrent unit.
+
+    r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); n = tanh(W_in x + b_in + r (W_hn h + b_hn));
+    h' = (1 - z) n + z h. flax.nnx.GRUCell has no b_hn.
+
+    Args:
+        input_size, hidden_size: I and H, ints.
+        num_layers: L, an int: each layer's inputs are the outputs of the one before.
+        bias: Whether it has b_ih and b_hh.
+        batch_first: Whether samples come before time steps in input and output.
+        dropout: Which share of a layer's outputs is dropped, of all layers but the last.
+        bidirectional: Whether each layer also runs backwards, as a second direction.
+        device: Ignored.
+        dtype: Of its parameters; None: float64 under x64, else float32.
+        generator: What draws its first values, and what dropout drops: a TorchGenerator or a
+            Generator; None: the default one, which `manual_seed` seeds.
+        rngs: nnx.Rngs in its place.
+
+    Shape:
+        input (T, N, I), or (N, T, I) with batch_first, or (T, I), or a PackedSequence; hx
+        (L D, N, H), (L D, H) for (T, I), None: zeros. To the outputs, (T, N, D H), with axes as
+        the input's, and the last states, as hx.
+        weight_ih_l0 (3 H, I), weight_hh_l0 (3 H, H), bias_ih_l0, bias_hh_l0 (3 H,); _l1, ...:
+        of further layers, with D H in place of I; _reverse: of the second direction.
+
+    Raises:
+        InputError: For an input or a state of another shape or dtype, sizes below 1, a dropout that
+            is none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from twinstep import TorchGenerator
+        >>> from twinstep.jax import nn
+        >>> layer = nn.GRU(3, 2, batch_first=True, generator=TorchGenerator(0))
+        >>> output, hx = layer(jnp.ones((4, 5, 3)))
+        >>> output.shape, hx.shape, layer.weight_hh_l0.shape
+        ((4, 5, 2), (1, 4, 2), (6, 2))
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        self.input = _linear(input_size, 3 * hidden_size)
-        self.hidden = _linear(hidden_size, 3 * hidden_size)
-
-    def __call__(self, x: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Runs over all time steps.
-
-        Args:
-            x: The inputs, (N, T, I).
-            h0: The hidden units before the first step, (N, H); PyTorch's have an axis more.
-
-        Returns:
-            The outputs, (N, T, H), and the last one, (N, H).
-
-        Raises:
-            InputError: For other shapes.
-        """
-
-        def cell(h: jax.Array, i: jax.Array) -> jax.Array:
-            i_r, i_z, i_n = jnp.split(i, 3, axis=-1)  # (N, H) each
-            h_r, h_z, h_n = jnp.split(self.hidden(h), 3, axis=-1)
-            r = jax.nn.sigmoid(i_r + h_r)
-            z = jax.nn.sigmoid(i_z + h_z)
-            n = jnp.tanh(i_n + r * h_n)
-            return (1 - z) * n + z * h
-
-        _check_shapes(self, x, h0)
-        return _over_time(cell, self.input(x), h0)
-
-
-def _check_shapes(layer: Any, x: jax.Array, h0: jax.Array) -> None:
-    """Raises InputError for others than (N, T, I) and (N, H): an axis more would broadcast."""
-    name, size = type(layer).__name__, layer.input.kernel.shape[0]
-    if x.ndim != 3 or x.shape[2] != size:
-        raise InputError(f"{name}: x has shape {x.shape}, expected (N, T, {size})")
-    expected = (x.shape[0], layer.hidden.kernel.shape[0])
-    if h0.shape != expected:
-        raise InputError(f"{name}: h0 has shape {h0.shape}, expected {expected}")
-
-
-def _over_time(cell: Any, inputs: jax.Array, h0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Runs a cell over axis 1. What the input adds has no part in the recurrence: it is given for
-    all time steps, one product instead of T. (N, T, G), (N, H) -> (N, T, H), (N, H)
-    """
-
-    def step(h: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = cell(h, i)
-        return h, h
-
-    last, outputs = jax.lax.scan(step, h0, jnp.swapaxes(inputs, 0, 1))
-    return jnp.swapaxes(outputs, 0, 1), last
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        generator: Any = None,
+        rngs: Any = None,
+    ) -> None:
+        super().__init__(
+            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, dtype=dtype, generator=generator, rngs=rngs,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""torch.nn.functional's fractional max pools, with what they draw given."""
+"""torch.nn.functional's fractional max pools: where their windows are is drawn in every call."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError
+from twinstep.jax.nn.drawing import drawing_for
 from twinstep.jax.nn.functional.windows import (
     Sizes,
     first_largest,
@@ -34,6 +35,9 @@ def fractional_max_pool2d(
     output_ratio: Ratios | None = None,
     return_indices: bool = False,
     _random_samples: jax.Array | None = None,
+    *,
+    generator: Any = None,
+    key: Any = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """2-D max pooling of windows whose places are drawn.
 
@@ -43,14 +47,17 @@ def fractional_max_pool2d(
         output_size: How many windows there are, the same.
         output_ratio: Or what part of the input's size that is, between 0 and 1.
         return_indices: Whether the places of the largest are returned too.
-        _random_samples: (N, C, 2), from 0 to 1, of input's dtype, the last axis's first; None is
-            refused: nothing is drawn here.
+        _random_samples: (N, C, 2), from 0 to 1, of input's dtype, the last axis's first; None:
+            they are drawn.
+        generator: What draws them: a TorchGenerator or a Generator; None: the default one.
+        key: A key of JAX's in its place.
 
     Returns:
         The largest entries, (N, C, ...); or these, and the places in a channel's flat array.
 
     Raises:
-        InputError: For shapes and numbers that PyTorch refuses, and no samples.
+        InputError: For shapes and numbers that PyTorch refuses; for a generator that is known in
+            NumPy while the input is traced.
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,7 +70,15 @@ def fractional_max_pool2d(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool2d.html
     """
     values, places = _fractional(
-        "fractional_max_pool2d", 2, input, kernel_size, output_size, output_ratio, _random_samples
+        "fractional_max_pool2d",
+        2,
+        input,
+        kernel_size,
+        output_size,
+        output_ratio,
+        _random_samples,
+        generator,
+        key,
     )
     return (values, places) if return_indices else values
 
@@ -75,19 +90,23 @@ def fractional_max_pool2d_with_indices(
     output_ratio: Ratios | None = None,
     return_indices: bool = False,
     _random_samples: jax.Array | None = None,
+    *,
+    generator: Any = None,
+    key: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """2-D max pooling of windows whose places are drawn, that tells where the largest are.
 
     Args:
         input, kernel_size, output_size, output_ratio: As of `fractional_max_pool2d`.
-        _random_samples: The same.
+        _random_samples, generator, key: The same.
         return_indices: Ignored, as in PyTorch.
 
     Returns:
         The largest entries, (N, C, ...), and their places in a channel's flat array.
 
     Raises:
-        InputError: For shapes and numbers that PyTorch refuses, and no samples.
+        InputError: For shapes and numbers that PyTorch refuses; for a generator that is known in
+            NumPy while the input is traced.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,6 +127,8 @@ def fractional_max_pool2d_with_indices(
         output_size,
         output_ratio,
         _random_samples,
+        generator,
+        key,
     )
 
 
@@ -118,6 +139,9 @@ def fractional_max_pool3d(
     output_ratio: Ratios | None = None,
     return_indices: bool = False,
     _random_samples: jax.Array | None = None,
+    *,
+    generator: Any = None,
+    key: Any = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """3-D max pooling of windows whose places are drawn.
 
@@ -127,14 +151,17 @@ def fractional_max_pool3d(
         output_size: How many windows there are, the same.
         output_ratio: Or what part of the input's size that is, between 0 and 1.
         return_indices: Whether the places of the largest are returned too.
-        _random_samples: (N, C, 3), from 0 to 1, of input's dtype, the first axis's first; None is
-            refused: nothing is drawn here.
+        _random_samples: (N, C, 3), from 0 to 1, of input's dtype, the first axis's first; None:
+            they are drawn.
+        generator: What draws them: a TorchGenerator or a Generator; None: the default one.
+        key: A key of JAX's in its place.
 
     Returns:
         The largest entries, (N, C, ...); or these, and the places in a channel's flat array.
 
     Raises:
-        InputError: For shapes and numbers that PyTorch refuses, and no samples.
+        InputError: For shapes and numbers that PyTorch refuses; for a generator that is known in
+            NumPy while the input is traced.
 
     Example:
         >>> import jax.numpy as jnp
@@ -147,7 +174,15 @@ def fractional_max_pool3d(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fractional_max_pool3d.html
     """
     values, places = _fractional(
-        "fractional_max_pool3d", 3, input, kernel_size, output_size, output_ratio, _random_samples
+        "fractional_max_pool3d",
+        3,
+        input,
+        kernel_size,
+        output_size,
+        output_ratio,
+        _random_samples,
+        generator,
+        key,
     )
     return (values, places) if return_indices else values
 
@@ -159,19 +194,23 @@ def fractional_max_pool3d_with_indices(
     output_ratio: Ratios | None = None,
     return_indices: bool = False,
     _random_samples: jax.Array | None = None,
+    *,
+    generator: Any = None,
+    key: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """3-D max pooling of windows whose places are drawn, that tells where the largest are.
 
     Args:
         input, kernel_size, output_size, output_ratio: As of `fractional_max_pool3d`.
-        _random_samples: The same.
+        _random_samples, generator, key: The same.
         return_indices: Ignored, as in PyTorch.
 
     Returns:
         The largest entries, (N, C, ...), and their places in a channel's flat array.
 
     Raises:
-        InputError: For shapes and numbers that PyTorch refuses, and no samples.
+        InputError: For shapes and numbers that PyTorch refuses; for a generator that is known in
+            NumPy while the input is traced.
 
     Example:
         >>> import jax.numpy as jnp
@@ -192,6 +231,8 @@ def fractional_max_pool3d_with_indices(
         output_size,
         output_ratio,
         _random_samples,
+        generator,
+        key,
     )
 
 
@@ -203,15 +244,18 @@ def _fractional(
     output_size: Sizes | None,
     output_ratio: Ratios | None,
     samples: jax.Array | None,
+    generator: Any,
+    key: Any,
 ) -> tuple[jax.Array, jax.Array]:
     x, batched = with_batch(name, rank, jnp.asarray(input))
     kernel = per_axis(name, rank, "kernel_size", kernel_size)
     counts = _counts(name, x.shape[2:], kernel, output_size, output_ratio)
+    drawn = _drawn(name, x, rank, generator, key) if samples is None else jnp.asarray(samples)
     expected = (*x.shape[:2], rank)
-    if samples is None or jnp.shape(samples) != expected or samples.dtype != x.dtype:
-        given = None if samples is None else f"{samples.dtype}{jnp.shape(samples)}"
-        raise InputError(f"{name}: _random_samples is {given}, expected {x.dtype}{expected}")
-    drawn = jnp.asarray(samples)
+    if drawn.shape != expected or drawn.dtype != x.dtype:
+        raise InputError(
+            f"{name}: _random_samples is {drawn.dtype}{drawn.shape}, expected {x.dtype}{expected}"
+        )
     places = jnp.broadcast_to(places_of(x.shape[2:], 2), x.shape)
     for axis in reversed(range(2, rank + 2)):
         i = axis - 2
@@ -226,6 +270,13 @@ def _fractional(
         known = np.ones((kernel[i], *[1] * x.ndim), bool)
         x, places = _both(first_largest(taken, found, known))
     return (x, places) if batched else (x[0], places[0])
+
+
+def _drawn(name: str, x: jax.Array, rank: int, generator: Any, key: Any) -> jax.Array:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"{name}: input is {x.dtype}, expected floats")
+    draws = drawing_for(name, x, generator, key)
+    return draws.rand(*x.shape[:2], rank, dtype=x.dtype)
 
 
 def _both(found: tuple[jax.Array, jax.Array | None]) -> tuple[jax.Array, jax.Array]:

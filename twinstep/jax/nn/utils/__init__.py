@@ -1,0 +1,5 @@
+"""torch.nn.utils in JAX."""
+
+from twinstep.jax.nn.utils import rnn
+
+__all__ = ["rnn"]
