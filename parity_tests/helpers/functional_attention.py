@@ -120,6 +120,7 @@ CASES: dict[str, list[Case]] = {
 Q, K, V = qkv(2)
 ERRORS: dict[str, list[Case]] = {
     SDPA: [
+        called(*qkv(2, 3), None, -0.5),
         called(Q, K, V, TAKES_PART, is_causal=True),
         called(drawn(3), drawn(3), drawn(3)),
         called(Q, K, np.float32(V)),
@@ -135,6 +136,7 @@ ERRORS: dict[str, list[Case]] = {
         called(Q, K, V, None, 1.5),
     ],
     MHA: [
+        heads(dropout_p=1.5),
         heads(QUERY[0, 0], KEY, VALUE),
         heads(QUERY[:, 0], KEY, VALUE),
         heads(key_padding_mask=PADDING[0]),

@@ -134,11 +134,6 @@ ERRORS: dict[str, list[Case]] = {
         Case((X3[:, :0],), {"dim": 1, "hard": True}),
         Case((X3 + 1j,)),
     ],
-    "scaled_dot_product_attention": [
-        Case((*qkv(2), None, 1.5)),
-        Case((*qkv(2, 3), None, -0.5)),
-    ],
-    "multi_head_attention_forward": [_heads(1.5)],
 }
 
 _OWN = "other numbers from the same seed"

@@ -142,6 +142,8 @@ def in_kit(name: str, layer: Layer, dtype: str) -> Any:
     args, kwargs = mapped(
         cast([list(layer.args), dict(layer.kwargs)], dtype), lambda _, v: _ported(v)
     )
+    if "dtype" in kwargs:
+        kwargs["dtype"] = dtype
     nn.manual_seed(0)
     return getattr(nn, name)(*args, **kwargs).train(layer.training)
 
@@ -176,8 +178,8 @@ def torch_function(module: Any) -> Callable[..., Any]:
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
         torch.set_rng_state(state)
-        fresh = copy.deepcopy(module)
         with warnings.catch_warnings(action="ignore"):
+            fresh = copy.deepcopy(module)
             output = functional_call(fresh, params, inputs, options)
         return output, dict(sorted(fresh.named_buffers()))  # as what is jitted gives a dict
 

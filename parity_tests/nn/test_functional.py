@@ -19,6 +19,8 @@ from helpers.kit_parity import Case, Port, differences, leaves, mapped
 from twinstep import InputError
 from twinstep.jax.nn import functional as kit
 
+pytestmark = pytest.mark.quick_to_compile
+
 F = torch.nn.functional
 TABLES = [
     importlib.import_module(f"helpers.{found.name}")

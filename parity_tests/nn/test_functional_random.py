@@ -20,6 +20,8 @@ from twinstep import InputError, TorchGenerator
 from twinstep.jax import nn
 from twinstep.jax.nn import functional as kit
 
+pytestmark = pytest.mark.quick_to_compile
+
 SEED = 5
 WORDS = np.asarray(nn.Generator(SEED).state[...])
 EVERY = [pytest.param(n, i, id=f"{n}-{i}") for n, r in RANDOM.items() for i in range(len(r))]

@@ -19,6 +19,8 @@ from helpers.layer_parity import (
 
 from twinstep.jax import nn
 
+pytestmark = pytest.mark.quick_to_compile
+
 MISSING = """
 Container RNNBase RNNCellBase
 """

@@ -25,14 +25,13 @@ from helpers.layers_sequence import (
     NEGATIVE,
     POSITIVE,
     SRC,
-    SRC_FIRST,
     TGT,
 )  # fmt: skip
 
 from twinstep import InputError
 from twinstep.jax import nn
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 F64: dict[str, Any] = {"dtype": torch.float64}
 NAMES = sorted(
     {name for name in layers() if name.endswith("Loss")}
@@ -397,4 +396,3 @@ def test_a_custom_encoder_is_drawn_anew() -> None:
     ours = nn.Transformer(4, 2, 1, 1, 8, custom_encoder=nn.Sequential(nn.Linear(4, 4)))
     for key, tensor in theirs.state_dict().items():
         np.testing.assert_array_equal(nn.state_dict(ours)[key], tensor.numpy())
-    assert SRC_FIRST.shape == (2, 5, 4)

@@ -19,6 +19,8 @@ from twinstep.jax import nn
 # Refusals
 
 X1, X2, X3 = drawn(2, 4, 9), drawn(2, 4, 7, 6), drawn(2, 4, 6, 5, 7)
+pytestmark = pytest.mark.quick_to_compile
+
 PLACES = np.zeros((2, 4, 9), int)
 REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]]] = [
     ("Conv1d", (4, 6, 3), {"groups": 0}, ()),

@@ -5,15 +5,22 @@ constructor's arguments; where they do not, ARGUMENTS says where an argument is 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from twinstep.errors import InputError, unknown
-from twinstep.jax import nn
-from twinstep.jax.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList
+from twinstep.jax.nn import functional
+from twinstep.jax.nn.container import (
+    ModuleDict,
+    ModuleList,
+    ParameterDict,
+    ParameterList,
+    Sequential,
+)
+from twinstep.jax.nn.module import Module
 from twinstep.jax.nn.weights import entries, held_dtype, load_state_dict
 
 __all__ = ["from_torch"]
@@ -93,6 +100,15 @@ def from_torch(module: Any) -> Any:
     return made
 
 
+def _kit(kind: type) -> Iterator[Any]:
+    """The kit's classes that are made from one."""
+    one: Any
+    for one in kind.__subclasses__():
+        if one.__module__.startswith("twinstep.jax.nn."):
+            yield one
+            yield from _kit(one)
+
+
 def _made(module: Any, path: str) -> Any:
     kind = type(module)
     if not kind.__module__.startswith("torch.nn."):
@@ -100,16 +116,17 @@ def _made(module: Any, path: str) -> Any:
             f"from_torch: {path or 'module'} is a {kind.__name__} of {kind.__module__}, expected "
             "one of torch.nn's own; port the class and use load_state_dict"
         )
-    ours = getattr(nn, kind.__name__, None)
+    layers = {layer.__name__: layer for layer in _kit(Module)}
+    ours = layers.get(kind.__name__)
     if ours is None:
-        raise InputError(f"from_torch: {unknown('layer', kind.__name__, nn.__all__)}")
+        raise InputError(f"from_torch: {unknown('layer', kind.__name__, layers)}")
     if ours in (ParameterList, ParameterDict):
         return ours(
             {k: _array(v) for k, v in module.items()}
             if ours is ParameterDict
             else map(_array, module)
         )
-    if ours in (nn.Sequential, ModuleDict):
+    if ours in (Sequential, ModuleDict):
         return ours({name: _made(m, f"{path}.{name}") for name, m in module._modules.items()})
     if ours is ModuleList:
         return ours([_made(m, f"{path}.{i}") for i, m in enumerate(module)])
@@ -141,7 +158,7 @@ def _ported(value: Any, path: str) -> Any:
     if isinstance(value, tuple):
         return tuple(value)
     if callable(value) and getattr(value, "__module__", "").startswith("torch"):
-        return getattr(nn.functional, value.__name__)
+        return getattr(functional, value.__name__)
     return value
 
 

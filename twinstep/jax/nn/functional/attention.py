@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from twinstep.errors import InputError, check_arguments
-from twinstep.jax.nn.functional.dropout import dropped
-from twinstep.jax.nn.functional.linear import linear
+from twinstep.jax.nn.functional.dropouts import dropped
+from twinstep.jax.nn.functional.linear_maps import linear
 from twinstep.jax.nn.functional.taking_in import floats, value_of, wide
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]

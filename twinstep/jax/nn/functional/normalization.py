@@ -302,6 +302,7 @@ def affine(name: str, input: Any, weight: Any, bias: Any) -> list[Any]:
 
 
 def scaled(x: jax.Array, weight: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    """Times the weight, plus the bias, as far as they are there."""
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
 

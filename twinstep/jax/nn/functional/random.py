@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn.drawing import drawing_for
 from twinstep.jax.nn.functional.activation import leaky_relu
-from twinstep.jax.nn.functional.softmax import softmax
+from twinstep.jax.nn.functional.softmaxes import softmax
 from twinstep.jax.nn.functional.taking_in import axis_of, floats, wide
 
 __all__ = ["gumbel_softmax", "rrelu"]
