@@ -22,8 +22,8 @@ __all__ = [
     "adaptive_max_pool3d_with_indices",
 ]
 
-Counts = int | Sequence[int | None] | None
-"""How many windows there are: for all axes, or for each; None: as many as entries."""
+Counts = int | Sequence[int | None]
+"""How many windows there are: for all axes, or for each, where None is as many as entries."""
 
 
 def adaptive_avg_pool1d(input: jax.Array, output_size: int | Sequence[int]) -> jax.Array:
@@ -55,8 +55,8 @@ def adaptive_avg_pool2d(input: jax.Array, output_size: Counts) -> jax.Array:
 
     Args:
         input: (N, C, H, W) or (C, H, W), floats.
-        output_size: How many windows there are: one number, or one for each axis; None: as
-            many as entries.
+        output_size: How many windows there are: one number, or one for each axis, of which
+            None is as many as entries.
 
     Returns:
         The means, (N, C, ...) or (C, ...).
@@ -80,8 +80,8 @@ def adaptive_avg_pool3d(input: jax.Array, output_size: Counts) -> jax.Array:
 
     Args:
         input: (N, C, D, H, W) or (C, D, H, W), floats.
-        output_size: How many windows there are: one number, or one for each axis; None: as
-            many as entries.
+        output_size: How many windows there are: one number, or one for each axis, of which
+            None is as many as entries.
 
     Returns:
         The means, (N, C, ...) or (C, ...).
@@ -164,8 +164,8 @@ def adaptive_max_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W), floats.
-        output_size: How many windows there are: one number, or one for each axis; None: as
-            many as entries.
+        output_size: How many windows there are: one number, or one for each axis, of which
+            None is as many as entries.
         return_indices: Whether the places of the largest are returned too.
 
     Returns:
@@ -222,8 +222,8 @@ def adaptive_max_pool3d(
 
     Args:
         input: (N, C, D, H, W) or (C, D, H, W), floats.
-        output_size: How many windows there are: one number, or one for each axis; None: as
-            many as entries.
+        output_size: How many windows there are: one number, or one for each axis, of which
+            None is as many as entries.
         return_indices: Whether the places of the largest are returned too.
 
     Returns:
@@ -281,10 +281,14 @@ def _positions(
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{name}: input is {x.dtype}, expected floats")
     sizes = x.shape[2:]
-    given = list(output_size) if isinstance(output_size, list | tuple) else [output_size] * rank
-    if rank > 1 and len(given) == rank:
-        given = [size if v is None else v for v, size in zip(given, sizes, strict=True)]
-    counts = per_axis(name, rank, "output_size", given, 0)
+    if rank > 1 and isinstance(output_size, list | tuple):
+        if len(output_size) != rank:
+            raise InputError(
+                f"{name}: output_size is {output_size}, expected a number, or one for each of "
+                f"{rank} axes"
+            )
+        output_size = [n if v is None else v for v, n in zip(output_size, sizes, strict=True)]
+    counts = per_axis(name, rank, "output_size", output_size, 0)
     return x, batched, [adaptive(size, v) for size, v in zip(sizes, counts, strict=True)]
 
 
