@@ -34,7 +34,7 @@ from faults.plants_torch import (
 )
 from twinstep import Spec
 from twinstep.jax.nn import linear, rnn_base
-from twinstep.jax.nn.recurrence import Carry, Cell, steps
+from twinstep.jax.nn.recurrence import Carry, Cell, recurrence, steps
 
 
 def rounded(array: Any, bits: int | None = None) -> Any:
@@ -44,8 +44,8 @@ def rounded(array: Any, bits: int | None = None) -> Any:
     """
     single = "32" in str(array.dtype)
     bits = (7 if single else 23) if bits is None else bits
-    if isinstance(array, jax.Array):
-        return jax.lax.reduce_precision(array, 8 if single else 11, bits)
+    if not isinstance(array, torch.Tensor):
+        return jax.lax.reduce_precision(jnp.asarray(array), 8 if single else 11, bits)
     more = (2.0 ** ((24 if single else 53) - bits - 1) + 1) * array.detach()
     return array + ((more - (more - array.detach())) - array.detach())
 
@@ -206,17 +206,19 @@ def states(bits: int | None) -> Sides:
     """The states that a recurrent layer hands on are rounded."""
 
     def wrong(size: Size, right: Callable[..., Any]) -> Callable[..., Any]:
-        def recurrence(cell: Cell, reverse: bool, lengths: Any, *given: Any) -> Any:
+        # with another cell the gradient is JAX's own, of the rounded states
+        run = (lambda *given: steps(*given)[:2]) if right is recurrence else right
+
+        def rounded_recurrence(cell: Cell, reverse: bool, lengths: Any, *given: Any) -> Any:
             amount = size()
 
             def rounding(x: jax.Array, z: jax.Array, carry: Carry) -> Any:
                 (h,), kept = cell.forward(x, z, carry)
                 return (either(amount, rounded(h, bits), h),), kept
 
-            # with another cell the gradient is JAX's own, of the rounded states
-            return steps(cell._replace(forward=rounding), reverse, lengths, *given)[:2]
+            return run(cell._replace(forward=rounding), reverse, lengths, *given)
 
-        return recurrence
+        return rounded_recurrence
 
     return Sides(
         lambda size: rounded_states(bits),

@@ -102,6 +102,7 @@ def test_what_pytorch_refuses_is_refused(name: str, i: int) -> None:
     assert leaves(case.args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, port in PORTS.items() if port.call])
 def test_the_pure_call_equals_it(name: str) -> None:
     """In the function's first case, as the porting tables say."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from twinstep.jax.nn import functional as kit
 
-pytestmark = [pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
+pytestmark = [pytest.mark.slow, pytest.mark.quick_to_compile, pytest.mark.usefixtures("x64")]
 
 REDUCTIONS = ("mean", "sum", "none")
 DTYPES = ("float64", "float32", "bfloat16", "float16")

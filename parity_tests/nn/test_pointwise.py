@@ -351,6 +351,7 @@ def test_twenty_steps_are_pytorchs(net: str, jit: bool) -> None:
 NAMES = sorted(LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_from_torch_gives_the_same_layer(name: str) -> None:
     """With its settings, weights and buffers, and not in training, as it was."""

@@ -83,13 +83,16 @@ def test_leaves_are_chosen_by_pattern() -> None:
         twinstep.prove(theirs, ours, leaves=["head.*"])
 
 
-@pytest.mark.parametrize("leaf", ["port.model.weight", "port.gru.weight_hh_l0"])
+@pytest.mark.parametrize(
+    "leaf",
+    [pytest.param("port.model.weight", marks=pytest.mark.slow), "port.gru.weight_hh_l0"],
+)
 @pytest.mark.parametrize(
     ("stage", "row", "at"),
     [
         ("params", 0, ("params", 0)),
         ("raw_grads", 0, ("raw_grads", 1)),
-        ("params", 3, ("params", 3)),
+        pytest.param("params", 3, ("params", 3), marks=pytest.mark.slow),
         ("params", -1, ("params", 5)),
     ],
 )

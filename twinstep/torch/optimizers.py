@@ -86,12 +86,13 @@ class Optimizers:
         self.called[optimizer] = name
         others = dict.fromkeys(parameters)
         if everything:  # of idle ones what may be in a run with these: an old program may be there
-            kinds = set(map(reading.dtype_name, parameters))
-            others |= {
-                other: None
+            own = {reading.dtype_name(parameter) for parameter in parameters}
+            together = (
+                other
                 for other in self.parameters()
-                if dtypes.in_one_run(kinds | {reading.dtype_name(other)})
-            }
+                if other in others or dtypes.in_one_run(own | {reading.dtype_name(other)})
+            )
+            others = dict.fromkeys(together)
         if not self._driven:
             self.names.learn(others, _places(optimizer, name))
         for parameter in parameters:

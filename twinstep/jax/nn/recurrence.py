@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["CELLS", "Carry", "Cell", "recurrence", "rows_by", "steps"]
+__all__ = ["CELLS", "Carry", "Cell", "over_samples", "recurrence", "rows_by", "steps"]
 
 Carry: TypeAlias = tuple[jax.Array, ...]
 """What a step hands on: (h,), or (h, c) of an LSTM."""
@@ -204,7 +204,15 @@ def _backward(cell: Cell, reverse: bool, lengths: Any, saved: Any, grads: Any) -
 
 
 def _rows(values: jax.Array) -> jax.Array:
-    return values.reshape(-1, values.shape[-1])
+    """(T, N, size) -> (N T, size): samples first, which may be shared out among devices."""
+    return jnp.swapaxes(values, 0, 1).reshape(-1, values.shape[-1])
+
+
+def over_samples(change: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+    """What a change of rows, (R, I) -> (R, O), makes of (T, N, I)."""
+    steps, samples, _ = values.shape
+    changed = change(_rows(values))
+    return jnp.swapaxes(changed.reshape(samples, steps, changed.shape[-1]), 0, 1)
 
 
 def _over_rows(grads: jax.Array, inputs: jax.Array) -> jax.Array:

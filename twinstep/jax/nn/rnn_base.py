@@ -4,6 +4,7 @@ Letters: N samples, T time steps, S time steps of packed sequences together, I i
 units, P what is handed on of them (H without proj_size), L layers, D directions, G gates times H.
 """
 
+import functools
 import warnings
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from twinstep.errors import InputError, check_arguments
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.module import Module, Parameter, default_dtype
-from twinstep.jax.nn.recurrence import CELLS, Carry, recurrence, rows_by
+from twinstep.jax.nn.recurrence import CELLS, Carry, over_samples, recurrence, rows_by
 from twinstep.jax.nn.utils.rnn import PackedSequence, grid_of, lengths_of
 
 __all__ = ["MODES", "RNNBase", "check_state"]
@@ -123,9 +124,7 @@ class RNNBase(Module):
         if not steps:
             raise InputError(f"{what}: input has shape {input.shape}, expected a time step or more")
         states = self._states(input, hx, samples, batched)
-        rows = x.reshape(steps * samples, self.input_size)
-        rows, states = self._over_layers(rows, _Grid(steps, samples), states)
-        output = rows.reshape(steps, samples, rows.shape[-1])
+        output, states = self._over_layers(x, _Grid(), states)
         output = jnp.swapaxes(output, 0, 1) if turned else output
         if not batched:
             output, states = output[:, 0], tuple(state[:, 0] for state in states)
@@ -141,7 +140,7 @@ class RNNBase(Module):
         states = self._states(data, hx, int(sizes[0]), True)
         if order is not None:
             states = tuple(state[:, order] for state in states)
-        grid = _Grid(len(sizes), int(sizes[0]), tuple(lengths_of(packed).tolist()), grid_of(sizes))
+        grid = _Grid(tuple(lengths_of(packed).tolist()), grid_of(sizes))
         rows, states = self._over_layers(data, grid, states)
         if places is not None:
             states = tuple(state[:, places] for state in states)
@@ -171,7 +170,7 @@ class RNNBase(Module):
     def _over_layers(
         self, rows: jax.Array, grid: "_Grid", states: Carry
     ) -> tuple[jax.Array, Carry]:
-        """The outputs, (rows, D P), and the last states."""
+        """The outputs, (rows, D P) of what is packed, else (T, N, D P), and the last states."""
         last: list[Carry] = []
         for layer in range(self.num_layers):
             outputs = []
@@ -193,10 +192,10 @@ class RNNBase(Module):
         held = (getattr(self, name + suffix, None) for name in names)
         values: Any = (None if param is None else param[...] for param in held)
         w_ih, w_hh, b_ih, b_hh, w_hr = values
-        x = rows_by(rows, w_ih)
+        x = grid.product(rows, w_ih)
         x = x if b_ih is None else x + b_ih
         outputs, last = recurrence(
-            CELLS[self.mode], suffix.endswith("_reverse"), grid.lengths, grid.laid_out(x), carry,
+            CELLS[self.mode], suffix.endswith("_reverse"), grid.lengths, x, carry,
             w_hh, b_hh, w_hr,
         )  # fmt: skip
         return grid.in_rows(outputs), last
@@ -210,24 +209,25 @@ class RNNBase(Module):
 
 
 class _Grid(NamedTuple):
-    """Time steps by samples. lengths: of each sample its time steps; places: as `grid_of` has them;
-    both None where all have all."""
+    """How rows lie in time steps by samples, where they are packed; else they do: (T, N, size).
 
-    steps: int
-    samples: int
+    lengths: of each sample its time steps; places: as `grid_of` has them
+    """
+
     lengths: tuple[int, ...] | None = None
     places: Any = None
 
-    def laid_out(self, rows: jax.Array) -> jax.Array:
-        """(rows, size) -> (T, N, size)"""
-        if self.places is None:
-            return rows.reshape(self.steps, self.samples, rows.shape[-1])
-        return rows[self.places[0]]
+    def product(self, rows: jax.Array, weight: jax.Array) -> jax.Array:
+        """Rows times a weight of PyTorch's layout, (T, N, O), in one product."""
+        if self.places is not None:
+            return rows_by(rows, weight)[self.places[0]]
+        return over_samples(functools.partial(rows_by, weight=weight), rows)
 
     def in_rows(self, grid: jax.Array) -> jax.Array:
         """(T, N, size) -> (rows, size)"""
-        rows = grid.reshape(self.steps * self.samples, grid.shape[-1])
-        return rows if self.places is None else rows[self.places[1]]
+        if self.places is None:
+            return grid
+        return grid.reshape(-1, grid.shape[-1])[self.places[1]]
 
 
 def check_state(what: str, name: str, state: Any, shape: tuple[int, ...], dtype: Any) -> None:
