@@ -97,6 +97,7 @@ def test_parameters_that_start_denormal(dtype: str, honest_jax: Honest) -> None:
 LONG = pair("sgd_single_sample", steps=10_000)
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_and_a_fault_in_the_last_thousand(honest_jax: Honest) -> None:
     comparison = honest_jax.compared(LONG)
     assert comparison.verdict.same, comparison.reason

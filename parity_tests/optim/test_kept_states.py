@@ -79,7 +79,11 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     ("around", "dtype"),
     [(around, "float64") for around in AROUND]
-    + [(around, "bfloat16") for around in ("plain", "groups", "frozen", "layout", "clipped")],
+    + [("plain", "bfloat16")]
+    + [
+        pytest.param(around, "bfloat16", marks=pytest.mark.slow)
+        for around in ("groups", "frozen", "layout", "clipped")
+    ],
 )
 def test_every_state_comes_back_bit_for_bit(around: str, dtype: str, tmp_path: Path) -> None:
     with settings():

@@ -105,7 +105,10 @@ def proved(plant: Plant, dtype: str, by_loss: bool = False) -> Comparison:
     return twinstep.prove(theirs, left, mapping=mapping if alike else None, loss_fn=loss_fn)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    "name",  # of each port every other one: the rest, and all kinds, by make test-slow
+    [pytest.param(n, marks=[pytest.mark.slow] if i % 2 else []) for i, n in enumerate(NAMED)],
+)
 def test_a_fault_is_found_and_named(name: str, quickly_compiled: None) -> None:
     plant = next(plant for plant in PLANTS if str(plant) == name)
     found = proved(plant, "float64")
