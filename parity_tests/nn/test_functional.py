@@ -109,7 +109,13 @@ def test_the_pure_call_equals_it(name: str) -> None:
     assert off(name, 0, ours=PORTS[name].call, jit=False) == []
 
 
-@pytest.mark.parametrize("name", [name for name, port in PORTS.items() if port.naive_call])
+@pytest.mark.parametrize(
+    "name",  # of each table some; the rest by make test-slow
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if i % 3 else [])
+        for i, name in enumerate(name for name, port in PORTS.items() if port.naive_call)
+    ],
+)
 def test_a_naive_port_is_rejected(name: str) -> None:
     """By one of the function's cases at least."""
     ours = PORTS[name].naive_call
