@@ -293,7 +293,7 @@ def train(model, *, batches): ...
 def _own(): ...
 '''
 _BUILD, _TRAIN = "def build(problem): ...\n", "def train(model, *, batches): ...\n"
-_NN = 'from twinstep.jax.nn.layers import functional\n__all__ = ["functional", "Linear"]'
+_NN = 'from twinstep.jax.nn.linear import functional\n__all__ = ["functional", "Linear"]'
 
 
 def differs(old: str, new: str) -> bool:
@@ -375,7 +375,7 @@ BROKEN: list[tuple[Callable[..., object], tuple[object, ...], object]] = [
     (undocumented, ('"""A."""\nclass C:\n    x = 1',), ["C"]),
     (undocumented, ('"""A."""\ndef f():\n    x = 1\n    """Not one."""',), ["f"]),
     (hidden, ("twinstep.jax.nn", _NN), {"functional"}),
-    (hidden, ("twinstep.jax.nn", _NN.replace(".layers", "")), set()),
+    (hidden, ("twinstep.jax.nn", _NN.replace(".linear", "")), set()),
     (too_long, ("x = 1\n" * MAX_LINES,), False),
     (too_long, ("x = 1\n" * (MAX_LINES + 1),), True),
 ]

@@ -19,9 +19,13 @@ def called(*args: Any, **options: Any) -> Case:
     return Case(args, options, MAIN)
 
 
-def qkv(*batch: int, L: int = 4, S: int = 5, E: int = 3, V: int = 3) -> list[Array]:  # noqa: N803
-    """Queries, keys, values, by the letters of attention.py."""
-    return [drawn(*batch, L, E), drawn(*batch, S, E, seed=1), drawn(*batch, S, V, seed=2)]
+def qkv(*batch: int, queries: int = 4, keys: int = 5) -> list[Array]:
+    """Queries (..., L, E), keys and values (..., S, E), so many of each."""
+    return [
+        drawn(*batch, queries, 3),
+        drawn(*batch, keys, 3, seed=1),
+        drawn(*batch, keys, 3, seed=2),
+    ]
 
 
 TAKES_PART = np.random.default_rng(3).random((4, 5)) < 0.6
@@ -77,8 +81,8 @@ CASES: dict[str, list[Case]] = {
         called(*qkv(2), drawn(2, 4, 5)),
         called(*qkv(2, 3), drawn(2, 1, 1, 5) > -0.5),
         called(*qkv(2, 3), is_causal=True),
-        called(*qkv(L=5, S=3), is_causal=True),
-        called(*qkv(2, 2, L=2, S=5), is_causal=True, scale=0.3),
+        called(*qkv(queries=5, keys=3), is_causal=True),
+        called(*qkv(2, 2, queries=2), is_causal=True, scale=0.3),
         called(*qkv(), scale=0.0),  # causal and vectorised, PyTorch makes 0 * -inf of it: NaN
         called(drawn(2, 4, 3, 5), drawn(2, 2, 4, 5), drawn(2, 2, 4, 5), enable_gqa=True),
         called(
