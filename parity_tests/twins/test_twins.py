@@ -78,7 +78,7 @@ BAD = {
     "--nonsense 1": "unknown flag '--nonsense'",
     "--seed one": "'one' is no whole number",
     "--epochs 0": "epochs is 0, expected at least 1",
-    "--steps 3": "unknown flag '--steps'",
+    "--steps 3": "unknown flag '--steps': did you mean --e",  # of its own flags
     "more": "'more' is not expected there",
 }
 

@@ -107,7 +107,8 @@ def _parsed(
         _add_flags(parser.add_argument_group(title, kind.__doc__), kind)
     given, left = parser.parse_known_args(_as_argparse_reads(arguments))
     if left:
-        flags = [flag for kind in kinds for flag in flags_of(kind)]
+        left_out = {_flag(name) for name in without}
+        flags = [flag for kind in kinds for flag in flags_of(kind) if flag not in left_out]
         parser.error(_left(left[0], flags, hint))
     names = [{field.name for field in shown(kind)} for kind in kinds]
     values = {
