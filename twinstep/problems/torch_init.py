@@ -35,6 +35,27 @@ def linear(
     return params
 
 
+def conv(
+    generator: TorchGenerator,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, ...],
+    *,
+    bias: bool = True,
+    dtype: str = "float32",
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.Conv1d` to `Conv3d(in_channels, out_channels, ...)` start from.
+
+    weight (out_channels, in_channels, *kernel_size), then bias (out_channels,).
+    InputError for a negative size.
+    Source: torch/nn/modules/conv.py, _ConvNd.reset_parameters.
+    """
+    flat = linear(
+        generator, in_channels * math.prod(kernel_size), out_channels, bias=bias, dtype=dtype
+    )
+    return flat | {"weight": flat["weight"].reshape(out_channels, in_channels, *kernel_size)}
+
+
 def embedding(
     generator: TorchGenerator, num_embeddings: int, embedding_dim: int, *, dtype: str = "float32"
 ) -> dict[str, FloatArray]:

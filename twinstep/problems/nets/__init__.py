@@ -1,0 +1,8 @@
+"""Whole models, small enough for seconds: name -> what makes its spec."""
+
+from twinstep.problems.base import Spec
+from twinstep.problems.nets.mnist_convnet import MnistConvnet
+
+__all__ = ["MODELS"]
+
+MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet,)}
