@@ -35,10 +35,11 @@ from helpers.house import (
 import twinstep
 from twinstep.problems import EXAMPLES, MODELS, PROGRAMS
 
-BELOW = {"root", "trace", "judge", "problems"}
+BELOW = {"root", "trace", "weights", "judge", "problems"}
 ROOMS = {
     "root": {"root"},
     "trace": {"root", "trace"},
+    "weights": {"root", "trace", "weights"},
     "judge": {"root", "trace", "judge"},
     "problems": {"root", "trace", "problems"},
     "torch": BELOW | {"torch"},
@@ -62,6 +63,8 @@ FORBIDDEN = {"neither": JAX | TORCH | ABOVE, "jax": TORCH | ABOVE, "torch": JAX 
 BY_NAME = {  # whose business it is to import what a string names
     "twinstep/runs/launch.py": ["importlib.import_module(name)"],
     "twinstep/__init__.py": ["importlib.import_module(_HOMES[name])"],
+    "twinstep/weights/pickled.py": ["importlib.import_module('torch')"] * 2,
+    "twinstep/weights/checkpoints.py": ["importlib.import_module('orbax.checkpoint')"],
     "twinstep/recorded.py": ["runpy.run_module(program, run_name='__main__', alter_sys=True)"],
 }
 MAX_LINES = 400

@@ -22,6 +22,7 @@ Does your JAX code train exactly like your PyTorch code, and if not, where does 
   compare TRACE_A TRACE_B   judge two saved traces of the same names
   match TRACE_A TRACE_B     which of PyTorch's entries each leaf of a port is: a map
   probe TRACE               weights of which a port's own converter makes that map
+  convert IN OUT            a state_dict's file as the other side of a map has it, and back
   prove TRACE_A TRACE_B     judge a port of one's own, from PyTorch's trace and its own
   golden TRACE              of PyTorch's trace, a small folder that a port's tests hold it against
   show EXAMPLE [--diff]     the two implementations, mirrored lines level; or what differs
@@ -40,8 +41,8 @@ exit code:
   143  ended by SIGTERM"""
 
 COMMANDS = (
-    "list", "run", "verify", "describe", "compare", "match", "probe", "prove", "golden",
-    "show", "bench",
+    "list", "run", "verify", "describe", "compare", "match", "probe", "convert", "prove",
+    "golden", "show", "bench",
 )  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from twinstep.cli.match import command
         case "probe":
             from twinstep.cli.probe import command
+        case "convert":
+            from twinstep.cli.convert import command
         case "prove":
             from twinstep.cli.prove import command
         case "golden":

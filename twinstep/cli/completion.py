@@ -9,6 +9,7 @@ from typing import Any
 
 from twinstep.cli.bench import BenchFlags, BenchOptions
 from twinstep.cli.compare import CompareOptions
+from twinstep.cli.convert import ConvertOptions
 from twinstep.cli.describe import DescribeOptions
 from twinstep.cli.golden import GoldenOptions
 from twinstep.cli.listing import ListOptions
@@ -35,6 +36,7 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
     "compare": (CompareOptions,),
     "match": (MatchOptions,),
     "probe": (ProbeOptions,),
+    "convert": (ConvertOptions,),
     "prove": (ProveOptions,),
     "golden": (GoldenOptions,),
     "show": (ShowOptions,),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +12,7 @@ from twinstep.port.matching import match
 from twinstep.report import check_outputs, write_json
 from twinstep.trace.ledger import Trace
 from twinstep.trace.storage import load_trace
-
-_MAX = 1 << 40  # bytes: as much as a file of weights has
+from twinstep.weights import safetensors_file
 
 
 @dataclass(frozen=True)
@@ -61,17 +59,4 @@ def command(arguments: list[str]) -> int:
 def _read(name: str) -> Trace | Mapping[str, np.ndarray]:
     """A trace, or a file of weights."""
     path = files.checked_path("trace", name)
-    return read_weights(path) if path.suffix == ".safetensors" else load_trace(path)
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file. InputError for what is none."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return dict(load(files.read(path, _MAX)))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
-        raise InputError(f"{path} is no safetensors file: {error}") from None
+    return safetensors_file.read(path) if path.suffix == ".safetensors" else load_trace(path)

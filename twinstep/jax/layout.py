@@ -61,7 +61,8 @@ def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
     Args:
         model: A Flax model, of layers of `twinstep.jax.nn`, `nnx.Linear`, and modules of one's own.
         rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers, Flax's or one's own;
-            subclasses are of their kind. They come before those that are known.
+            subclasses are of their kind. They come before those that are known, or that
+            `nn.register` made so.
 
     Returns:
         The layout of `nnx.state(model, nnx.Param)`.
@@ -153,7 +154,8 @@ def _refuse_unknown(path: Path, modules: abc.Mapping[Path, nnx.Module], table: R
         if kind.__module__.startswith("flax.") and kind not in _CONTAINERS:
             raise InputError(
                 f"module_layout: {dotted(path[len(owner) :])!r} of layer {dotted(owner)!r}, a "
-                f"{_called(layer)}, has no rule, expected one in rules={{{kind.__name__}: ...}}"
+                f"{_called(layer)}, has no rule, expected one in rules={{{kind.__name__}: ...}}, "
+                "or by nn.register"
             )
 
 

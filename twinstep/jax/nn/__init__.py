@@ -195,6 +195,9 @@ from twinstep.jax.nn.rnn_cells import (
     LSTMCell,
     RNNCell,
 )
+from twinstep.jax.nn.rules import (
+    register,
+)
 from twinstep.jax.nn.smooth_activation import (
     CELU,
     ELU,
@@ -272,5 +275,5 @@ __all__ = [
     "TripletMarginLoss", "TripletMarginWithDistanceLoss", "Unflatten", "Unfold", "Upsample",
     "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
     "default_generator", "dot_general", "from_torch", "functional", "init", "load_state_dict",
-    "manual_seed", "state_dict", "to_tensor", "utils",
+    "manual_seed", "register", "state_dict", "to_tensor", "utils",
 ]  # fmt: skip

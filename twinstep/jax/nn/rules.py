@@ -9,7 +9,7 @@ from flax import nnx
 from twinstep.errors import InputError
 from twinstep.jax.trees import dotted
 
-__all__ = ["RULES", "Rule", "Rules", "rules_of"]
+__all__ = ["RULES", "Rule", "Rules", "register", "rules_of"]
 
 
 class Rule(NamedTuple):
@@ -77,6 +77,7 @@ RULES: dict[Any, abc.Mapping[str, Rule]] = {
     nnx.LayerNorm: _SCALED,
     nnx.RMSNorm: {"weight": Rule(("scale",), None)},
     nnx.GroupNorm: _SCALED,
+    nnx.InstanceNorm: _SCALED,
     nnx.BatchNorm: _SCALED
     | {"running_mean": Rule(("mean",), None), "running_var": Rule(("var",), None)},
 }
@@ -85,3 +86,45 @@ RULES: dict[Any, abc.Mapping[str, Rule]] = {
 def rules_of(module: nnx.Module, table: Rules) -> abc.Mapping[str, Rule]:
     """The rules for a layer of a kind in the table, or of one made from such; else none."""
     return next((table[kind] for kind in type(module).__mro__ if kind in table), {})
+
+
+def register(kind: type[nnx.Module], rules: abc.Mapping[str, Rule]) -> None:
+    """Makes the rules of a kind of layer known to all that names or lays out parameters.
+
+    `nn.state_dict`, `nn.load_state_dict`, `module_layout` and `load_params` follow them from then
+    on, for the layers made from it too; `rules=` of a single call comes before them.
+
+    Args:
+        kind: A class of Flax's layers, or of one's own.
+        rules: {PyTorch's name: where Flax keeps it}.
+
+    Raises:
+        InputError: For what is no class of layers, no rules, or a class that has other rules.
+
+    Example:
+        >>> from flax import nnx
+        >>> from twinstep.jax import nn
+        >>> from twinstep.jax.layout import Rule
+        >>> class Upsampling(nnx.ConvTranspose):  # as PyTorch has it, with transpose_kernel=True
+        ...     pass
+        >>> weight = Rule(("kernel",), (3, 2, 0, 1))  # (H, W, out, in) to (in, out, H, W)
+        >>> nn.register(Upsampling, {"weight": weight, "bias": Rule(("bias",), None)})
+        >>> layer = Upsampling(3, 8, (5, 5), transpose_kernel=True, rngs=nnx.Rngs(0))
+        >>> {name: array.shape for name, array in nn.state_dict(layer).items()}
+        {'weight': (3, 8, 5, 5), 'bias': (8,)}
+
+    Source: https://docs.pytorch.org/docs/stable/nn.html
+    """
+    if not isinstance(kind, type) or not issubclass(kind, nnx.Module):
+        raise InputError(f"register: kind is {kind!r}, expected a class of nnx.Module")
+    if not isinstance(rules, abc.Mapping) or not rules:
+        raise InputError(f"register: rules is {rules!r}, expected {{PyTorch's name: Rule}}")
+    for name, rule in rules.items():
+        if not isinstance(name, str) or not isinstance(rule, Rule):
+            raise InputError(f"register: rules has {name!r}: {rule!r}, expected a name and a Rule")
+    if RULES.get(kind, rules) != rules:
+        raise InputError(
+            f"register: {kind.__name__} has rules already, {', '.join(RULES[kind])}; expected "
+            "those, or rules= of a single call"
+        )
+    RULES[kind] = dict(rules)

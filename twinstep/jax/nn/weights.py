@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.flax import load_file
 
 from twinstep.errors import InputError
 from twinstep.jax.nn.module import Buffer, children_of, held_by
 from twinstep.jax.nn.rules import RULES, Rules, rules_of
+from twinstep.weights.reading import read_state_dict, unwrapped
 
 __all__ = ["load_state_dict", "state_dict"]
 
@@ -72,7 +72,7 @@ def _refuse(module: Any, prefix: str) -> None:
     kind = type(module).__name__
     raise InputError(
         f"{prefix.removesuffix('.') or 'module'} is Flax's {kind}, which has no rule, expected one "
-        f"in rules={{{kind}: ...}}"
+        f"in rules={{{kind}: ...}}, or by nn.register"
     )
 
 
@@ -99,7 +99,7 @@ def state_dict(
         module: Of the kit's layers, of Flax's that have a rule, and of modules of one's own.
         state: What to take in place of the module's own arrays, an nnx.State or its pure dict, as
             `nnx.grad` gives; what it does not have is left out.
-        rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers.
+        rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers, as for `register`.
 
     Returns:
         {name: array}, in PyTorch's names, order and layout; a tied weight under all its names.
@@ -140,14 +140,16 @@ def load_state_dict(
 
     Args:
         module: As for `state_dict`; it is changed in place.
-        state_dict: {name: array}, NumPy's or JAX's; or a .safetensors file.
+        state_dict: {name: array}, NumPy's or JAX's; or its file: .safetensors, the .index.json
+            that lists several, or PyTorch's .pt, .pth or .bin, which asks for PyTorch. Of a file
+            the "module." of DDP and the "_orig_mod." of torch.compile are taken off.
         strict: Whether an entry that is missing or unexpected is refused.
         cast: Whether arrays of another dtype are cast to the module's; else they are refused.
-        rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers.
+        rules: {kind of layer: {PyTorch's name: its `Rule`}} of further layers, as for `register`.
 
     Raises:
         InputError: For all that does not fit, in one line: what is missing, unexpected, of another
-            shape or dtype, or NaN; nothing is loaded then.
+            shape or dtype, or NaN; and for a file that cannot be read. Nothing is loaded then.
 
     Example:
         >>> import numpy as np
@@ -160,8 +162,12 @@ def load_state_dict(
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
-    given = state_dict if isinstance(state_dict, Mapping) else read(state_dict)
     found = entries(module, rules)
+    given: Mapping[str, Any]
+    if isinstance(state_dict, Mapping):
+        given = state_dict
+    else:
+        given = unwrapped(read_state_dict(state_dict), found)
     arrays = {name: np.asarray(array) for name, array in given.items() if name in found}
     wrong = _unfit(found, given, arrays, strict, cast)
     if wrong:
@@ -210,19 +216,6 @@ def _has_nan(array: np.ndarray[Any, Any]) -> bool:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def read(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arrays of a .safetensors file. InputError for what is none."""
-    path = os.fspath(file)
-    if not path.endswith(".safetensors"):
-        raise InputError(f"{path}: expected a .safetensors file")
-    try:
-        return dict(load_file(path))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # safetensors has no public class of its own errors
-        raise InputError(f"{path}: no safetensors file: {error}") from None
 
 
 def _key(path: tuple[Any, ...]) -> tuple[str, ...]:
