@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if odd := {entry["dtype"] for _, entry in found} - _NAMES.keys():
         expected = f"expected one of {', '.join(_NAMES)}"
         raise InputError(f"{path} has arrays of {', '.join(sorted(odd))}, {expected}")
-    return {name: _array(entry) for name, entry in found}
+    held_by = dict(found)  # in an order of its own
+    return {name: _array(held_by[name]) for name in _header(content) if name in held_by}
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """What a sound file says at its beginning, in its order."""
+    header: dict[str, Any] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header
 
 
 def _array(entry: Mapping[str, Any]) -> np.ndarray:
@@ -51,17 +59,19 @@ def encoded(named: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
             raise InputError(
                 f"{name!r} is {kind}, which no safetensors file has, expected {', '.join(CODES)}"
             )
-    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
-    parts, end = [], 0
     # the widest first, so that each array begins at a multiple of its numbers' size
-    for name, array in sorted(named.items(), key=lambda entry: -entry[1].dtype.itemsize):
-        start, end = end, end + array.nbytes
-        header[name] = {
+    widest = sorted(named, key=lambda name: -named[name].dtype.itemsize)
+    ends = dict(zip(widest, accumulate(named[name].nbytes for name in widest), strict=True))
+    entries = {
+        name: {
             "dtype": CODES[kinds[name]],
             "shape": list(array.shape),
-            "data_offsets": [start, end],
+            "data_offsets": [ends[name] - array.nbytes, ends[name]],
         }
-        parts.append(bits(array).data)
-    text = json.dumps(header).encode()
+        for name, array in named.items()
+    }
+    own = {} if metadata is None else {"__metadata__": dict(metadata)}
+    text = json.dumps(own | entries).encode()
     text += b" " * (-len(text) % _ALIGNED)
+    parts = [bits(named[name]).data for name in widest]
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])

@@ -17,6 +17,7 @@ from twinstep.errors import InputError
 from twinstep.jax.nn.module import Buffer, children_of, held_by
 from twinstep.jax.nn.rules import RULES, Rules, rules_of
 from twinstep.weights.reading import read_state_dict, unwrapped
+from twinstep.weights.tensors import has_nan
 
 __all__ = ["load_state_dict", "state_dict"]
 
@@ -200,7 +201,7 @@ def _unfit(
             wrong.append(
                 f"{name!r} is {array.dtype}, expected {entry.variable.dtype}, or cast=True"
             )
-        elif _has_nan(array):
+        elif has_nan(array):
             wrong.append(f"{name!r} has NaN")
     return wrong
 
@@ -208,10 +209,6 @@ def _unfit(
 def held_dtype(dtype: Any) -> Any:
     """What JAX holds a dtype in: integers of 64 bits in 32 without x64, as they are counts."""
     return jax.dtypes.canonicalize_dtype(dtype) if jnp.issubdtype(dtype, jnp.integer) else dtype
-
-
-def _has_nan(array: np.ndarray[Any, Any]) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.inexact) and np.isnan(array).any())
 
 
 def _listed(names: list[str]) -> str:
