@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from helpers.commands import command, python, refusal, without
 from helpers.weights_files import Named, same, saved, shards
 from port.programs import transformer_linen, transformer_torch
@@ -84,6 +85,21 @@ def test_a_float_is_cast_where_it_is_asked_for_alone(tmp_path: Path) -> None:
     assert kinds == ["bfloat16", "int64", "bfloat16"]
     convert(tmp_path / "in.safetensors", tmp_path / "c.safetensors")
     assert same(read_weights(tmp_path / "c.safetensors"), named)
+
+
+def test_a_checkpoint_of_an_nnx_state_and_one_that_a_manager_keeps(tmp_path: Path) -> None:
+    """Numbers of a list are text there, and each array is behind a `value`."""
+    linear = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    model = nnx.List([linear, nnx.BatchNorm(2, rngs=nnx.Rngs(0))])
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    with checkpoint.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "100" / "default", nnx.state(model))
+    says = refusal("convert", tmp_path / "100", tmp_path / "a.pt")
+    assert says.endswith(f"no checkpoint of orbax's, did you mean {tmp_path / '100' / 'default'}?")
+    convert(tmp_path / "100" / "default", tmp_path / "a.pt")
+    found = pickled.read(tmp_path / "a.pt")
+    assert {*found} == {"0.kernel", "0.bias", "1.scale", "1.bias", "1.mean", "1.var"}
+    np.testing.assert_array_equal(found["0.kernel"], linear.kernel[...])
 
 
 # A port's own map

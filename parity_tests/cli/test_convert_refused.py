@@ -219,5 +219,27 @@ def test_an_out_that_cannot_be_is_said_before_anything_is_read(tmp_path: Path) -
     assert refusal("convert", file) == "convert takes the file IN and OUT, 1 given"
     says = refusal("convert", file, tmp_path / "a.pt", "--to", "jax")
     assert says == "to is 'jax', expected --mapping with it"
+    index, where = shards(tmp_path, theirs())
+    for shard in where.values():
+        says = refusal("convert", index, tmp_path / shard)
+        assert says.endswith("which IN is read from, expected another")
     inside = {"a": np.ones(1), "a.b": np.ones(1)}
     assert "which is an array" in refusal("convert", saved(tmp_path, inside), tmp_path / "tree")
+
+
+@pytest.mark.parametrize("out", ["out", "out.pt", "out.safetensors"])
+def test_what_cannot_be_written_to_its_end_leaves_nothing(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when all is written but the name."""
+    file = saved(tmp_path, theirs())
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        says = refusal("convert", file, tmp_path / out)
+    assert says == f"{tmp_path / out} cannot be written: No space left on device"
+    assert [*tmp_path.iterdir()] == [file]
+    convert(file, tmp_path / out)
