@@ -73,6 +73,17 @@ def test_empty_arrays_and_an_own_order(tmp_path: Path) -> None:
     assert says.endswith("d: 'z' is of shape (0, 3), which orbax keeps nothing of")
 
 
+def test_tensors_that_are_views_are_what_they_show(tmp_path: Path) -> None:
+    """Transposed, a part of another's memory, and conjugate by a mark alone."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    views = {"t": whole.T, "part": whole[1:, ::2], "conj": torch.tensor([1 + 2j]).conj()}
+    views["imag"] = torch.tensor([1 + 2j]).conj().imag  # negative by a mark
+    torch.save(views, tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "b.safetensors")
+    found = load_torch(tmp_path / "b.safetensors")
+    assert all(torch.equal(found[name], view) for name, view in views.items())
+
+
 def test_a_float_is_cast_where_it_is_asked_for_alone(tmp_path: Path) -> None:
     named: dict[str, np.ndarray] = {"a": np.array([0.1, -np.inf]), "c": np.ones(2, "float16")}
     named["b"] = np.array([1], "int64")

@@ -116,6 +116,17 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(bad: str, tmp_path
     assert sorted(tmp_path.iterdir()) == [file, mapping, out]
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64"]
+)
+def test_a_nan_of_any_dtype_is_refused_or_asked_for(dtype: str, tmp_path: Path) -> None:
+    given = torch.tensor([1, torch.nan]).to(getattr(torch, dtype))
+    torch.save({"fine": torch.ones(1, dtype=torch.int64), "odd": given}, tmp_path / "a.pt")
+    says = f"{tmp_path / 'a.pt'}: NaN in 'odd', expected numbers, or --allow-nan"
+    assert refusal("convert", tmp_path / "a.pt", tmp_path / "b") == says
+    convert(tmp_path / "a.pt", tmp_path / "b", "--allow-nan")
+
+
 def spoiled(change: Callable[[dict[str, str]], object]) -> Callable[[Path], Path]:
     """An index of which something is changed."""
 

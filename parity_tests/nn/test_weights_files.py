@@ -98,6 +98,13 @@ def test_a_module_of_that_name_keeps_it(prefix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours["module"].weight, arrays(theirs)["module.weight"])
 
 
+def test_a_prefix_of_some_names_alone_is_no_wrapper(tmp_path: Path) -> None:
+    named = arrays(torch.nn.Linear(3, 2))
+    file = saved(tmp_path, {"module.weight": named["weight"], "bias": named["bias"]})
+    with pytest.raises(InputError, match=r"missing 'weight'; unexpected 'module\.weight'"):
+        nn.load_state_dict(nn.Linear(3, 2), file)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_another_dtype_is_asked_for_or_refused(dtype: str, suffix: str, tmp_path: Path) -> None:
