@@ -108,7 +108,7 @@ class GPT(nn.Module):
         places = jnp.arange(tokens.shape[1])
         x = self.transformer["wte"](tokens) + self.transformer["wpe"](places)
         x = self.transformer["drop"](x)
-        for block in self.transformer["h"]:
+        for block in self.transformer["h"].children():
             x = block(x)
         return self.lm_head(self.transformer["ln_f"](x))
 
