@@ -1,4 +1,4 @@
-"""docs/porting/functional.md, losses.md, layers.md say what the tables say, and gaps that are so."""
+"""functional.md, losses.md and layers.md of docs/porting say what the tables say, and true gaps."""
 
 import pytest
 from helpers.porting_tables import PAGES, Page, as_stated, other_gaps, other_words, stated

@@ -245,7 +245,7 @@ def differences_from(
     layer: Layer,
     dtype: str = "float64",
     jit: bool | None = None,
-    more: Mapping[str, Any] = {},  # noqa: B006 - read only
+    more: Mapping[str, Any] = {},
 ) -> list[str]:
     """What a function of (parameters, *inputs) does otherwise than PyTorch's module, a line each.
 

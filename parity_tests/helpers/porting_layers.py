@@ -68,14 +68,16 @@ def _modules() -> Iterator[Any]:
             yield importlib.import_module(f"helpers.{found.name}")
 
 
+def every() -> Iterator[tuple[str, LayerPort]]:
+    """(class, its row) of what is called."""
+    for module in _modules():
+        for name, rows in module.PORTS.items():
+            yield from ((name, row) for row in rows)
+
+
 def ports() -> dict[str, tuple[str, LayerPort]]:
     """{first cell: (class, its row)} of what is called."""
-    return {
-        cell_of(name, row): (name, row)
-        for module in _modules()
-        for name, rows in module.PORTS.items()
-        for row in rows
-    }
+    return {cell_of(name, row): (name, row) for name, row in every()}
 
 
 def as_functions() -> dict[str, str]:
@@ -85,7 +87,7 @@ def as_functions() -> dict[str, str]:
 
 def rows() -> dict[str, tuple[Port, Callable[[], float]]]:
     """{first cell: (what the row says, how far its naive port is off)}, by the classes' names."""
-    found = [
+    found: list[tuple[str, str, Port, Callable[[], float]]] = [
         (name, cell, row.port, functools.partial(off_by, name, row))
         for cell, (name, row) in ports().items()
     ]
@@ -124,15 +126,16 @@ def made_in_pytorch(name: str, row: LayerPort) -> Any:
     module = in_pytorch(name, row.layer, "float64")
     for buffer in module.buffers():
         if buffer.is_floating_point():
-            buffer += torch.linspace(0.1, 0.5, buffer.numel(), dtype=buffer.dtype)
+            buffer.add_(torch.linspace(0.1, 0.5, buffer.numel(), dtype=buffer.dtype))
     return module
 
 
 def off_by(name: str, row: LayerPort) -> float:
-    """How far its naive port is off, as `gap` has it."""
+    """How far its naive port is off, as `gap` has it; 0 where there is none."""
+    if row.port.naive_call is None:
+        return 0.0
     with jax.enable_x64(True):
         module = made_in_pytorch(name, row)
-        assert row.port.naive_call is not None
         if row.of == FIRST:
             return _gap_at_first(module, row.port.naive_call)
         args, kwargs = cast([list(row.layer.inputs), dict(row.layer.options)], "float64")
@@ -149,7 +152,7 @@ def _gap_at_first(module: Any, call: Callable[..., Any]) -> float:
     )
 
 
-def differences(name: str, row: LayerPort, call: Callable[..., Any]) -> list[str]:
+def differences(name: str, row: LayerPort, call: Any) -> list[str]:
     """What a call does otherwise than PyTorch's layer, a line each."""
     with jax.enable_x64(True):
         module = made_in_pytorch(name, row)

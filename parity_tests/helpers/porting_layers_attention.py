@@ -32,12 +32,12 @@ def _heads(params: Any, prefix: str = "", **options: Any) -> Any:
     )
     weights = jnp.split(params[f"{prefix}in_proj_weight"], 3)
     biases = jnp.split(params[f"{prefix}in_proj_bias"], 3)
-    parts = (layer.query, layer.key, layer.value)
+    weights.append(params[f"{prefix}out_proj.weight"])
+    biases.append(params[f"{prefix}out_proj.bias"])
+    parts: Any = (layer.query, layer.key, layer.value, layer.out)
     for part, weight, bias in zip(parts, weights, biases, strict=True):
-        part.kernel[...] = weight.T.reshape(E, H, E // H)
-        part.bias[...] = bias.reshape(H, E // H)
-    layer.out.kernel[...] = params[f"{prefix}out_proj.weight"].T.reshape(H, E // H, E)
-    layer.out.bias[...] = params[f"{prefix}out_proj.bias"]
+        part.kernel[...] = weight.T.reshape(part.kernel.shape)
+        part.bias[...] = bias.reshape(part.bias.shape)
     return layer
 
 
@@ -146,7 +146,7 @@ PORTS: dict[str, list[LayerPort]] = {
         _row(
             f"{_FLAX}(q, k, v, mask=~key_padding_mask[:, None, None], sow_weights=True), where a "
             "key is left",
-            functools.partial(_attention),
+            _attention,
             f"{_FLAX}(q, k, v, mask=key_padding_mask[:, None, None])",
             functools.partial(_attention, turned=False),
             "as for attn_mask; it is of samples and keys",
@@ -245,7 +245,7 @@ PORTS["MultiheadAttention"] += [
             None,
             f"{_FLAX}(q, k, v)",
             functools.partial(_attention, exact=False),
-            "a key and a value of 0 more; neither is in Flax, nor add_bias_kv",
+            "a key and a value of 0 are added; Flax has neither this nor add_bias_kv",
         ),
     ),
     LayerPort(

@@ -36,9 +36,7 @@ def _padded_embedding(m: Any, params: Any, ids: Any) -> Any:
 
 
 def _first_embedding(m: Any, **options: Any) -> dict[str, Any]:
-    return {
-        "weight": first(nnx.Embed, m.num_embeddings, m.embedding_dim, **options)["embedding"]
-    }
+    return {"weight": first(nnx.Embed, m.num_embeddings, m.embedding_dim, **options)["embedding"]}
 
 
 def _prelu(m: Any, params: Any, x: Any) -> Any:

@@ -29,7 +29,8 @@ def _padded(mode: str, last_first: bool = True, **options: Any) -> Any:
 
 
 def _pad_row(kind: str, rank: int) -> LayerPort:
-    mode, value = MODES[kind], {"constant_values": 1.5} if kind == "Constant" else {}
+    mode = MODES[kind]
+    value: dict[str, Any] = {"constant_values": 1.5} if kind == "Constant" else {}
     more = ", constant_values=value" if value else ""
     text = "" if mode == "constant" else f', mode="{mode}"'
     inner = ["(left, right)", "(top, bottom)", "(front, back)"][:rank]
@@ -114,8 +115,8 @@ PORTS: dict[str, list[LayerPort]] = {
                 "x.reshape(N, H, W, r, r, C).transpose(0, 1, 3, 2, 4, 5)"
                 ".reshape(N, H * r, W * r, C)",
                 functools.partial(_shuffled, behind=True),
-                "that is TensorFlow's depth_to_space: in PyTorch a pixel's parts stand behind the "
-                "channels",
+                "that is TensorFlow's depth_to_space: in PyTorch the channels are (C, r, r), there "
+                "(r, r, C)",
             ),
         )
     ],
@@ -129,7 +130,7 @@ PORTS: dict[str, list[LayerPort]] = {
                 "x.reshape(N, H // r, r, W // r, r, C).transpose(0, 1, 3, 2, 4, 5)"
                 ".reshape(N, H // r, W // r, -1)",
                 functools.partial(_unshuffled, behind=True),
-                "that is TensorFlow's space_to_depth, and how images are cut into patches",
+                "that is TensorFlow's space_to_depth, whose channels are (r, r, C)",
             ),
         )
     ],

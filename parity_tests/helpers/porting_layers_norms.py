@@ -74,8 +74,8 @@ _BIASED = Port(
 
 
 def _local(m: Any, params: Any, x: Any, total: bool = False) -> Any:
-    ends = [(m.size // 2, (m.size - 1) // 2)]
-    near = nnx.avg_pool(last(x)[..., None] ** 2, (m.size,), padding=ends)[..., 0]
+    ends = [(0, 0), (0, 0), (m.size // 2, (m.size - 1) // 2)]
+    near = nnx.avg_pool(last(x)[..., None] ** 2, (1, 1, m.size), padding=ends)[..., 0]
     near = near * m.size if total else near
     return second(last(x) / (m.k + m.alpha * near) ** m.beta)
 
@@ -183,17 +183,31 @@ PORTS: dict[str, list[LayerPort]] = {
         )
     ],
 }
-for _name in ("LocalResponseNorm", "CrossMapLRN2d"):
-    PORTS[_name] = [
-        LayerPort(
-            Layer((3, 0.5), {}, (drawn(2, 5, 3, 2),)),
-            Port(
-                "near = nnx.avg_pool(x[..., None]**2, (size,), padding=[(size // 2, (size - 1) // "
-                "2)])[..., 0]; x / (k + alpha * near) ** beta, of an odd size",
-                _local,
-                "near = size * nnx.avg_pool(...)[..., 0]; x / (k + alpha * near) ** beta",
-                functools.partial(_local, total=True),
-                "alpha multiplies the mean over the channels near, not their sum as in the paper",
-            ),
-        )
-    ]
+_LOCAL = Layer((3, 0.5), {}, (drawn(2, 5, 3, 2),))
+_POOL = "nnx.avg_pool(x[..., None] ** 2, (1, 1, size), padding=[(0, 0), (0, 0), (a, b)])[..., 0]"
+_NEAR = f"near = {_POOL}; x / (k + alpha * near) ** beta, a = size // 2, b = (size - 1) // 2"
+PORTS["LocalResponseNorm"] = [
+    LayerPort(
+        _LOCAL,
+        Port(
+            _NEAR,
+            _local,
+            "near = size * nnx.avg_pool(...)[..., 0]; x / (k + alpha * near) ** beta",
+            functools.partial(_local, total=True),
+            "alpha multiplies the mean over the channels near, not their sum as in the paper",
+        ),
+    )
+]
+PORTS["CrossMapLRN2d"] = [
+    LayerPort(
+        _LOCAL,
+        Port(
+            None,
+            None,
+            _NEAR,
+            _local,
+            "that is LocalResponseNorm; here the first channel stays in every window, and the "
+            "gradient's windows are others than the value's",
+        ),
+    )
+]

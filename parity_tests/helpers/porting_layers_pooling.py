@@ -87,15 +87,18 @@ def _rows(rank: int, kind: str) -> list[LayerPort]:
 
 
 def _adaptive(rank: int, kind: str) -> list[LayerPort]:
-    pool, reduction = (
-        (nnx.max_pool, jnp.max) if kind == "max" else (nnx.avg_pool, jnp.mean)
-    )
+    pool, reduction = (nnx.max_pool, jnp.max) if kind == "max" else (nnx.avg_pool, jnp.mean)
     return [
         LayerPort(
             Layer((1,), {}, (drawn(2, 3, *ODD[rank]),)),
             Port(
                 f"jnp.{reduction.__name__}(x, axes, keepdims=True)",
                 _whole(reduction),
+                None,
+                None,
+                "of equal largest entries PyTorch derives one, jnp.max all"
+                if kind == "max"
+                else "",
             ),
         ),
         LayerPort(
@@ -105,8 +108,7 @@ def _adaptive(rank: int, kind: str) -> list[LayerPort]:
                 None,
                 f"nnx.{kind}_pool(x, window, window), window = (H // 3, ...)",
                 _cut(pool),
-                "where 3 does not divide the size PyTorch's windows overlap, and leave nothing "
-                "out",
+                "where 3 does not divide the size PyTorch's windows overlap, and leave nothing out",
             ),
         ),
     ]

@@ -94,20 +94,21 @@ PORTS: dict[str, list[LayerPort]] = {
                 "nnx.RNN(nnx.SimpleCell(D, H, dtype=x.dtype), time_major=True)(x), its bias "
                 "b_ih + b_hh",
                 _simple,
-                "nnx.RNN(nnx.SimpleCell(D, H, dtype=x.dtype), time_major=True)(x), its bias a parameter",
+                "nnx.RNN(nnx.SimpleCell(D, H, dtype=x.dtype), time_major=True)(x), its one bias "
+                "a parameter",
                 functools.partial(_simple, half=True),
                 f"{_ONE_BIAS}; Flax's computes in float32 unless told not to",
             ),
         ),
         LayerPort(
-            Layer((D, H), {"nonlinearity": "relu"}, (X,)),
+            Layer((D, H), {"nonlinearity": "relu"}, (drawn(T, T, D),)),
             Port(
                 "nnx.RNN(nnx.SimpleCell(D, H, activation_fn=jax.nn.relu, dtype=x.dtype), "
                 "time_major=True)(x), its bias b_ih + b_hh",
                 _simple,
                 "nnx.RNN(nnx.SimpleCell(D, H, activation_fn=jax.nn.relu, dtype=x.dtype))(x)",
                 functools.partial(_simple, time_major=False),
-                "the steps are PyTorch's first axis unless batch_FIRST, Flax's second",
+                "the steps are PyTorch's first axis unless batch_first=True, Flax's second",
             ),
         ),
     ],
@@ -117,7 +118,8 @@ PORTS: dict[str, list[LayerPort]] = {
             Port(
                 "nnx.RNN(nnx.OptimizedLSTMCell(D, H), time_major=True)(x), its bias b_ih + b_hh",
                 _lstm,
-                "nnx.RNN(nnx.OptimizedLSTMCell(D, H), time_major=True)(x), its bias a parameter",
+                "nnx.RNN(nnx.OptimizedLSTMCell(D, H), time_major=True)(x), its one bias a "
+                "parameter",
                 functools.partial(_lstm, half=True),
                 f"{_ONE_BIAS}; the order of the gates is one",
             ),
@@ -159,7 +161,7 @@ PORTS: dict[str, list[LayerPort]] = {
                 "nnx.RNN(nnx.GRUCell(D, H), time_major=True)(x), its bias b_ih + b_hh",
                 _gru,
                 "the reset gate multiplies W_hn h + b_hn: Flax's cell has no bias there, and "
-                "its r (...) + b_hn is another function",
+                "b_hn added elsewhere is another function",
             ),
         )
     ],
@@ -169,7 +171,7 @@ PORTS: dict[str, list[LayerPort]] = {
             Port(
                 "nnx.SimpleCell(D, H, dtype=x.dtype)(h, x)[0], its bias b_ih + b_hh",
                 lambda m, params, x, h: _cell(nnx.SimpleCell, params)(h, x)[0],
-                "nnx.SimpleCell(D, H, dtype=x.dtype)(h, x)[0], its bias a parameter",
+                "nnx.SimpleCell(D, H, dtype=x.dtype)(h, x)[0], its one bias a parameter",
                 lambda m, params, x, h: _cell(nnx.SimpleCell, params, half=True)(h, x)[0],
                 _ONE_BIAS,
             ),

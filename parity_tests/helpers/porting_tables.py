@@ -72,7 +72,8 @@ PAGES = (
     Page("functional", "functions", _FUNCTIONAL, "function",
          lambda: porting_functions.rows(losses=False)),
     Page("losses", "losses", _LOSSES, "function", lambda: porting_functions.rows(losses=True)),
-    Page("layers", "layers", porting_layers.INTRO, "PyTorch's and the kit's", porting_layers.rows),
+    Page("layers", "layers", porting_layers.INTRO, "PyTorch's call and the kit's",
+         porting_layers.rows),
 )  # fmt: skip
 
 
