@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from flax.nnx.nn.attention import dot_product_attention_weights
 from helpers.kit_parity import Port
 from helpers.layer_parity import Layer, drawn_from, given, kit_function
 from helpers.porting_layers import FIRST, LayerPort, drawn
@@ -41,15 +42,22 @@ def _heads(params: Any, prefix: str = "", **options: Any) -> Any:
     return layer
 
 
+def _exact(q: Any, k: Any, v: Any, mask: Any = None, **_: Any) -> jax.Array:
+    """Attention whose softmax is of the arrays' dtype; Flax's own is of float32."""
+    weights = dot_product_attention_weights(q, k, mask=mask)
+    return jnp.einsum("...hqk,...khd->...qhd", weights, v)
+
+
 def _attention(
     m: Any, params: Any, q: Any, k: Any, v: Any, *, attn_mask: Any = None,
     key_padding_mask: Any = None, need_weights: bool = False, turned: bool = True,
     exact: bool = True,
 ) -> Any:  # fmt: skip
-    """turned: the mask is. exact: by the way that sow_weights takes, whose softmax is of float64"""
+    """turned: the mask is. exact: the softmax is of the arrays' dtype"""
     barred = attn_mask if key_padding_mask is None else key_padding_mask[:, None, None]
     mask = None if barred is None else ~barred if turned else barred
-    return _heads(params)(q, k, v, mask=mask, sow_weights=exact)
+    own = {"attention_fn": _exact} if exact else {}
+    return _heads(params, **own)(q, k, v, mask=mask)
 
 
 def _encoder_layer(m: Any, params: Any, x: Any, src_mask: Any = None) -> Any:
@@ -62,7 +70,7 @@ def _encoder_layer(m: Any, params: Any, x: Any, src_mask: Any = None) -> Any:
         given(layer, {key: params[f"{name}.{key}"] for key in ("weight", "bias")})
     norm1, norm2, up, down = layers
     mask = None if src_mask is None else ~src_mask
-    x = norm1(x + _heads(params, "self_attn.")(x, mask=mask, sow_weights=True))
+    x = norm1(x + _heads(params, "self_attn.", attention_fn=_exact)(x, mask=mask))
     return norm2(x + down(jax.nn.relu(up(x))))
 
 
@@ -123,20 +131,25 @@ def _stacked(kind: Any) -> Any:
 
 MADE: dict[str, Any] = {"dim_feedforward": 6, "dropout": 0.0, "batch_first": True}
 _FLAX = "nnx.MultiHeadAttention(H, E, decode=False)"
-_FLOAT32 = "Flax's softmax is of float32 in float64 too, unless it keeps the weights"
+_EXACT = _FLAX.replace(")", ", attention_fn=exact)")
+_FLOAT32 = (
+    "Flax's softmax is of float32 in float64 too, but in `exact = lambda q, k, v, mask=None, **_: "
+    'jnp.einsum("...hqk,...khd->...qhd", dot_product_attention_weights(q, k, mask=mask), v)` of '
+    "`flax.nnx.nn.attention`"
+)
 _NORMS = "PyTorch's norms stand behind each part unless norm_first=True"
 
 PORTS: dict[str, list[LayerPort]] = {
     "MultiheadAttention": [
         _row(
-            f"{_FLAX}(q, k, v, sow_weights=True)",
+            f"{_EXACT}(q, k, v)",
             _attention,
             f"{_FLAX}(q, k, v)",
             functools.partial(_attention, exact=False),
             f"{_FLOAT32}; in_proj_weight is the three of (E, E) in one, Flax's kernels (E, H, D)",
         ),
         _row(
-            f"{_FLAX}(q, k, v, mask=~attn_mask, sow_weights=True)",
+            f"{_EXACT}(q, k, v, mask=~attn_mask)",
             _attention,
             f"{_FLAX}(q, k, v, mask=attn_mask)",
             functools.partial(_attention, turned=False),
@@ -144,8 +157,7 @@ PORTS: dict[str, list[LayerPort]] = {
             attn_mask=CAUSAL,
         ),
         _row(
-            f"{_FLAX}(q, k, v, mask=~key_padding_mask[:, None, None], sow_weights=True), where a "
-            "key is left",
+            f"{_EXACT}(q, k, v, mask=~key_padding_mask[:, None, None]), where a key is left",
             _attention,
             f"{_FLAX}(q, k, v, mask=key_padding_mask[:, None, None])",
             functools.partial(_attention, turned=False),
@@ -157,7 +169,7 @@ PORTS: dict[str, list[LayerPort]] = {
         LayerPort(
             Layer((E, H), MADE, (SRC,), {"src_mask": CAUSAL}),
             Port(
-                "x = norm1(x + attention(x, mask=~src_mask, sow_weights=True)); "
+                "x = norm1(x + attention(x, mask=~src_mask)); "
                 "norm2(x + linear2(jax.nn.relu(linear1(x)))), of nnx.LayerNorm(E, epsilon=1e-5, "
                 "use_fast_variance=False)",
                 _encoder_layer,
@@ -224,11 +236,11 @@ PORTS["MultiheadAttention"] += [
     LayerPort(
         Layer((E, H), {}, (SRC, SRC, SRC), {"need_weights": False}),
         Port(
-            f"{_FLAX}(q, k, v, sow_weights=True), of arrays of (N, S, E)",
+            f"{_EXACT}(q, k, v), of arrays of (N, S, E)",
             lambda m, params, *qkv, **_: jnp.swapaxes(
                 _attention(m, params, *(jnp.swapaxes(x, 0, 1) for x in qkv)), 0, 1
             ),
-            f"{_FLAX}(q, k, v, sow_weights=True), of arrays of (S, N, E)",
+            f"{_EXACT}(q, k, v), of arrays of (S, N, E)",
             _attention,
             "PyTorch's arrays are (S, N, E) unless batch_first=True",
         ),

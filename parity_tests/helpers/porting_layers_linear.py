@@ -194,6 +194,18 @@ PORTS: dict[str, list[LayerPort]] = {
             ),
         )
     ],
+    "ReLU6": [
+        LayerPort(
+            Layer((), {}, (np.array([-1.0, 0.0, 3.0, 6.0, 7.0]),)),
+            Port(
+                "jax.nn.relu6(x)",
+                lambda m, params, x: jax.nn.relu6(x),
+                "jnp.clip(x, 0, 6)",
+                lambda m, params, x: jnp.clip(x, 0, 6),
+                "at 0 and 6 the derivative is 0; jnp.clip's is 0.5",
+            ),
+        )
+    ],
     "Softmax2d": [
         LayerPort(
             Layer((), {}, (drawn(2, 3, 4, 5),)),
@@ -244,7 +256,6 @@ FUNCTIONS = {
     "PairwiseDistance": "pairwise_distance",
     "RReLU": "rrelu",
     "ReLU": "relu",
-    "ReLU6": "relu6",
     "SELU": "selu",
     "SiLU": "silu",
     "Sigmoid": "sigmoid",
