@@ -56,7 +56,7 @@ def _attention(
     """turned: the mask is. exact: the softmax is of the arrays' dtype"""
     barred = attn_mask if key_padding_mask is None else key_padding_mask[:, None, None]
     mask = None if barred is None else ~barred if turned else barred
-    own = {"attention_fn": _exact} if exact else {}
+    own: dict[str, Any] = {"attention_fn": _exact} if exact else {}
     return _heads(params, **own)(q, k, v, mask=mask)
 
 
