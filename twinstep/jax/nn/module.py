@@ -12,7 +12,15 @@ from twinstep.jax.nn.computed import Computed
 from twinstep.jax.nn.drawing import Keyed
 from twinstep.jax.nn.generator import Generator
 
-__all__ = ["Buffer", "Module", "Parameter", "children_of", "default_dtype", "variables_of", "walked"]
+__all__ = [
+    "Buffer",
+    "Module",
+    "Parameter",
+    "children_of",
+    "default_dtype",
+    "variables_of",
+    "walked",
+]
 
 
 class Parameter(nnx.Param[jax.Array]):

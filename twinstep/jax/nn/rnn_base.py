@@ -157,13 +157,9 @@ class RNNBase(Module):
         suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
         names = [name + suffix for suffix in suffixes for name in self._shapes(0)]
         computed = [name for name in names if name not in vars(self)]
-        return {
-            name: read(self, name, 4 if [name] == computed[:1] else 2)[...] for name in names
-        }
+        return {name: read(self, name, 4 if [name] == computed[:1] else 2)[...] for name in names}
 
-    def _states(
-        self, input: jax.Array, hx: Any, samples: int, batched: bool, dtype: Any
-    ) -> Carry:
+    def _states(self, input: jax.Array, hx: Any, samples: int, batched: bool, dtype: Any) -> Carry:
         """h, and c, before the first step, (L D, N, size) each; None: zeros."""
         what = type(self).__name__
         if input.dtype != dtype:
@@ -207,7 +203,8 @@ class RNNBase(Module):
     ) -> tuple[jax.Array, Carry]:  # fmt: skip
         """One direction of a layer. What its inputs add is one product for all steps."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        w_ih, w_hh, b_ih, b_hh, w_hr = (weights.get(name + suffix) for name in names)
+        held: Any = (weights.get(name + suffix) for name in names)
+        w_ih, w_hh, b_ih, b_hh, w_hr = held
         x = grid.product(rows, w_ih)
         x = x if b_ih is None else x + b_ih
         outputs, last = recurrence(

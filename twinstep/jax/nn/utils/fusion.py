@@ -48,9 +48,10 @@ def fuse_conv_bn_eval(conv: M, bn: Any, transpose: bool = False) -> M:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.fuse_conv_bn_eval.html
     """
-    fused: Any = _checked("fuse_conv_bn_eval", conv, bn)
-    fused.weight, fused.bias = fuse_conv_bn_weights(
-        fused.weight, fused.bias, *_settings(bn), transpose
+    fused = _checked("fuse_conv_bn_eval", conv, bn)
+    held: Any = fused
+    held.weight, held.bias = fuse_conv_bn_weights(
+        held.weight, held.bias, *_settings(bn), transpose=transpose
     )
     return fused
 
@@ -125,13 +126,14 @@ def fuse_linear_bn_eval(linear: M, bn: Any) -> M:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.fuse_linear_bn_eval.html
     """
-    fused: Any = _checked("fuse_linear_bn_eval", linear, bn)
-    if bn.num_features not in (fused.out_features, 1):
+    fused = _checked("fuse_linear_bn_eval", linear, bn)
+    held: Any = fused
+    if bn.num_features not in (held.out_features, 1):
         raise InputError(
             f"fuse_linear_bn_eval: bn has {bn.num_features} features, expected "
-            f"{fused.out_features}, as linear has outputs, or 1"
+            f"{held.out_features}, as linear has outputs, or 1"
         )
-    fused.weight, fused.bias = fuse_linear_bn_weights(fused.weight, fused.bias, *_settings(bn))
+    held.weight, held.bias = fuse_linear_bn_weights(held.weight, held.bias, *_settings(bn))
     return fused
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.jax.nn.module import Buffer, Module
@@ -46,9 +47,12 @@ class Orthogonal(Module):
         x = jnp.concatenate([x, jnp.zeros((*x.shape[:-1], n - k), x.dtype)], axis=-1)
         skew = x - x.conj().mT
         if self.orthogonal_map == "matrix_exp":
-            return jax.scipy.linalg.expm(skew)[..., :k]
-        one = jnp.eye(n, dtype=x.dtype)
-        return jnp.linalg.solve(one - skew / 2, one + skew / 2)[..., :k]
+            q = jax.scipy.linalg.expm(skew)
+        else:
+            one = jnp.eye(n, dtype=x.dtype)
+            q = jnp.linalg.solve(one - skew / 2, one + skew / 2)
+        first: jax.Array = q[..., :k]
+        return first
 
     def right_inverse(self, q: jax.Array) -> jax.Array:
         """What gives a matrix, or the orthogonal one that its QR decomposition has."""
@@ -71,12 +75,12 @@ class Orthogonal(Module):
             self.base[...] = base
         else:
             self.base = Buffer(base)
-        return jnp.broadcast_to(-jnp.eye(*q.shape[-2:], dtype=q.dtype), q.shape)
+        return jnp.broadcast_to(-jnp.eye(q.shape[-2], q.shape[-1], dtype=q.dtype), q.shape)
 
 
 def _is_orthogonal(q: jax.Array) -> jax.Array:
     """Whether all are, ()."""
-    eps = 10.0 * q.shape[-2] * float(jnp.finfo(q.dtype).eps)
+    eps = 10.0 * q.shape[-2] * float(np.finfo(q.dtype).eps)
     return jnp.allclose(q.conj().mT @ q, jnp.eye(q.shape[-1], dtype=q.dtype), atol=eps)
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from twinstep.errors import InputError
 from twinstep.jax.nn import functional
 from twinstep.jax.nn.drawing import drawing
-from twinstep.jax.nn.module import Module
+from twinstep.jax.nn.module import Buffer, Module
 from twinstep.jax.nn.utils.norms import (
     as_matrix,
     check_dim,
@@ -53,6 +53,9 @@ class SpectralNorm(Module):
 
     In training each call takes steps.
     """
+
+    _u: Buffer
+    _v: Buffer
 
     def __init__(
         self, weight: jax.Array, n_power_iterations: int, dim: int, eps: float, draws: Any

@@ -97,13 +97,13 @@ def register_parametrization(
     for what, value in (("module", module), ("parametrization", parametrization)):
         if not isinstance(value, Module):
             raise InputError(f"{what} is {value!r}, expected a module of the kit's")
-    kit: Any = parametrization
-    kit.train(module.training)
+    added: Any = parametrization
+    added.train(module.training)
     if is_parametrized(module, tensor_name):
         if not unsafe:
-            _check_next(kit, getattr(module, tensor_name))
-        found = module.parametrizations[tensor_name]
-        found.append(kit)
+            _check_next(added, getattr(module, tensor_name))
+        found = _of(module)[tensor_name]
+        found.append(added)
         found.unsafe |= unsafe
         return module
     original = vars(module).get(tensor_name)
@@ -112,11 +112,11 @@ def register_parametrization(
             f"{type(module).__name__}: {tensor_name!r} is no parameter or buffer of it, expected "
             "one"
         )
-    found = ParametrizationList([kit], original, unsafe)
+    found = ParametrizationList([added], original, unsafe)
     delattr(module, tensor_name)
     if not is_parametrized(module):
-        module.parametrizations = ModuleDict()
-    module.parametrizations[tensor_name] = found
+        module.add_module("parametrizations", ModuleDict())
+    _of(module)[tensor_name] = found
     module._computed = (*module._computed, Parametrized(tensor_name))
     return module
 
@@ -157,7 +157,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         The module.
 
     Raises:
-        InputError: Where it is not parametrized, or the original is asked for and there are several.
+        InputError: Where it is not parametrized, or the original is asked for of several.
 
     Example:
         >>> from twinstep.jax import nn
@@ -170,7 +170,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
     """
     if not is_parametrized(module, tensor_name):
         raise InputError(f"{type(module).__name__}: {tensor_name!r} is not parametrized")
-    found = module.parametrizations[tensor_name]
+    found = _of(module)[tensor_name]
     if not (found.is_tensor or leave_parametrized):
         raise InputError(
             f"{type(module).__name__}: {tensor_name!r} is computed of {found.ntensors} arrays, "
@@ -185,9 +185,9 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         else:
             restored = like(next((o for o in originals if is_trained(o)), originals[0]), value)
     module._computed = tuple(one for one in module._computed if one.name != tensor_name)
-    del module.parametrizations[tensor_name]
+    del _of(module)[tensor_name]
     if not is_parametrized(module):
-        del module.parametrizations
+        delattr(module, "parametrizations")
     setattr(module, tensor_name, restored)
     return module
 
@@ -239,16 +239,22 @@ def transfer_parametrizations_and_params(
     """
     if not is_parametrized(from_module):
         return to_module
-    for name in list(from_module.parametrizations) if tensor_name is None else [tensor_name]:
-        found = from_module.parametrizations[name]
+    for name in list(_of(from_module)) if tensor_name is None else [tensor_name]:
+        found = _of(from_module)[name]
         if not hasattr(to_module, name):
             setattr(to_module, name, Parameter(getattr(from_module, name)))
         for parametrization in found:
             register_parametrization(to_module, name, parametrization)
         for i, original in enumerate(found.originals()):
             key = "original" if found.is_tensor else f"original{i}"
-            setattr(to_module.parametrizations[name], key, original)
+            setattr(_of(to_module)[name], key, original)
     return to_module
+
+
+def _of(module: Any) -> ModuleDict:
+    """Those of a module that has some."""
+    found: ModuleDict = module.parametrizations
+    return found
 
 
 def _check_next(parametrization: Any, before: jax.Array) -> None:

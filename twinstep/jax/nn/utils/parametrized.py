@@ -1,5 +1,6 @@
 """How parametrized arrays are computed and set: what `parametrize` registers."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from twinstep.jax.nn.computed import Computed
 from twinstep.jax.nn.container import ModuleList
 from twinstep.jax.nn.module import Buffer, Parameter
 
-__all__ = ["CACHE", "Parametrized", "ParametrizationList", "check_kept", "is_trained", "like"]
+__all__ = ["CACHE", "ParametrizationList", "Parametrized", "check_kept", "is_trained", "like"]
 
 
 class Cache:
@@ -105,10 +106,8 @@ class ParametrizationList(ModuleList):
         before = original[...]
         new: Any = before
         for module in reversed(list(self)):
-            try:
+            with contextlib.suppress(NotImplementedError):
                 new = module.right_inverse(new) if hasattr(module, "right_inverse") else new
-            except NotImplementedError:
-                pass
         self.is_tensor = _is_array(new)
         self.ntensors = 1
         if self.is_tensor:
