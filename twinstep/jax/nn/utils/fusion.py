@@ -187,7 +187,7 @@ def _checked(what: str, layer: M, bn: Any) -> M:
     return copy.deepcopy(layer)
 
 
-def _settings(bn: Any) -> tuple[Any, ...]:
+def _settings(bn: Any) -> tuple[Any, Any, float, Any, Any]:
     return bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
 
 
