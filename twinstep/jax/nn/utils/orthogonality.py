@@ -11,6 +11,7 @@ import numpy as np
 
 from twinstep.errors import InputError
 from twinstep.jax.nn.module import Buffer, Module
+from twinstep.jax.nn.utils.matrix_exp import matrix_exp
 
 __all__ = ["MAPS", "Orthogonal"]
 
@@ -47,7 +48,7 @@ class Orthogonal(Module):
         x = jnp.concatenate([x, jnp.zeros((*x.shape[:-1], n - k), x.dtype)], axis=-1)
         skew = x - x.conj().mT
         if self.orthogonal_map == "matrix_exp":
-            q = jax.scipy.linalg.expm(skew)
+            q = matrix_exp(skew)
         else:
             one = jnp.eye(n, dtype=x.dtype)
             q = jnp.linalg.solve(one - skew / 2, one + skew / 2)
