@@ -190,7 +190,9 @@ NETS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("net", ["convolutions", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "net", ["convolutions", pytest.param("transformer", marks=pytest.mark.slow)]
+)
 def test_trainings_are_pytorchs(net: str) -> None:
     """20 steps, compiled. The arrays are near 1, and rounding adds near 1e-15 a step."""
     make, x, y = NETS[net]
