@@ -156,7 +156,7 @@ def test_the_exponential_is_pytorchs(name: str) -> None:
 def test_the_right_exponential_is_reported() -> None:
     ours = jax.scipy.linalg.expm
     assert differences_of(ours, torch.matrix_exp, SQUARES["0.049-0"], jit=True) != []
-    assert differences_of(ours, torch.matrix_exp, SQUARES["0.55-1"], "float32", jit=True) != []
+    assert differences_of(ours, torch.matrix_exp, SQUARES["0.049-1"], jit=True) != []
     assert differences_of(ours, torch.matrix_exp, SQUARES["0.049-2"], jit=True) == []
 
 
@@ -176,7 +176,7 @@ def convolutions() -> torch.nn.Module:
 
 
 def transformer() -> torch.nn.Module:
-    norms = torch.nn.utils.parametrizations
+    norms: Any = torch.nn.utils.parametrizations
     layer = torch.nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True, **F64)
     norms.spectral_norm(layer.self_attn, "in_proj_weight")
     norms.weight_norm(layer.linear1, dim=None)

@@ -107,7 +107,7 @@ class TorchProduct(torch.nn.Module):
         return z[:, 0], z[0] / z[0, 0]
 
 
-PAIRS = {
+PAIRS: dict[str, tuple[list[Any], list[Any]]] = {
     "one": ([Symmetric], [TorchSymmetric]),
     "two": ([Symmetric, Doubled], [TorchSymmetric, TorchDoubled]),
     "several originals": ([Product], [TorchProduct]),
@@ -162,7 +162,8 @@ def test_they_are_removed_as_in_pytorch(made: str, leave: bool) -> None:
 
 
 def test_a_tied_weight_stays_tied() -> None:
-    one, two = nn.Linear(3, 3), nn.Linear(3, 3)
+    one: Any = nn.Linear(3, 3)
+    two = nn.Linear(3, 3)
     two.weight = one.weight
     P.register_parametrization(one, "weight", Symmetric())
     assert one.parametrizations.weight.original is two.weight
@@ -346,7 +347,7 @@ def test_what_changes_shape_or_dtype_is_refused(kind: Any, first: bool) -> None:
 
 
 def test_unsafe_may_change_the_shape() -> None:
-    ours = P.register_parametrization(nn.Linear(3, 4), "weight", Grown(), unsafe=True)
+    ours: Any = P.register_parametrization(nn.Linear(3, 4), "weight", Grown(), unsafe=True)
     assert ours.weight.shape == (8, 3)
     with pytest.raises(InputError, match="Grown has no right_inverse"):
         ours.weight = jnp.ones((8, 3))

@@ -220,7 +220,7 @@ def test_parameters_as_a_vector_and_back() -> None:
 @pytest.mark.parametrize("max_norm", [0.5, 100.0])
 def test_clipped_gradients_are_pytorchs(norm_type: float, max_norm: float) -> None:
     grads = [numbers(3, 4), numbers(5, seed=1)]
-    held = [torch.nn.Parameter(torch.zeros(g.shape, **F64)) for g in grads]
+    held: list[Any] = [torch.nn.Parameter(torch.zeros(g.shape, **F64)) for g in grads]
     for param, grad in zip(held, grads, strict=True):
         param.grad = torch.tensor(grad)
     wanted = torch.nn.utils.clip_grad_norm_(held, max_norm, norm_type)
@@ -356,11 +356,12 @@ def test_what_pytorch_refuses_is_refused(what: str) -> None:
 
 
 def test_what_cannot_be_in_jax_is_refused() -> None:
-    ours = nn.utils.weight_norm(nn.Linear(3, 4))
+    ours: Any = nn.utils.weight_norm(nn.Linear(3, 4))
+    arrays: list[Any] = [jnp.ones(3)]
     with pytest.raises(InputError, match="weight is computed of others"):
         ours.weight = jnp.ones((4, 3))
     with pytest.raises(InputError, match="an array cannot be written into"):
-        nn.utils.vector_to_parameters(jnp.ones(3), [jnp.ones(3)])
+        nn.utils.vector_to_parameters(jnp.ones(3), arrays)
     two = {"one.weight": jnp.ones((3, 3)), "two.weight": jnp.zeros((3, 3))}
     with pytest.raises(InputError, match="are tied and have two arrays"):
         nn.utils.stateless.functional_call(both()[1], two, jnp.ones((2, 3)))

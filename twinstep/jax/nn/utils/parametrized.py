@@ -192,6 +192,7 @@ def _arrays(value: Any) -> list[Any]:
 
 
 def is_trained(variable: nnx.Variable[Any]) -> bool:
+    """Whether it is a parameter, not a buffer."""
     return isinstance(variable, nnx.Param)
 
 
