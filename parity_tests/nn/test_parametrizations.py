@@ -43,6 +43,7 @@ MADE = {
     "spectral-turned": Made(*TURNED, SPECTRAL),
     "spectral-bias": Made(*LINEAR, SPECTRAL, "bias"),
     "spectral-lstm": Made(*LSTM, SPECTRAL, "weight_hh_l0"),
+    "spectral-cell": Made("LSTMCell", (3, 4), (2, 3), SPECTRAL, "weight_ih"),
     "spectral-attention": Made(*ATTENTION, SPECTRAL, "in_proj_weight"),
     "orthogonal": Made(*LINEAR, ORTHOGONAL),
     "orthogonal-wide": Made(*WIDE, ORTHOGONAL),
@@ -119,10 +120,16 @@ NAIVE: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("spectral-eps", norms, "unit", eps_added),
     ("orthogonal", orthogonality, "_reflected", signs_trained),
 ]
+TWICE = (norm_along, right_first)
+"""What is close to another of them; make test-slow runs these too."""
 
 
 @pytest.mark.parametrize(
-    ("name", "home", "function", "naive"), NAIVE, ids=[row[3].__name__ for row in NAIVE]
+    ("name", "home", "function", "naive"),
+    [
+        pytest.param(*row, id=row[3].__name__, marks=pytest.mark.slow if row[3] in TWICE else [])
+        for row in NAIVE
+    ],
 )
 def test_a_naive_port_is_reported(
     name: str, home: Any, function: str, naive: Any, monkeypatch: pytest.MonkeyPatch

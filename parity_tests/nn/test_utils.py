@@ -47,7 +47,7 @@ MADE = {
     "spectral-turned": Made(*TURNED, "spectral_norm"),
     "spectral-lstm": Made(*LSTM, "spectral_norm", "weight_ih_l0"),
 }
-QUICK = {"weight", "weight-lstm", "spectral", "spectral-turned"}
+QUICK = {"weight", "spectral", "spectral-turned"}
 """Of MADE, what make test compiles; test-slow has all, and all without jit."""
 
 
