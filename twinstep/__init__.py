@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twinstep.port.mapping import Mapping, load_mapping
     from twinstep.port.matching import Match, match
     from twinstep.port.proving import prove
-    from twinstep.problems import Spec, examples
+    from twinstep.problems import Spec, examples, models
     from twinstep.problems.torch_loader import TorchDataLoader
     from twinstep.problems.torch_random import TorchGenerator
     from twinstep.problems.torch_samplers import (
@@ -50,6 +50,7 @@ __all__ = [
     "load_mapping",
     "load_trace",
     "match",
+    "models",
     "open_trace",
     "prove",
     "prove_golden",
@@ -78,6 +79,7 @@ _HOMES = {
     "lazy_trace": "twinstep.trace.lazy",
     "load_trace": "twinstep.trace.storage",
     "match": "twinstep.port.matching",
+    "models": "twinstep.problems",
     "open_trace": "twinstep.trace.storage",
     "prove": "twinstep.port.proving",
     "prove_golden": "twinstep.port.gate",

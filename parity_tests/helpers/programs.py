@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from twinstep.jax import parallel
-from twinstep.jax.driver import Driver, to_device
+from twinstep.jax.batches import to_device
+from twinstep.jax.driver import Driver
 from twinstep.jax.replay import Replay
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -20,7 +20,7 @@ from twinstep.cli.run import RunOptions
 from twinstep.cli.show import ShowOptions
 from twinstep.cli.verify import VerifyOptions
 from twinstep.errors import InputError, unknown
-from twinstep.problems import EXAMPLES, SETS
+from twinstep.problems import PROGRAMS, SETS
 from twinstep.problems.flags import flags_of
 from twinstep.report import write_text
 
@@ -42,10 +42,10 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 # {a command and how many names stand behind it: those that may be the next}
 _NAMES = {
-    "run 0": [*EXAMPLES],
-    "show 0": [*EXAMPLES],
-    "verify *": [*EXAMPLES, *SETS],
-    "bench *": [*EXAMPLES],
+    "run 0": [*PROGRAMS],
+    "show 0": [*PROGRAMS],
+    "verify *": [*PROGRAMS, *SETS],
+    "bench *": [*PROGRAMS],
 }
 _WITH_ITS_OWN = ("run 1", "verify 1", "bench 1")  # a single example's own flags come too
 
@@ -125,7 +125,7 @@ def script(shell: str) -> str:
     common = flags_of(CommonFlags)
     own = {
         name: [flag for flag in flags_of(spec) if flag not in common]
-        for name, spec in EXAMPLES.items()
+        for name, spec in PROGRAMS.items()
     }
     values = _values() | dict.fromkeys(FLAGS, SHELLS)
     if shell == "tcsh":
@@ -149,7 +149,7 @@ def script(shell: str) -> str:
 
 def _values() -> dict[str, tuple[str, ...]]:
     """{flag: the names that it takes, () for anything}, of all flags that take a value."""
-    kinds = [kind for kinds in _OPTIONS.values() for kind in kinds] + [*EXAMPLES.values()]
+    kinds = [kind for kinds in _OPTIONS.values() for kind in kinds] + [*PROGRAMS.values()]
     return {
         flag: names for kind in kinds for flag, names in flags_of(kind).items() if names is not None
     }
@@ -170,5 +170,5 @@ def _tcsh(
     rules = [f"p/1/({first})/"]
     for flag, names in values.items():
         rules.append(f"n/{flag}/({' '.join(names)})/" if names else f"n/{flag}/f/")
-    rules += [f"c/--/({' '.join(every)})/", f"p/*/({' '.join([*EXAMPLES, *SETS])})/"]
+    rules += [f"c/--/({' '.join(every)})/", f"p/*/({' '.join([*PROGRAMS, *SETS])})/"]
     return f"complete twinstep {' '.join(map(repr, rules))}\n"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from twinstep.device_config import Device, DeviceConfig, Precision
 from twinstep.errors import InputError, unknown
-from twinstep.problems import EXAMPLES, SETS, flags
+from twinstep.problems import EXAMPLES, PROGRAMS, SETS, flags
 from twinstep.problems.flags import flags_of
 
 
@@ -59,15 +59,15 @@ def example(
     if not arguments or arguments[0].startswith("-"):
         if {"-h", "--help"} & set(arguments):
             print(f"usage: twinstep {command} EXAMPLE [--help | flags]\n")
-            print("EXAMPLE is one of: " + ", ".join(EXAMPLES))
+            print("EXAMPLE is one of: " + ", ".join(PROGRAMS))
             raise SystemExit(0)
         raise InputError(f"{command} takes an example first: one of {', '.join(EXAMPLES)}")
     name, *rest = arguments
     if name in SETS:
         raise InputError(f"{name} is a set of many trainings: twinstep verify {name}")
-    if name not in EXAMPLES:
-        raise InputError(unknown("example", name, [*EXAMPLES, *others]))
-    return EXAMPLES[name], rest
+    if name not in PROGRAMS:
+        raise InputError(unknown("example", name, [*PROGRAMS, *others]))
+    return PROGRAMS[name], rest
 
 
 def parse(kind: Any, arguments: list[str], prog: str) -> Any:
@@ -82,7 +82,7 @@ def parse_with(options: Any, other: Any, arguments: list[str], prog: str) -> tup
 
 def _of_examples(flag: str) -> str | None:
     """What to say of a flag that single examples take."""
-    having = [name for name, spec in EXAMPLES.items() if flag in flags_of(spec)]
+    having = [name for name, spec in PROGRAMS.items() if flag in flags_of(spec)]
     if not having:
         return None
     return f"{flag} is a flag of single examples: name one, such as {having[0]}, and no other"

@@ -22,7 +22,9 @@ import optax
 from flax import nnx
 
 from twinstep.device_config import CPU, DeviceConfig
-from twinstep.jax import devices, rounding_scale
+from twinstep.jax import carried, devices, rounding_scale
+from twinstep.jax.assembling import Ledger, assemble
+from twinstep.jax.batches import Data, fingerprints, take, to_device
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
 from twinstep.jax.perturbation import (
     STEADY,
@@ -31,18 +33,16 @@ from twinstep.jax.perturbation import (
     perturbed_optimizer,
     split_keys,
 )
-from twinstep.jax.watching import watch
+from twinstep.jax.watching import given as given_grads
+from twinstep.jax.watching import unwatched, watch
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
-from twinstep.trace.fingerprint import PLACE, mixed
 from twinstep.trace.ledger import Metadata, Trace
 
 Tree = Any
 State = tuple[Any, ...]
-"""(params, opt_state), and behind them what else an example's step carries: gradients it keeps."""
-Data = dict[str, jax.Array]
-Ledger = dict[str, Any]
+"""(params, opt_state), and behind them what else an example's step carries: see `carried`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Driver:
             return
         batches = self.spec.batches()
         with self.settings():
-            before = self.ledger(self.start)["params"]
+            before = self.ledger(self.start)
             reruns = None
             if self.unit is not None:
                 reruns = self.replicated(self._reruns(self.start, self.unit.eps))
@@ -94,10 +94,9 @@ class Driver:
             with self.settings():
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
-                evaluation, metrics = self.evaluated(state[0], reruns) if last else ({}, {})
-            trace = self.assemble(chunk, before, ledger, evaluation, metrics)
-            before = {name: array[-1] for name, array in trace.params.items()}
-            yield trace
+                evaluation, metrics = self.evaluated(state, reruns) if last else ({}, {})
+            yield assemble(self, chunk, before, ledger, evaluation, metrics)
+            before = jax.tree.map(lambda array: array[-1], ledger)
 
     def in_float64(self) -> "Driver":
         """The same problem trained in float64, with this dtype's rounding noise measured on it."""
@@ -151,7 +150,16 @@ class Driver:
     def start(self) -> State:
         """The same, watched."""
         with self.settings():
-            return self.state(watch(self.optimizer))
+            state = self.state(watch(self.optimizer))
+            if (rest := carried.rest(state)) is None:
+                return state
+            words = carried.start_words(self.spec.generator())  # where PyTorch's stands
+            return carried.with_rest(state, self.rest_layout.like(rest, {}, words))
+
+    @cached_property
+    def rest_layout(self) -> carried.RestLayout:
+        """Where buffers and random numbers lie in what a step carries."""
+        return carried.RestLayout(self._built[0])
 
     @cached_property
     def layout(self) -> Mapping:
@@ -165,19 +173,25 @@ class Driver:
 
     @cached_property
     def opt_layout(self) -> Mapping:
-        return opt_state_layout(self.start[1].inner, self.trained_layout)
+        return opt_state_layout(unwatched(self.start[1].inner), self.trained_layout)
 
     def grads(self, state: State) -> dict[str, jax.Array]:
         """{PyTorch's name: gradient} that a step has left: in the optimizer's state, or kept."""
         named = self.trained_layout.to_torch(state[1].grads)
-        for kept in state[2:]:
+        for kept in carried.kept(state):
             named = {**self.layout.part(kept).to_torch(kept), **named}
         return named
 
-    def loss_and_grads(self, params: Tree, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of a batch at some parameters, and its gradients by name."""
+    def loss_and_grads(
+        self, params: Tree, batch: Any, rest: Any = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of a batch at some parameters, and its gradients by name.
+
+        rest: what the model has beside them, if a step carries it
+        """
         optimizer = watch(optax.identity())
-        state, loss = self.train_step(optimizer)((params, *self.state(optimizer)[1:]), batch)
+        state = carried.with_rest((params, *self.state(optimizer)[1:]), rest)
+        state, loss = self.train_step(optimizer)(state, batch)
         return loss, self.grads(state)
 
     # The compiled loop
@@ -211,8 +225,9 @@ class Driver:
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is not None:
+                    made = loss, ledger["raw_grads"]
                     ledger["rounding_scale"] = rounding_scale.measured_if_cheap(
-                        self, before[0], tuple(batch.values()), loss, ledger["raw_grads"], unit
+                        self, before, tuple(batch.values()), *made, unit
                     )
                     reruns, ledger["rounding_noise"] = self._perturb(reruns, batch, ledger, unit)
                 return (state, reruns), ledger
@@ -231,11 +246,21 @@ class Driver:
         kind = jax.tree.leaves(state[0])[0].dtype
         opt_state = {
             name: array.astype(kind)
-            for name, array in self.opt_layout.to_torch(state[1].inner).items()
+            for name, array in self.opt_layout.to_torch(unwatched(state[1].inner)).items()
             if name not in self.opt_layout.counters
         }
+        rest = carried.rest(state)
         ledger: Ledger = {"opt_state": opt_state, "params": self.layout.to_torch(state[0])}
-        return ledger if loss is None else {**ledger, "loss": loss, "raw_grads": self.grads(state)}
+        ledger["buffers"] = self.rest_layout.buffers(rest)
+        if (words := self.rest_layout.words(rest)) is not None:
+            ledger["words"] = words
+        if loss is None:
+            return ledger
+        ledger |= {"loss": loss, "raw_grads": self.grads(state)}
+        raw = state[1].grads
+        if (given := given_grads(state[1].inner, raw)) is not raw:
+            ledger["grads"] = self.trained_layout.to_torch(given)
+        return ledger
 
     def _reruns(self, state: State, eps: Any) -> tuple[State, jax.Array]:
         """The states of the perturbed reruns, stacked, and their random keys."""
@@ -266,40 +291,15 @@ class Driver:
         states = jax.vmap(perturbed, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
         return (states, keys), max_distance(ledger, theirs, self.integer_state)
 
-    def assemble(
-        self,
-        chunk: IndexChunk,
-        before: Ledger,
-        ledger: Ledger,
-        evaluation: dict[str, np.ndarray],
-        metrics: dict[str, float],
-    ) -> Trace:
-        """The trace of a chunk. before: the parameters before it; ledger: its steps', stacked."""
-        names = list(self.spec.initial_params())
-        host = jax.tree.map(np.asarray, ledger)
-        raw_grads = {name: host["raw_grads"][name] for name in names}
-        given = {name for slot in self.trained_layout.slots for name in slot.names}
-        return Trace(
-            metadata=self.metadata,
-            losses=host["loss"],
-            batch=host["batch"],
-            raw_grads=raw_grads,
-            grads={name: grad for name, grad in raw_grads.items() if name in given},
-            opt_state=host["opt_state"],
-            params={
-                name: np.concatenate([np.asarray(before[name])[None], host["params"][name]])
-                for name in names
-            },
-            rounding_noise=host.get("rounding_noise"),
-            rounding_scale=host.get("rounding_scale"),
-            start=chunk.start,
-            metrics=metrics,
-            evaluation=evaluation,
-        )
-
     def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on. index: (batch size,), or None: all samples."""
-        return data if index is None else take(data, index)
+        batch = data if index is None else take(data, index)
+        return {name: batch[name] for name in self.names}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of a batch's parts in their order, which a compiled function does not keep."""
+        return tuple(self.spec.batches().data)
 
     def replicated(self, tree: Any) -> Any:
         """A tree of arrays where the scan wants it."""
@@ -311,9 +311,9 @@ class Driver:
         return None
 
     def evaluated(
-        self, params: Tree, reruns: Any = None, unit: rounding_scale.Unit | None = None
+        self, state: State, reruns: Any = None, unit: rounding_scale.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """What its test makes of parameters, for an example that has one, and the figures.
+        """What its test makes of a state, for an example that has one, and the figures.
 
         reruns: how far rounding carries the outputs is measured on them; unit: and how far it
             moves them at once (with reruns, by what they are perturbed)
@@ -323,18 +323,20 @@ class Driver:
         images, labels = (jnp.asarray(array) for array in test_set)
         graph = nnx.graphdef(self._built[0])
 
-        def tested(params: Tree) -> Any:
-            return self.example.evaluate(nnx.merge(graph, params), images, labels)
+        def tested(state: State) -> Any:
+            held = [part for part in state[2:] if isinstance(part, nnx.State)]
+            model = nnx.merge(graph, state[0], *held, copy=True)
+            return self.example.evaluate(model, images, labels)
 
-        outputs, predictions, correct = tested(params)
+        outputs, predictions, correct = tested(state)
         found = {"outputs": outputs, "predictions": predictions}
         if reruns is not None:
             unit = self.unit
-            each = jax.lax.map(lambda params: tested(params)[0], reruns[0][0])
+            each = jax.lax.map(lambda state: tested(state)[0], reruns[0])
             found["rounding_noise"] = jnp.max(jnp.abs(each - outputs), initial=0)
         if unit is not None:
             found["rounding_scale"] = rounding_scale.of_outputs(
-                lambda p: tested(p)[0], params, outputs, unit
+                lambda params: tested((params, *state[1:]))[0], state[0], outputs, unit
             )
         figures = {"correct": float(correct), "test_images": float(len(labels))}
         return {name: np.asarray(array) for name, array in found.items()}, figures
@@ -367,29 +369,5 @@ class Driver:
     @cached_property
     def integer_state(self) -> set[str]:
         """The names of the optimizer's state that are whole numbers."""
-        named = self.opt_layout.to_torch(self.start[1].inner)
+        named = self.opt_layout.to_torch(unwatched(self.start[1].inner))
         return {name for name, a in named.items() if jnp.issubdtype(a.dtype, jnp.integer)}
-
-
-def to_device(spec: Spec) -> Data:
-    """The spec's samples as JAX arrays."""
-    return {name: jnp.asarray(array) for name, array in spec.batches().data.items()}
-
-
-def take(data: Data, index: jax.Array) -> Data:
-    """The samples that an update trains on. index: (batch size,)"""
-    return {name: array[index] for name, array in data.items()}
-
-
-def fingerprints(batch: Data) -> dict[str, jax.Array]:
-    """{name: () uint32}, as `twinstep.trace.fingerprint` has it of NumPy's arrays."""
-
-    def one(array: jax.Array) -> jax.Array:
-        if jnp.issubdtype(array.dtype, jnp.floating):
-            words = jax.lax.bitcast_convert_type(array, jnp.uint32).reshape(-1)
-        else:
-            words = array.astype(jnp.uint32).reshape(-1)
-        place = jax.lax.iota(jnp.uint32, len(words)) * jnp.uint32(PLACE)
-        return jnp.sum(mixed(words + place), dtype=jnp.uint32)
-
-    return {name: one(array) for name, array in batch.items()}

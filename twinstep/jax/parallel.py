@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from twinstep.errors import InputError
 from twinstep.jax import devices, driver, rounding_scale
-from twinstep.jax.driver import Data, take
+from twinstep.jax.batches import Data, take
 from twinstep.trace.ledger import Metadata
 
 
@@ -69,7 +69,7 @@ class Driver(driver.Driver):
         """
         if index is not None:  # so that each device looks up its own samples alone
             data = take(data, self._shard(index))
-        return {name: self._shard(array) for name, array in data.items()}
+        return {name: self._shard(data[name]) for name in self.names}
 
     def replicated(self, tree: Any) -> Any:
         """The arrays, whole, on every device."""
@@ -95,10 +95,10 @@ class Driver(driver.Driver):
         return parts
 
     def evaluated(
-        self, params: Any, reruns: Any = None, unit: rounding_scale.Unit | None = None
+        self, state: Any, reruns: Any = None, unit: rounding_scale.Unit | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         here = jax.tree.map(
-            lambda leaf: leaf.addressable_data(0), (params, reruns and (reruns[0][:1],))
+            lambda leaf: leaf.addressable_data(0), (state[:1], reruns and (reruns[0][:1],))
         )
         return super().evaluated(here[0], here[1], unit)
 

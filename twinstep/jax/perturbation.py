@@ -35,12 +35,14 @@ def max_distance(
         another
     """
     gaps = {}
-    for stage in ("loss", "raw_grads", "opt_state", "params"):
+    noisy = ("loss", "raw_grads", "grads", "opt_state", "params", "buffers")
+    for stage in (stage for stage in noisy if stage in ledger):
         mine = {"loss": ledger[stage]} if stage == "loss" else ledger[stage]
         other = {"loss": theirs[stage]} if stage == "loss" else theirs[stage]
         for name, array in mine.items():
             gap = jnp.max(jnp.abs(other[name] - array), initial=0)
-            whole = stage == "opt_state" and name in integer_state
+            whole = jnp.issubdtype(array.dtype, jnp.integer)
+            whole |= stage == "opt_state" and name in integer_state
             gaps[f"{stage}/{name}"] = jnp.zeros_like(gap) if whole else gap
     return gaps
 

@@ -14,13 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from twinstep.device_config import CPU, DeviceConfig
-from twinstep.jax import rounding_scale
-from twinstep.jax.driver import Data, Driver, Ledger, fingerprints, take
+from twinstep.jax import carried, rounding_scale
+from twinstep.jax.assembling import Ledger, assemble
+from twinstep.jax.batches import Data, fingerprints
+from twinstep.jax.driver import Driver
 from twinstep.jax.layout import Mapping
+from twinstep.jax.nn.generator import words_of
 from twinstep.jax.perturbation import max_distance, perturbed, perturbed_optimizer
-from twinstep.jax.watching import TeacherForced, teacher_forced
+from twinstep.jax.watching import TeacherForced, teacher_forced, unwatched, watched_again
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -55,17 +59,23 @@ class Replay:
         """
         self.load(recorded, chunk)
         ledger, scale = self.replay_chunk()
-        before = {name: array[0] for name, array in recorded.params.items()}
+        stages = {"params": recorded.params, "buffers": recorded.buffers}
+        before: Any = {
+            stage: {name: array[0] for name, array in leaves.items()}
+            for stage, leaves in stages.items()
+        }
         tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
-        return self._driver.assemble(chunk, before, ledger, *tested), scale
+        return assemble(self._driver, chunk, before, ledger, *tested), scale
 
     def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What this side's test makes of the last recorded parameters, and the figures."""
         driver = self._driver
         last = {name: array[-1] for name, array in recorded.params.items()}
         with driver.settings():
-            params = _like(driver.start[0], last, driver.layout)
-            return driver.evaluated(params, unit=self.unit)
+            buffers = {name: array[-1] for name, array in recorded.buffers.items()}
+            state = self._with_rest(driver.start, buffers)
+            params = _like(state[0], last, driver.layout)
+            return driver.evaluated((params, *state[1:]), unit=self.unit)
 
     def load(self, recorded: Trace, chunk: IndexChunk) -> None:
         """Takes the states from which the steps of a chunk are made; chunks come in order."""
@@ -80,7 +90,10 @@ class Replay:
             | self._counted(recorded),
             "raw_grads": self._preceding("raw_grads", recorded.raw_grads, len(recorded)),
             "recorded": dict(recorded.raw_grads),
+            "buffers": {name: array[:-1] for name, array in recorded.buffers.items()},
         }
+        if "torch" in recorded.rng:
+            self._states["words"] = words_of(recorded.rng["torch"])
         self._steps, self._indices = chunk.steps, chunk.indices
 
     def replay_chunk(self) -> tuple[Ledger, Leaves]:
@@ -184,14 +197,14 @@ class Replay:
         @jax.jit
         def run(states: Any, indices: Any, data: Data, unit: rounding_scale.Unit | None) -> Any:
             def one(row: Any) -> tuple[Ledger, rounding_scale.RoundingScale]:
-                params, batch, ledger = self._step(row, data)
+                state, batch, ledger = self._step(row, data)
                 if row[1] is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is None:
                     return ledger, {}
                 made = ledger["loss"], ledger["raw_grads"]
                 scale = rounding_scale.measured_if_cheap(
-                    self._driver, params, tuple(batch.values()), *made, unit
+                    self._driver, state, tuple(batch.values()), *made, unit
                 )
                 if self.spec.uses_closure:
                     ledger["rounding_noise"] = self._carried(row, data, ledger, scale, unit.eps)
@@ -209,10 +222,10 @@ class Replay:
         def run(
             row: Any, data: Data, unit: rounding_scale.Unit
         ) -> tuple[Ledger, rounding_scale.RoundingScale]:
-            params, batch, ledger = self._step(row, data)
+            state, batch, ledger = self._step(row, data)
             made = ledger["loss"], ledger["raw_grads"]
             values = tuple(batch.values())
-            return ledger, rounding_scale.measured(self._driver, params, values, *made, unit)
+            return ledger, rounding_scale.measured(self._driver, state, values, *made, unit)
 
         return run
 
@@ -238,29 +251,44 @@ class Replay:
         data: Data,
         perturbation: tuple[jax.Array, rounding_scale.RoundingScale, Any] | None = None,
     ) -> tuple[Any, Data, Ledger]:
-        """One step from a recorded state: its parameters, the batch, and what the step left.
+        """One step from a recorded state: the state, the batch, and what the step left.
 
         perturbation: a key, sizes and an eps, to make it from parameters, losses and gradients so
             far off
         """
         recorded, index = row
         driver, optimizer = self._driver, self._driver.optimizer
-        params, watched, *kept = driver.start
+        params, watched, *parts = self._with_rest(
+            driver.start, recorded["buffers"], recorded.get("words")
+        )
         params = _like(params, recorded["params"], driver.layout)
-        opt_state = _like(watched.inner, recorded["opt_state"], driver.opt_layout)
-        kept = [_part(leaves, recorded["raw_grads"], driver.layout) for leaves in kept]
+        own = _like(unwatched(watched.inner), recorded["opt_state"], driver.opt_layout)
+        opt_state = watched_again(watched.inner, own)
+        parts = [
+            part
+            if isinstance(part, nnx.State)
+            else _part(part, recorded["raw_grads"], driver.layout)
+            for part in parts
+        ]
         grads = _part(watched.grads, recorded["recorded"], driver.layout)
-        state = (params, TeacherForced(grads, grads, opt_state), *kept)
+        found = state = (params, TeacherForced(grads, grads, opt_state), *parts)
         if perturbation is not None:
             key, scale, eps = perturbation
             of_params, of_grads = jax.random.split(key)
             state = perturbed(state, of_params, 0, eps)
             optimizer = perturbed_optimizer(optimizer, driver.trained_layout, scale, of_grads)
-        batch = data if index is None else take(data, index)
+        batch = driver.batch_of(data, index)
         state, loss = driver.train_step(teacher_forced(optimizer))(state, tuple(batch.values()))
         ledger = driver.ledger(state, loss)
         ledger["raw_grads"] = self._most_wrong_grads(recorded["recorded"], state)
-        return params, batch, ledger
+        ledger.pop("words", None)  # which are the recorded ones, a step on
+        return found, batch, ledger
+
+    def _with_rest(self, state: Any, buffers: Any, words: Any = None) -> Any:
+        """The state with recorded buffers and random numbers, where a step carries them."""
+        if (rest := carried.rest(state)) is None:
+            return state
+        return carried.with_rest(state, self._driver.rest_layout.like(rest, buffers, words))
 
     def _most_wrong_grads(self, recorded: Ledger, state: Any) -> dict[str, jax.Array]:
         """Of the gradients that a step gives its optimizer and keeps, what is most wrong, by name.
@@ -268,7 +296,7 @@ class Replay:
         The two are one and the same in a step that is right.
         """
         named: dict[str, list[jax.Array]] = {}
-        for tree in (state[1].grads, *state[2:]):
+        for tree in (state[1].grads, *carried.kept(state)):
             for name, grad in self._driver.layout.part(tree).to_torch(tree).items():
                 named.setdefault(name, []).append(grad)
         return {name: _most_wrong(recorded[name], grads) for name, grads in named.items()}

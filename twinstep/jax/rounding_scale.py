@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from twinstep.errors import InputError
+from twinstep.jax import carried
 from twinstep.judge import tolerance
 from twinstep.trace.stages import STAGES
 
@@ -30,7 +32,9 @@ class Step(Protocol):
     def layout(self) -> Any:
         """How parameters go by PyTorch's names."""
 
-    def loss_and_grads(self, params: Any, batch: Any) -> tuple[jax.Array, RoundingScale]:
+    def loss_and_grads(
+        self, params: Any, batch: Any, rest: Any = None
+    ) -> tuple[jax.Array, RoundingScale]:
         """The loss, (), and {PyTorch's name: gradient}."""
 
 
@@ -55,11 +59,11 @@ def unit(judged: str, measures: str) -> Unit:
 
 
 def measured_if_cheap(
-    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
+    step: "Step", state: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
 ) -> RoundingScale:
     """`measured` where that costs little beside the step, else `apparent`."""
-    if _samples(batch) * _entries(params) <= CHEAP:
-        return measured(step, params, batch, loss, grads, unit)
+    if _samples(batch) * _entries(state[0]) <= CHEAP:
+        return measured(step, state, batch, loss, grads, unit)
     return apparent(loss, grads, unit)
 
 
@@ -71,25 +75,26 @@ def apparent(loss: jax.Array, grads: RoundingScale, unit: Unit) -> RoundingScale
 
 
 def measured(
-    step: "Step", params: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
+    step: "Step", state: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
 ) -> RoundingScale:
     """{"loss/loss": (), "raw_grads/name": ()}: how far an eps of what they are made of moves them.
 
-    params: as the step found them; loss and grads: what it made of them
+    state: as the step found it; loss and grads: what it made of it
     loss: by itself, by what moving each parameter by its own size would change (to first order),
         and by how far it moves when each parameter moves by one eps
     grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
     """
+    params, rest = state[0], carried.rest(state)
 
-    def sample_term(index: jax.Array) -> RoundingScale:
-        return step.loss_and_grads(params, tuple(a[index][None] for a in batch))[1]
+    def sample_term(samples: jax.Array) -> RoundingScale:
+        return step.loss_and_grads(params, tuple(a[samples] for a in batch), rest)[1]
 
-    terms = jax.vmap(sample_term)(_chosen(params, batch))
+    terms = jax.vmap(sample_term)(_terms(sample_term, params, batch))
     sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
-    here = step.loss_and_grads(params, batch)
+    here = step.loss_and_grads(params, batch, rest)
     moves = [
         jax.tree.map(
-            lambda a, b: jnp.abs(b - a) / _PERTURBATION, here, step.loss_and_grads(off, batch)
+            lambda a, b: jnp.abs(b - a) / _PERTURBATION, here, step.loss_and_grads(off, batch, rest)
         )
         for off in _perturbed(params, unit)
     ]
@@ -141,11 +146,19 @@ def _entries(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _chosen(params: Any, batch: Any) -> jax.Array:
-    """The numbers of the samples whose terms are looked at one by one."""
+def _terms(evaluate: Callable[[jax.Array], Any], params: Any, batch: Any) -> jax.Array:
+    """(terms, samples of each): the samples that are looked at one by one.
+
+    A batch norm takes no sample alone: then two by two.
+    """
     samples = _samples(batch)
     count = min(samples, max(_MIN_SAMPLES, CHEAP // _entries(params)))
-    return jnp.asarray(np.linspace(0, samples - 1, count).astype(int))
+    chosen = np.linspace(0, samples - 1, count).astype(int)[:, None]
+    try:
+        jax.eval_shape(evaluate, chosen[0])
+    except InputError:
+        chosen = np.concatenate([chosen, (chosen + 1) % samples], axis=1)
+    return jnp.asarray(chosen)
 
 
 def _perturbed(params: Any, unit: Unit) -> Iterator[Any]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.device_config import CPU, DeviceConfig
+from twinstep.jax.assembling import assemble
 from twinstep.jax.driver import Driver
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -193,11 +194,11 @@ class TraceScan(Compiled):
             return
         driver = self.driver
         with driver.settings():
-            before = driver.layout.to_torch(self.state[0])
+            before = driver.ledger(self.state)
             state = jax.tree.unflatten(jax.tree.structure(self.state), self._leaves)
-            tested = driver.evaluated(state[0])
+            tested = driver.evaluated(state)
         for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
             last = chunk is self.chunks[-1]
-            trace = driver.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
-            before = {name: array[-1] for name, array in trace.params.items()}
+            trace = assemble(driver, chunk, before, ledger, *(tested if last else ({}, {})))
+            before = jax.tree.map(lambda array: array[-1], ledger)
             yield trace

@@ -1,6 +1,6 @@
-"""The one list of the documents' examples: name -> what makes its spec.
+"""The one list of the documents' examples and of the whole models: name -> what makes its spec.
 
-A new example joins every command and every test by being listed here.
+What is new joins every command and every test by being listed here.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,9 @@ from twinstep.problems import closures, optimizers
 from twinstep.problems.backprop import Backpropagation, ChainRule, WithoutZeroGrad, ZeroGrad
 from twinstep.problems.base import Claim, Document, Spec
 from twinstep.problems.groups import ParameterGroups, SelectiveUpdate
+from twinstep.problems.layers import layer_rows, loss_rows
 from twinstep.problems.mnist_rnn import MnistRnn
+from twinstep.problems.nets import MODELS
 from twinstep.problems.regression import (
     AdamUpdate,
     GradientUpdate,
@@ -20,7 +22,17 @@ from twinstep.problems.regression import (
 )
 from twinstep.problems.sgd import SgdLinearModel, SgdSingleSample
 
-__all__ = ["EXAMPLES", "SETS", "Claim", "Document", "Spec", "examples"]
+__all__ = [
+    "EXAMPLES",
+    "MODELS",
+    "PROGRAMS",
+    "SETS",
+    "Claim",
+    "Document",
+    "Spec",
+    "examples",
+    "models",
+]
 
 EXAMPLES: dict[str, type[Spec]] = {
     spec.name: spec
@@ -42,14 +54,42 @@ EXAMPLES: dict[str, type[Spec]] = {
     )
 }
 
+PROGRAMS: dict[str, type[Spec]] = {**EXAMPLES, **MODELS}
+"""All that have a file of their own on both sides."""
+
+
+def _models(**flags: Any) -> list[Spec]:
+    """The whole models, all of these flags."""
+    return [kind(**{n: v for n, v in flags.items() if v is not None}) for kind in MODELS.values()]
+
 
 def _optimizer_rows(**flags: Any) -> list[Spec]:
     """The rows of torch.optim, all of these flags."""
     return [*optimizers.rows(**flags), *closures.rows(**flags)]
 
 
-SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": _optimizer_rows}
+SETS: dict[str, Callable[..., Sequence[Spec]]] = {
+    "optimizers": _optimizer_rows,
+    "layers": layer_rows,
+    "losses": loss_rows,
+    "models": _models,
+}
 """Tables of many small trainings: name -> what makes the specs of all rows."""
+
+
+def models() -> dict[str, type[Spec]]:
+    """The whole models by name.
+
+    Returns:
+        {name: the class that makes its spec}; a spec's fields are its hyper-parameters.
+
+    Example:
+        >>> import twinstep
+        >>> spec = twinstep.models()["mnist_convnet"](channels=4)
+        >>> spec.initial_params()["conv2.weight"].shape
+        (8, 4, 3, 3)
+    """
+    return dict(MODELS)
 
 
 def examples() -> dict[str, type[Spec]]:

@@ -94,6 +94,8 @@ class Spec:
     """The set that it is a row of."""
     uses_closure: ClassVar[bool] = False
     """Whether a step evaluates the loss several times, each from where the last one led."""
+    draws: ClassVar[bool] = False
+    """Whether its layers draw numbers while it trains."""
 
     sized_by: ClassVar[tuple[str, ...]] = ()
     """The fields that decide how large the model and what it computes are."""
@@ -243,9 +245,17 @@ class Spec:
             data=problem.data,
             batch_size=self._batch_size,
             shuffle=self._shuffle,
-            generator=problem.generator.copy(),
+            generator=self._loader_generator,
             total_steps=self.total_steps,
         )
+
+    def generator(self) -> TorchGenerator:
+        """What PyTorch's default generator is when the training starts: after the problem's draws.
+
+        Returns:
+            A copy, of which one may draw.
+        """
+        return self._problem.generator.copy()
 
     def chunks(self, max_steps: int | None = None) -> Iterator[IndexChunk]:
         """The updates in pieces that are held at once.
@@ -307,6 +317,11 @@ class Spec:
     def _batch_size(self) -> int | None:
         """Samples a batch; None: all of them."""
         return None
+
+    @property
+    def _loader_generator(self) -> TorchGenerator:
+        """What the orders are drawn from."""
+        return self.generator()
 
     @property
     def _shuffle(self) -> bool:

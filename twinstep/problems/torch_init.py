@@ -7,6 +7,8 @@ direction, no projection.
 
 import math
 
+import numpy as np
+
 from twinstep.errors import InputError
 from twinstep.problems.torch_random import FloatArray, TorchGenerator
 
@@ -33,6 +35,36 @@ def linear(
         bound = 1 / math.sqrt(in_features) if in_features > 0 else 0  # not 0.0: -0.0 would show
         params["bias"] = generator.uniform((out_features,), -bound, bound, dtype)
     return params
+
+
+def conv(
+    generator: TorchGenerator,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, ...],
+    *,
+    bias: bool = True,
+    dtype: str = "float32",
+) -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.Conv1d` to `Conv3d(in_channels, out_channels, ...)` start from.
+
+    weight (out_channels, in_channels, *kernel_size), then bias (out_channels,).
+    InputError for a negative size.
+    Source: torch/nn/modules/conv.py, _ConvNd.reset_parameters.
+    """
+    flat = linear(
+        generator, in_channels * math.prod(kernel_size), out_channels, bias=bias, dtype=dtype
+    )
+    return flat | {"weight": flat["weight"].reshape(out_channels, in_channels, *kernel_size)}
+
+
+def layer_norm(size: int, *, dtype: str = "float32") -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.LayerNorm(size)` starts from: nothing is drawn.
+
+    weight (size,) of ones, bias (size,) of zeros.
+    Source: torch/nn/modules/normalization.py, LayerNorm.reset_parameters.
+    """
+    return {"weight": np.ones(size, dtype), "bias": np.zeros(size, dtype)}
 
 
 def embedding(

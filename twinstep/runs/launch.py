@@ -82,6 +82,12 @@ def driver(
     """What trains `spec`, and records it. InputError for an unknown framework or device."""
     # drawn now: data that is not there is said before a framework is loaded or anything is written
     check([spec], device_config, (framework,))
+    if spec.draws and (device_config.device, device_config.devices) != ("cpu", 1):
+        where = f"device is {device_config.device}, devices is {device_config.devices}"
+        raise InputError(
+            f"{spec.name}: {where}, expected cpu and 1: what it draws while it trains is what "
+            "PyTorch draws there"
+        )
     if device_config.devices > 1:
         home = _module(framework, "parallel")
         home.find(device_config.device, device_config.devices)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
@@ -53,15 +53,18 @@ class Driver:
         """Trains; the steps in pieces of at most `max_steps`."""
         batches, max_steps = self.spec.batches(), max_steps or self.spec.steps_at_once
         recorder = Recorder({"": self.start[0]}, metadata=self.metadata, rows=max_steps)
+        drawn = torch.tensor(self.spec.generator().get_state())
         for chunk in batches.chunks(max_steps):
             with self.settings():
+                torch.set_rng_state(drawn)
                 trace = self._run(recorder, chunk)
+                drawn = torch.get_rng_state()
                 last = chunk.start + chunk.steps == batches.total_steps
                 evaluation, metrics = self.evaluated() if last else ({}, {})
             yield dataclasses.replace(trace, evaluation=evaluation, metrics=metrics)
 
     def _run(self, recorder: Recorder, chunk: IndexChunk) -> Trace:
-        feed = Feed(self.data, chunk, recorder.made_on)
+        feed = Feed(self.data, chunk, partial(recorder.made_on, draws=self.spec.draws))
         with recorder:
             self.train(*self.start, feed)
         return recorder.take()

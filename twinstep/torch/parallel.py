@@ -34,7 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 from twinstep import workers
 from twinstep.device_config import DeviceConfig
 from twinstep.errors import InputError, LostError
-from twinstep.problems import EXAMPLES, Spec
+from twinstep.problems import PROGRAMS, Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.torch import devices, driver
 from twinstep.torch.driver import Feed
@@ -78,7 +78,7 @@ class Driver(driver.Driver):
 
         The processes end with this one, and as soon as no more pieces are wanted.
         """
-        if EXAMPLES.get(self.spec.name) is not type(self.spec):
+        if PROGRAMS.get(self.spec.name) is not type(self.spec):
             raise InputError(f"{self.spec.name} is not listed: other processes cannot make it")
         with tempfile.TemporaryDirectory(prefix="twinstep-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
@@ -269,7 +269,7 @@ def serve(folder: Path, example: Callable[[Spec], ModuleType]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     task = json.loads((folder / _TASK).read_text())
     spec, device_config = (
-        EXAMPLES[task["example"]](**task["spec"]),
+        PROGRAMS[task["example"]](**task["spec"]),
         DeviceConfig(**task["device_config"]),
     )
     with group(device_config.device) as (number, _):

@@ -224,13 +224,16 @@ class Recorder:
         finally:
             self._steps.ignoring = before
 
-    def made_on(self, fingerprints: Mapping[str, int]) -> None:
+    def made_on(self, fingerprints: Mapping[str, int], draws: bool = False) -> None:
         """Says it by fingerprints that are known, until others are said.
 
         Args:
             fingerprints: A number for each part of the batch, by its name.
+            draws: Whether the step draws random numbers.
         """
         self._steps.calls.fingerprints = dict(fingerprints)
+        if draws:
+            self._steps.begin()
 
     def take(self) -> Trace:
         """The steps since the last call, and no more.

@@ -134,11 +134,15 @@ class Steps:
             self._abandon(step)
         self.passes.end()
 
+    def begin(self) -> None:
+        """What is drawn from now on is drawn in this step."""
+        if self._rng is None:
+            self._rng = torch.get_rng_state()
+
     def first_call(self, module: nn.Module) -> None:
         """A module is about to be called."""
         self._running()
-        if self._rng is None:
-            self._rng = torch.get_rng_state()
+        self.begin()
         if module not in self._called:
             self._called.add(module)
             reading.check_alone()
@@ -322,10 +326,10 @@ class Steps:
                 **({"shards": self.updates.shards} if self.updates.shards else {}),
             }
         rows.batch(self.calls.made_on(passes, self.names), self._options.keep.values)
+        if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):
+            rows.put("rng", "torch", self._rng.numpy())  # of a step that drew
         if not self._options.driven:
             rows.put("update", name, np.array(self._count.get(name, 0) + 1))
-            if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):
-                rows.put("rng", "torch", self._rng.numpy())  # of a step that drew
             if len(scaled) > 1 and None not in scaled:
                 for one in scaled:
                     rows.put("micro_losses", "loss", np.array(one), more=True)

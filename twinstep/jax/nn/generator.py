@@ -307,16 +307,12 @@ class _HeldTwister:
                 "TorchGenerator: it draws in NumPy, and its words are those of a compiled "
                 "function; expected a layer's own generator there, or a key"
             )
-        found = np.asarray(value)
-        sine = float(np.ascontiguousarray(found[_SINE]).view(np.float64)[0])
-        return "MT19937", found[:624], int(found[624]), int(found[_KEPT]), sine
+        return _unpacked(np.asarray(value))
 
     def set_state(self, state: Any) -> None:
         """NumPy's, of a RandomState."""
-        _, words, position, kept, sine = state
         value: Any = np.empty(_SIZE, np.uint32)
-        value[:624], value[624], value[_KEPT] = words, position, kept
-        value[_SINE] = np.array([sine], np.float64).view(np.uint32)
+        _fill(value, state)
         # [...] would write into an array that others hold; and Flax lets a Variable be set only in
         # the trace that made it, while what NumPy draws has no part in one, as in jax.grad's
         object.__setattr__(self._state, "_raw_value", value)
@@ -347,3 +343,35 @@ def dtype_name(dtype: Any) -> str:
 
 def _words_for(count: int, kind: str) -> int:
     return 2 * count if kind == "float64" else count
+
+
+def words_of(states: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """(T, 628) what a generator's state holds, of T states of PyTorch's, (T, 5056)."""
+    words = np.empty((len(states), _SIZE), np.uint32)
+    for row, state in zip(words, states, strict=True):
+        generator = TorchGenerator(0)
+        generator.set_state(state)
+        _fill(row, generator._twister.get_state(legacy=True))
+    return words
+
+
+def rng_states(words: NDArray[np.uint32], seed: int) -> NDArray[np.uint8]:
+    """The way back: PyTorch's states, (T, 5056), of a generator that was given that seed."""
+    generator = TorchGenerator(seed)
+    states = []
+    for row in np.asarray(words):
+        generator._twister.set_state(_unpacked(row))
+        states.append(generator.get_state())
+    return np.stack(states)
+
+
+def _fill(row: NDArray[np.uint32], state: Any) -> None:
+    """NumPy's state, of a RandomState, as one array."""
+    _, words, position, kept, sine = state
+    row[:624], row[624], row[_KEPT] = words, position, kept
+    row[_SINE] = np.array([sine], np.float64).view(np.uint32)
+
+
+def _unpacked(row: NDArray[np.uint32]) -> tuple[str, NDArray[np.uint32], int, int, float]:
+    sine = float(np.ascontiguousarray(row[_SINE]).view(np.float64)[0])
+    return "MT19937", row[:624], int(row[624]), int(row[_KEPT]), sine
