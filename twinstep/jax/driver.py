@@ -23,6 +23,7 @@ from flax import nnx
 
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import carried, devices, rounding_scale
+from twinstep.jax.assembling import Ledger, assemble
 from twinstep.jax.batches import Data, fingerprints, take, to_device
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
 from twinstep.jax.perturbation import (
@@ -32,7 +33,8 @@ from twinstep.jax.perturbation import (
     perturbed_optimizer,
     split_keys,
 )
-from twinstep.jax.watching import watch
+from twinstep.jax.watching import given as given_grads
+from twinstep.jax.watching import unwatched, watch
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -41,7 +43,6 @@ from twinstep.trace.ledger import Metadata, Trace
 Tree = Any
 State = tuple[Any, ...]
 """(params, opt_state), and behind them what else an example's step carries: see `carried`."""
-Ledger = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Driver:
                 state, reruns, ledger = self._run(state, reruns, data, chunk)
                 last = chunk.start + chunk.steps == batches.total_steps
                 evaluation, metrics = self.evaluated(state, reruns) if last else ({}, {})
-            yield self.assemble(chunk, before, ledger, evaluation, metrics)
+            yield assemble(self, chunk, before, ledger, evaluation, metrics)
             before = jax.tree.map(lambda array: array[-1], ledger)
 
     def in_float64(self) -> "Driver":
@@ -145,6 +146,11 @@ class Driver:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         return params, optimizer.init(params)
 
+    @property
+    def separable(self) -> bool:
+        """Whether a sample alone is a batch."""
+        return self.spec.separable
+
     @cached_property
     def start(self) -> State:
         """The same, watched."""
@@ -172,7 +178,7 @@ class Driver:
 
     @cached_property
     def opt_layout(self) -> Mapping:
-        return opt_state_layout(self.start[1].inner, self.trained_layout)
+        return opt_state_layout(unwatched(self.start[1].inner), self.trained_layout)
 
     def grads(self, state: State) -> dict[str, jax.Array]:
         """{PyTorch's name: gradient} that a step has left: in the optimizer's state, or kept."""
@@ -245,7 +251,7 @@ class Driver:
         kind = jax.tree.leaves(state[0])[0].dtype
         opt_state = {
             name: array.astype(kind)
-            for name, array in self.opt_layout.to_torch(state[1].inner).items()
+            for name, array in self.opt_layout.to_torch(unwatched(state[1].inner)).items()
             if name not in self.opt_layout.counters
         }
         rest = carried.rest(state)
@@ -253,7 +259,13 @@ class Driver:
         ledger["buffers"] = self.rest_layout.buffers(rest)
         if (words := self.rest_layout.words(rest)) is not None:
             ledger["words"] = words
-        return ledger if loss is None else {**ledger, "loss": loss, "raw_grads": self.grads(state)}
+        if loss is None:
+            return ledger
+        ledger |= {"loss": loss, "raw_grads": self.grads(state)}
+        raw = state[1].grads
+        if (given := given_grads(state[1].inner, raw)) is not raw:
+            ledger["grads"] = self.trained_layout.to_torch(given)
+        return ledger
 
     def _reruns(self, state: State, eps: Any) -> tuple[State, jax.Array]:
         """The states of the perturbed reruns, stacked, and their random keys."""
@@ -284,48 +296,15 @@ class Driver:
         states = jax.vmap(perturbed, in_axes=(0, 0, 0, None))(states, of_params, STEADY, unit.eps)
         return (states, keys), max_distance(ledger, theirs, self.integer_state)
 
-    def assemble(
-        self,
-        chunk: IndexChunk,
-        before: Ledger,
-        ledger: Ledger,
-        evaluation: dict[str, np.ndarray],
-        metrics: dict[str, float],
-    ) -> Trace:
-        """The trace of a chunk. before: what there was before it; ledger: its steps', stacked."""
-        names = list(self.spec.initial_params())
-        host = jax.tree.map(np.asarray, ledger)
-
-        def with_first(stage: str) -> Any:
-            return jax.tree.map(
-                lambda first, rows: np.concatenate([np.asarray(first)[None], rows]),
-                before[stage],
-                host[stage],
-            )
-
-        params = with_first("params")
-        raw_grads = {name: host["raw_grads"][name] for name in names}
-        given = {name for slot in self.trained_layout.slots for name in slot.names}
-        return Trace(
-            metadata=self.metadata,
-            losses=host["loss"],
-            batch=host["batch"],
-            raw_grads=raw_grads,
-            grads={name: grad for name, grad in raw_grads.items() if name in given},
-            opt_state=host["opt_state"],
-            params={name: params[name] for name in names},
-            buffers=carried.in_torch_dtypes(with_first("buffers")),
-            rng=carried.drawn(with_first("words"), self.spec.seed) if "words" in host else {},
-            rounding_noise=host.get("rounding_noise"),
-            rounding_scale=host.get("rounding_scale"),
-            start=chunk.start,
-            metrics=metrics,
-            evaluation=evaluation,
-        )
-
     def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on. index: (batch size,), or None: all samples."""
-        return data if index is None else take(data, index)
+        batch = data if index is None else take(data, index)
+        return {name: batch[name] for name in self.names}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of a batch's parts in their order, which a compiled function does not keep."""
+        return tuple(self.spec.batches().data)
 
     def replicated(self, tree: Any) -> Any:
         """A tree of arrays where the scan wants it."""
@@ -395,5 +374,5 @@ class Driver:
     @cached_property
     def integer_state(self) -> set[str]:
         """The names of the optimizer's state that are whole numbers."""
-        named = self.opt_layout.to_torch(self.start[1].inner)
+        named = self.opt_layout.to_torch(unwatched(self.start[1].inner))
         return {name for name, a in named.items() if jnp.issubdtype(a.dtype, jnp.integer)}

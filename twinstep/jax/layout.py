@@ -14,6 +14,7 @@ from flax import nnx
 
 from twinstep.errors import InputError
 from twinstep.jax.mapping import Mapping, Slot
+from twinstep.jax.nn.module import Module
 from twinstep.jax.nn.rules import RULES, Rule, Rules, rules_of
 from twinstep.jax.state_layout import opt_state_layout
 from twinstep.jax.trees import Path, Tree, by_name, by_path, dotted
@@ -95,11 +96,12 @@ def module_layout(model: nnx.Module, *, rules: Rules | None = None) -> Mapping:
         for name, rule in rules_of(module, table).items():
             rule_of[path + rule.path] = (dotted((*_torch_path(path, modules), name)), rule)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    tied = _tied(model, modules)
     slots = []
     for path, leaf in by_path(params).items():
         if path not in rule_of:
             _refuse_unknown(path, modules, table)
-        own = (dotted(_torch_path(path, modules)), Rule(path, None))
+        own = (tied.get(path, dotted(_torch_path(path, modules))), Rule(path, None))
         name, rule = rule_of.get(path, own)
         axes = rule.axes_of(leaf.ndim)
         shape = tuple(leaf.shape[axis] for axis in axes or range(leaf.ndim))
@@ -130,6 +132,21 @@ def tree_layout(params: Tree) -> Mapping:
     """
     slots = [Slot((name,), jnp.shape(leaf), None) for name, leaf in by_name(params).items()]
     return Mapping(jax.tree.structure(params), tuple(slots))
+
+
+def _tied(model: nnx.Module, modules: abc.Mapping[Path, nnx.Module]) -> dict[Path, str]:
+    """{each path of a parameter that has several: the name that PyTorch knows it by}, the first."""
+    paths: dict[int, list[Path]] = {}
+    for path, module in modules.items():
+        for name, value in vars(module).items():
+            if isinstance(value, nnx.Param):
+                paths.setdefault(id(value), []).append((*path, str(name)))
+    if all(len(several) == 1 for several in paths.values()) or not isinstance(model, Module):
+        return {}
+    first = {id(param): name for name, param in model.named_parameters()}
+    return {
+        path: first[one] for one, several in paths.items() if len(several) > 1 for path in several
+    }
 
 
 def _outermost_layers(

@@ -35,7 +35,8 @@ def max_distance(
         another
     """
     gaps = {}
-    for stage in ("loss", "raw_grads", "opt_state", "params", "buffers"):
+    noisy = ("loss", "raw_grads", "grads", "opt_state", "params", "buffers")
+    for stage in (stage for stage in noisy if stage in ledger):
         mine = {"loss": ledger[stage]} if stage == "loss" else ledger[stage]
         other = {"loss": theirs[stage]} if stage == "loss" else theirs[stage]
         for name, array in mine.items():

@@ -18,12 +18,13 @@ from flax import nnx
 
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import carried, rounding_scale
-from twinstep.jax.batches import Data, fingerprints, take
-from twinstep.jax.driver import Driver, Ledger
+from twinstep.jax.assembling import Ledger, assemble
+from twinstep.jax.batches import Data, fingerprints
+from twinstep.jax.driver import Driver
 from twinstep.jax.layout import Mapping
 from twinstep.jax.nn.generator import words_of
 from twinstep.jax.perturbation import max_distance, perturbed, perturbed_optimizer
-from twinstep.jax.watching import TeacherForced, teacher_forced
+from twinstep.jax.watching import TeacherForced, teacher_forced, unwatched, watched_again
 from twinstep.judge.tolerance import PERTURBED_RERUNS
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -64,7 +65,7 @@ class Replay:
             for stage, leaves in stages.items()
         }
         tested = self.evaluated(recorded) if recorded.evaluation else ({}, {})
-        return self._driver.assemble(chunk, before, ledger, *tested), scale
+        return assemble(self._driver, chunk, before, ledger, *tested), scale
 
     def evaluated(self, recorded: Trace) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What this side's test makes of the last recorded parameters, and the figures."""
@@ -261,7 +262,8 @@ class Replay:
             driver.start, recorded["buffers"], recorded.get("words")
         )
         params = _like(params, recorded["params"], driver.layout)
-        opt_state = _like(watched.inner, recorded["opt_state"], driver.opt_layout)
+        own = _like(unwatched(watched.inner), recorded["opt_state"], driver.opt_layout)
+        opt_state = watched_again(watched.inner, own)
         parts = [
             part
             if isinstance(part, nnx.State)
@@ -275,7 +277,7 @@ class Replay:
             of_params, of_grads = jax.random.split(key)
             state = perturbed(state, of_params, 0, eps)
             optimizer = perturbed_optimizer(optimizer, driver.trained_layout, scale, of_grads)
-        batch = data if index is None else take(data, index)
+        batch = driver.batch_of(data, index)
         state, loss = driver.train_step(teacher_forced(optimizer))(state, tuple(batch.values()))
         ledger = driver.ledger(state, loss)
         ledger["raw_grads"] = self._most_wrong_grads(recorded["recorded"], state)

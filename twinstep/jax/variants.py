@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.device_config import CPU, DeviceConfig
+from twinstep.jax.assembling import assemble
 from twinstep.jax.driver import Driver
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -198,6 +199,6 @@ class TraceScan(Compiled):
             tested = driver.evaluated(state)
         for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
             last = chunk is self.chunks[-1]
-            trace = driver.assemble(chunk, before, ledger, *(tested if last else ({}, {})))
+            trace = assemble(driver, chunk, before, ledger, *(tested if last else ({}, {})))
             before = jax.tree.map(lambda array: array[-1], ledger)
             yield trace

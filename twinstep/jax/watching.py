@@ -120,9 +120,25 @@ def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
         raise InputError(
             f"the optimizer's state has 0 watched optimizers, expected one: {_AROUND} everything"
         )
-    links = [link.grads for link in _found(state.inner, GivenGradsState)]
+    return state.grads, given(state.inner, state.grads)
+
+
+def given(inner: optax.OptState, raw: Tree) -> Tree:
+    """What links that are `watch("grads")` hold.
+
+    Args:
+        inner: The state of what such links stand in.
+        raw: What was backpropagated.
+
+    Returns:
+        A tree like the parameters; `raw` itself where there is no such link.
+
+    Raises:
+        InputError: For two of them for one parameter.
+    """
+    links = [link.grads for link in _found(inner, GivenGradsState)]
     if not links:
-        return state.grads, state.grads
+        return raw
 
     def of_leaf(raw: Any, *given: Any) -> Any:
         there = [leaf for leaf in given if not isinstance(leaf, optax.MaskedNode)]
@@ -133,7 +149,7 @@ def gradients(opt_state: optax.OptState) -> tuple[Tree, Tree]:
             )
         return there[0] if there else raw
 
-    return state.grads, jax.tree.map(of_leaf, state.grads, *links)
+    return jax.tree.map(of_leaf, raw, *links)
 
 
 def watched(opt_state: optax.OptState) -> WatchState | None:
@@ -188,6 +204,23 @@ def unwatched(opt_state: optax.OptState) -> optax.OptState:
         return optax.EmptyState() if isinstance(node, GivenGradsState) else node
 
     return jax.tree.map(own, opt_state, is_leaf=_is_watch)
+
+
+def watched_again(inner: optax.OptState, own: optax.OptState) -> optax.OptState:
+    """The way back from `unwatched`.
+
+    Args:
+        inner: A state in which links may be `watch("grads")`.
+        own: What `unwatched` makes of such a one.
+
+    Returns:
+        The latter, with the former's links.
+    """
+
+    def either(node: Any, new: Any) -> Any:
+        return node if isinstance(node, GivenGradsState) else new
+
+    return jax.tree.map(either, inner, own, is_leaf=_is_watch)
 
 
 def _given_none(params: Tree) -> GivenGradsState:

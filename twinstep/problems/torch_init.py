@@ -7,6 +7,8 @@ direction, no projection.
 
 import math
 
+import numpy as np
+
 from twinstep.errors import InputError
 from twinstep.problems.torch_random import FloatArray, TorchGenerator
 
@@ -54,6 +56,15 @@ def conv(
         generator, in_channels * math.prod(kernel_size), out_channels, bias=bias, dtype=dtype
     )
     return flat | {"weight": flat["weight"].reshape(out_channels, in_channels, *kernel_size)}
+
+
+def layer_norm(size: int, *, dtype: str = "float32") -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.LayerNorm(size)` starts from: nothing is drawn.
+
+    weight (size,) of ones, bias (size,) of zeros.
+    Source: torch/nn/modules/normalization.py, LayerNorm.reset_parameters.
+    """
+    return {"weight": np.ones(size, dtype), "bias": np.zeros(size, dtype)}
 
 
 def embedding(

@@ -17,7 +17,7 @@ def load_params(model: nn.Module, named: Mapping[str, np.ndarray]) -> None:
     InputError where names or shapes differ.
     """
     state = {name: torch.tensor(array) for name, array in named.items()}
-    expected = model.state_dict()
+    expected = dict(model.named_parameters())
     if odd := sorted(expected.keys() ^ state.keys()):
         side = "missing" if odd[0] in expected else "unknown"
         raise InputError(f"parameter {odd[0]!r} is {side}")
@@ -27,7 +27,8 @@ def load_params(model: nn.Module, named: Mapping[str, np.ndarray]) -> None:
             raise InputError(
                 f"parameter {name!r} has shape {tuple(tensor.shape)}, expected {shape}"
             )
-    model.load_state_dict(state)
+    for name, tensor in state.items():
+        expected[name].data.copy_(tensor)
 
 
 def named_opt_state(

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from twinstep.errors import InputError
-from twinstep.jax.nn.module import Buffer, children_of, held_by
+from twinstep.jax.nn.module import Buffer, children_of, held_by, walked
 from twinstep.jax.nn.rules import RULES, Rules, rules_of
 from twinstep.weights.reading import read_state_dict, unwrapped
 from twinstep.weights.tensors import has_nan
@@ -164,11 +164,9 @@ def load_state_dict(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
     found = entries(module, rules)
-    given: Mapping[str, Any]
-    if isinstance(state_dict, Mapping):
-        given = state_dict
-    else:
-        given = unwrapped(read_state_dict(state_dict), found)
+    if not isinstance(state_dict, Mapping):
+        state_dict = unwrapped(read_state_dict(state_dict), found)
+    given = _renamed(module, state_dict)
     arrays = {name: np.asarray(array) for name, array in given.items() if name in found}
     wrong = _unfit(found, given, arrays, strict, cast)
     if wrong:
@@ -177,6 +175,18 @@ def load_state_dict(
         entry = found[name]
         # a copy: JAX may share an array's memory, which its owner writes into
         entry.variable[...] = jnp.array(entry.to_jax(array), entry.variable.dtype)
+
+
+def _renamed(module: nnx.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What has older names that a computed array may be loaded by, under the module's own."""
+    named = dict(given)
+    for path, one in walked(module, "", set()):
+        prefix = f"{path}." if path else ""
+        for computed in getattr(one, "_computed", ()):
+            names = {prefix + old: prefix + new for old, new in computed.loaded().items()}
+            if names.keys() <= named.keys():
+                named |= {new: named.pop(old) for old, new in names.items()}
+    return named
 
 
 def _unfit(
