@@ -2,7 +2,8 @@
 
 from twinstep.problems.base import Spec
 from twinstep.problems.nets.mnist_convnet import MnistConvnet
+from twinstep.problems.nets.resnet18 import ResNet18
 
 __all__ = ["MODELS"]
 
-MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet,)}
+MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet, ResNet18)}
