@@ -58,6 +58,15 @@ def conv(
     return flat | {"weight": flat["weight"].reshape(out_channels, in_channels, *kernel_size)}
 
 
+def layer_norm(size: int, *, dtype: str = "float32") -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.LayerNorm(size)` starts from: nothing is drawn.
+
+    weight (size,) of ones, bias (size,) of zeros.
+    Source: torch/nn/modules/normalization.py, LayerNorm.reset_parameters.
+    """
+    return {"weight": np.ones(size, dtype), "bias": np.zeros(size, dtype)}
+
+
 def embedding(
     generator: TorchGenerator, num_embeddings: int, embedding_dim: int, *, dtype: str = "float32"
 ) -> dict[str, FloatArray]:
