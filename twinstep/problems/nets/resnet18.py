@@ -44,7 +44,7 @@ class ResNet18(ModelTraining):
 
     def entries(self) -> tuple[int, int]:
         parameters = 2730 * self.width**2  # all but what the norms and the classifier have
-        # of each image: the stem and its norm, in the blocks two of each, halved from stage to stage
+        # the stem and its norm, in the blocks two of each, half as much from stage to stage
         pixels = (8 * self.scale) ** 2 * self.width
         return parameters, min(self.batch_size, TRAIN) * 2 * pixels * (1 + 4 + 2 + 1)
 
