@@ -146,6 +146,11 @@ class Driver:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         return params, optimizer.init(params)
 
+    @property
+    def separable(self) -> bool:
+        """Whether a sample alone is a batch."""
+        return self.spec.separable
+
     @cached_property
     def start(self) -> State:
         """The same, watched."""

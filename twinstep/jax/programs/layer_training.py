@@ -47,7 +47,7 @@ def objective(output: Any) -> jax.Array:
     if output.ndim == 0:
         return output
     flat = output.reshape(-1)
-    weights = jnp.arange(len(flat)) % 7 - jnp.asarray(2.5, flat.dtype)
+    weights = jnp.arange(len(flat)) % 7 + jnp.asarray(0.5, flat.dtype)
     return jnp.mean(flat * weights + jnp.square(flat))
 
 

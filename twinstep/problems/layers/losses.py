@@ -65,7 +65,7 @@ def _others() -> list[Row]:
         Row(Layer("CTCLoss", (), {"reduction": "sum", "blank": 4}), (scores, targets, *lengths)),
         Row(
             Layer("AdaptiveLogSoftmaxWithLoss", (6, 8, (3, 5)), {"div_value": 2.0}),
-            (Input((6, 6)), Input((6,), 8)),
+            (Input((6, 6)), Input((), values=[0, 4, 6, 1, 2, 7])),
             {
                 "head.weight": (5, 6),
                 "tail.0.0.weight": (3, 6),

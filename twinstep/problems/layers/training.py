@@ -16,7 +16,8 @@ from twinstep.problems.layers.row import Row
 from twinstep.problems.torch_random import TorchGenerator
 
 STEPS = 20
-LEARNING_RATE = 0.1
+LEARNING_RATE = 0.02
+"""So small that no softmax saturates: how 1 - p rounds is not seen by moving parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class LayerTraining(Spec):
     model: ClassVar[str] = "as in the row"
     objective: ClassVar[str] = "a weighted sum of outputs and of their squares"
     update: ClassVar[str] = "SGD, momentum 0.9"
+    separable: ClassVar[bool] = False
 
     steps: int | None = STEPS
     """Updates to make."""
