@@ -69,8 +69,9 @@ def build(problem: Dcgan):
     discriminator = Discriminator(problem.width)
     discriminator.apply(_initialize)
     criterion = nn.BCELoss()
-    options = {"lr": problem.learning_rate, "betas": problem.betas}
-    return (generator, discriminator), criterion, (adam(**options), adam(**options))
+    generators = adam(lr=problem.learning_rate, betas=problem.betas)
+    discriminators = adam(lr=problem.learning_rate, betas=problem.betas)
+    return (generator, discriminator), criterion, (generators, discriminators)
 
 
 def init_state(model, optimizer):

@@ -45,19 +45,19 @@ class VAE(nn.Module):
         return self.decode(self.draw(mean, log_variance)), mean, log_variance
 
 
+def criterion(output, images, mean, log_variance):
+    """What the decoder makes of it, and the divergence from the standard normal distribution."""
+    reconstruction = F.binary_cross_entropy(output, images, reduction="sum")
+    divergence = -0.5 * jnp.sum(1 + log_variance - mean**2 - jnp.exp(log_variance))
+    return reconstruction + divergence
+
+
 def build(problem: VariationalAutoencoder):
     """The model, the loss and the optimizer."""
     model = VAE(problem.hidden_size, problem.latent_size)
     load_params(model, problem.initial_params())  # PyTorch's draws
     optimizer = adam(lr=problem.learning_rate)
     return model, criterion, optimizer
-
-
-def criterion(output, images, mean, log_variance):
-    """What the decoder makes of it, and the divergence from the standard normal distribution."""
-    reconstruction = F.binary_cross_entropy(output, images, reduction="sum")
-    divergence = -0.5 * jnp.sum(1 + log_variance - mean**2 - jnp.exp(log_variance))
-    return reconstruction + divergence
 
 
 def init_state(model, optimizer):

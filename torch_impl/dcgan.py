@@ -64,9 +64,12 @@ def build(problem: Dcgan):
     discriminator = Discriminator(problem.width)
     discriminator.apply(_initialize)
     criterion = nn.BCELoss()
-    options = {"lr": problem.learning_rate, "betas": problem.betas}
-    generators = torch.optim.Adam(generator.parameters(), **options)
-    discriminators = torch.optim.Adam(discriminator.parameters(), **options)
+    generators = torch.optim.Adam(
+        generator.parameters(), lr=problem.learning_rate, betas=problem.betas
+    )
+    discriminators = torch.optim.Adam(
+        discriminator.parameters(), lr=problem.learning_rate, betas=problem.betas
+    )
     return (generator, discriminator), criterion, (generators, discriminators)
 
 

@@ -38,18 +38,18 @@ class VAE(nn.Module):
         return self.decode(self.draw(mean, log_variance)), mean, log_variance
 
 
-def build(problem: VariationalAutoencoder):
-    """The model, the loss and the optimizer."""
-    model = VAE(problem.hidden_size, problem.latent_size)
-    optimizer = torch.optim.Adam(model.parameters(), lr=problem.learning_rate)
-    return model, criterion, optimizer
-
-
 def criterion(output, images, mean, log_variance):
     """What the decoder makes of it, and the divergence from the standard normal distribution."""
     reconstruction = F.binary_cross_entropy(output, images, reduction="sum")
     divergence = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
     return reconstruction + divergence
+
+
+def build(problem: VariationalAutoencoder):
+    """The model, the loss and the optimizer."""
+    model = VAE(problem.hidden_size, problem.latent_size)
+    optimizer = torch.optim.Adam(model.parameters(), lr=problem.learning_rate)
+    return model, criterion, optimizer
 
 
 def train(model, criterion, optimizer, batches, log=print):

@@ -81,4 +81,5 @@ NAIVE: dict[str, tuple[Plant, str]] = {
 def test_a_naive_port_is_found_out(name: str) -> None:
     plant, stage = NAIVE[name]
     found = spot_of(FaultyJax().compared(pair(VariationalAutoencoder.name, steps=3), [], plant))
+    assert found is not None
     assert (found.step, found.stage) == (1, stage)

@@ -21,6 +21,7 @@ class Dcgan(ModelTraining):
     model: ClassVar[str] = "three ConvTranspose2d against three Conv2d, BatchNorm2d in both"
     objective: ClassVar[str] = "BCELoss of real and of made images"
     update: ClassVar[str] = "Adam for each, in turn"
+    separable: ClassVar[bool] = False
     sized_by: ClassVar[tuple[str, ...]] = ("width", "noise_size", "batch_size")
 
     width: int = 8

@@ -28,6 +28,7 @@ class ResNet18(ModelTraining):
     update: ClassVar[str] = "SGD with momentum 0.9, weight decay 5e-4"
     sized_by: ClassVar[tuple[str, ...]] = ("width", "scale", "batch_size")
     draws: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
 
     width: int = 4
     """Channels of the first stage; each of the others has twice as many as the one before."""
@@ -60,26 +61,28 @@ class ResNet18(ModelTraining):
         images, labels = self.images
         return {"images": images[:TRAIN], "labels": labels[:TRAIN]}
 
-    def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def test_set(self) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self.images
         return images[TRAIN:], labels[TRAIN:]
 
     def draw_params(self, generator: TorchGenerator) -> Arrays:
-        def normed(at: str, number: str, *sizes: int, kernel: int = 3) -> Arrays:
-            drawn = conv(generator, *sizes, (kernel, kernel), bias=False, dtype=self.dtype)
-            norm = batch_norm(sizes[1], dtype=self.dtype)
-            conv_name, norm_name = ("0", "1") if number == "" else (f"conv{number}", f"bn{number}")
-            return {**under(f"{at}{conv_name}", drawn), **under(f"{at}{norm_name}", norm)}
+        params: dict[str, FloatArray] = {}
 
-        params = {**normed("", "1", 3, self.width)}
+        def draw(name: str, norm: str, inputs: int, outputs: int, size: int = 3) -> None:
+            """A convolution, and the norm behind it."""
+            drawn = conv(generator, inputs, outputs, (size, size), bias=False, dtype=self.dtype)
+            params.update(under(name, drawn))
+            params.update(under(norm, batch_norm(outputs, dtype=self.dtype)))
+
+        draw("conv1", "bn1", 3, self.width)
         inputs = self.width
         for stage in range(4):
             channels = self.width << stage
             for block in range(2):
-                at = f"layer{stage + 1}.{block}."
-                params |= normed(at, "1", inputs, channels)
-                params |= normed(at, "2", channels, channels)
+                at = f"layer{stage + 1}.{block}"
+                draw(f"{at}.conv1", f"{at}.bn1", inputs, channels)
+                draw(f"{at}.conv2", f"{at}.bn2", channels, channels)
                 if inputs != channels:
-                    params |= normed(f"{at}shortcut.", "", inputs, channels, kernel=1)
+                    draw(f"{at}.shortcut.0", f"{at}.shortcut.1", inputs, channels, size=1)
                 inputs = channels
         return {**params, **under("fc", linear(generator, inputs, 10, dtype=self.dtype))}
