@@ -17,7 +17,7 @@ _PAIRS: dict[str, tuple[Input, Input]] = {
     "BCELoss": (Input(_SHAPE, "positive"), Input(_SHAPE, "share")),
     "BCEWithLogitsLoss": (Input(_SHAPE), Input(_SHAPE, "share")),
     "KLDivLoss": (Input(_SHAPE), Input(_SHAPE, "share")),
-    "PoissonNLLLoss": (Input(_SHAPE), Input(_SHAPE, "share")),
+    "PoissonNLLLoss": (Input(_SHAPE, "positive"), Input(_SHAPE, "share")),
     "SoftMarginLoss": (Input(_SHAPE), Input(_SHAPE, "sign")),
     "HingeEmbeddingLoss": (Input(_SHAPE), Input(_SHAPE, "sign")),
     "CrossEntropyLoss": (_SCORES, _LABELS),
@@ -29,17 +29,22 @@ _PAIRS: dict[str, tuple[Input, Input]] = {
 """{loss: its input and target}"""
 
 _OPTIONS: dict[str, Sequence[dict[str, Any]]] = {
-    "MSELoss": [{"reduction": "sum"}, {"reduction": "none"}],
-    "SmoothL1Loss": [{"beta": 0.3}],
-    "HuberLoss": [{"delta": 0.3}],
-    "KLDivLoss": [{"reduction": "batchmean"}, {"log_target": True}],
-    "PoissonNLLLoss": [{"log_input": True, "full": True}],
-    "HingeEmbeddingLoss": [{"margin": 0.5}],
-    "CrossEntropyLoss": [{"label_smoothing": 0.2}, {"ignore_index": 2}, {"reduction": "none"}],
-    "NLLLoss": [{"ignore_index": 2}],
-    "MultiMarginLoss": [{"p": 2, "margin": 0.5}],
+    "MSELoss": [{}, {"reduction": "sum"}, {"reduction": "none"}],
+    "SmoothL1Loss": [{}, {"beta": 0.3}],
+    "HuberLoss": [{}, {"delta": 0.3}],
+    "KLDivLoss": [{"reduction": "batchmean"}, {"reduction": "sum", "log_target": True}],
+    "PoissonNLLLoss": [{}, {"log_input": False, "full": True}],
+    "HingeEmbeddingLoss": [{}, {"margin": 0.5}],
+    "CrossEntropyLoss": [
+        {},
+        {"label_smoothing": 0.2},
+        {"ignore_index": 2},
+        {"reduction": "none"},
+    ],
+    "NLLLoss": [{}, {"ignore_index": 2}],
+    "MultiMarginLoss": [{}, {"p": 2, "margin": 0.5}],
 }
-"""{loss: options that it is tried with besides}"""
+"""{loss: options that it is tried with; others with none}"""
 
 
 def _others() -> list[Row]:
@@ -54,7 +59,6 @@ def _others() -> list[Row]:
             (_SCORES, Input((6, 5), "share")),
             note="probabilities",
         ),
-        Row(Layer("NLLLoss2d"), (_MAP, _MAP_LABELS)),
         Row(Layer("GaussianNLLLoss"), (far, Input(_SHAPE, "target"), Input(_SHAPE, "share"))),
         Row(Layer("CosineEmbeddingLoss", (), {"margin": 0.1}), (far, far, labels)),
         Row(Layer("MarginRankingLoss", (), {"margin": 0.5}), (Input((4,)), Input((4,)), labels)),
@@ -91,6 +95,6 @@ def rows() -> list[Row]:
     found = [
         Row(Layer(kind, (), options), inputs)
         for kind, inputs in _PAIRS.items()
-        for options in [{}, *_OPTIONS.get(kind, [])]
+        for options in _OPTIONS.get(kind, [{}])
     ]
     return found + _others()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from twinstep.problems.layers.row import Input, Layer, Row
 from twinstep.problems.layers.shapes import (
     Shapes,
@@ -169,7 +171,7 @@ def _transformers() -> list[Row]:
             draws=True,
         ),
         _row(
-            _of("TransformerEncoder", encoder, 2),
+            _of("TransformerEncoder", encoder, 2, enable_nested_tensor=False),
             source,
             shapes=under("layers.0", transformer_layer(6, 8))
             | under("layers.1", transformer_layer(6, 8)),
@@ -182,7 +184,13 @@ def _transformers() -> list[Row]:
             shapes=under("layers.0", transformer_layer(6, 8, decoder=True)),
             draws=True,
         ),
-        _row(_of("Transformer", 6, 2, 1, 1, 8), source, target, shapes=stack, draws=True),
+        _row(
+            _of("Transformer", 6, 2, 1, 1, 8, batch_first=True),
+            (2, 5, 6),
+            (2, 3, 6),
+            shapes=stack,
+            draws=True,
+        ),
     ]
 
 
@@ -234,14 +242,24 @@ def _pools() -> list[Row]:
                 for kind in ("Zero", "Circular", "Reflection", "Replication")
             ),
         ]
-    places = {1: [0, 3, 4], 2: [[0, 3], [9, 15]]}
+    places: dict[int, Any] = {
+        1: [0, 3, 4],
+        2: [[0, 3], [9, 15]],
+        3: [[[0, 6]]],
+    }  # in what is unpooled
     return [
         *rows,
         _row(_of("AvgPool2d", 3, padding=1, count_include_pad=False), _PLANE),
         _row(_of("FractionalMaxPool2d", 2, output_size=3), _PLANE, draws=True),
         _row(_of("FractionalMaxPool3d", 2, output_size=2), _SPACE, draws=True),
-        _row(_of("MaxUnpool1d", 2), (1, 1, 3), Input((), values=[[places[1]]])),
-        _row(_of("MaxUnpool2d", 2), (1, 1, 2, 2), Input((), values=[[places[2]]])),
+        *(
+            _row(
+                _of(f"MaxUnpool{n}d", 2),
+                (1, 1, *np.shape(where)),
+                Input((), values=[[where]]),
+            )
+            for n, where in places.items()
+        ),
     ]
 
 
