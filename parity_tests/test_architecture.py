@@ -34,6 +34,7 @@ from helpers.house import (
 
 import twinstep
 from twinstep.problems import EXAMPLES, MODELS, PROGRAMS
+from twinstep.problems.nets import RECORDED
 
 BELOW = {"root", "trace", "weights", "judge", "problems"}
 ROOMS = {
@@ -67,6 +68,8 @@ BY_NAME = {  # whose business it is to import what a string names
     "twinstep/weights/checkpoints.py": ["importlib.import_module('orbax.checkpoint')"],
     "twinstep/recorded.py": ["runpy.run_module(program, run_name='__main__', alter_sys=True)"],
 }
+WHOLE = {**MODELS, **RECORDED}
+TWINS = {**PROGRAMS, **RECORDED}
 MAX_LINES = 400
 MAX_OF_A_MODEL = 160
 MAX_OF_A_TWIN = 80  # lines of code, docstrings and blank ones apart
@@ -75,7 +78,7 @@ JAX_ALONE = ("init_state", "make_train_step")  # what PyTorch keeps in model and
 
 every_file = pytest.mark.parametrize("file", FILES)
 every_twin = pytest.mark.parametrize(
-    "file", [f"{package}/{name}.py" for package in ("jax_impl", "torch_impl") for name in PROGRAMS]
+    "file", [f"{package}/{name}.py" for package in ("jax_impl", "torch_impl") for name in TWINS]
 )
 
 
@@ -193,7 +196,7 @@ def make_train_step(model, criterion, optimizer): ...
 """
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_have_the_same_functions_in_the_same_order(name: str) -> None:
     ours, theirs = (
         surface(FILES[f"{package}/{name}.py"]) for package in ("jax_impl", "torch_impl")
@@ -202,7 +205,7 @@ def test_twins_have_the_same_functions_in_the_same_order(name: str) -> None:
     assert [signature for signature in ours if signature not in alone] == theirs
     state, step = surface(_ALONE)  # only where it holds more than parameters and optimizer's state
     assert alone in ([step], [state, step])
-    tested = PROGRAMS[name]().test_set() is not None
+    tested = TWINS[name]().test_set() is not None
     found = [signature.name for signature in theirs if signature.name in COMMON]
     assert found == [function for function in COMMON if tested or function != "evaluate"]
     # what makes the step stands between what it is made of and the loop that calls it
@@ -213,14 +216,14 @@ def test_twins_have_the_same_functions_in_the_same_order(name: str) -> None:
 @every_twin
 def test_a_twin_is_short_and_names_its_mirror_in_line_three(file: str) -> None:
     package, name = file.split("/")
-    assert code_lines(FILES[file]) <= (MAX_OF_A_MODEL if name[:-3] in MODELS else MAX_OF_A_TWIN)
+    assert code_lines(FILES[file]) <= (MAX_OF_A_MODEL if name[:-3] in WHOLE else MAX_OF_A_TWIN)
     assert FILES[file].splitlines()[2] == f"Mirror: {MIRRORS[package]}/{name}"
 
 
 def test_every_example_has_a_file_of_its_name_in_both() -> None:
     for package in ("jax_impl", "torch_impl"):
         files = (ROOT / package).glob("[!_]*.py")
-        assert sorted(path.stem for path in files) == sorted(PROGRAMS)
+        assert sorted(path.stem for path in files) == sorted(TWINS)
 
 
 def test_every_mirror_is_mirrored_back() -> None:

@@ -141,3 +141,16 @@ def test_a_naive_fan_is_noticed() -> None:
     assert abs(float(lecun) / wanted - 3**0.5) < 0.1
     swapped = nn.init.kaiming_uniform_(jnp.zeros((30, 40)), 5**0.5, generator=TorchGenerator(0))
     assert abs(float(swapped.std()) / wanted - 1) > 0.1
+
+
+@pytest.mark.parametrize("kit", [nn, torch.nn])
+def test_apply_goes_in_pytorchs_order(kit: Any) -> None:
+    """What is within first, as it was set: a function that draws fills each with its own numbers.
+
+    A module that two hold is met twice, as in PyTorch.
+    """
+    shared, seen = kit.Linear(7, 7), []
+    first = kit.Sequential(kit.Linear(1, 2), shared, kit.Linear(2, 3))
+    model = kit.Sequential(first, kit.Linear(4, 5), kit.Sequential(shared, shared))
+    model.apply(lambda layer: seen.append(getattr(layer, "in_features", "-")))
+    assert seen == [1, 7, 2, "-", 4, 7, "-", "-"]

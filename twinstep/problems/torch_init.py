@@ -106,3 +106,12 @@ def recurrent(
         "bias_hh_l0": (rows,),
     }
     return {name: generator.uniform(shape, -bound, bound, dtype) for name, shape in shapes.items()}
+
+
+def batch_norm(num_features: int, *, dtype: str = "float32") -> dict[str, FloatArray]:
+    """The parameters that `torch.nn.BatchNorm1d` to `BatchNorm3d(num_features)` starts from.
+
+    weight (num_features,), ones, then bias (num_features,), zeros; nothing is drawn.
+    Source: torch/nn/modules/batchnorm.py, _NormBase.reset_parameters.
+    """
+    return {"weight": np.ones(num_features, dtype), "bias": np.zeros(num_features, dtype)}

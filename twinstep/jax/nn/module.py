@@ -312,8 +312,7 @@ class Module(nnx.Module):
         Returns:
             The module.
         """
-        for _, module in reversed(list(self.named_modules())):
-            fn(module)
+        _applied(self, fn)
         return self
 
     def get_submodule(self, target: str) -> Any:
@@ -368,6 +367,14 @@ def variables_of(module: Any, kind: type) -> Iterator[tuple[str, Any]]:
 
 def _is_param(value: Any) -> bool:
     return isinstance(value, nnx.Variable)
+
+
+def _applied(module: Any, fn: Callable[[Any], object]) -> None:
+    """In PyTorch's order, in which a function may draw: what is within first, as it was set."""
+    held = {id(child): child for _, child in children_of(module)}
+    for child in held.values():
+        _applied(child, fn)
+    fn(module)
 
 
 def walked(module: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
