@@ -1,8 +1,9 @@
 """Whole models, small enough for seconds: name -> what makes its spec."""
 
 from twinstep.problems.base import Spec
+from twinstep.problems.nets.lstm_language_model import LstmLanguageModel
 from twinstep.problems.nets.mnist_convnet import MnistConvnet
 
 __all__ = ["MODELS"]
 
-MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet,)}
+MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet, LstmLanguageModel)}
