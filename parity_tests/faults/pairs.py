@@ -15,7 +15,7 @@ from faults.dials import Dial, dialled
 from twinstep import Finding, Spec, Verification, verify
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.judge.findings import Comparison
-from twinstep.problems import EXAMPLES
+from twinstep.problems import PROGRAMS
 from twinstep.runs import launch
 from twinstep.trace.ledger import Trace
 
@@ -25,7 +25,7 @@ Hook = Callable[[int, Any], object]  # (step, PyTorch's model and optimizer)
 
 
 class Pair(NamedTuple):
-    """An example, and how its spec differs from the document's; always the same problem."""
+    """An example or a model, and how its spec differs from what it is; always the same problem."""
 
     example: str
     settings: tuple[tuple[str, Any], ...]
@@ -35,14 +35,14 @@ class Pair(NamedTuple):
 
 
 def pair(example: str, dtype: str = "float64", **settings: Any) -> Pair:
-    """A pair by its example's name and its spec's fields."""
+    """A pair by its name and its spec's fields."""
     return Pair(example, tuple({"dtype": dtype, **settings}.items()))
 
 
 @functools.cache
 def spec_of(pair: Pair) -> Spec:
     """Made once: its arrays are read-only, and drawing them takes time."""
-    return EXAMPLES[pair.example](**dict(pair.settings))
+    return PROGRAMS[pair.example](**dict(pair.settings))
 
 
 class Programs:
