@@ -3,7 +3,8 @@
 from twinstep.problems.base import Spec
 from twinstep.problems.nets.lstm_language_model import LstmLanguageModel
 from twinstep.problems.nets.mnist_convnet import MnistConvnet
+from twinstep.problems.nets.vision_transformer import VisionTransformer
 
 __all__ = ["MODELS"]
 
-MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet, LstmLanguageModel)}
+MODELS: dict[str, type[Spec]] = {spec.name: spec for spec in (MnistConvnet, LstmLanguageModel, VisionTransformer)}
