@@ -15,9 +15,9 @@ Params = dict[str, FloatArray]
 
 
 def xavier_uniform(
-    generator: TorchGenerator, shape: tuple[int, int], *, dtype: str = "float32"
+    generator: TorchGenerator, shape: tuple[int, ...], *, dtype: str = "float32"
 ) -> FloatArray:
-    """A matrix as `torch.nn.init.xavier_uniform_` fills it.
+    """A matrix as `torch.nn.init.xavier_uniform_` fills it. shape: (rows, columns)
 
     Source: torch/nn/init.py.
     """
@@ -76,3 +76,35 @@ def transformer_stack(layer: Params, num_layers: int) -> Params:
         params |= under(f"layers.{i}", layer)
     norm = layer["norm1.weight"]
     return params | under("norm", layer_norm(len(norm), dtype=str(norm.dtype)))
+
+
+def transformer(
+    generator: TorchGenerator,
+    d_model: int,
+    dim_feedforward: int,
+    num_encoder_layers: int,
+    num_decoder_layers: int,
+    *,
+    dtype: str = "float32",
+) -> Params:
+    """The parameters that a `torch.nn.Transformer` starts from.
+
+    encoder and decoder, of which all matrices are drawn anew at the end: no copies then.
+    Source: torch/nn/modules/transformer.py.
+    """
+    sizes = generator, d_model, dim_feedforward
+    own, other = "self_attn", "multihead_attn"
+    encoder = transformer_stack(transformer_layer(*sizes, own, dtype=dtype), num_encoder_layers)
+    layer = transformer_layer(*sizes, own, other, dtype=dtype)
+    decoder = transformer_stack(layer, num_decoder_layers)
+    return with_new_matrices(generator, under("encoder", encoder) | under("decoder", decoder))
+
+
+def with_new_matrices(generator: TorchGenerator, params: Params) -> Params:
+    """The parameters after `xavier_uniform_` of each that has more than one axis, in their order."""
+    return {
+        name: xavier_uniform(generator, array.shape, dtype=str(array.dtype))
+        if array.ndim > 1
+        else array
+        for name, array in params.items()
+    }
