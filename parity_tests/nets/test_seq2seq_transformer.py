@@ -1,4 +1,4 @@
-"""The transformer that translates: its twins start and train alike, and naive ports are found out."""
+"""The translating transformer: its twins start and train alike, and naive ports are found out."""
 
 from typing import Any
 

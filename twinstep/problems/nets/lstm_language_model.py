@@ -53,8 +53,6 @@ class LstmLanguageModel(ModelTraining):
     def draw_params(self, generator: TorchGenerator) -> Arrays:
         embedded, hidden, dtype = self.embedding_size, self.hidden_size, self.dtype
         encoder = embedding(generator, self.tokens, embedded, dtype=dtype)
-        lstm = recurrent(
-            generator, embedded, hidden, gates=4, num_layers=self.layers, dtype=dtype
-        )
+        lstm = recurrent(generator, embedded, hidden, gates=4, num_layers=self.layers, dtype=dtype)
         decoder = linear(generator, hidden, self.tokens, dtype=dtype)
         return {**under("encoder", encoder), **under("lstm", lstm), **under("decoder", decoder)}

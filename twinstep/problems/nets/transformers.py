@@ -67,7 +67,7 @@ def transformer_layer(
 
 
 def transformer_stack(layer: Params, num_layers: int) -> Params:
-    """The parameters of a `torch.nn.TransformerEncoder` or `Decoder`: copies of a layer, and a norm.
+    """The parameters of a `torch.nn.TransformerEncoder` or `Decoder`: a layer's copies, a norm.
 
     Source: torch/nn/modules/transformer.py.
     """
@@ -101,7 +101,7 @@ def transformer(
 
 
 def with_new_matrices(generator: TorchGenerator, params: Params) -> Params:
-    """The parameters after `xavier_uniform_` of each that has more than one axis, in their order."""
+    """The parameters after `xavier_uniform_` of each with more than one axis, in their order."""
     return {
         name: xavier_uniform(generator, array.shape, dtype=str(array.dtype))
         if array.ndim > 1
