@@ -17,7 +17,11 @@ PUBLIC = [
     "twinstep.jax.nn",
     "twinstep.jax.nn.functional",
     "twinstep.jax.nn.init",
+    "twinstep.jax.nn.utils",
+    "twinstep.jax.nn.utils.parametrizations",
+    "twinstep.jax.nn.utils.parametrize",
     "twinstep.jax.nn.utils.rnn",
+    "twinstep.jax.nn.utils.stateless",
     "twinstep.jax.optim",
     "twinstep.jax.optim.lr_scheduler",
 ]

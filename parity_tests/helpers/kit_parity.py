@@ -43,12 +43,13 @@ class Case(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A row of the porting tables: what a function is without the kit, and what people write.
+    """A row of the porting tables: what a function or layer is without the kit, and what people
+    write.
 
     pure: the call of JAX, Flax or optax that equals it, as text; None: there is none
     call: that call, with PyTorch's arguments
-    naive: what is written in its place and is another function, as text; None: nothing known
-    naive_call: that, with PyTorch's arguments; one of the function's cases has to show it
+    naive: what is written in its place and is something else, as text; None: nothing known
+    naive_call: that, with PyTorch's arguments; one of the cases has to show it
     why: in a line, what differs
     """
 
@@ -251,6 +252,29 @@ def _finite(value: float) -> float:
 def _kinds(one: Any, other: Any) -> str:
     one, other = np.asarray(one), np.asarray(other)
     return f"{one.dtype}{one.shape} against {other.dtype}{other.shape}"
+
+
+def gap(found: Result, wanted: Result) -> float:
+    """The largest difference of an output or a gradient as a part of PyTorch's largest entry.
+
+    inf: one is not finite where the other is; -1: an output has another shape
+    """
+    pairs = [*zip(found.outputs, wanted.outputs, strict=False)]
+    pairs += [(found.grads[place], grad) for place, grad in wanted.grads.items()]
+    if any(one.shape != other.shape for one, other in pairs):
+        return -1.0
+    return max((_relative(one, other) for one, other in pairs), default=0.0)
+
+
+def _relative(one: Array, other: Array) -> float:
+    if one.dtype.kind not in "fc":
+        return float(not np.array_equal(one, other))
+    finite = np.isfinite(one) & np.isfinite(other)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    if not (finite | same).all():
+        return np.inf
+    gaps, sizes = np.abs(one - other)[finite], np.abs(other)[finite]
+    return float(gaps.max(initial=0) / (sizes.max(initial=0) or 1.0))
 
 
 def differences(

@@ -33,6 +33,7 @@ from helpers.kit_parity import (
 from torch.func import functional_call
 
 from twinstep.jax import nn
+from twinstep.jax.nn.rules import Rules
 from twinstep.jax.nn.weights import entries
 
 
@@ -196,6 +197,14 @@ def drawn_from(module: Any) -> dict[str, Array]:
     return {str(i): np.array(array) for i, array in enumerate(words)}
 
 
+def given(module: Any, params: Any, rules: Rules | None = None) -> Any:
+    """A module with PyTorch's arrays, as load_state_dict gives them, which derives by none."""
+    found = entries(module, rules)
+    for name, array in params.items():
+        found[name].variable[...] = found[name].to_jax(array)
+    return module
+
+
 def kit_function(module: Any) -> Callable[..., Any]:
     """The same of the kit's."""
     parts: Any = nnx.split(module, nnx.RngState, ...)
@@ -204,10 +213,7 @@ def kit_function(module: Any) -> Callable[..., Any]:
 
     def called(params: Any, *inputs: Any, **options: Any) -> Any:
         words = jax.tree.unflatten(held, options.pop(DRAWN).values())
-        fresh = nnx.merge(graph, words, state, copy=True)
-        found = entries(fresh)
-        for name, array in params.items():
-            found[name].variable[...] = found[name].to_jax(array)
+        fresh = given(nnx.merge(graph, words, state, copy=True), params)
         output = fresh(*inputs, **options)
         return output, {name: buffer[...] for name, buffer in sorted(fresh.named_buffers())}
 
@@ -227,21 +233,38 @@ def differences_of_layer(
     """
     with jax.enable_x64(dtype == "float64"):
         module = in_pytorch(name, layer, dtype)
-        theirs = torch_function(module)
         made = ours() if ours else in_kit(name, layer, dtype)
-        kit, drawn = kit_function(made), {DRAWN: drawn_from(made)}
-        args, kwargs = cast([list(layer.inputs), dict(layer.options)], dtype)
-        args = [other_values(module), *args]
-        wanted = in_torch(theirs, args, kwargs)
-        moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
-        main = layer.main or next((v for k, v in MAIN.items() if k in name), None)
-        return [
-            f"{'jit' if way else 'eager'}, {dtype}: {line}"
-            for way in ((False, True) if jit is None else (jit,))
-            for line in compared(
-                in_jax(kit, args, kwargs | drawn, way), wanted, moved, [args, kwargs], dtype, main
-            )
-        ]
+        return differences_from(
+            module, kit_function(made), layer, dtype, jit, {DRAWN: drawn_from(made)}
+        )
+
+
+def differences_from(
+    module: Any,
+    function: Callable[..., Any],
+    layer: Layer,
+    dtype: str = "float64",
+    jit: bool | None = None,
+    more: Mapping[str, Any] = {},
+) -> list[str]:
+    """What a function of (parameters, *inputs) does otherwise than PyTorch's module, a line each.
+
+    more: keywords of the function's own
+    """
+    theirs = torch_function(module)
+    args, kwargs = cast([list(layer.inputs), dict(layer.options)], dtype)
+    args = [other_values(module), *args]
+    wanted = in_torch(theirs, args, kwargs)
+    moved = [in_torch(theirs, *nudged([args, kwargs], seed)) for seed in (1, 2)]
+    main = layer.main or next((v for k, v in MAIN.items() if k in type(module).__name__), None)
+    return [
+        f"{'jit' if way else 'eager'}, {dtype}: {line}"
+        for way in ((False, True) if jit is None else (jit,))
+        for line in compared(
+            in_jax(function, args, {**kwargs, **more}, way),
+            wanted, moved, [args, kwargs], dtype, main,
+        )
+    ]  # fmt: skip
 
 
 def same_arguments(name: str) -> list[str]:

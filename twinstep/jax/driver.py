@@ -146,6 +146,11 @@ class Driver:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         return params, optimizer.init(params)
 
+    @property
+    def separable(self) -> bool:
+        """Whether a sample alone is a batch."""
+        return self.spec.separable
+
     @cached_property
     def start(self) -> State:
         """The same, watched."""
@@ -293,7 +298,13 @@ class Driver:
 
     def batch_of(self, data: Data, index: jax.Array | None) -> Data:
         """What an update trains on. index: (batch size,), or None: all samples."""
-        return data if index is None else take(data, index)
+        batch = data if index is None else take(data, index)
+        return {name: batch[name] for name in self.names}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of a batch's parts in their order, which a compiled function does not keep."""
+        return tuple(self.spec.batches().data)
 
     def replicated(self, tree: Any) -> Any:
         """A tree of arrays where the scan wants it."""

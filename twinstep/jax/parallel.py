@@ -69,7 +69,7 @@ class Driver(driver.Driver):
         """
         if index is not None:  # so that each device looks up its own samples alone
             data = take(data, self._shard(index))
-        return {name: self._shard(array) for name, array in data.items()}
+        return {name: self._shard(data[name]) for name in self.names}
 
     def replicated(self, tree: Any) -> Any:
         """The arrays, whole, on every device."""

@@ -19,7 +19,7 @@ from flax import nnx
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import carried, rounding_scale
 from twinstep.jax.assembling import Ledger, assemble
-from twinstep.jax.batches import Data, fingerprints, take
+from twinstep.jax.batches import Data, fingerprints
 from twinstep.jax.driver import Driver
 from twinstep.jax.layout import Mapping
 from twinstep.jax.nn.generator import words_of
@@ -277,7 +277,7 @@ class Replay:
             of_params, of_grads = jax.random.split(key)
             state = perturbed(state, of_params, 0, eps)
             optimizer = perturbed_optimizer(optimizer, driver.trained_layout, scale, of_grads)
-        batch = data if index is None else take(data, index)
+        batch = driver.batch_of(data, index)
         state, loss = driver.train_step(teacher_forced(optimizer))(state, tuple(batch.values()))
         ledger = driver.ledger(state, loss)
         ledger["raw_grads"] = self._most_wrong_grads(recorded["recorded"], state)

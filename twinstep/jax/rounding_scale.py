@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twinstep.errors import InputError
 from twinstep.jax import carried
 from twinstep.judge import tolerance
 from twinstep.trace.stages import STAGES
@@ -31,6 +30,10 @@ class Step(Protocol):
     @property
     def layout(self) -> Any:
         """How parameters go by PyTorch's names."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether a sample alone is a batch."""
 
     def loss_and_grads(
         self, params: Any, batch: Any, rest: Any = None
@@ -87,9 +90,10 @@ def measured(
     params, rest = state[0], carried.rest(state)
 
     def sample_term(samples: jax.Array) -> RoundingScale:
-        return step.loss_and_grads(params, tuple(a[samples] for a in batch), rest)[1]
+        part = tuple(a[samples] for a in batch) if step.separable else batch
+        return step.loss_and_grads(params, part, rest)[1]
 
-    terms = jax.vmap(sample_term)(_terms(sample_term, params, batch))
+    terms = jax.vmap(sample_term)(_terms(step.separable, params, batch))
     sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
     here = step.loss_and_grads(params, batch, rest)
     moves = [
@@ -146,19 +150,13 @@ def _entries(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _terms(evaluate: Callable[[jax.Array], Any], params: Any, batch: Any) -> jax.Array:
-    """(terms, samples of each): the samples that are looked at one by one.
-
-    A batch norm takes no sample alone: then two by two.
-    """
+def _terms(separable: bool, params: Any, batch: Any) -> jax.Array:
+    """(terms, samples of each): the samples that are looked at one by one, or all at once."""
     samples = _samples(batch)
+    if not separable:
+        return jnp.arange(samples)[None]
     count = min(samples, max(_MIN_SAMPLES, CHEAP // _entries(params)))
-    chosen = np.linspace(0, samples - 1, count).astype(int)[:, None]
-    try:
-        jax.eval_shape(evaluate, chosen[0])
-    except InputError:
-        chosen = np.concatenate([chosen, (chosen + 1) % samples], axis=1)
-    return jnp.asarray(chosen)
+    return jnp.asarray(np.linspace(0, samples - 1, count).astype(int)[:, None])
 
 
 def _perturbed(params: Any, unit: Unit) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from twinstep.problems import closures, optimizers
 from twinstep.problems.backprop import Backpropagation, ChainRule, WithoutZeroGrad, ZeroGrad
 from twinstep.problems.base import Claim, Document, Spec
 from twinstep.problems.groups import ParameterGroups, SelectiveUpdate
+from twinstep.problems.layers import layer_rows, loss_rows
 from twinstep.problems.mnist_rnn import MnistRnn
 from twinstep.problems.nets import MODELS
 from twinstep.problems.regression import (
@@ -67,7 +68,12 @@ def _optimizer_rows(**flags: Any) -> list[Spec]:
     return [*optimizers.rows(**flags), *closures.rows(**flags)]
 
 
-SETS: dict[str, Callable[..., Sequence[Spec]]] = {"optimizers": _optimizer_rows, "models": _models}
+SETS: dict[str, Callable[..., Sequence[Spec]]] = {
+    "optimizers": _optimizer_rows,
+    "layers": layer_rows,
+    "losses": loss_rows,
+    "models": _models,
+}
 """Tables of many small trainings: name -> what makes the specs of all rows."""
 
 

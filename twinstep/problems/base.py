@@ -96,6 +96,8 @@ class Spec:
     """Whether a step evaluates the loss several times, each from where the last one led."""
     draws: ClassVar[bool] = False
     """Whether its layers draw numbers while it trains."""
+    separable: ClassVar[bool] = True
+    """Whether a sample alone is a batch: not so for a norm over batches."""
 
     sized_by: ClassVar[tuple[str, ...]] = ()
     """The fields that decide how large the model and what it computes are."""

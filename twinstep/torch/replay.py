@@ -95,7 +95,8 @@ class Replay:
             self.judged or self.spec.dtype, self.spec.dtype
         )
         loss, grads = self._evaluate(params, batch, before)
-        terms = [self._evaluate(params, one, {})[1] for one in _samples(batch)]
+        samples = _samples(batch) if self.spec.separable else [batch]
+        terms = [self._evaluate(params, one, {})[1] for one in samples]
         sizes = {n: np.mean([eps * np.abs(term[n]) for term in terms], axis=0) for n in params}
         parts = np.concatenate([(sizes[name] * params[name]).ravel() for name in params])
         made_of = {"loss/loss": eps * abs(loss) + float(_norm(parts))}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from twinstep.errors import check_arguments
 from twinstep.jax.nn import functional, init
+from twinstep.jax.nn.computed import read
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.functional.taking_in import value_of
 from twinstep.jax.nn.linear import Linear
@@ -139,6 +140,9 @@ class MultiheadAttention(Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """As said above."""
         turned = self.batch_first and query.ndim == 3
+        # PyTorch looks whether it has a faster way for attention to itself
+        times = 3 if query.ndim == 3 and query is key is value else 1
+        in_proj_weight = value_of(read(self, "in_proj_weight", times))
         if turned:
             query, key, value = (jnp.swapaxes(array, 0, 1) for array in (query, key, value))
         outputs, weights = functional.multi_head_attention_forward(
@@ -147,7 +151,7 @@ class MultiheadAttention(Module):
             value,
             self.embed_dim,
             self.num_heads,
-            value_of(self.in_proj_weight),
+            in_proj_weight,
             value_of(self.in_proj_bias),
             value_of(self.bias_k),
             value_of(self.bias_v),
@@ -159,7 +163,7 @@ class MultiheadAttention(Module):
             key_padding_mask=key_padding_mask,
             need_weights=need_weights,
             attn_mask=attn_mask,
-            use_separate_proj_weight=self.in_proj_weight is None,
+            use_separate_proj_weight=in_proj_weight is None,
             q_proj_weight=value_of(self.q_proj_weight),
             k_proj_weight=value_of(self.k_proj_weight),
             v_proj_weight=value_of(self.v_proj_weight),

@@ -1,17 +1,26 @@
 """torch.nn.Module in Flax: what a layer or a net is made from, and what it holds."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from twinstep.errors import InputError
+from twinstep.jax.nn.computed import Computed
 from twinstep.jax.nn.drawing import Keyed
 from twinstep.jax.nn.generator import Generator
 
-__all__ = ["Buffer", "Module", "Parameter", "children_of", "default_dtype", "variables_of"]
+__all__ = [
+    "Buffer",
+    "Module",
+    "Parameter",
+    "children_of",
+    "default_dtype",
+    "variables_of",
+    "walked",
+]
 
 
 class Parameter(nnx.Param[jax.Array]):
@@ -83,15 +92,34 @@ class Module(nnx.Module):
 
     training = True
     _order: tuple[str, ...] = ()  # in which they were set: Flax sorts them where it merges
+    _computed: tuple[Computed, ...] = ()
+
+    if not TYPE_CHECKING:  # which knows what a class holds
+
+        def __getattr__(self, name: str) -> Any:
+            """What is computed where it is read: other attributes are found before."""
+            for computed in self._computed:
+                if computed.name == name:
+                    return computed.value(self)
+            return object.__getattribute__(self, name)  # says that there is none
 
     def __setattr__(self, name: str, value: Any) -> None:
+        for computed in self._computed:
+            if computed.name == name:
+                return computed.assign(self, value)
         if isinstance(value, nnx.Variable | nnx.Module):
             if name not in self._order:
                 super().__setattr__("_order", (*self._order, name))
             value = nnx.data(value)  # what was None may become one, as in PyTorch
         super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        super().__setattr__("_order", tuple(one for one in self._order if one != name))
+        super().__delattr__(name)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for computed in self._computed:
+            computed.before_forward(self)
         return self.forward(*args, **kwargs)
 
     def __deepcopy__(self, memo: Any = None) -> Self:
@@ -199,7 +227,7 @@ class Module(nnx.Module):
         Yields:
             (path, module).
         """
-        yield from _walked(self, prefix, set())
+        yield from walked(self, prefix, set())
 
     def modules(self) -> Iterator[Any]:
         """This module and all within, each once.
@@ -342,18 +370,19 @@ def _is_param(value: Any) -> bool:
     return isinstance(value, nnx.Variable)
 
 
-def _walked(module: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def walked(module: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """(path, module) of a module and of all within, each once that was not seen."""
     if id(module) in seen:
         return
     seen.add(id(module))
     yield path, module
     for name, child in children_of(module):
-        yield from _walked(child, f"{path}.{name}" if path else name, seen)
+        yield from walked(child, f"{path}.{name}" if path else name, seen)
 
 
 def _named(module: Any, kind: type, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
-    places = _walked(module, prefix, set()) if recurse else [(prefix, module)]
+    places = walked(module, prefix, set()) if recurse else [(prefix, module)]
     for path, one in places:
         for name, variable in variables_of(one, kind):
             if id(variable) not in seen:

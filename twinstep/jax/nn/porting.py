@@ -21,6 +21,7 @@ from twinstep.jax.nn.container import (
     Sequential,
 )
 from twinstep.jax.nn.module import Module
+from twinstep.jax.nn.utils.porting_norms import class_before, computed_names, register_as
 from twinstep.jax.nn.weights import entries, held_dtype, load_state_dict
 
 __all__ = ["from_torch"]
@@ -90,6 +91,7 @@ def from_torch(module: Any) -> Any:
     Source: https://docs.pytorch.org/docs/stable/nn.html
     """
     made = _made(module, "")
+    register_as(made, module)
     named = {name: _array(tensor) for name, tensor in module.state_dict().items()}
     for name, entry in entries(made).items():
         if name in named and entry.variable.dtype != (kind := held_dtype(named[name].dtype)):
@@ -110,7 +112,7 @@ def _kit(kind: type) -> Iterator[Any]:
 
 
 def _made(module: Any, path: str) -> Any:
-    kind = type(module)
+    kind = class_before(module)
     if not kind.__module__.startswith("torch.nn."):
         raise InputError(
             f"from_torch: {path or 'module'} is a {kind.__name__} of {kind.__module__}, expected "
@@ -144,7 +146,7 @@ def _made(module: Any, path: str) -> Any:
 def _attribute(module: Any, name: str) -> Any:
     """A setting; of a parameter that a layer may do without, whether it has it."""
     value = getattr(module, name)
-    if name in module._parameters:
+    if name in module._parameters or name in computed_names(module):
         return value is not None
     return value
 

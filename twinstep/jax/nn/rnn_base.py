@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from twinstep.errors import InputError, check_arguments
+from twinstep.jax.nn.computed import read
 from twinstep.jax.nn.drawing import drawing
 from twinstep.jax.nn.module import Module, Parameter, default_dtype
 from twinstep.jax.nn.recurrence import CELLS, Carry, over_samples, recurrence, rows_by
@@ -123,8 +124,9 @@ class RNNBase(Module):
         steps, samples = x.shape[:2]
         if not steps:
             raise InputError(f"{what}: input has shape {input.shape}, expected a time step or more")
-        states = self._states(input, hx, samples, batched)
-        output, states = self._over_layers(x, _Grid(), states)
+        weights = self._weights()
+        states = self._states(input, hx, samples, batched, weights["weight_ih_l0"].dtype)
+        output, states = self._over_layers(x, _Grid(), states, weights)
         output = jnp.swapaxes(output, 0, 1) if turned else output
         if not batched:
             output, states = output[:, 0], tuple(state[:, 0] for state in states)
@@ -137,18 +139,29 @@ class RNNBase(Module):
                 f"{type(self).__name__}: input.data has shape {data.shape}, "
                 f"expected (S, {self.input_size})"
             )
-        states = self._states(data, hx, int(sizes[0]), True)
+        weights = self._weights()
+        states = self._states(data, hx, int(sizes[0]), True, weights["weight_ih_l0"].dtype)
         if order is not None:
             states = tuple(state[:, order] for state in states)
         grid = _Grid(tuple(lengths_of(packed).tolist()), grid_of(sizes))
-        rows, states = self._over_layers(data, grid, states)
+        rows, states = self._over_layers(data, grid, states, weights)
         if places is not None:
             states = tuple(state[:, places] for state in states)
         return PackedSequence(rows, sizes, order, places), self._handed_on(states)
 
-    def _states(self, input: jax.Array, hx: Any, samples: int, batched: bool) -> Carry:
+    def _weights(self) -> dict[str, jax.Array]:
+        """All that there are, by name.
+
+        PyTorch's layer reads each weight that is computed twice, and the first of them twice more.
+        """
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        names = [name + suffix for suffix in suffixes for name in self._shapes(0)]
+        computed = [name for name in names if name not in vars(self)]
+        return {name: read(self, name, 4 if [name] == computed[:1] else 2)[...] for name in names}
+
+    def _states(self, input: jax.Array, hx: Any, samples: int, batched: bool, dtype: Any) -> Carry:
         """h, and c, before the first step, (L D, N, size) each; None: zeros."""
-        what, dtype = type(self).__name__, self.weight_ih_l0.dtype
+        what = type(self).__name__
         if input.dtype != dtype:
             raise InputError(f"{what}: input is {input.dtype}, expected {dtype} as the weights are")
         layers = self.num_layers * (2 if self.bidirectional else 1)
@@ -168,7 +181,7 @@ class RNNBase(Module):
         return states if len(states) == 2 else states[0]
 
     def _over_layers(
-        self, rows: jax.Array, grid: "_Grid", states: Carry
+        self, rows: jax.Array, grid: "_Grid", states: Carry, weights: dict[str, jax.Array]
     ) -> tuple[jax.Array, Carry]:
         """The outputs, (rows, D P) of what is packed, else (T, N, D P), and the last states."""
         last: list[Carry] = []
@@ -176,7 +189,7 @@ class RNNBase(Module):
             outputs = []
             for suffix in self._suffixes(layer):
                 before = tuple(state[len(last)] for state in states)
-                output, after = self._over_time(rows, grid, before, suffix)
+                output, after = self._over_time(rows, grid, before, suffix, weights)
                 outputs.append(output)
                 last.append(after)
             rows = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
@@ -185,13 +198,13 @@ class RNNBase(Module):
         return rows, tuple(jnp.stack(of_one) for of_one in zip(*last, strict=True))
 
     def _over_time(
-        self, rows: jax.Array, grid: "_Grid", carry: Carry, suffix: str
-    ) -> tuple[jax.Array, Carry]:
+        self, rows: jax.Array, grid: "_Grid", carry: Carry, suffix: str,
+        weights: dict[str, jax.Array],
+    ) -> tuple[jax.Array, Carry]:  # fmt: skip
         """One direction of a layer. What its inputs add is one product for all steps."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        held = (getattr(self, name + suffix, None) for name in names)
-        values: Any = (None if param is None else param[...] for param in held)
-        w_ih, w_hh, b_ih, b_hh, w_hr = values
+        held: Any = (weights.get(name + suffix) for name in names)
+        w_ih, w_hh, b_ih, b_hh, w_hr = held
         x = grid.product(rows, w_ih)
         x = x if b_ih is None else x + b_ih
         outputs, last = recurrence(

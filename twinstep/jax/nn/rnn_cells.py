@@ -57,7 +57,9 @@ class RNNCellBase(Module):
 
     def _step(self, mode: str, input: Any, names: tuple[str, ...], states: Any) -> Carry:
         """The states after the step. names: what they are called; states: None: zeros"""
-        what, input, dtype = type(self).__name__, jnp.asarray(input), self.weight_ih.dtype
+        what, input = type(self).__name__, jnp.asarray(input)
+        weight_ih, weight_hh = self.weight_ih[...], self.weight_hh[...]
+        dtype = weight_ih.dtype
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
             size = self.input_size
             raise InputError(
@@ -71,7 +73,7 @@ class RNNCellBase(Module):
         for name, state in zip(names, states, strict=True):
             check_state(what, name, state, shape, dtype)
         rows, carry = jnp.atleast_2d(input), tuple(map(jnp.atleast_2d, states))
-        x, z = rows_by(rows, self.weight_ih[...]), rows_by(carry[0], self.weight_hh[...])
+        x, z = rows_by(rows, weight_ih), rows_by(carry[0], weight_hh)
         x = x if self.bias_ih is None else x + self.bias_ih[...]
         z = z if self.bias_hh is None else z + self.bias_hh[...]
         after, _ = CELLS[mode].forward(x, z, carry)

@@ -15,7 +15,7 @@ from flax import nnx
 from safetensors.flax import load_file
 
 from twinstep.errors import InputError
-from twinstep.jax.nn.module import Buffer, children_of, held_by
+from twinstep.jax.nn.module import Buffer, children_of, held_by, walked
 from twinstep.jax.nn.rules import RULES, Rules, rules_of
 
 __all__ = ["load_state_dict", "state_dict"]
@@ -161,7 +161,7 @@ def load_state_dict(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
     """
     given = state_dict if isinstance(state_dict, Mapping) else read(state_dict)
-    found = entries(module, rules)
+    found, given = entries(module, rules), _renamed(module, given)
     arrays = {name: np.asarray(array) for name, array in given.items() if name in found}
     wrong = _unfit(found, given, arrays, strict, cast)
     if wrong:
@@ -170,6 +170,18 @@ def load_state_dict(
         entry = found[name]
         # a copy: JAX may share an array's memory, which its owner writes into
         entry.variable[...] = jnp.array(entry.to_jax(array), entry.variable.dtype)
+
+
+def _renamed(module: nnx.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What has older names that a computed array may be loaded by, under the module's own."""
+    named = dict(given)
+    for path, one in walked(module, "", set()):
+        prefix = f"{path}." if path else ""
+        for computed in getattr(one, "_computed", ()):
+            names = {prefix + old: prefix + new for old, new in computed.loaded().items()}
+            if names.keys() <= named.keys():
+                named |= {new: named.pop(old) for old, new in names.items()}
+    return named
 
 
 def _unfit(

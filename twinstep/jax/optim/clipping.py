@@ -101,18 +101,23 @@ def clip_grad_norm(
         norm = total_norm(grads, norm_type)
         if error_if_nonfinite:
             checkify.check(jnp.isfinite(norm), "the total norm of the gradients is not finite")
-        ops = Ops(norm.dtype)
-        inverse = ops.rounded(1 / ops.add(norm.astype(ops.computed), _EPS))
-        coefficient = jnp.minimum(ops.mul(inverse, largest), 1.0)
-
-        def clipped(g: jax.Array) -> jax.Array:
-            ops = Ops(g.dtype)
-            wide = g.astype(ops.computed) if ops.narrow else g
-            return ops.mul(wide, coefficient).astype(g.dtype)
-
-        return jax.tree.map(clipped, grads), state
+        return clipped_to_norm(grads, largest, norm), state
 
     return optax.GradientTransformation(init, update)
+
+
+def clipped_to_norm(grads: Any, max_norm: Any, norm: jax.Array) -> Any:
+    """Gradients of a known norm times min(1, max_norm / (norm + 1e-6)), rounded as PyTorch does."""
+    ops = Ops(norm.dtype)
+    inverse = ops.rounded(1 / ops.add(norm.astype(ops.computed), _EPS))
+    coefficient = jnp.minimum(ops.mul(inverse, max_norm), 1.0)
+
+    def clipped(g: jax.Array) -> jax.Array:
+        ops = Ops(g.dtype)
+        wide = g.astype(ops.computed) if ops.narrow else g
+        return ops.mul(wide, coefficient).astype(g.dtype)
+
+    return jax.tree.map(clipped, grads)
 
 
 def clip_grad_value(clip_value: float | jax.Array) -> optax.GradientTransformation:

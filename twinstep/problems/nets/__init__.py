@@ -3,6 +3,7 @@
 from twinstep.problems.base import Spec
 from twinstep.problems.nets.lstm_language_model import LstmLanguageModel
 from twinstep.problems.nets.mnist_convnet import MnistConvnet
+from twinstep.problems.nets.nano_gpt import NanoGPT
 from twinstep.problems.nets.seq2seq_transformer import Seq2SeqTransformer
 from twinstep.problems.nets.vision_transformer import VisionTransformer
 
@@ -10,5 +11,5 @@ __all__ = ["MODELS"]
 
 MODELS: dict[str, type[Spec]] = {
     spec.name: spec
-    for spec in (MnistConvnet, LstmLanguageModel, VisionTransformer, Seq2SeqTransformer)
+    for spec in (MnistConvnet, NanoGPT, LstmLanguageModel, VisionTransformer, Seq2SeqTransformer)
 }

@@ -1,0 +1,81 @@
+"""The whole models: PyTorch's own first values and numbers, the same training in both."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import twinstep
+from twinstep.judge.structure import pairs, structure
+from twinstep.problems import MODELS
+from twinstep.runs import launch
+
+STEPS = 3  # of all models in `make test`; fifty are slow
+BOUND = 1e-11  # of the largest entry, after fifty steps
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture
+def _float64() -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@every_model
+@pytest.mark.usefixtures("_float64")
+def test_first_values_are_what_pytorch_draws(name: str) -> None:
+    """And its generator stands then where the training's is."""
+    spec = MODELS[name](dtype="float64", seed=3)
+    torch.manual_seed(spec.seed)
+    model = launch.example("torch", spec).build(spec)[0]
+    drawn = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    assert drawn.keys() == spec.initial_params().keys()
+    for leaf, array in spec.initial_params().items():
+        assert np.array_equal(drawn[leaf], array), leaf
+    assert torch.get_rng_state().numpy().tobytes() == spec.generator().get_state().tobytes()
+
+
+def apart(spec: Any) -> dict[str, float]:
+    """{"stage/leaf": how far both sides are apart}, of the leaf's largest entry, where it is."""
+    torch_side, jax_side = (
+        twinstep.run(spec, framework=framework, rounding_noise=False)
+        for framework in ("torch", "jax")
+    )
+    assert structure(torch_side, jax_side) is None
+    found = {}
+    for stage, leaf, array, other in pairs(torch_side, jax_side):
+        if array.dtype.kind == "f":
+            gap = np.max(np.abs(array - other), initial=0) / (np.max(np.abs(array), initial=0) or 1)
+        else:
+            gap = float(not np.array_equal(array, other))
+        found[f"{stage}/{leaf}"] = float(gap)
+    outputs = [side.evaluation.get("outputs", np.zeros(1)) for side in (torch_side, jax_side)]
+    found["evaluation"] = float(np.max(np.abs(outputs[0] - outputs[1])))
+    return found
+
+
+@every_model
+def test_steps_are_the_same(name: str) -> None:
+    found = apart(MODELS[name](dtype="float64", steps=STEPS))
+    assert {leaf: gap for leaf, gap in found.items() if gap > BOUND} == {}
+    assert ("rng/torch" in found) is MODELS[name].draws
+
+
+@pytest.mark.slow
+@every_model
+def test_fifty_steps_are_the_same(name: str) -> None:
+    found = apart(MODELS[name](dtype="float64"))
+    assert {leaf: gap for leaf, gap in found.items() if gap > BOUND} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@every_model
+def test_verify_says_so(name: str, dtype: Any) -> None:
+    kind = MODELS[name]
+    comparison = twinstep.verify(kind(dtype=dtype)).comparison
+    assert comparison.verdict.same, comparison.reason
