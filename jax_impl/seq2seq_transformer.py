@@ -22,6 +22,8 @@ from twinstep.problems.torch_random import TorchGenerator
 class PositionalEncoding(nn.Module):
     """Adds to each token sines and cosines of its place, and drops some of the sum."""
 
+    encoding: nn.Buffer
+
     def __init__(self, width, dropout, longest):
         super().__init__()
         rates = jnp.exp(jnp.arange(0, width, 2) * (-math.log(10000.0) / width))

@@ -113,16 +113,17 @@ def main():
     jax.config.update("jax_enable_x64", problem.dtype == "float64")
     nn.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    images, labels = (jnp.asarray(array) for array in problem.samples().values())
+    digits = problem.digits
+    train_set = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
     loader = TorchDataLoader(
-        (images.astype(problem.dtype), labels),
+        train_set,
         problem.batch_size,
         shuffle=True,
         generator=TorchGenerator(problem.seed),
     )
     params, _, rest = train(model, criterion, optimizer, [loader] * problem.epochs)
     nnx.update(model, params, rest)
-    images, labels = (jnp.asarray(array) for array in problem.test_set())
+    images, labels = jnp.asarray(digits.test_images), jnp.asarray(digits.test_labels)
     _, _, correct = evaluate(model, images, labels)
     print(f"Test Accuracy: {100 * correct.item() / len(labels):.2f} %")
 

@@ -16,6 +16,8 @@ from twinstep.problems.nets.seq2seq_transformer import PAD, Seq2SeqTransformer
 class PositionalEncoding(nn.Module):
     """Adds to each token sines and cosines of its place, and drops some of the sum."""
 
+    encoding: torch.Tensor
+
     def __init__(self, width, dropout, longest):
         super().__init__()
         rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))

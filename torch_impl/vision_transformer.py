@@ -80,19 +80,19 @@ def evaluate(model, images, labels):
 def main():
     """Trains an epoch, and prints its lines."""
     problem = VisionTransformer.from_flags()
-    dtype = getattr(torch, problem.dtype)
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(getattr(torch, problem.dtype))
     torch.manual_seed(problem.seed)
     model, criterion, optimizer = build(problem)
-    images, labels = (torch.tensor(array) for array in problem.samples().values())
+    digits = problem.digits
+    train_set = torch.tensor(digits.train_images), torch.tensor(digits.train_labels)
     loader = DataLoader(
-        TensorDataset(images.to(dtype), labels),
+        TensorDataset(*train_set),
         problem.batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(problem.seed),
     )
     train(model, criterion, optimizer, [loader] * problem.epochs)
-    images, labels = (torch.tensor(array) for array in problem.test_set())
+    images, labels = torch.tensor(digits.test_images), torch.tensor(digits.test_labels)
     _, _, correct = evaluate(model, images, labels)
     print(f"Test Accuracy: {100 * correct.item() / len(labels):.2f} %")
 

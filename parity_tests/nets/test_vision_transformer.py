@@ -1,4 +1,4 @@
-"""The vision transformer: its twins start and train alike, and naive ports are found out."""
+"""The vision transformer: what naive ports of it lead to."""
 
 from typing import Any
 
@@ -6,28 +6,9 @@ import jax
 import pytest
 from faults.pairs import FaultyJax, Plant, Spot, pair, spot_of
 from faults.plants_anywhere import replaced
-from helpers.whole_models import APART, furthest, starts_where_pytorch_does
 
 from twinstep.jax import nn
 from twinstep.problems.nets.vision_transformer import VisionTransformer
-
-
-def spec(**settings: Any) -> VisionTransformer:
-    return VisionTransformer(dtype="float64", **settings)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_it_starts_where_pytorch_does(seed: int) -> None:
-    assert starts_where_pytorch_does(spec(seed=seed))
-
-
-@pytest.mark.quick_to_compile
-@pytest.mark.parametrize("steps", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_both_train_the_same(steps: int) -> None:
-    assert furthest(spec(steps=steps)) < APART
-
-
-# Naive ports
 
 
 def with_tanh_gelu(right: Any) -> Any:

@@ -1,9 +1,11 @@
 """A small vision transformer for handwritten digits of 8 x 8 pixels."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinstep.errors import InputError
 from twinstep.problems.base import Arrays, Document
@@ -11,10 +13,19 @@ from twinstep.problems.nets.base import ModelTraining, under
 from twinstep.problems.nets.data import small_digits
 from twinstep.problems.nets.transformers import transformer_layer, transformer_stack
 from twinstep.problems.torch_init import conv, linear
-from twinstep.problems.torch_random import TorchGenerator
+from twinstep.problems.torch_random import FloatArray, TorchGenerator
 
 _SIDE = 8  # pixels
 _TRAINED_ON = 1500  # of the 1797 digits; it is tested on the others
+
+
+class Digits(NamedTuple):
+    """Images (N, 8, 8) in 0 to 1 and labels (N,), of training and test."""
+
+    train_images: FloatArray
+    train_labels: NDArray[np.int64]
+    test_images: FloatArray
+    test_labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +79,19 @@ class VisionTransformer(ModelTraining):
         step = self.places * (self.heads * self.places + 8 * width + 2 * hidden)
         return self.layers * layer + around, self.batch_size * self.layers * step
 
-    def samples(self) -> Arrays:
+    @cached_property
+    def digits(self) -> Digits:
+        """The training and the test images."""
         images, labels = small_digits()
-        return {"images": images[:_TRAINED_ON], "labels": labels[:_TRAINED_ON]}
+        first, last = slice(_TRAINED_ON), slice(_TRAINED_ON, None)
+        images = images.astype(self.dtype)
+        return Digits(images[first], labels[first], images[last], labels[last])
+
+    def samples(self) -> Arrays:
+        return {"images": self.digits.train_images, "labels": self.digits.train_labels}
 
     def test_set(self) -> tuple[np.ndarray, np.ndarray] | None:
-        images, labels = small_digits()
-        return images[_TRAINED_ON:].astype(self.dtype), labels[_TRAINED_ON:]
+        return self.digits.test_images, self.digits.test_labels
 
     def draw_params(self, generator: TorchGenerator) -> Arrays:
         width, patch, dtype = self.width, (self.patch_size, self.patch_size), self.dtype
