@@ -205,14 +205,10 @@ CALLS = {
         lambda pick: (pick.randint(1, 30), pick.randint(1, 20), a_dtype(pick)),
     ),
     "recurrent": Twin(
-        lambda g, i, h, gates, layers, dtype: torch_init.recurrent(
-            g, i, h, gates=gates, num_layers=layers, dtype=dtype
-        ),
-        lambda i, h, gates, layers, dtype: layer_params(
-            lambda: RECURRENT[gates](i, h, layers), dtype
-        ),
+        lambda g, i, h, gates, dtype: torch_init.recurrent(g, i, h, gates=gates, dtype=dtype),
+        lambda i, h, gates, dtype: layer_params(lambda: RECURRENT[gates](i, h), dtype),
         lambda pick: (pick.randint(1, 30), pick.randint(1, 20), pick.choice([1, 3, 4]),
-                      pick.randint(1, 3), a_dtype(pick)),
+                      a_dtype(pick)),
     ),
     "bernoulli": Twin(
         lambda g, shape, p, dtype: g.bernoulli(shape, p, dtype),
