@@ -16,7 +16,7 @@ class LstmLanguageModel(ModelTraining):
 
     name: ClassVar[str] = "lstm_language_model"
     document: ClassVar[Document] = Document("model", "an LSTM", "language model")
-    model: ClassVar[str] = "Embedding(24, 16), LSTM(16, 32, 2 layers), Linear(32, 24), dropout"
+    model: ClassVar[str] = "Embedding(19, 16), LSTM(16, 32, 2 layers), Linear(32, 19), dropout"
     objective: ClassVar[str] = "cross entropy"
     update: ClassVar[str] = "Adam"
     sized_by: ClassVar[tuple[str, ...]] = (
