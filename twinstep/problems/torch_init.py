@@ -1,8 +1,8 @@
 """What the default constructors of torch.nn draw, from a `TorchGenerator`: the same initial bits.
 
 Each function draws in the order of its constructor and returns {name: array} with the names, the
-order and the layouts of the layer's state_dict. Only default arguments are covered: one layer, one
-direction, no projection.
+order and the layouts of the layer's state_dict. Of the arguments that decide it, those in the
+signatures are covered: a recurrent layer has one direction and no projection.
 """
 
 import math
@@ -85,26 +85,33 @@ def recurrent(
     hidden_size: int,
     *,
     gates: int,
+    num_layers: int = 1,
     dtype: str = "float32",
 ) -> dict[str, FloatArray]:
     """The parameters that `torch.nn.RNN`, `GRU` or `LSTM` (1, 3 or 4 gates) starts from.
 
     With G = gates, H = hidden_size, I = input_size: weight_ih_l0 (G H, I), weight_hh_l0 (G H, H),
-    bias_ih_l0 (G H,), bias_hh_l0 (G H,). InputError for other gates and sizes below 1.
+    bias_ih_l0 (G H,), bias_hh_l0 (G H,); then those of _l1, ..., H in place of I.
+    InputError for other gates and sizes below 1.
     Source: torch/nn/modules/rnn.py, RNNBase.reset_parameters.
     """
     if gates not in (1, 3, 4):
         raise InputError(f"gates is {gates}, not 1 (RNN), 3 (GRU) or 4 (LSTM)")
-    if min(input_size, hidden_size) < 1:
-        raise InputError(f"input_size {input_size} and hidden_size {hidden_size} must be positive")
+    if min(input_size, hidden_size, num_layers) < 1:
+        raise InputError(
+            f"input_size {input_size}, hidden_size {hidden_size} and num_layers {num_layers} "
+            "must be positive"
+        )
     bound = 1.0 / math.sqrt(hidden_size)
     rows = gates * hidden_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "weight_ih_l0": (rows, input_size),
-        "weight_hh_l0": (rows, hidden_size),
-        "bias_ih_l0": (rows,),
-        "bias_hh_l0": (rows,),
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(num_layers):
+        shapes |= {
+            f"weight_ih_l{layer}": (rows, hidden_size if layer else input_size),
+            f"weight_hh_l{layer}": (rows, hidden_size),
+            f"bias_ih_l{layer}": (rows,),
+            f"bias_hh_l{layer}": (rows,),
+        }
     return {name: generator.uniform(shape, -bound, bound, dtype) for name, shape in shapes.items()}
 
 
