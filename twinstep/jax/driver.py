@@ -189,15 +189,16 @@ class Driver:
 
     def loss_and_grads(
         self, params: Tree, batch: Any, rest: Any = None
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of a batch at some parameters, and its gradients by name.
+    ) -> rounding_scale.Evaluated:
+        """The loss of a batch at some parameters, its gradients and the buffers after it by name.
 
         rest: what the model has beside them, if a step carries it
         """
         optimizer = watch(optax.identity())
         state = carried.with_rest((params, *self.state(optimizer)[1:]), rest)
         state, loss = self.train_step(optimizer)(state, batch)
-        return loss, self.grads(state)
+        buffers = self.rest_layout.buffers(carried.rest(state))
+        return rounding_scale.Evaluated(loss, self.grads(state), buffers)
 
     # The compiled loop
 
@@ -230,9 +231,8 @@ class Driver:
                 if index is not None:
                     ledger["batch"] = fingerprints(batch)
                 if unit is not None:
-                    made = loss, ledger["raw_grads"]
                     ledger["rounding_scale"] = rounding_scale.measured_if_cheap(
-                        self, before, tuple(batch.values()), *made, unit
+                        self, before, tuple(batch.values()), rounding_scale.made(ledger), unit
                     )
                     reruns, ledger["rounding_noise"] = self._perturb(reruns, batch, ledger, unit)
                 return (state, reruns), ledger

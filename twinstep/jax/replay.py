@@ -202,9 +202,9 @@ class Replay:
                     ledger["batch"] = fingerprints(batch)
                 if unit is None:
                     return ledger, {}
-                made = ledger["loss"], ledger["raw_grads"]
+                made = rounding_scale.made(ledger)
                 scale = rounding_scale.measured_if_cheap(
-                    self._driver, state, tuple(batch.values()), *made, unit
+                    self._driver, state, tuple(batch.values()), made, unit
                 )
                 if self.spec.uses_closure:
                     ledger["rounding_noise"] = self._carried(row, data, ledger, scale, unit.eps)
@@ -223,9 +223,8 @@ class Replay:
             row: Any, data: Data, unit: rounding_scale.Unit
         ) -> tuple[Ledger, rounding_scale.RoundingScale]:
             state, batch, ledger = self._step(row, data)
-            made = ledger["loss"], ledger["raw_grads"]
-            values = tuple(batch.values())
-            return ledger, rounding_scale.measured(self._driver, state, values, *made, unit)
+            made, values = rounding_scale.made(ledger), tuple(batch.values())
+            return ledger, rounding_scale.measured(self._driver, state, values, made, unit)
 
         return run
 

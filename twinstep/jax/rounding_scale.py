@@ -5,7 +5,7 @@ as forward and backward pass carry rounding on. Both are measured on the step it
 and not as sizes: eps times a size is a number where the size itself may overflow.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -24,6 +24,19 @@ _PERTURBATION = 16  # eps: enough not to be rounded away, little enough for a fi
 _MIN_SAMPLES = 8  # of a large model, evenly spread
 
 
+class Evaluated(NamedTuple):
+    """What a batch comes to, by PyTorch's names. loss: ()"""
+
+    loss: jax.Array
+    grads: RoundingScale
+    buffers: RoundingScale
+
+
+def made(ledger: Mapping[str, Any]) -> Evaluated:
+    """What a step has left in the ledger."""
+    return Evaluated(ledger["loss"], ledger["raw_grads"], ledger["buffers"])
+
+
 class Step(Protocol):
     """What is measured: losses and gradients of an example, at parameters and a batch of choice."""
 
@@ -35,10 +48,8 @@ class Step(Protocol):
     def separable(self) -> bool:
         """Whether a sample alone is a batch."""
 
-    def loss_and_grads(
-        self, params: Any, batch: Any, rest: Any = None
-    ) -> tuple[jax.Array, RoundingScale]:
-        """The loss, (), and {PyTorch's name: gradient}."""
+    def loss_and_grads(self, params: Any, batch: Any, rest: Any = None) -> Evaluated:
+        """Loss, gradients and buffers."""
 
 
 class Unit(NamedTuple):
@@ -62,36 +73,36 @@ def unit(judged: str, measures: str) -> Unit:
 
 
 def measured_if_cheap(
-    step: "Step", state: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
+    step: "Step", state: Any, batch: Any, made: Evaluated, unit: Unit
 ) -> RoundingScale:
     """`measured` where that costs little beside the step, else `apparent`."""
     if _samples(batch) * _entries(state[0]) <= CHEAP:
-        return measured(step, state, batch, loss, grads, unit)
-    return apparent(loss, grads, unit)
+        return measured(step, state, batch, made, unit)
+    return apparent(made, unit)
 
 
-def apparent(loss: jax.Array, grads: RoundingScale, unit: Unit) -> RoundingScale:
+def apparent(made: Evaluated, unit: Unit) -> RoundingScale:
     """{"loss/loss": (), "raw_grads/name": ()}: the largest entries, below what is `measured`."""
-    found = {"loss/loss": jnp.abs(loss)}
-    found |= {f"raw_grads/{name}": _largest(grad) for name, grad in grads.items()}
+    found = {"loss/loss": jnp.abs(made.loss)}
+    found |= {f"raw_grads/{name}": _largest(grad) for name, grad in made.grads.items()}
+    found |= {f"buffers/{name}": _largest(buffer) for name, buffer in _rounded(made.buffers)}
     return {name: unit.eps * size for name, size in found.items()}
 
 
-def measured(
-    step: "Step", state: Any, batch: Any, loss: jax.Array, grads: RoundingScale, unit: Unit
-) -> RoundingScale:
+def measured(step: "Step", state: Any, batch: Any, made: Evaluated, unit: Unit) -> RoundingScale:
     """{"loss/loss": (), "raw_grads/name": ()}: how far an eps of what they are made of moves them.
 
-    state: as the step found it; loss and grads: what it made of it
+    state: as the step found it; made: what it made of it
     loss: by itself, by what moving each parameter by its own size would change (to first order),
         and by how far it moves when each parameter moves by one eps
     grads: by the largest entry or mean absolute per-sample term, and how far they move likewise
+    buffers: by the largest entry, and how far they move likewise
     """
     params, rest = state[0], carried.rest(state)
 
     def sample_term(samples: jax.Array) -> RoundingScale:
         part = tuple(a[samples] for a in batch) if step.separable else batch
-        return step.loss_and_grads(params, part, rest)[1]
+        return step.loss_and_grads(params, part, rest).grads
 
     terms = jax.vmap(sample_term)(_terms(step.separable, params, batch))
     sizes = jax.tree.map(lambda t: jnp.mean(unit.eps * jnp.abs(t), axis=0), terms)
@@ -102,14 +113,17 @@ def measured(
         )
         for off in _perturbed(params, unit)
     ]
-    loss_move, grad_move = jax.tree.map(jnp.maximum, *moves)
+    moved = jax.tree.map(jnp.maximum, *moves)
     named = step.layout.to_torch(params)
-    made_of = unit.eps * jnp.abs(loss) + _norm([sizes[name] * named[name] for name in named])
-    rounding_scale = {"loss/loss": made_of + _capped(loss_move, made_of, "loss", unit)}
-    for name in grads:
-        grad, size, move = (_largest(leaves[name]) for leaves in (grads, sizes, grad_move))
+    made_of = unit.eps * jnp.abs(made.loss) + _norm([sizes[name] * named[name] for name in named])
+    rounding_scale = {"loss/loss": made_of + _capped(moved.loss, made_of, "loss", unit)}
+    for name in made.grads:
+        grad, size, move = (_largest(leaves[name]) for leaves in (made.grads, sizes, moved.grads))
         made_of = jnp.maximum(unit.eps * grad, size)
         rounding_scale[f"raw_grads/{name}"] = made_of + _capped(move, made_of, "raw_grads", unit)
+    for name, buffer in _rounded(made.buffers):
+        made_of, move = unit.eps * _largest(buffer), _largest(moved.buffers[name])
+        rounding_scale[f"buffers/{name}"] = made_of + _capped(move, made_of, "buffers", unit)
     return rounding_scale
 
 
@@ -127,6 +141,11 @@ def of_outputs(
     made_of = unit.eps * _largest(outputs)
     moved: jax.Array = made_of + _capped(jnp.maximum(*moves), made_of, "evaluation", unit)
     return moved
+
+
+def _rounded(buffers: RoundingScale) -> list[tuple[str, jax.Array]]:
+    """Those that are computed: not what is counted."""
+    return [(n, a) for n, a in buffers.items() if jnp.issubdtype(a.dtype, jnp.inexact)]
 
 
 def _capped(move: jax.Array, made_of: jax.Array, stage: str, unit: Unit) -> jax.Array:

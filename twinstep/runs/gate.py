@@ -19,6 +19,7 @@ from twinstep.judge.structure import structure
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
 from twinstep.runs import launch
+from twinstep.trace import dtypes
 from twinstep.trace.ledger import Leaves, Trace
 from twinstep.trace.stages import STAGES
 
@@ -145,5 +146,5 @@ def _apparent(recorded: Trace) -> dict[str, np.ndarray]:
     return {
         f"{stage}/{leaf}": eps * measure.largest(array)
         for stage, leaf, array in recorded.entries()
-        if stage in ("loss", "raw_grads")
+        if stage in ("loss", "raw_grads", "buffers") and tolerance.eps(dtypes.name(array.dtype))
     }
