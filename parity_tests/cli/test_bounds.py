@@ -31,7 +31,7 @@ TABLE = {
     "verfy": "unknown command 'verfy': did you mean verify?",
     "run liner_regression": "unknown example 'liner_regression': did you mean linear_regression",
     "show zer_grad": "unknown example 'zer_grad': did you mean zero_grad or ",
-    "bench mnist_rn": "unknown example 'mnist_rn': did you mean mnist_rnn?",
+    "bench mnist_rn": "unknown example 'mnist_rn': did you mean mnist_rnn",
     "verify optimisers": "unknown example 'optimisers': did you mean optimizers?",
     "verify zero_grad zero_gard": "unknown example 'zero_gard': did you mean zero_grad or ",
     "run zero_grad --device gpus": "unknown device 'gpus': did you mean gpu?",

@@ -125,6 +125,7 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
             raise InputError(f"row is {options.row!r}, but {kind.name} is no set of rows")
         named = any(argument.split("=")[0] == "--dtype" for argument in arguments)
         dtypes = _dtypes(options, spec.dtype if named else None)
+        dtypes = ("float64",) if kind.float64_alone and not named else dtypes
         return options, [dataclasses.replace(spec, dtype=dtype) for dtype in dtypes]
     singles = [name for name in names if name not in SETS]
     kinds: list[Any] = [example("verify", [name], [*SETS])[0] for name in singles]
@@ -138,7 +139,10 @@ def _specs_to_verify(names: list[str], arguments: list[str]) -> tuple[VerifyOpti
         raise InputError(f"row is {options.row!r}, but no set of rows is named: {', '.join(SETS)}")
     dtypes = _dtypes(options, flags.dtype)
     specs = [
-        kind(seed=flags.seed, dtype=dtype, steps=flags.steps) for dtype in dtypes for kind in kinds
+        kind(seed=flags.seed, dtype=dtype, steps=flags.steps)
+        for dtype in dtypes
+        for kind in kinds
+        if flags.dtype or dtype == "float64" or not kind.float64_alone
     ]
     for name in names:
         if name in SETS:

@@ -96,6 +96,8 @@ class Spec:
     """Whether a step evaluates the loss several times, each from where the last one led."""
     draws: ClassVar[bool] = False
     """Whether its layers draw numbers while it trains."""
+    float64_alone: ClassVar[bool] = False
+    """Whether it draws other numbers in float64, by which float32 is measured."""
     separable: ClassVar[bool] = True
     """Whether a sample alone is a batch: not so for a norm over batches."""
 

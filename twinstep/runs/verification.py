@@ -153,6 +153,11 @@ def verify(
     """
     start = time.perf_counter()
     device_config = DeviceConfig(device, devices, precision)
+    if spec.float64_alone and spec.dtype != "float64":
+        raise InputError(
+            f"{spec.name}: dtype is {spec.dtype!r}, expected 'float64': what measures {spec.dtype} "
+            "is made in float64, in which PyTorch draws other numbers"
+        )
     spec.check_fits_memory("verifying", COPIES)
     if out is not None:
         for name in launch.FRAMEWORKS:

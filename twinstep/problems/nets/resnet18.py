@@ -34,9 +34,9 @@ class ResNet18(ModelTraining):
     """Channels of the first stage; each of the others has twice as many as the one before."""
     scale: int = 1
     """How many times the digits' 8 x 8 pixels are enlarged; 4 for CIFAR's 32 x 32."""
-    batch_size: int = 8
+    batch_size: int = 16
     """Images an update."""
-    learning_rate: float = 0.02
+    learning_rate: float = 0.01
     """SGD's step size."""
     momentum: float = 0.9
     """The share of the last step that is made again."""

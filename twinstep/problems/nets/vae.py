@@ -20,6 +20,7 @@ class VariationalAutoencoder(ModelTraining):
     document: ClassVar[Document] = Document("model", "a variational autoencoder", "8 x 8 digits")
     model: ClassVar[str] = "Linear(64, 32), twice Linear(32, 8), Linear(8, 32), Linear(32, 64)"
     objective: ClassVar[str] = "binary_cross_entropy, summed, and the KL divergence"
+    float64_alone: ClassVar[bool] = True
     update: ClassVar[str] = "Adam"
     sized_by: ClassVar[tuple[str, ...]] = ("hidden_size", "latent_size", "batch_size")
 
