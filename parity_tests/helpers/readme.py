@@ -15,7 +15,8 @@ from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
-from twinstep.problems import EXAMPLES
+from twinstep.problems import EXAMPLES, MODELS
+from twinstep.problems.nets import RECORDED
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -50,10 +51,14 @@ def fault(folder: Path, torch: str, jax: str) -> str:
 
 def examples(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
     """The table of the documents' examples, a row a document; verdicts: {example: of its dtypes}"""
+
+    def linked(name: str) -> str:
+        return f"`{name}` [PyTorch](torch_impl/{name}.py), [JAX](jax_impl/{name}.py)"
+
     rows: dict[str, list[str]] = {}
     for name, kind in EXAMPLES.items():
-        links = f"[PyTorch](torch_impl/{name}.py), [JAX](jax_impl/{name}.py)"
-        rows.setdefault(kind.document.number, []).append(f"`{name}` {links}")
+        rows.setdefault(kind.document.number, []).append(linked(name))
+    rows["whole models"] = [linked(name) for name in (*MODELS, *RECORDED)]
     found = sorted({verdict for each in verdicts.values() for verdict in each})
     head = f"| document | its examples, all {' or '.join(f'`{v}`' for v in found)} |"
     return [head, "|---|---|", *(f"| {n} | {'; '.join(rows[n])} |" for n in sorted(rows))]
@@ -81,12 +86,16 @@ def planted() -> list[str]:
     from helpers.optimizer_runs import BAR
     from optim.test_torch_optim import CASES
 
+    from twinstep.problems.layers.training import LayerTraining, LossTraining
+
+    layers = len(LayerTraining.rows()) + len(LossTraining.rows())
     pairs = len(CELLS) * (len(MANY_SEEDS) + len(RATED_SEEDS))
     text = f"""
-- {len(TABLE):,} faults of {len(KINDS)} kinds planted in the examples, on either side, in
-  either dtype, and {len(FAULTS)} others: each is found at its step, stage and tensor.
+- {len(TABLE):,} faults of {len(KINDS)} kinds planted in the examples, and {len(FAULTS)} others: \
+each is found at its step and tensor.
 - {pairs:,} honest pairs, by other seeds, rates and threads: none is called different.
-- {len(CASES)} rows of optimizers' options, PyTorch's own tests' among them, are within {BAR:g}.
+- {len(CASES)} rows of optimizers' options are within {BAR:g}; {layers} of layers and losses \
+are `equal` or `rounding`.
 - The documents' own code, seeded and run as it stands, prints the losses that JAX prints.
 """
     return text.strip().splitlines()
