@@ -142,7 +142,10 @@ class Driver:
         model = self._built[0]
         if (init_state := getattr(self.example, "init_state", None)) is not None:
             state: State = init_state(model, optimizer)
-            return state
+            if (rest := carried.rest(state)) is None:
+                return state
+            words = carried.start_words(self.spec.generator())  # where PyTorch's stands
+            return carried.with_rest(state, self.rest_layout.like(rest, {}, words))
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         return params, optimizer.init(params)
 
@@ -155,11 +158,7 @@ class Driver:
     def start(self) -> State:
         """The same, watched."""
         with self.settings():
-            state = self.state(watch(self.optimizer))
-            if (rest := carried.rest(state)) is None:
-                return state
-            words = carried.start_words(self.spec.generator())  # where PyTorch's stands
-            return carried.with_rest(state, self.rest_layout.like(rest, {}, words))
+            return self.state(watch(self.optimizer))
 
     @cached_property
     def rest_layout(self) -> carried.RestLayout:

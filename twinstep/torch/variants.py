@@ -5,6 +5,7 @@ Mirror: twinstep/jax/variants.py
 No example is changed: its loop is given the optimizer made anew with a flag, or a compiled model.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -77,14 +78,22 @@ class Loop:
 
     def reset(self) -> None:
         """In place: for another model and another optimizer torch.compile would start again."""
-        model, _, optimizer = self.start
+        model, _, given = self.start
         load_params(_plain(model), self.driver.spec.initial_params())
         for parameter in model.parameters():
             parameter.grad = None
+        for buffer, first in zip(model.buffers(), self._first.buffers, strict=True):
+            buffer.copy_(first)
+        optimizer, scheduler = _optimizer(given)
         for moments in optimizer.state.values():
             for moment in moments.values():
                 if isinstance(moment, torch.Tensor):
                     moment.zero_()
+        for group, lr in zip(optimizer.param_groups, self._first.rates, strict=True):
+            group["lr"] = lr
+        if scheduler is not None:
+            scheduler.load_state_dict(self._first.schedule)
+        torch.set_rng_state(torch.tensor(self.driver.spec.generator().get_state()))
 
     def run(self) -> None:
         model, criterion, optimizer = self.start
@@ -111,12 +120,38 @@ class Loop:
         """What every run changes; the criterion keeps the last loss."""
         model, criterion, optimizer = self.driver.start
         self.driver.data  # noqa: B018 - made by asking for it
+        self._first  # noqa: B018 - before anything is trained
         return model, _Kept(criterion), optimizer
+
+    @cached_property
+    def _first(self) -> "_First":
+        """What `reset` brings back, beside what the spec has."""
+        model, _, given = self.driver.start
+        optimizer, scheduler = _optimizer(given)
+        return _First(
+            [buffer.clone() for buffer in model.buffers()],
+            [group["lr"] for group in optimizer.param_groups],
+            {} if scheduler is None else copy.deepcopy(scheduler.state_dict()),
+        )
 
     @cached_property
     def _chunks(self) -> list[Any]:
         spec = self.driver.spec
         return list(spec.chunks())
+
+
+class _First(NamedTuple):
+    """buffers: of the model; rates: of the optimizer's groups; schedule: its scheduler's state."""
+
+    buffers: list[torch.Tensor]
+    rates: list[float]
+    schedule: dict[str, Any]
+
+
+def _optimizer(given: Any) -> tuple[torch.optim.Optimizer, Any]:
+    """What a loop is given as its optimizer: that, and the scheduler that may come with it."""
+    optimizer, scheduler = given[:2] if isinstance(given, tuple) else (given, None)
+    return optimizer, scheduler
 
 
 class _Kept:
@@ -126,8 +161,8 @@ class _Kept:
         self.criterion = criterion
         self.last = torch.tensor(torch.nan)
 
-    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        self.last = self.criterion(output, target)
+    def __call__(self, *args: Any) -> torch.Tensor:
+        self.last = self.criterion(*args)
         return self.last
 
 
@@ -136,6 +171,8 @@ def _made(flags: dict[str, bool], start: Started) -> Started:
     if not flags:
         return start
     model, criterion, optimizer = start
+    if isinstance(optimizer, tuple):
+        raise TypeError("its scheduler is one of the optimizer that it was made with")
     kind: Any = type(optimizer)
     groups = [{k: v for k, v in g.items() if k not in flags} for g in optimizer.param_groups]
     return model, criterion, kind(groups, **{**optimizer.defaults, **flags})
