@@ -21,7 +21,7 @@ README = Path(__file__).parent / "README.md"
 START, END = "<!-- models -->", "<!-- /models -->"
 ASKED = 1.0
 ALIKE = 0.2
-"""How far the last losses may be apart: float32's rounding parts ResNet's by 7e-2 in 20 steps, others'
+"""How far the last losses may be apart: rounding parts ResNet's by 7e-2 in 20 steps, others'
 by 1e-6; what judges is `verify models`."""
 
 
