@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,12 +38,17 @@ def describe(kind: type[Spec]) -> dict[str, Any]:
 def describe_set(name: str, specs: Sequence[Spec]) -> dict[str, Any]:
     """A set of many trainings in a few words, as `describe` has an example."""
     first = specs[0]
+
+    def of_most(values: Sequence[str]) -> str:
+        value, count = Counter(values).most_common(1)[0]
+        return value if 2 * count > len(values) else "as in the row"
+
     return {
         "set": name,
         "rows": len(specs),
         "document": first.document.number,
-        "model": first.model,
-        "loss": first.objective,
+        "model": of_most([spec.model for spec in specs]),
+        "loss": of_most([spec.objective for spec in specs]),
         "steps": first.total_steps,
     }
 

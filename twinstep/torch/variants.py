@@ -174,6 +174,7 @@ def _made(flags: dict[str, bool], start: Started) -> Started:
     if isinstance(optimizer, tuple):
         raise TypeError("its scheduler is one of the optimizer that it was made with")
     kind: Any = type(optimizer)
+    flags = {name: value for name, value in flags.items() if value or name in optimizer.defaults}
     groups = [{k: v for k, v in g.items() if k not in flags} for g in optimizer.param_groups]
     return model, criterion, kind(groups, **{**optimizer.defaults, **flags})
 

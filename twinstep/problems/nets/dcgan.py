@@ -17,7 +17,7 @@ class Dcgan(ModelTraining):
     """Two networks, of convolutions and their transposes, each with an Adam of its own."""
 
     name: ClassVar[str] = "dcgan"
-    document: ClassVar[Document] = Document("model", "a convolutional GAN", "8 x 8 digits")
+    document: ClassVar[Document] = Document("torch.nn", "a convolutional GAN", "8 x 8 digits")
     model: ClassVar[str] = "three ConvTranspose2d against three Conv2d, BatchNorm2d in both"
     objective: ClassVar[str] = "BCELoss of real and of made images"
     update: ClassVar[str] = "Adam for each, in turn"

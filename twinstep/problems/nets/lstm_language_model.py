@@ -15,7 +15,7 @@ class LstmLanguageModel(ModelTraining):
     """An embedding, two layers of LSTM, a linear decoder, dropout between all of them, Adam."""
 
     name: ClassVar[str] = "lstm_language_model"
-    document: ClassVar[Document] = Document("model", "an LSTM", "language model")
+    document: ClassVar[Document] = Document("torch.nn", "an LSTM", "language model")
     model: ClassVar[str] = "Embedding(19, 16), LSTM(16, 32, 2 layers), Linear(32, 19), dropout"
     objective: ClassVar[str] = "cross entropy"
     update: ClassVar[str] = "Adam"

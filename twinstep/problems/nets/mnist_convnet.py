@@ -18,7 +18,7 @@ class MnistConvnet(ModelTraining):
     """Two convolutions, max pooling, two linear layers, dropout, Adadelta."""
 
     name: ClassVar[str] = "mnist_convnet"
-    document: ClassVar[Document] = Document("model", "a convolutional network", "MNIST")
+    document: ClassVar[Document] = Document("torch.nn", "a convolutional network", "MNIST")
     model: ClassVar[str] = "Conv2d(1, 8, 3), Conv2d(8, 16, 3), Linear(2304, 32), Linear(32, 10)"
     objective: ClassVar[str] = "nll_loss of log_softmax"
     update: ClassVar[str] = "Adadelta"

@@ -19,7 +19,7 @@ class NanoGPT(ModelTraining):
     """Causal self-attention, a tied embedding, decay for matrices alone, cosine, clipping."""
 
     name: ClassVar[str] = "nano_gpt"
-    document: ClassVar[Document] = Document("model", "a small GPT", "language model")
+    document: ClassVar[Document] = Document("torch.nn", "a small GPT", "language model")
     model: ClassVar[str] = "GPT(2 layers, 2 heads, width 32), tied embedding, dropout"
     objective: ClassVar[str] = "cross entropy"
     update: ClassVar[str] = "AdamW, cosine, gradients clipped to a norm of 1"

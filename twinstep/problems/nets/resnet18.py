@@ -22,7 +22,7 @@ class ResNet18(ModelTraining):
     """A 3 x 3 stem, four stages of two blocks, batch norm, SGD with momentum and weight decay."""
 
     name: ClassVar[str] = "resnet18"
-    document: ClassVar[Document] = Document("model", "a residual network", "CIFAR-10")
+    document: ClassVar[Document] = Document("torch.nn", "a residual network", "CIFAR-10")
     model: ClassVar[str] = "ResNet-18 with a 3 x 3 stem, 4 to 32 channels"
     objective: ClassVar[str] = "CrossEntropyLoss"
     update: ClassVar[str] = "SGD with momentum 0.9, weight decay 5e-4"

@@ -45,7 +45,7 @@ class Seq2SeqTransformer(ModelTraining):
     """nn.Transformer between embeddings with sinusoids and a linear layer, masks, Adam."""
 
     name: ClassVar[str] = "seq2seq_transformer"
-    document: ClassVar[Document] = Document("model", "a transformer", "translation")
+    document: ClassVar[Document] = Document("torch.nn", "a transformer", "translation")
     model: ClassVar[str] = "Transformer(1 encoder, 1 decoder layer, 2 heads, width 32), dropout"
     objective: ClassVar[str] = "cross entropy without padding"
     update: ClassVar[str] = "Adam"

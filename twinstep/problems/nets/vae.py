@@ -17,7 +17,7 @@ class VariationalAutoencoder(ModelTraining):
     """An encoder to mean and log variance, a draw of the normal distribution, a decoder, Adam."""
 
     name: ClassVar[str] = "vae"
-    document: ClassVar[Document] = Document("model", "a variational autoencoder", "8 x 8 digits")
+    document: ClassVar[Document] = Document("torch.nn", "a variational autoencoder", "8 x 8 digits")
     model: ClassVar[str] = "Linear(64, 32), twice Linear(32, 8), Linear(8, 32), Linear(32, 64)"
     objective: ClassVar[str] = "binary_cross_entropy, summed, and the KL divergence"
     float64_alone: ClassVar[bool] = True

@@ -33,7 +33,7 @@ class VisionTransformer(ModelTraining):
     """Patches by a convolution, a class token, two encoder layers that normalize first, AdamW."""
 
     name: ClassVar[str] = "vision_transformer"
-    document: ClassVar[Document] = Document("model", "a vision transformer", "8 x 8 digits")
+    document: ClassVar[Document] = Document("torch.nn", "a vision transformer", "8 x 8 digits")
     model: ClassVar[str] = "ViT(patches of 2 x 2, 2 layers, 4 heads, width 32), dropout"
     objective: ClassVar[str] = "cross entropy"
     update: ClassVar[str] = "AdamW"
