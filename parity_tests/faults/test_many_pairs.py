@@ -26,7 +26,7 @@ MANY_SEEDS, RATED_SEEDS = range(100, 120), range(200, 216)  # of make test-slow
 FEW_SEEDS = range(1, 4)  # of those that take long to train
 DEAR = {"parameter_groups", "selective_update", "mnist_rnn"}
 # the other cells' programs take long to compile, or their runs long to train
-IN_JAX = [("adam_update", "float32"), ("chain_rule", "float64"), ("mnist_rnn", "float32")]
+IN_JAX = [("adam_update", "float32"), ("chain_rule", "float64")]
 NOT_IN_TORCH = [
     ("parameter_groups", "float64"),
     ("selective_update", "float64"),

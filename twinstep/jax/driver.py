@@ -23,7 +23,7 @@ from flax import nnx
 
 from twinstep.device_config import CPU, DeviceConfig
 from twinstep.jax import carried, devices, rounding_scale
-from twinstep.jax.assembling import Ledger, assemble
+from twinstep.jax.assembling import Ledger, assemble, last_row
 from twinstep.jax.batches import Data, fingerprints, take, to_device
 from twinstep.jax.layout import Mapping, module_layout, opt_state_layout
 from twinstep.jax.perturbation import (
@@ -96,7 +96,7 @@ class Driver:
                 last = chunk.start + chunk.steps == batches.total_steps
                 evaluation, metrics = self.evaluated(state, reruns) if last else ({}, {})
             yield assemble(self, chunk, before, ledger, evaluation, metrics)
-            before = jax.tree.map(lambda array: array[-1], ledger)
+            before = last_row(ledger)
 
     def in_float64(self) -> "Driver":
         """The same problem trained in float64, with this dtype's rounding noise measured on it."""

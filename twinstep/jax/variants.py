@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinstep.device_config import CPU, DeviceConfig
-from twinstep.jax.assembling import assemble
+from twinstep.jax.assembling import assemble, last_row
 from twinstep.jax.driver import Driver
 from twinstep.problems.base import Spec
 from twinstep.problems.batches import IndexChunk
@@ -200,5 +200,5 @@ class TraceScan(Compiled):
         for chunk, ledger in zip(self.chunks, self._ledgers, strict=True):
             last = chunk is self.chunks[-1]
             trace = assemble(driver, chunk, before, ledger, *(tested if last else ({}, {})))
-            before = jax.tree.map(lambda array: array[-1], ledger)
+            before = last_row(ledger)
             yield trace
