@@ -99,3 +99,13 @@ def test_verify_says_so(name: str, dtype: Any) -> None:
         return
     comparison = twinstep.verify(kind(dtype=dtype)).comparison
     assert comparison.verdict.same, comparison.reason
+
+
+def test_pytorchs_own_replay_draws_what_was_drawn() -> None:
+    """It measures float32 where JAX's float64 program is in doubt."""
+    spec = MODELS["mnist_convnet"](dtype="float64", steps=STEPS)
+    recorded = twinstep.run(spec, framework="torch")
+    replay = launch.replay(spec, framework="torch")
+    replay.load(recorded, next(spec.chunks()))
+    made, _ = replay.replay_rows(np.array([2, 0]))
+    assert made["loss"].tolist() == recorded.losses[[2, 0]].tolist()

@@ -45,6 +45,7 @@ class Replay:
     _recorded: Any = None
     _before: Any = None
     _indices: np.ndarray | None = None
+    _drawn: torch.Tensor | None = None
 
     def load(self, recorded: Trace, chunk: IndexChunk) -> None:
         """Takes the states from which the steps of a chunk are made; chunks come in order."""
@@ -62,7 +63,11 @@ class Replay:
 
         {"stage/leaf": (rows,)}, as twinstep/jax/rounding_scale.py has it
         """
-        found = [self._measured(self._params(i), self._batch(i), self._grads(i)) for i in rows]
+        found = []
+        for i in rows:
+            drawn = self._recorded.rng.get("torch")
+            self._drawn = None if drawn is None else torch.tensor(drawn[i])
+            found.append(self._measured(self._params(i), self._batch(i), self._grads(i)))
         losses, grads, sizes = zip(*found, strict=True)
         named = {name: np.stack([each[name] for each in grads]) for name in grads[0]}
         ledger = {"loss": np.array(losses), "raw_grads": named}
@@ -128,6 +133,8 @@ class Replay:
                 parameter.data.copy_(torch.tensor(params[name]))
                 kept = before.get(name)  # cleared by the loop, if it clears at all
                 parameter.grad = None if kept is None else torch.tensor(kept)
+            if self._drawn is not None:  # where its random numbers stood before the step
+                torch.set_rng_state(self._drawn)
             recorder = Recorder({"": model}, metadata=driver.metadata, rows=1)
             with recorder:
                 driver.train(model, criterion, optimizer, [batch])
