@@ -27,11 +27,12 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or quick_to_compile"
 
 # Trainings drawn at random: optimizer, options, shapes, schedule, clipping; and as many uses of an
-# optimizer: dtype, container, wrapper, special values, a state that is handed over.
+# optimizer: dtype, container, wrapper, special values, a state that is handed over; and layers.
 SEARCH ?= 5000
 search: $(READY)
-	SEARCH=$(SEARCH) $(BIN)/python -m pytest -n auto --dist load --timeout 0 -k "any_training or any_use" \
-		parity_tests/optim/test_random_search.py parity_tests/optim/test_random_uses.py
+	SEARCH=$(SEARCH) $(BIN)/python -m pytest -n auto --dist load --timeout 0 -m "slow or not slow" \
+		-k "any_training or any_use or any_layer" parity_tests/optim/test_random_search.py \
+		parity_tests/optim/test_random_uses.py parity_tests/nn/test_random_layers.py
 
 # Compiles every example for a TPU; none is needed.
 test-tpu: $(TPU)/.ready
