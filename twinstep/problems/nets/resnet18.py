@@ -36,7 +36,7 @@ class ResNet18(ModelTraining):
     """How many times the digits' 8 x 8 pixels are enlarged; 4 for CIFAR's 32 x 32."""
     batch_size: int = 16
     """Images an update."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     """SGD's step size."""
     momentum: float = 0.9
     """The share of the last step that is made again."""
