@@ -94,7 +94,6 @@ def _convolutions() -> list[Row]:
 def _recurrent() -> list[Row]:
     rows = []
     for kind, gates in {"RNN": 1, "GRU": 3, "LSTM": 4}.items():
-        hidden = [(2, 3)] if kind != "LSTM" else [(2, 3), (2, 3)]
         rows += [
             _row(_of(kind, 4, 3), (5, 2, 4), shapes=recurrent(gates, 4, 3)),
             _row(
@@ -104,10 +103,9 @@ def _recurrent() -> list[Row]:
                 draws=True,
             ),
         ]
-        if len(hidden) == 1:  # an LSTM's cell takes a pair
-            rows.append(_row(_of(f"{kind}Cell", 4, 3), (2, 4), *hidden, shapes=cell(gates, 4, 3)))
+        hidden = [] if kind == "LSTM" else [(2, 3)]  # whose cell takes a pair, not an array
+        rows.append(_row(_of(f"{kind}Cell", 4, 3), (2, 4), *hidden, shapes=cell(gates, 4, 3)))
     rows.append(_row(_of("RNN", 4, 3, nonlinearity="relu"), (5, 2, 4), shapes=recurrent(1, 4, 3)))
-    rows.append(_row(_of("LSTMCell", 4, 3), (2, 4), shapes=cell(4, 4, 3)))
     projected = recurrent(4, 4, 3)
     projected |= {"weight_hh_l0": (12, 2), "weight_hr_l0": (2, 3)}
     rows.append(_row(_of("LSTM", 4, 3, proj_size=2), (5, 2, 4), shapes=projected))
@@ -242,11 +240,8 @@ def _pools() -> list[Row]:
                 for kind in ("Zero", "Circular", "Reflection", "Replication")
             ),
         ]
-    places: dict[int, Any] = {
-        1: [0, 3, 4],
-        2: [[0, 3], [9, 15]],
-        3: [[[0, 6]]],
-    }  # in what is unpooled
+    # in what is unpooled
+    places: dict[int, Any] = {1: [0, 3, 4], 2: [[0, 3], [9, 15]], 3: [[[0, 6]]]}
     return [
         *rows,
         _row(_of("AvgPool2d", 3, padding=1, count_include_pad=False), _PLANE),
